@@ -264,6 +264,7 @@ class FinetuneConfig:
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
         max_length: the most tokens of a text, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each.
+        dropout: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
         validation_share: the part of train that is held out; it chooses the checkpoint.
         evaluations_per_epoch: how often the validation part is judged in an epoch.
@@ -280,6 +281,7 @@ class FinetuneConfig:
     micro_batch_tokens: int = 8_192
     max_length: int = 512
     truncation: Literal["head", "tail", "head-tail"] = "head-tail"
+    dropout: float | None = None
     classifier_dropout: float = 0.1
     validation_share: float = 0.1
     evaluations_per_epoch: int = 1

@@ -1,0 +1,278 @@
+"""The command line: every command is one function of a lower room, every option a field of the recipe."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from tqdm import tqdm
+
+import bertwright
+from bertwright.config import Recipe, fingerprint
+from bertwright.errors import UserError
+from bertwright.files import write_json
+from bertwright.run import RunFolder
+
+STAGES = ("prepare", "pretrain", "finetune", "baselines", "evaluate", "report")
+
+HELP = {
+    "run": "all stages, from raw text to a report; what is done and unchanged is skipped",
+    "prepare": "read the corpora, train the vocabulary, write token ids to disk",
+    "pretrain": "train BERT from random weights on masked words and next sentences",
+    "finetune": "train a classifier on the pre-trained encoder",
+    "baselines": "train naive Bayes and logistic regressions on the same texts",
+    "evaluate": "judge the test split with all systems",
+    "report": "write results.json and report.html, and print the table",
+}
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, with a hint at the nearest option when one is not known."""
+
+    known: Sequence[str] = ()
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in one sentence and exit with status 2."""
+        message = " ".join(str(message).split())
+        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|(?:Key|Option) ['\"]([\w.]+)['\"]", message)
+        if unknown:
+            name = unknown.group(1) or unknown.group(2)
+            near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+            near = near or [k for k in self.known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+            message = f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        print(f"bertwright: error: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def make_parser() -> _Parser:
+    """The parser of the whole command line: `bertwright COMMAND RECIPE [--section.option VALUE ...]`."""
+    parser = _Parser(prog="bertwright", description=bertwright.__doc__)
+    parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, text in HELP.items():
+        command = _Parser(description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]")
+        command.add_argument("--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone")
+        command.add_class_arguments(Recipe, None)
+        command.known = [key for key in command.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
+        commands.add_subcommand(name, command, help=text)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 well, 2 for a mistake of the user's, 130 when interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) > 1 and words[0] in HELP and not words[1].startswith("-"):
+        words.insert(1, "--recipe")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        parsed = make_parser().parse_args(words)
+        recipe = _recipe(parsed[parsed.command])
+        _perform(parsed.command, recipe)
+    except UserError as error:
+        print(f"bertwright: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbertwright: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _recipe(parsed: Namespace) -> Recipe:
+    parser = _Parser()
+    parser.add_class_arguments(Recipe, "recipe")
+    plain = Namespace(recipe=Namespace({k: v for k, v in vars(parsed).items() if k != "recipe" and not k.startswith("__")}))
+    built: Recipe = parser.instantiate(plain).recipe
+    return built
+
+
+def _perform(command: str, recipe: Recipe) -> None:
+    from bertwright.train.engine import Engine, environment  # torch takes seconds to load: not for --help
+
+    def notice(text: str) -> None:
+        if engine.is_main:
+            tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
+
+    early: list[str] = []
+    engine = Engine(recipe.system, early.append)
+    for text in early:
+        notice(text)
+    run = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
+    stages = STAGES if command == "run" else (command,)
+    workflow = _Workflow(recipe, run, engine, notice)
+    if not engine.is_main:
+        _follow(workflow, stages)
+        return
+    with run.locked():
+        run.write_recipe(recipe)
+        write_json(run.path / "environment.json", environment(engine))
+        for stage in stages:
+            workflow.perform(stage)
+            engine.accelerator.wait_for_everyone()
+
+
+def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
+    """What the other processes of a distributed run do: train, and wait while the first does the rest."""
+    for stage in stages:
+        if stage in ("pretrain", "finetune"):
+            workflow.perform(stage)
+        workflow.engine.accelerator.wait_for_everyone()
+
+
+class _Workflow:
+    """The stages in order, each with what goes into it.
+
+    Args:
+        recipe: the whole recipe.
+        run: the run folder.
+        engine: the machine, an `Engine`.
+        notice: told in a sentence about anything a user should know.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunFolder, engine: Any, notice: Callable[[str], None]) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.engine = engine
+        self.notice = notice
+        self._fingerprints: dict[str, str] = {}
+
+    def perform(self, stage: str) -> None:
+        """Do a stage unless it is done; the stages before it must be done.
+
+        Raises:
+            UserError: if a stage before it is not done or out of date.
+        """
+        for before in self._needs(stage):
+            done = self.run.finished(before)
+            if done is None or done["fingerprint"] != self.fingerprint(before):
+                raise UserError(f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first")
+        work = getattr(self, f"_{stage}")
+        self.run.perform(stage, self.fingerprint(stage), work, self.engine.is_main, self.notice)
+        if stage == "report" and self.engine.is_main:
+            self._print_results()
+
+    def fingerprint(self, stage: str) -> str:
+        """A hash of all that goes into a stage: its part of the recipe, its sources, and the stages before it."""
+        if stage not in self._fingerprints:
+            self._fingerprints[stage] = fingerprint(
+                stage, *(self.fingerprint(before) for before in self._needs(stage)), *self._inputs(stage)
+            )
+        return self._fingerprints[stage]
+
+    def _needs(self, stage: str) -> list[str]:
+        own_encoder = self.recipe.finetune.encoder is not None
+        return {
+            "prepare": [],
+            "pretrain": ["prepare"],
+            "finetune": [] if own_encoder else ["pretrain"],
+            "baselines": [],
+            "evaluate": ["pretrain", "finetune", "baselines"],
+            "report": ["evaluate"],
+        }[stage]
+
+    def _inputs(self, stage: str) -> list[Any]:
+        recipe = self.recipe
+        return {
+            "prepare": lambda: [recipe.tokenizer, recipe.prepare, *self._sources(recipe.prepare.corpora)],
+            "pretrain": lambda: [recipe.model, recipe.pretrain, recipe.seed],
+            "finetune": lambda: [recipe.finetune, *self._sources([recipe.finetune.data])],
+            "baselines": lambda: self._sources([recipe.finetune.data]),
+            "evaluate": lambda: [],
+            "report": lambda: [recipe.name],
+        }[stage]()
+
+    def _sources(self, corpora: Sequence[str]) -> list[Any]:
+        from bertwright.text.corpus import parse_corpus_name, source_fingerprint
+
+        names = sorted({parse_corpus_name(name)[0] for name in corpora})
+        return [[name, self.recipe.source(name).__dict__, source_fingerprint(self.recipe.source(name))] for name in names]
+
+    def _prepare(self) -> None:
+        from bertwright.text.prepare import prepare_corpus
+
+        bar = tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5)
+
+        def progress(doing: str, characters: int, documents: int) -> None:
+            bar.set_description(doing, refresh=False)
+            if characters < bar.n:
+                bar.reset()
+            bar.set_postfix({"documents": f"{documents:,}"}, refresh=False)
+            bar.update(characters - bar.n)
+
+        report = prepare_corpus(self.recipe, self.run.stage("prepare"), self.fingerprint("prepare"), progress)
+        bar.close()
+        total = report["total"]
+        self.notice(
+            f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
+            f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} duplicate "
+            f"and {total['one_sentence_documents']:,} one-sentence documents; longest {total['longest_document_tokens']:,} "
+            f"tokens; {total['unknown_token_share']:.3%} unknown tokens"
+        )
+        for warning in report["warnings"]:
+            self.notice(f"warning: {warning}")
+
+    def _pretrain(self) -> None:
+        from bertwright.tasks.pretrain import pretrain
+
+        folder = self.run.stage("pretrain")
+        pretrain(self.recipe, self.run.stage("prepare"), folder, self.fingerprint("pretrain"), self.engine, self.notice)
+
+    def _finetune(self) -> None:
+        from bertwright.tasks.classify import finetune
+
+        given = self.recipe.finetune.encoder
+        encoder = self.run.stage("pretrain") / "model" if given is None else Path(given)
+        finetune(self.recipe, encoder, self.run.stage("finetune"), self.fingerprint("finetune"), self.engine, self.notice)
+
+    def _baselines(self) -> None:
+        from bertwright.evaluate.baselines import fit_and_predict
+        from bertwright.evaluate.judge import save_probabilities
+        from bertwright.tasks.classify import label_names, label_numbers
+        from bertwright.text.corpus import read_labelled
+
+        data = self.recipe.finetune.data
+        training, test = (read_labelled(self.recipe.source(data), split) for split in ("train", "test"))
+        labels = label_numbers(training, label_names(training), f"data.{data}")
+        predictions = fit_and_predict([t.text for t in training], labels, [t.text for t in test], progress=self.notice)
+        for name, probabilities in predictions.items():
+            save_probabilities(self.run.stage("baselines") / f"{name}.npy", probabilities)
+
+    def _evaluate(self) -> None:
+        from bertwright.evaluate.judge import evaluate
+
+        evaluate(self.recipe, self.run.path, self.run.stage("evaluate"), self.engine, self.notice)
+
+    def _report(self) -> None:
+        from bertwright.evaluate.judge import collect_results
+        from bertwright.evaluate.report import write_report
+
+        seconds = {stage: (self.run.finished(stage) or {}).get("seconds", 0.0) for stage in STAGES[:-1]}
+        write_json(self.run.path / "results.json", collect_results(self.recipe, self.run.path, seconds))
+        self.run.stage("report").mkdir(exist_ok=True)
+        write_report(self.run.path)
+
+    def _print_results(self) -> None:
+        from bertwright.evaluate.report import results_table
+        from bertwright.files import read_json
+
+        print(results_table(read_json(self.run.path / "results.json")))
+        self.notice(f"report: {self.run.path / 'report.html'}")
+
+
+def entry() -> NoReturn:
+    """The `bertwright` command."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    raise SystemExit(main())

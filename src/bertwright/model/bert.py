@@ -1,0 +1,180 @@
+"""BERT, the encoder, in the order of the paper: embeddings, attention, feed-forward, block, encoder, pooler.
+
+Devlin et al. 2019, section 3 ("BERT's model architecture is a multi-layer bidirectional Transformer encoder"), after
+Vaswani et al. 2017. Tokens come in, one vector per token goes out; `heads.py` turns those vectors into losses.
+
+Letters in the shape comments: B sequences in the batch, S positions in a sequence, H hidden size, A attention heads,
+D = H / A the width of a head, F feed-forward width, V vocabulary size.
+
+Parameter names follow our own reading order; `interop.py` holds the one table that maps them to Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertwright.config import ModelConfig
+
+
+class Embeddings(nn.Module):
+    """Sum of token, position and segment embeddings, normalised (paper, section 3 and figure 2)."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, pad_token_id: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, config.hidden_size, padding_idx=pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Embed `input_ids` (B, S) with segments `token_type_ids` (B, S); returns (B, S, H)."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # (S,)
+        summed = self.token(input_ids) + self.segment(token_type_ids) + self.position(positions)  # (B, S, H)
+        return self.dropout(self.norm(summed))
+
+
+class SelfAttention(nn.Module):
+    """Every position looks at every position, left and right, in A subspaces at once (Vaswani et al., section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout_prob = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor, attention_bias: Tensor | None) -> Tensor:
+        """softmax(Q K^T / sqrt(D) + attention_bias) V, with all heads joined by one more matrix.
+
+        Args:
+            hidden: (B, S, H).
+            attention_bias: boolean (B, 1, 1, S), True where a position may be looked at; None where all may.
+
+        Returns:
+            (B, S, H).
+        """
+        batch, seq, width = hidden.shape
+        maps = (self.query, self.key, self.value)
+        # One matrix product for all three: three small ones would read the hidden states three times.
+        projected = F.linear(
+            hidden, torch.cat([part.weight for part in maps]), torch.cat([part.bias for part in maps])
+        )  # (B, S, 3 H)
+        query, key, value = (
+            projected.view(batch, seq, 3, self.num_heads, width // self.num_heads)
+            .permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
+            .unbind(0)
+        )
+        context = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_bias, dropout_p=self.dropout_prob if self.training else 0.0
+        )  # (B, A, S, D)
+        joined: Tensor = self.output(context.transpose(1, 2).reshape(batch, seq, width))
+        return joined  # (B, S, H)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a GELU between them, the same at each position (paper, section 3 and appendix A.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.contract = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, S, H) through (B, S, F) back to (B, S, H)."""
+        contracted: Tensor = self.contract(F.gelu(self.expand(hidden)))
+        return contracted
+
+
+class Block(nn.Module):
+    """One Transformer layer: attention, then feed-forward.
+
+    Each has dropout on its output, a residual sum, and layer normalisation after the sum ("post-norm", as in the
+    original; Vaswani et al., section 3.1).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, attention_bias: Tensor | None) -> Tensor:
+        """Map (B, S, H) to (B, S, H)."""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_bias)))
+        hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+        return hidden
+
+
+class Pooler(nn.Module):
+    """A summary of the sequence: the vector at [CLS] through a linear map and tanh (paper, section 3, C)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, S, H) to (B, H)."""
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class Bert(nn.Module):
+    """The encoder: embeddings, L blocks and the pooler.
+
+    Args:
+        config: the shape of the network.
+        vocab_size: number of entries V of the vocabulary.
+        pad_token_id: id of [PAD], whose embedding stays zero.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.pad_token_id = pad_token_id
+        self.embeddings = Embeddings(config, vocab_size, pad_token_id)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.pooler = Pooler(config)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Encode a batch.
+
+        Args:
+            input_ids: token ids, int64 (B, S).
+            token_type_ids: segment of each token, int64 (B, S): 0 up to the first [SEP], 1 after it.
+            attention_mask: (B, S), 1 or True at real tokens, 0 at padding; None says that there is no padding.
+
+        Returns:
+            One vector per position, (B, S, H). Those at padding mean nothing.
+        """
+        attention_bias = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
+        hidden = self.embeddings(input_ids, token_type_ids)
+        for block in self.blocks:
+            hidden = block(hidden, attention_bias)
+        encoded: Tensor = hidden
+        return encoded
+
+
+def initialize(module: nn.Module, initializer_range: float) -> None:
+    """Draw the weights as the paper's code does: truncated normal for matrices, zero biases, unit normalisation.
+
+    The truncation is at two standard deviations, as in google-research/bert (`create_initializer`); Hugging Face draws
+    from the untruncated normal.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(part.weight, std=initializer_range, a=-2 * initializer_range, b=2 * initializer_range)
+        if isinstance(part, nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            with torch.no_grad():
+                part.weight[part.padding_idx].zero_()
+        if isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,162 @@
+"""From a plan to arrays: batch n of a stream is a pure function of (corpus, seed, n).
+
+Nothing is remembered between batches, so that a run resumes by asking for the next number, and every process of a
+distributed run cuts its own rows out of the same global batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bertwright.config import MaskingConfig
+from bertwright.objectives.masking import Bools, Ints, Vocabulary, mask_tokens
+from bertwright.objectives.pairs import Plan, plan_epoch
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+
+IS_NEXT, IS_RANDOM = 0, 1
+"""Labels of next-sentence prediction, numbered as in google-research/bert and Hugging Face."""
+
+
+@dataclass(frozen=True)
+class PretrainBatch:
+    """Sequences ready for the model.
+
+    Args:
+        input_ids: token ids with some hidden, int64 (batch, seq).
+        token_type_ids: 0 in A, 1 in B, int64 (batch, seq).
+        attention_mask: True at real tokens, bool (batch, seq).
+        masked_positions: where a token must be guessed, indices into the flattened (batch * seq), int64 (masked,).
+        labels: the token to guess at each of them, int64 (masked,).
+        next_sentence_label: 0 where B follows A, 1 where it does not, int64 (batch,).
+    """
+
+    input_ids: Ints
+    token_type_ids: Ints
+    attention_mask: Bools
+    masked_positions: Ints
+    labels: Ints
+    next_sentence_label: Ints
+
+
+class PretrainStream:
+    """An endless, numbered stream of global batches from a prepared corpus.
+
+    Args:
+        corpus: the prepared corpus.
+        tokenizer: the tokenizer it was prepared with.
+        batch_size: sequences in a global batch.
+        masking: which tokens must be guessed.
+        sequence_length: the most tokens in a sequence.
+        next_sentence: whether there is a B.
+        short_sequence_probability: the part of sequences with a random shorter target length.
+        sources: draw from these sources only; None takes all.
+        seed: of the recipe.
+    """
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        tokenizer: Tokenizer,
+        batch_size: int,
+        masking: MaskingConfig,
+        *,
+        sequence_length: int,
+        next_sentence: bool,
+        short_sequence_probability: float,
+        sources: tuple[str, ...] | None,
+        seed: int,
+    ) -> None:
+        self.corpus = corpus
+        self.tokenizer = tokenizer
+        self.vocabulary = Vocabulary(tokenizer.mask_id, tokenizer.ordinary_ids, tokenizer.is_continuation)
+        self.batch_size = batch_size
+        self.masking = masking
+        self.sequence_length = sequence_length
+        self.next_sentence = next_sentence
+        self.short_sequence_probability = short_sequence_probability
+        self.sources = sources
+        self.seed = seed
+        self._ends: list[int] = []  # number of sequences up to the end of each epoch planned so far
+        self._plan: tuple[int, Plan] | None = None
+
+    def plan(self, epoch: int) -> Plan:
+        """The sequences of an epoch, in order."""
+        if self._plan is None or self._plan[0] != epoch:
+            planned = plan_epoch(
+                self.corpus,
+                sequence_length=self.sequence_length,
+                seed=self.seed,
+                epoch=epoch,
+                next_sentence=self.next_sentence,
+                short_sequence_probability=self.short_sequence_probability,
+                sources=self.sources,
+            )
+            self._plan = (epoch, planned)
+            if epoch == len(self._ends):
+                self._ends.append((self._ends[-1] if self._ends else 0) + len(planned))
+        return self._plan[1]
+
+    def batch(self, number: int, rows: slice = slice(None)) -> PretrainBatch:
+        """Rows of the global batch `number`, which has batch_size rows; epochs follow seamlessly.
+
+        Args:
+            number: counts from 0.
+            rows: which rows of the global batch to build; the others cost only their random numbers.
+        """
+        wanted = np.arange(number * self.batch_size, (number + 1) * self.batch_size)[rows]
+        parts = []
+        epoch = 0
+        while len(wanted):
+            if epoch == len(self._ends):
+                self.plan(epoch)
+            begin = self._ends[epoch - 1] if epoch else 0
+            here = wanted[wanted < self._ends[epoch]]
+            if len(here):
+                parts.append(self.plan(epoch).take(here - begin))
+            wanted = wanted[len(here) :]
+            epoch += 1
+        chosen = parts[0] if len(parts) == 1 else _concatenate(parts)
+        return self._build(chosen, np.random.default_rng((self.seed, self.sequence_length, number, 1)), rows)
+
+    def _build(self, plan: Plan, rng: np.random.Generator, rows: slice) -> PretrainBatch:
+        batch, seq = len(plan), self.sequence_length
+        first = self.corpus.spans(plan.first_start, plan.first_length)
+        second = self.corpus.spans(plan.second_start, plan.second_length)
+        ids = np.full((batch, seq), self.tokenizer.pad_id, np.int64)
+        ids[:, 0] = self.tokenizer.cls_id
+        for row, (a, b) in enumerate(zip(first, second, strict=True)):
+            ids[row, 1 : 1 + len(a)] = a
+            ids[row, len(a) + 2 : len(a) + 2 + len(b)] = b
+        position = np.arange(seq)
+        first_end = plan.first_length[:, None] + 1  # position of the first [SEP]
+        has_second = plan.second_length[:, None] > 0
+        last_end = np.where(has_second, first_end + plan.second_length[:, None] + 1, first_end)
+        separator = (position == first_end) | (position == last_end)
+        ids[separator] = self.tokenizer.sep_id
+        real = position <= last_end
+        maskable = real & ~separator & (position > 0)
+        # Drawn for the global batch and cut afterwards: a process sees the masks that a lone process would see.
+        whole, held = np.full((self.batch_size, seq), self.tokenizer.pad_id, np.int64), np.zeros((2, self.batch_size, seq))
+        whole[rows], held[0, rows] = ids, maskable
+        masked, chosen = mask_tokens(whole, held[0].astype(np.bool_), self.masking, self.vocabulary, rng)
+        masked, chosen = masked[rows], chosen[rows]
+        return PretrainBatch(
+            input_ids=masked,
+            token_type_ids=(real & (position > first_end)).astype(np.int64),
+            attention_mask=real,
+            masked_positions=np.flatnonzero(chosen),
+            labels=ids[chosen],
+            next_sentence_label=np.where(plan.is_random, IS_RANDOM, IS_NEXT).astype(np.int64),
+        )
+
+
+def _concatenate(plans: list[Plan]) -> Plan:
+    return Plan(
+        *(
+            np.concatenate([getattr(plan, name) for plan in plans])
+            for name in ("first_start", "first_length", "second_start", "second_length", "is_random")
+        )
+    )

@@ -1,0 +1,345 @@
+"""The finetune stage: a classifier on the pre-trained encoder (paper, section 4.1 and appendix A.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bertwright.config import FinetuneConfig, Recipe, fingerprint
+from bertwright.errors import UserError
+from bertwright.files import atomic_path, write_json
+from bertwright.model.heads import IGNORED_LABEL, BertForSequenceClassification, score
+from bertwright.model.interop import load_into, model_config, read_config, read_weights, save_model
+from bertwright.text.corpus import LabelledText, read_labelled
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.engine import Engine
+from bertwright.train.loop import Batch, LoopConfig, train
+
+Ints = npt.NDArray[np.int64]
+
+_POOL_BATCHES = 50
+"""Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
+
+_LENGTH_STEP = 32
+"""Batches are padded to a multiple of this, so that the compiler meets few shapes."""
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Labelled texts as token ids.
+
+    Args:
+        ids: of each text, [CLS] and [SEP] included, int32 (tokens,).
+        labels: class numbers, int64 (texts,).
+    """
+
+    ids: list[npt.NDArray[np.int32]]
+    labels: Ints
+
+    def take(self, indices: Ints) -> EncodedTexts:
+        """The texts at `indices`."""
+        return EncodedTexts([self.ids[i] for i in indices], self.labels[indices])
+
+
+def truncate(ids: npt.NDArray[np.int32], room: int, truncation: str) -> npt.NDArray[np.int32]:
+    """At most `room` tokens of a text: its head, its tail, or half of each (Sun et al. 2019, section 5.3.1)."""
+    if len(ids) <= room:
+        return ids
+    head = {"head": room, "tail": 0, "head-tail": room // 2}[truncation]
+    return np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
+
+
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str) -> list[npt.NDArray[np.int32]]:
+    """Token ids of texts as [CLS] text [SEP], at most `max_length` long."""
+    # A line break or a <br /> is white space to a classifier, and the corpus that the encoder knows has no tags.
+    cleaned = [text.replace("<br />", " ") for text in texts]
+    edges = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
+    encoded = []
+    for start in range(0, len(cleaned), 1_000):  # a thousand at a time: the library's own objects are large
+        for ids in tokenizer.encode(cleaned[start : start + 1_000]):
+            encoded.append(np.concatenate([edges[0], truncate(ids, max_length - 2, truncation), edges[1]]))
+    return encoded
+
+
+def collate(ids: Sequence[npt.NDArray[np.int32]], pad_id: int) -> Batch:
+    """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq)."""
+    width = -(-max(len(row) for row in ids) // _LENGTH_STEP) * _LENGTH_STEP
+    input_ids = np.full((len(ids), width), pad_id, np.int64)
+    mask = np.zeros((len(ids), width), np.bool_)
+    for row, values in enumerate(ids):
+        input_ids[row, : len(values)] = values
+        mask[row, : len(values)] = True
+    tensor = torch.from_numpy(input_ids)
+    return {"input_ids": tensor, "token_type_ids": torch.zeros_like(tensor), "attention_mask": torch.from_numpy(mask)}
+
+
+class ClassificationObjective(nn.Module):
+    """The classifier with its loss: what the loop calls and the compiler sees.
+
+    Args:
+        model: the classifier.
+    """
+
+    def __init__(self, model: BertForSequenceClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Summed loss and right guesses of a batch."""
+        logits = self.model(input_ids, token_type_ids, attention_mask)
+        loss, correct = score(logits, labels)
+        return {"label_loss": loss, "label_correct": correct}
+
+
+class ClassifyTask:
+    """Fine-tuning as the loop sees it.
+
+    Args:
+        config: of fine-tuning.
+        seed: decides the order of texts.
+        model: the encoder's weights with a fresh classifier.
+        tokenizer: the encoder's.
+        training: to train on.
+        validation: to choose the checkpoint by.
+        best_folder: receives the model with the best validation accuracy so far.
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        seed: int,
+        model: BertForSequenceClassification,
+        tokenizer: Tokenizer,
+        training: EncodedTexts,
+        validation: EncodedTexts,
+        best_folder: Path,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.model = model
+        self.tokenizer = tokenizer
+        self.training = training
+        self.validation = validation
+        self.best_folder = best_folder
+        self.objective = ClassificationObjective(model)
+        self.phase_shares = (1.0,)
+        self.batches_per_epoch = math.ceil(len(training.labels) / config.batch_size)
+        self._lengths = np.array([len(ids) for ids in training.ids])
+        self._order: tuple[int, list[Ints]] | None = None
+
+    def epoch_batches(self, epoch: int) -> list[Ints]:
+        """The texts of each global batch of an epoch: each text once, neighbours in length together."""
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            order = rng.permutation(len(self._lengths))
+            pool = self.config.batch_size * _POOL_BATCHES
+            batches = []
+            for start in range(0, len(order), pool):
+                part = order[start : start + pool]
+                part = part[np.argsort(self._lengths[part], kind="stable")]
+                batches += [part[i : i + self.config.batch_size] for i in range(0, len(part), self.config.batch_size)]
+            self._order = (epoch, [batches[i] for i in rng.permutation(len(batches))])
+        return self._order[1]
+
+    def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
+        """This process's texts of a global batch, in micro-batches of bounded size."""
+        epoch, index = divmod(number, self.batches_per_epoch)
+        # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
+        # then meet. Its weight is right all the same, since losses are divided by what was really scored.
+        own = self.epoch_batches(epoch)[index][rank::world]
+        if len(own) == 0:
+            return [self._blank()]
+        return [
+            {**collate(part.ids, self.tokenizer.pad_id), "labels": torch.from_numpy(part.labels)}
+            for part in self._cut(self.training.take(own))
+        ]
+
+    def _blank(self) -> Batch:
+        batch = collate([self.training.ids[0]], self.tokenizer.pad_id)
+        return {**batch, "labels": torch.full((1,), IGNORED_LABEL)}
+
+    def _cut(self, texts: EncodedTexts) -> list[EncodedTexts]:
+        """Parts of at most micro_batch_tokens, padding included, longest texts first."""
+        order = np.argsort([-len(ids) for ids in texts.ids], kind="stable")
+        parts = []
+        while len(order):
+            width = -(-len(texts.ids[order[0]]) // _LENGTH_STEP) * _LENGTH_STEP
+            rows = max(1, self.config.micro_batch_tokens // width)
+            parts.append(texts.take(order[:rows]))
+            order = order[rows:]
+        return parts
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Scored texts and real tokens."""
+        return {"label": int((batch["labels"] >= 0).sum()), "tokens": int(batch["attention_mask"].sum())}
+
+    def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
+        """Loss, accuracy and F1 (macro where there are more than two classes) on the validation part."""
+        probabilities = predict_probabilities(self.model, self.validation.ids, engine, self.config.micro_batch_tokens)
+        labels = self.validation.labels
+        picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
+        return {
+            "loss": float(-np.log(picked).mean()),
+            "accuracy": float((probabilities.argmax(1) == labels).mean()),
+            "f1": _f1(labels, probabilities.argmax(1), probabilities.shape[1]),
+        }
+
+    def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
+        """Keep the weights with the best validation accuracy."""
+        if best is not None and figures["accuracy"] <= best:
+            return best
+        with atomic_path(self.best_folder) as temporary:
+            save_model(self.model, self.tokenizer, temporary)
+        return figures["accuracy"]
+
+
+def _f1(labels: Ints, guesses: Ints, classes: int) -> float:
+    scores = []
+    for label in range(classes) if classes > 2 else (1,):
+        hits = int(((guesses == label) & (labels == label)).sum())
+        scores.append(2 * hits / max(1, int((guesses == label).sum()) + int((labels == label).sum())))
+    return float(np.mean(scores))
+
+
+def predict_probabilities(
+    model: BertForSequenceClassification,
+    ids: Sequence[npt.NDArray[np.int32]],
+    engine: Engine,
+    micro_batch_tokens: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> npt.NDArray[np.float32]:
+    """Class probabilities of encoded texts, float32 (texts, classes), in their order.
+
+    Texts are computed longest first in batches of like length; a text's result does not depend on its batch mates,
+    beyond rounding.
+    """
+    was_training = model.training
+    model.eval()
+    order = np.argsort([-len(row) for row in ids], kind="stable")
+    result = np.zeros((len(ids), len(model.label_names)), np.float32)
+    start = 0
+    with torch.inference_mode(), engine.accelerator.autocast():
+        while start < len(order):
+            width = -(-len(ids[order[start]]) // _LENGTH_STEP) * _LENGTH_STEP
+            rows = order[start : start + max(1, micro_batch_tokens // width)]
+            batch = collate([ids[i] for i in rows], model.bert.pad_token_id)
+            logits = model(**{name: value.to(engine.device) for name, value in batch.items()})
+            result[rows] = logits.float().softmax(-1).cpu().numpy()
+            start += len(rows)
+            progress(start)
+    model.train(was_training)
+    return result
+
+
+def label_names(examples: Sequence[LabelledText]) -> list[str]:
+    """The classes of labelled texts, sorted; 0 and 1 are called negative and positive, as in IMDB."""
+    found = sorted({str(example.label) for example in examples})
+    return ["negative", "positive"] if found == ["0", "1"] else found
+
+
+def label_numbers(examples: Sequence[LabelledText], names: Sequence[str], where: str) -> Ints:
+    """Class numbers of labelled texts, int64 (texts,).
+
+    Raises:
+        UserError: if a label is not among the names.
+    """
+    numbers = {name: i for i, name in enumerate(names)}
+    if list(names) == ["negative", "positive"]:
+        numbers |= {"0": 0, "1": 1}
+    for example in examples:
+        if str(example.label) not in numbers:
+            raise UserError(f"{where}: text {example.id} has label {example.label!r}, but train has only {', '.join(names)}")
+    return np.array([numbers[str(example.label)] for example in examples], np.int64)
+
+
+def split_validation(labels: Ints, share: float) -> tuple[Ints, Ints]:
+    """Indices of the training and the validation part, the same for every seed, with equal shares of each class."""
+    rng = np.random.default_rng(0)
+    validation = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(labels == label))[: max(1, round(share * int((labels == label).sum())))]
+            for label in np.unique(labels)
+        ]
+    )
+    validation.sort()
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def finetune(
+    recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
+) -> None:
+    """Fine-tune a classifier once per seed; each goes to `folder`/seed-N/model.
+
+    Args:
+        recipe: the whole recipe.
+        encoder: a model folder to start from.
+        folder: receives a folder per seed.
+        run_fingerprint: of all that decides the outcome.
+        engine: the machine.
+        notice: told in a sentence about anything a user should know.
+
+    Raises:
+        UserError: if the data can't be used, the encoder is too short for max_length, or the loss is not a number.
+    """
+    config = recipe.finetune
+    stored = read_config(encoder)
+    if config.max_length > stored["max_position_embeddings"]:
+        raise UserError(
+            f"finetune.max_length is {config.max_length}, but {encoder} has {stored['max_position_embeddings']} "
+            "positions; lower it"
+        )
+    tokenizer = Tokenizer.load(encoder)
+    if tokenizer.vocab_size != stored["vocab_size"]:
+        raise UserError(
+            f"{encoder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they do "
+            "not belong together"
+        )
+    examples = read_labelled(recipe.source(config.data), "train")
+    names = label_names(examples)
+    labels = label_numbers(examples, names, f"data.{config.data}")
+    notice(f"encoding {len(examples):,} texts")
+    texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
+    encoded = EncodedTexts(texts, labels)
+    train_part, validation_part = split_validation(labels, config.validation_share)
+    for seed in config.seeds:
+        target = folder / f"seed-{seed}"
+        seed_fingerprint = fingerprint(run_fingerprint, seed)
+        if (target / "done.json").exists():
+            continue
+        torch.manual_seed(seed)
+        model = BertForSequenceClassification(
+            model_config(stored, config.dropout),
+            stored["vocab_size"],
+            names,
+            config.classifier_dropout,
+            tokenizer.pad_id,
+        )
+        fresh = load_into(model, read_weights(encoder), encoder, may_miss=("classifier", "bert.pooler"))
+        if any(name.startswith("bert.pooler") for name in fresh):
+            notice(f"{encoder} has no pooler: it starts from random weights, as the classifier does")
+        task = ClassifyTask(
+            config, seed, model, tokenizer, encoded.take(train_part), encoded.take(validation_part), target / "model"
+        )
+        loop = LoopConfig(
+            optimizer=config.optimizer,
+            seed=seed,
+            max_steps=math.ceil(config.epochs * task.batches_per_epoch),
+            max_seconds=None,
+            log_every=config.log_every,
+            evaluate_every=max(1, task.batches_per_epoch // config.evaluations_per_epoch),
+            checkpoint_every=config.checkpoint_every,
+        )
+        notice(f"fine-tuning with seed {seed}: {len(train_part):,} texts, {len(validation_part):,} to validate on")
+        position = train(task, loop, engine, target, seed_fingerprint, notice)
+        if engine.is_main:
+            write_json(target / "done.json", {"seconds": position.seconds, "validation_accuracy": position.best})
+        engine.accelerator.wait_for_everyone()
+
+

@@ -1,0 +1,216 @@
+"""The pretrain stage: masked language modelling and next-sentence prediction from random weights (paper, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bertwright.config import MaskingConfig, Recipe
+from bertwright.files import atomic_path
+from bertwright.model.heads import IGNORED_LABEL, BertForPreTraining, score
+from bertwright.model.interop import save_model
+from bertwright.objectives.batches import PretrainBatch, PretrainStream
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
+from bertwright.train.engine import Engine
+from bertwright.train.loop import Batch, LoopConfig, train
+
+EVALUATION_SEQUENCES = 2_048
+"""Held-out sequences that an evaluation looks at, the same ones every time."""
+
+EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
+"""Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
+
+
+class PretrainingObjective(nn.Module):
+    """The model with both losses: what the loop calls and the compiler sees.
+
+    Args:
+        model: the model with its pre-training heads.
+        next_sentence: whether next-sentence prediction is part of the loss.
+    """
+
+    def __init__(self, model: BertForPreTraining, next_sentence: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.uses_next_sentence = next_sentence
+        if not next_sentence:
+            # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
+            for part in (model.next_sentence, model.bert.pooler):
+                part.requires_grad_(False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        masked_positions: Tensor,
+        labels: Tensor,
+        next_sentence_label: Tensor,
+    ) -> dict[str, Tensor]:
+        """Summed losses and right guesses of a batch as `objectives.batches.PretrainBatch` describes it."""
+        mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
+        mlm_loss, mlm_correct = score(mlm_logits, labels)
+        outcome = {"mlm_loss": mlm_loss, "mlm_correct": mlm_correct}
+        if self.uses_next_sentence:
+            outcome["nsp_loss"], outcome["nsp_correct"] = score(nsp_logits, next_sentence_label)
+        return outcome
+
+
+class PretrainTask:
+    """Pre-training as the loop sees it.
+
+    Args:
+        recipe: the whole recipe.
+        model: fresh, or the weights to go on from.
+        tokenizer: the one that the corpus was prepared with.
+        corpus: to train on.
+        heldout: to evaluate on.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: BertForPreTraining,
+        tokenizer: Tokenizer,
+        corpus: PreparedCorpus,
+        heldout: PreparedCorpus,
+    ) -> None:
+        config = recipe.pretrain
+        self.config = config
+        self.model = model
+        self.objective = PretrainingObjective(model, config.next_sentence)
+        self.phase_shares = tuple(phase.share for phase in config.phases)
+        self._streams = [
+            PretrainStream(
+                corpus,
+                tokenizer,
+                config.batch_tokens // phase.sequence_length,
+                config.masking,
+                sequence_length=phase.sequence_length,
+                next_sentence=config.next_sentence,
+                short_sequence_probability=config.short_sequence_probability,
+                sources=phase.corpora,
+                seed=recipe.seed,
+            )
+            for phase in config.phases
+        ]
+        # Held-out text is read as in the first phase's objective, but without short sequences and with its own masks.
+        self._heldout = [
+            PretrainStream(
+                heldout,
+                tokenizer,
+                config.micro_batch_tokens // phase.sequence_length,
+                EVALUATION_MASKING,
+                sequence_length=phase.sequence_length,
+                next_sentence=config.next_sentence,
+                short_sequence_probability=0.0,
+                sources=None,
+                seed=0,
+            )
+            for phase in config.phases
+        ]
+
+    def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
+        """This process's rows of a global batch, cut into micro-batches of equal shape."""
+        stream = self._streams[phase]
+        rows = self.config.micro_batch_tokens // stream.sequence_length
+        own = stream.batch_size // world
+        return [
+            self._tensors(stream.batch(number, slice(start, min(start + rows, (rank + 1) * own))))
+            for start in range(rank * own, (rank + 1) * own, rows)
+        ]
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Scored tokens and pairs, and real tokens."""
+        return {
+            "mlm": int((batch["labels"] != IGNORED_LABEL).sum()),
+            "nsp": len(batch["next_sentence_label"]),
+            "tokens": int(batch["attention_mask"].sum()),
+        }
+
+    def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
+        """Loss and accuracy of both objectives on held-out text, masked as in the paper."""
+        stream = self._heldout[phase]
+        sequences = min(EVALUATION_SEQUENCES, len(stream.plan(0)))
+        sums: dict[str, float] = {}
+        for number in range(math.ceil(sequences / stream.batch_size)):
+            batch = self._tensors(stream.batch(number))
+            outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
+            for name, value in {**outcome, **self.counts(batch)}.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        figures = {}
+        for name in ("mlm", "nsp") if "nsp_loss" in sums else ("mlm",):
+            figures[f"{name}_loss"] = sums[f"{name}_loss"] / sums[name]
+            figures[f"{name}_accuracy"] = sums[f"{name}_correct"] / sums[name]
+        return figures
+
+    def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
+        """Pre-training keeps its last weights, not its best."""
+        return None
+
+    def _tensors(self, batch: PretrainBatch) -> Batch:
+        """The batch as tensors; scored positions are filled up to a fixed number, so that shapes never change."""
+        room = batch.input_ids.shape[0] * math.ceil(
+            max(self.config.masking.rate, EVALUATION_MASKING.rate) * batch.input_ids.shape[1]
+        )
+        # Whole words may pass their share a little; what does not fit the fixed number is not scored.
+        missing = room - len(batch.labels)
+        positions = np.pad(batch.masked_positions[:room], (0, max(0, missing)))
+        labels = np.pad(batch.labels[:room], (0, max(0, missing)), constant_values=IGNORED_LABEL)
+        return {
+            "input_ids": torch.from_numpy(batch.input_ids),
+            "token_type_ids": torch.from_numpy(batch.token_type_ids),
+            "attention_mask": torch.from_numpy(batch.attention_mask),
+            "masked_positions": torch.from_numpy(positions),
+            "labels": torch.from_numpy(labels),
+            "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
+        }
+
+
+def pretrain(
+    recipe: Recipe, prepared: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
+) -> Position:
+    """Pre-train a model from random weights and write it to `folder`/model in the Hugging Face layout.
+
+    Args:
+        recipe: the whole recipe.
+        prepared: the prepare stage's folder.
+        folder: receives metrics, checkpoints and the model.
+        run_fingerprint: of all that decides the outcome.
+        engine: the machine.
+        notice: told in a sentence about anything a user should know.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        UserError: if corpus and tokenizer do not belong together, or the loss is not a number.
+    """
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
+    heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
+    torch.manual_seed(recipe.seed)
+    model = BertForPreTraining(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)
+    task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
+    config = recipe.pretrain
+    loop = LoopConfig(
+        optimizer=config.optimizer,
+        seed=recipe.seed,
+        max_steps=config.max_steps,
+        max_seconds=None if config.max_minutes is None else config.max_minutes * 60,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    position = train(task, loop, engine, folder, run_fingerprint, notice)
+    if engine.is_main:
+        with atomic_path(folder / "model") as temporary:
+            save_model(model, tokenizer, temporary)
+    return position

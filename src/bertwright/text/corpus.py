@@ -1,0 +1,344 @@
+"""Documents to pre-train on and labelled texts to fine-tune on, streamed from wherever a `Source` points."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from bertwright.config import Source, fingerprint
+from bertwright.errors import UserError
+from bertwright.text import formats
+from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are
+
+# The most characters of one document; a longer one would hold up the workers that share the corpus.
+LONGEST_DOCUMENT = 8 << 20
+# Sentences to a document where a running text says nothing about where its documents end.
+BLOCK_SENTENCES = 512
+# Rows that are searched for a blank one before a running text is taken to have none.
+_SEARCHED_ROWS = 100_000
+# Reasons in the counts of `read_documents`.
+CUT = "documents over 8 Mi characters, cut at a paragraph"
+BLOCKS = f"documents made of {BLOCK_SENTENCES} consecutive sentences, since no row is blank"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to pre-train on.
+
+    Args:
+        text: the raw text.
+        presplit: whether each line of the text is one sentence already.
+    """
+
+    text: str
+    presplit: bool
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text with its class.
+
+    Args:
+        id: the place in its data set: split and file in aclImdb (train/pos/0_9), else split and row from 0 (train/17).
+        text: the raw text.
+        label: the class as the data set writes it; whole numbers are int in every format.
+    """
+
+    id: str
+    text: str
+    label: str | int
+
+
+_REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg|unsup)/[^/]+)\.txt$")
+# The class of a review, by the name of its folder.
+_SIGN = {"pos": 1, "neg": 0, "unsup": None}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file, or a split of a hub data set."""
+
+    name: str
+    path: Path | None
+    rows: Iterator[tuple[int, list[Any]]]
+
+    @property
+    def is_plain(self) -> bool:
+        return self.path is not None and formats.format_of(self.path) == ".txt"
+
+    def where(self, number: int) -> str:
+        return formats.place(self.path, number) if self.path else f"{self.name}, row {number}"
+
+
+def parse_corpus_name(name: str) -> tuple[str, list[str] | None]:
+    """Takes an entry of `prepare.corpora` apart: `imdb:train+unsupervised` is imdb with two of its splits.
+
+    Returns:
+        The name of the source, and its splits; None means all of them.
+
+    Raises:
+        UserError: if a name or a split is missing.
+    """
+    source, colon, splits = name.partition(":")
+    names = [split.strip() for split in splits.split("+")] if colon else None
+    if not source.strip() or (names is not None and "" in names):
+        raise UserError(f"the corpus `{name}` is not of the form NAME or NAME:SPLIT+SPLIT, such as imdb:train")
+    return source.strip(), names
+
+
+def read_documents(
+    source: Source, splits: Sequence[str] | None, skipped: Counter[str] | None = None
+) -> Iterator[Document]:
+    """Streams the documents of a source, in order: of its splits, of its files by name, of their rows.
+
+    With `rows="sentences"`, a blank row ends a document, as does the end of a file. Where none of the first 100,000
+    rows (or 8 Mi characters) of a file is blank, every 512 consecutive sentences make a document: BookCorpus on the
+    hub is one sentence a row, in book order, without the borders of its books.
+
+    Args:
+        source: where the texts are.
+        splits: the splits to read, in this order; None reads everything. `unsup` is `unsupervised`, `dev` and `valid`
+            are `validation`. A file's split is in its folder's or its own name.
+        skipped: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
+
+    Returns:
+        The documents; also empty ones, which the caller counts. One over 8 Mi characters comes in several, cut at a
+        paragraph where there is one.
+
+    Raises:
+        UserError: at once if the source or a split does not exist; while reading, if a file or row is at fault.
+    """
+    counts = Counter[str]() if skipped is None else skipped
+    place = locate(source)
+    if isinstance(place, Reviews):
+        wanted = None if splits is None else [canonical(split) for split in splits]
+        reviews = (text for split, _, _, text in _reviews(place.path) if wanted is None or split in wanted)
+        return (Document(text, presplit=False) for text in reviews)
+    columns = [(source.text_column, "text_column")]
+    return chain.from_iterable(
+        _part_documents(part, rows_are(source), counts) for part in _parts(source, place, splits, columns)
+    )
+
+
+def read_labelled(source: Source, split: str) -> list[LabelledText]:
+    """Reads the labelled texts of one split, for classification.
+
+    Args:
+        source: where the texts are: a table format, the aclImdb folder or its tar.gz, or a data set of the hub. In
+            aclImdb, label 1 is pos and 0 is neg.
+        split: the split to read, such as train or test.
+
+    Returns:
+        The texts in order; those of aclImdb are ordered by id.
+
+    Raises:
+        UserError: if a file, a column or a label is missing, or all labels are the same.
+    """
+    place = locate(source)
+    texts: list[LabelledText] = []
+    if isinstance(place, Reviews):
+        wanted = canonical(split)
+        found = [review for review in _reviews(place.path) if review[0] == wanted]
+        for _, name, label, text in sorted(found, key=lambda review: review[1]):
+            texts.append(LabelledText(name, text, _label(label, f"{place.path}, {name}")))
+    else:
+        columns = [(source.text_column, "text_column"), (source.label_column, "label_column")]
+        for part in _parts(source, place, [split], columns):
+            for number, values in part.rows:
+                if part.is_plain:
+                    raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
+                where = part.where(number)
+                if values[0] is None:
+                    raise UserError(f"{where} has no text; remove this row")
+                name = f"{canonical(split)}/{len(texts)}"
+                texts.append(LabelledText(name, _text(values[0], where), _label(values[1], where)))
+    labels = {text.label for text in texts}
+    if len({type(label) for label in labels}) > 1:
+        raise UserError(f"{source.path}, split {split}, mixes numbers and words as labels; use one kind")
+    if len(labels) < 2:
+        only = f"has only the label `{labels.pop()}`" if labels else "holds no labelled text"
+        raise UserError(f"{source.path}, split {split}, {only}; classification needs texts of at least two classes")
+    return texts
+
+
+def source_fingerprint(source: Source) -> str:
+    """A short hash that changes when what the source holds may have changed.
+
+    Returns:
+        A hash of the files' paths, sizes and times of change, or of a hub data set's id, subset and commit.
+
+    Raises:
+        UserError: if the source does not exist, or the hub cannot be reached.
+    """
+    place = locate(source)
+    if isinstance(place, Preset):
+        # `datasets` takes a second to import, which reading files should not cost.
+        from bertwright.text import hub
+
+        return fingerprint(place.repository, place.subset, hub.commit_of(place.repository, place.revision))
+    if isinstance(place, Files):
+        paths = list(place.paths)
+    else:
+        paths = [place.path] if place.path.is_file() else _review_files(place.path)
+    stats = [(str(path.resolve()), path.stat()) for path in paths]
+    return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def describe(source: Source) -> str:
+    """One sentence for people about how documents are made from a source.
+
+    Raises:
+        UserError: if the source does not exist.
+    """
+    place = locate(source)
+    if isinstance(place, Reviews):
+        return f"Each review of {source.path} is a document."
+    if rows_are(source) == "sentences":
+        return (
+            f"Each row of {source.path} is a sentence; a blank row ends a document, and where no row is blank, "
+            f"{BLOCK_SENTENCES} consecutive sentences make a document."
+        )
+    plain = isinstance(place, Files) and all(formats.format_of(path) == ".txt" for path in place.paths)
+    return f"Each {'file' if plain else 'row'} of {source.path} is a document."
+
+
+def _parts(
+    source: Source, place: Files | Preset, splits: Sequence[str] | None, columns: Sequence[tuple[str, str]]
+) -> Iterator[_Part]:
+    """The files or hub splits to read, each with its rows. Places and splits are checked now, rows as they come."""
+    if isinstance(place, Preset):
+        # `datasets` takes a second to import, which reading files should not cost.
+        from bertwright.text import hub
+
+        streams = hub.open_splits(place.repository, place.revision, place.subset)
+        titles = {split: f"{place.repository}, split {split}" for split in choose(splits, streams, source)}
+        return (_Part(name, None, hub.read_rows(name, streams[split], columns)) for split, name in titles.items())
+    chosen: Iterable[Path] = place.paths
+    if splits is not None:
+        names = choose(splits, place.paths.values(), source)
+        chosen = [path for name in names for path, split in place.paths.items() if split == name]
+    alone = len(place.paths) == 1
+    return (_Part(str(path), path, _file_rows(path, columns, alone)) for path in chosen)
+
+
+def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> Iterator[tuple[int, list[Any]]]:
+    """A file's rows; those of plain text are its pieces, for a text file may be larger than memory."""
+    if formats.format_of(path) != ".txt":
+        yield from formats.read_rows(path, columns)
+        return
+    number = 0
+    for number, piece in enumerate(formats.read_text(path), 1):
+        yield number, [piece]
+    # Among many files, an empty one is an empty document; alone, it is a mistake.
+    if number == 0 and alone:
+        raise UserError(f"{path} is empty; give a file with text")
+
+
+def _part_documents(part: _Part, rows: str, counts: Counter[str]) -> Iterator[Document]:
+    texts = ("" if row[0] is None else _text(row[0], part.where(number)) for number, row in part.rows)
+    if rows == "sentences":
+        lines = (line for piece in texts for line in piece.removesuffix("\n").split("\n")) if part.is_plain else texts
+        yield from _running_text(lines, counts)
+    elif part.is_plain:
+        yield from _cut_long(texts, counts)
+    else:
+        for text in texts:
+            yield from _cut_long((text,), counts)
+
+
+def _cut_long(pieces: Iterable[str], counts: Counter[str]) -> Iterator[Document]:
+    """One document from its pieces, in several if it is too long, each ending where a paragraph does if possible."""
+    text = ""
+    cuts = 0
+    for piece in pieces:
+        text += piece
+        while len(text) > LONGEST_DOCUMENT:
+            ends = (text.rfind(mark, LONGEST_DOCUMENT // 2, LONGEST_DOCUMENT) for mark in ("\n\n", "\n", " "))
+            end = next((end for end in ends if end >= 0), LONGEST_DOCUMENT)
+            yield Document(text[:end], presplit=False)
+            text = text[end:]
+            cuts += 1
+    if cuts:
+        counts[CUT] += 1
+    yield Document(text, presplit=False)
+
+
+def _running_text(rows: Iterable[str], counts: Counter[str]) -> Iterator[Document]:
+    """Documents from sentences in order: up to a blank row, or in blocks where no row is blank."""
+    coming = (" ".join(row.split()) for row in rows)
+    first: list[str] = []
+    size = 0
+    for row in coming:
+        first.append(row)
+        size += len(row)
+        if len(first) == _SEARCHED_ROWS or size > LONGEST_DOCUMENT:
+            break
+    in_blocks = "" not in first
+    sentences: list[str] = []
+    size = 0
+    for row in chain(first, coming, [""]):
+        if row:
+            sentences.append(row)
+            size += len(row)
+        too_long = size > LONGEST_DOCUMENT
+        if sentences and (not row or too_long or (in_blocks and len(sentences) == BLOCK_SENTENCES)):
+            if in_blocks or too_long:
+                counts[BLOCKS if in_blocks else CUT] += 1
+            yield Document("\n".join(sentences), presplit=True)
+            sentences, size = [], 0
+
+
+def _reviews(path: Path) -> Iterator[tuple[str, str, int | None, str]]:
+    """Split, id, label and text of each review: of a folder by name, of an archive as it holds them."""
+    known = 0
+    for name, content in _archived(path) if path.is_file() else _in_folder(path):
+        if matched := _REVIEW.search(name):
+            known += 1
+            text = formats.decode(content, path / name, 1)
+            yield canonical(matched[3] if matched[3] == "unsup" else matched[2]), matched[1], _SIGN[matched[3]], text
+    if not known:
+        raise UserError(f"{path} holds no reviews such as aclImdb/train/pos/0_9.txt; give the aclImdb archive or files")
+
+
+def _in_folder(path: Path) -> Iterator[tuple[str, bytes]]:
+    for file in _review_files(path):
+        with formats.clear_errors(file):
+            yield file.relative_to(path).as_posix(), file.read_bytes()
+
+
+def _review_files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*.txt") if _REVIEW.search(file.relative_to(path).as_posix()))
+
+
+def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
+    # Read as a stream and never unpacked: a name in an archive cannot reach any file of ours.
+    with formats.clear_errors(path), tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if member.isfile() and _REVIEW.search(member.name) and (content := archive.extractfile(member)):
+                yield member.name, content.read()
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise UserError(f"{where} has {type(value).__name__} where text is expected; set text_column to a column of text")
+
+
+def _label(value: Any, where: str) -> str | int:
+    """A label as a string or whole number: CSV writes all as strings, pandas writes 1.0 and NaN."""
+    if isinstance(value, str):
+        value = value.strip()
+        value = int(value) if re.fullmatch(r"-?\d+", value) else value
+    elif isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if value in (None, "", -1) or value != value:
+        raise UserError(f"{where} has no label ({value!r}); remove such rows, or choose a split with labels")
+    if not isinstance(value, str | int):
+        raise UserError(f"{where} has the label {value!r}; a label is a whole number or a word; set label_column")
+    return value

@@ -1,0 +1,108 @@
+"""Data sets of the Hugging Face hub, streamed: nothing is stored on disk, and no code of theirs is ever run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import HfApi
+
+# Taken from there since the HTTP library beneath has changed its name more than once.
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from bertwright.errors import UserError
+from bertwright.text.formats import missing_column
+
+# The longest wait for the hub's first answer, in seconds.
+_PATIENCE = 20.0
+
+
+@contextmanager
+def _clear_errors(repository: str, subset: str | None) -> Iterator[None]:
+    local = "or give local files instead: --data.NAME PATH"
+    try:
+        yield
+    except (RepositoryNotFoundError, RevisionNotFoundError, DatasetNotFoundError) as error:
+        raise UserError(
+            f"{repository} is neither a file or folder here nor a public data set on the hub; check the name, {local}"
+        ) from error
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"the hub did not answer for the data set {repository} ({type(error).__name__}); check the network, {local}"
+        ) from error
+    except ValueError as error:
+        # `datasets` says in a ValueError that a subset must be chosen or does not exist, and which there are.
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{repository} cannot be read with subset {subset}: {reason}; set the subset, {local}"
+        ) from error
+
+
+def commit_of(repository: str, revision: str | None) -> str:
+    """The commit that a data set's revision stands at.
+
+    Args:
+        repository: the hub id, such as stanfordnlp/imdb.
+        revision: a branch, tag or reference; None is the main branch.
+
+    Returns:
+        The hash of the commit, 40 hexadecimal digits.
+
+    Raises:
+        UserError: if the hub cannot be reached or has no such data set.
+    """
+    with _clear_errors(repository, None):
+        return str(HfApi().dataset_info(repository, revision=revision, timeout=_PATIENCE).sha)
+
+
+def open_splits(repository: str, revision: str | None, subset: str | None) -> dict[str, Any]:
+    """A data set's splits as streams for `read_rows`, in the hub's order.
+
+    Args:
+        repository: the hub id.
+        revision: a branch, tag or reference; None is the main branch.
+        subset: the configuration, where the data set has several.
+
+    Raises:
+        UserError: as `commit_of`, or if the subset is unknown.
+    """
+    # Asked first since it fails at once without a network, where `load_dataset` tries again for half a minute.
+    commit_of(repository, revision)
+    with _clear_errors(repository, subset):
+        datasets.disable_progress_bars()
+        return dict(datasets.load_dataset(repository, name=subset, revision=revision, streaming=True))
+
+
+def read_rows(name: str, stream: Any, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
+    """The rows of one split of a data set on the hub.
+
+    Args:
+        name: the data set in messages.
+        stream: a value of `open_splits`.
+        columns: for each column to read, its name and the option that sets that name.
+
+    Yields:
+        For each row: its number, counted from 1, and the values of the columns.
+
+    Raises:
+        UserError: if a column is missing, or the connection breaks.
+    """
+    with _clear_errors(name, None):
+        for column, option in columns:
+            if stream.column_names is not None and column not in stream.column_names:
+                raise missing_column(name, column, stream.column_names, option)
+        # Arrow batches: row by row, `datasets` is too slow for the 74 million rows of BookCorpus.
+        wanted = [column for column, _ in columns]
+        start = 1
+        for batch in stream.select_columns(wanted).with_format("arrow").iter(batch_size=512):
+            values = [batch.column(column).to_pylist() for column in wanted]
+            yield from enumerate(map(list, zip(*values, strict=True)), start)
+            start += batch.num_rows

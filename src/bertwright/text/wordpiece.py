@@ -1,0 +1,174 @@
+"""The WordPiece tokenizer: text to ids and back (paper, section 3, "Input/Output Representations").
+
+Words are cut greedily into the longest known pieces; a piece that continues a word begins with ##. The work is done by
+the `tokenizers` library; this file trains it, and sees to it that every option survives saving and loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from tokenizers.trainers import WordPieceTrainer
+
+from bertwright.config import TokenizerConfig
+from bertwright.errors import UserError
+from bertwright.files import read_json, write_json, write_text
+
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
+
+Ids = npt.NDArray[np.int32]
+
+
+class Tokenizer:
+    """A WordPiece vocabulary with the rules that cut text into its entries.
+
+    Args:
+        inner: a tokenizer of the `tokenizers` library with a WordPiece model and BERT's special tokens.
+
+    Raises:
+        UserError: if a special token is missing or the model is not WordPiece.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        if not isinstance(inner.model, WordPiece):
+            kind = type(inner.model).__name__
+            raise UserError(f"the tokenizer is a {kind} model; BERT needs WordPiece: give a vocab.txt of a BERT model")
+        vocabulary = inner.get_vocab()
+        for token in SPECIAL_TOKENS:
+            if token not in vocabulary:
+                raise UserError(f"the vocabulary has no {token}; add it, or give the vocabulary of a BERT model")
+        self.inner = inner
+        self.vocab_size: int = inner.get_vocab_size()
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
+        self.tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+        self.is_continuation = np.array([token.startswith("##") for token in self.tokens])
+        reserved = {*SPECIAL_TOKENS, *(t for t in self.tokens if t.startswith("[unused"))}
+        self.ordinary_ids = np.array([i for i, token in enumerate(self.tokens) if token not in reserved], np.int32)
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+        """Learn a vocabulary of `config.vocab_size` entries from texts.
+
+        Raises:
+            UserError: if the texts hold too few different words for a vocabulary of that size.
+        """
+        inner = _untrained(WordPiece(unk_token=UNK, max_input_chars_per_word=100), config.lowercase, config.strip_accents)
+        trainer = WordPieceTrainer(
+            vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency,
+            special_tokens=list(SPECIAL_TOKENS),
+            show_progress=False,
+        )
+        inner.train_from_iterator(texts, trainer)
+        if inner.get_vocab_size() < config.vocab_size:
+            raise UserError(
+                f"tokenizer.vocab_size is {config.vocab_size}, but the corpus allows only {inner.get_vocab_size()} "
+                "entries; lower tokenizer.vocab_size or add text"
+            )
+        _add_template(inner)
+        return cls(inner)
+
+    @classmethod
+    def load(cls, path: Path, config: TokenizerConfig | None = None) -> Tokenizer:
+        """Load a folder, a tokenizer.json, or a vocab.txt.
+
+        A vocab.txt says nothing of case and accents: these come from a tokenizer_config.json beside it or, where there
+        is none, from `config`.
+
+        Raises:
+            UserError: if there is no tokenizer at `path` or it can't be read.
+        """
+        if path.is_dir():
+            path = path / "tokenizer.json" if (path / "tokenizer.json").exists() else path / "vocab.txt"
+        if not path.exists():
+            raise UserError(f"there is no tokenizer at {path}; give a vocab.txt, a tokenizer.json or a folder with one")
+        try:
+            if path.suffix == ".json":
+                return cls(tokenizers.Tokenizer.from_file(str(path)))
+            vocabulary = {token: i for i, token in enumerate(path.read_text(encoding="utf-8").splitlines())}
+        except UserError:
+            raise
+        except Exception as error:  # the library raises bare Exception for a file that it can't read
+            raise UserError(f"{path} is not a tokenizer that can be read ({error})") from error
+        config = config or TokenizerConfig()
+        lowercase, strip_accents = config.lowercase, config.strip_accents
+        beside = path.with_name("tokenizer_config.json")
+        if beside.exists():
+            saved = read_json(beside)
+            lowercase = saved.get("do_lower_case", lowercase)
+            strip_accents = saved.get("strip_accents", strip_accents)
+        inner = _untrained(WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100), lowercase, strip_accents)
+        inner.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
+        if CLS in vocabulary and SEP in vocabulary:
+            _add_template(inner)
+        return cls(inner)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """The tokenizer that `to_json` described."""
+        return cls(tokenizers.Tokenizer.from_str(text))
+
+    def to_json(self) -> str:
+        """The whole tokenizer, options included, as the text of a tokenizer.json."""
+        described: str = self.inner.to_str()
+        return described
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does."""
+        normalizer = json.loads(self.to_json())["normalizer"] or {}
+        write_text(folder / "tokenizer.json", self.to_json())
+        write_text(folder / "vocab.txt", "\n".join(self.tokens) + "\n")
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": normalizer.get("lowercase", False),
+                "strip_accents": normalizer.get("strip_accents"),
+                "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+                "pad_token": PAD,
+                "unk_token": UNK,
+                "cls_token": CLS,
+                "sep_token": SEP,
+                "mask_token": MASK,
+            },
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of each text, int32 (tokens,), without special tokens and without a length limit."""
+        encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Readable text for ids, special tokens included."""
+        text: str = self.inner.decode([int(i) for i in ids], skip_special_tokens=False)
+        return text
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the vocabulary and every option."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _untrained(model: WordPiece, lowercase: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
+    inner = tokenizers.Tokenizer(model)
+    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    return inner
+
+
+def _add_template(inner: tokenizers.Tokenizer) -> None:
+    """Put [CLS] A [SEP] B [SEP] around texts, for those who use tokenizer.json elsewhere."""
+    special = [(token, inner.token_to_id(token)) for token in (CLS, SEP)]
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=special
+    )

@@ -1,0 +1,148 @@
+"""Checkpoints: whole or absent, checked before they are trusted, and never pickled.
+
+A checkpoint is a model folder in the Hugging Face layout with two files beside it: optimizer.safetensors, and
+state.json with the position in the run and a hash of every file. The newest whole one wins; a broken one is passed over
+with a notice. Randomness has no state to keep: every draw is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bertwright.files import atomic_path, read_json, write_json
+from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
+from bertwright.model.interop import load_into, read_weights, save_weights
+
+KEEP = 2
+"""Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
+
+
+@dataclass
+class Position:
+    """Where a run stands.
+
+    Args:
+        step: optimizer steps done.
+        seconds: training time so far, compilation left out.
+        tokens: real tokens seen by all processes.
+        phase_steps: steps done in each phase.
+        best: the best validation score so far, if there is one.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    phase_steps: tuple[int, ...] = (0,)
+    best: float | None = None
+
+
+def save_checkpoint(
+    folder: Path,
+    model: BertForPreTraining | BertForSequenceClassification,
+    optimizers: list[torch.optim.Optimizer],
+    position: Position,
+    run_fingerprint: str,
+) -> None:
+    """Write step-NNNNNNNN under `folder` atomically, then drop all but the newest `KEEP`.
+
+    Raises:
+        UserError: if the disk is full; earlier checkpoints are left as they were.
+    """
+    target = folder / f"step-{position.step:08d}"
+    with atomic_path(target) as temporary:
+        save_weights(model, temporary)
+        save_file(_optimizer_tensors(model, optimizers), temporary / "optimizer.safetensors")
+        hashes = {path.name: _hash(path) for path in sorted(temporary.iterdir())}
+        write_json(
+            temporary / "state.json",
+            {"position": asdict(position), "run_fingerprint": run_fingerprint, "hashes": hashes},
+        )
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(
+    folder: Path,
+    model: BertForPreTraining | BertForSequenceClassification,
+    optimizers: list[torch.optim.Optimizer],
+    run_fingerprint: str,
+    notice: Callable[[str], None],
+) -> Position | None:
+    """Load the newest whole checkpoint of this run into model and optimizers.
+
+    Args:
+        folder: holds the checkpoints; may be missing.
+        model: receives the weights.
+        optimizers: receive their state.
+        run_fingerprint: of the run that goes on; checkpoints of another recipe are passed over.
+        notice: told in a sentence about every checkpoint that was passed over.
+
+    Returns:
+        Where the run stood, or None if there is nothing to go on from.
+    """
+    for path in _newest_first(folder):
+        try:
+            state = read_json(path / "state.json")
+            broken = [name for name, digest in state["hashes"].items() if _hash(path / name) != digest]
+        except (OSError, ValueError, KeyError) as error:
+            notice(f"{path} is broken ({error}); trying the checkpoint before it")
+            continue
+        if broken:
+            notice(f"{path} is broken ({', '.join(broken)} cut short or changed); trying the checkpoint before it")
+            continue
+        if state["run_fingerprint"] != run_fingerprint:
+            notice(f"{path} belongs to another recipe; not used")
+            continue
+        load_into(model, read_weights(path), path, may_miss=())
+        _restore_optimizers(model, optimizers, load_file(path / "optimizer.safetensors"))
+        saved: dict[str, Any] = state["position"]
+        return Position(**{**saved, "phase_steps": tuple(saved["phase_steps"])})
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if re.fullmatch(r"step-\d+", p.name)), reverse=True)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}:{key}": torch.as_tensor(value).detach().cpu().clone()
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def _restore_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    for full, value in tensors.items():
+        name, _, key = full.rpartition(":")
+        states.setdefault(name, {})[key] = value
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                name = next(n for n, p in parameters.items() if p is parameter)
+                if name in states:
+                    optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(parameter.device)
+                        for key, value in states[name].items()
+                    }

@@ -1,0 +1,126 @@
+"""The machine: precision, compiler, processes. The only file that knows Accelerate.
+
+Nothing here changes what is computed, beyond rounding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+import bertwright
+from bertwright.config import SystemConfig
+
+Notice = Callable[[str], None]
+
+
+class Engine:
+    """One process of a run, with its device and its way to the other processes.
+
+    Args:
+        config: what the recipe asks of the machine.
+        notice: told in a sentence where something asked for is not there.
+    """
+
+    def __init__(self, config: SystemConfig, notice: Notice) -> None:
+        precision = config.precision
+        if precision == "auto":
+            precision = "bf16" if has_bf16() else "fp32"
+        if precision == "bf16" and not has_bf16():
+            notice("this machine has no fast bfloat16; it is emulated and slow (system.precision: fp32 avoids that)")
+        self.precision = precision
+        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.world: int = self.accelerator.num_processes
+        self.compiles = self._decide_compile(config, notice)
+
+    @staticmethod
+    def _decide_compile(config: SystemConfig, notice: Notice) -> bool:
+        if config.compile == "off":
+            return False
+        if torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+            return True
+        notice("no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to mend it)")
+        return False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """The module on the device, in the precision, compiled, and joined to the other processes."""
+        if self.compiles:
+            # Draw dropout masks with PyTorch's own generator: the compiler's draws them one number at a time on a CPU.
+            torch._inductor.config.fallback_random = True
+            module.compile(dynamic=False)
+        prepared: nn.Module = self.accelerator.prepare(module)
+        return prepared
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        total: Tensor = self.accelerator.reduce(value.to(self.device), reduction="sum")
+        return total
+
+    def from_main(self, value: float) -> float:
+        """The main process's value of a number, such as its clock."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor(value if self.is_main else 0.0, dtype=torch.float64, device=self.device)
+        return float(self.sum(tensor))
+
+
+def has_bf16() -> bool:
+    """Whether matrix products in bfloat16 are made in hardware here."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capability = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo")
+    return "AVX512" in capability and flags.exists() and "avx512_bf16" in flags.read_text()
+
+
+def environment(engine: Engine) -> dict[str, Any]:
+    """What a reader must know to repeat a figure: versions, machine, precision, commit."""
+    return {
+        "bertwright": bertwright.__version__,
+        "commit": _commit(),
+        "command": " ".join(["bertwright", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "machine": _machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "processes": engine.world,
+        "precision": engine.precision,
+        "compiled": engine.compiles,
+    }
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    extras = [flag for flag in ("amx_bf16", "avx512_bf16") if cpuinfo.exists() and flag in cpuinfo.read_text()]
+    return f"{name}, {os.cpu_count()} cores" + (f" ({', '.join(extras)})" if extras else "")
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    found = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"

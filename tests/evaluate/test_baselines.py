@@ -1,0 +1,150 @@
+"""The classical systems learn, are ordinary scikit-learn estimators, and reproduce the published table on IMDB."""
+
+import json
+import lzma
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.base import clone
+
+from bertwright.evaluate.baselines import SYSTEMS, LogCountRatio, fit_and_predict
+from bertwright.evaluate.metrics import classification_scores
+
+IMDB = Path(__file__).resolve().parents[3] / "shared" / "data" / "imdb"
+
+OPENINGS = ["The film", "This picture", "Her second feature", "The whole thing", "What we get here", "The ending"]
+PRAISE = [
+    "is wonderful and moving",
+    "was a joy from start to finish",
+    "is superb, with great acting",
+    "is not bad at all",
+]
+BLAME = ["is dreadful and dull", "was a waste of two hours", "is awful, with wooden acting", "is not good at all"]
+SHRUG = ["is about average", "was fine for a rainy evening", "is neither fish nor fowl", "is an ordinary affair"]
+
+
+def reviews(*kinds):
+    texts = [f"{opening} {verdict}." for verdicts in kinds for verdict in verdicts for opening in OPENINGS]
+    labels = [label for label, verdicts in enumerate(kinds) for _ in range(len(verdicts) * len(OPENINGS))]
+    return texts, labels
+
+
+def brute_force_ratios(rows, labels, alpha):
+    """Wang and Manning's formula, feature by feature, with plain Python numbers."""
+    features = len(rows[0])
+    p = [alpha + sum(row[j] for row, label in zip(rows, labels, strict=True) if label == 1) for j in range(features)]
+    q = [alpha + sum(row[j] for row, label in zip(rows, labels, strict=True) if label == 0) for j in range(features)]
+    return [math.log((p[j] / sum(p)) / (q[j] / sum(q))) for j in range(features)]
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda width: st.lists(st.lists(st.integers(0, 3), min_size=width, max_size=width), min_size=2, max_size=8)
+    ),
+    st.sampled_from([0.1, 1.0, 2.5]),
+)
+@settings(max_examples=80, deadline=None, derandomize=True)
+def test_the_weights_are_wang_and_mannings_log_count_ratios(rows, alpha):
+    labels = [index % 2 for index in range(len(rows))]
+    expected = brute_force_ratios(rows, labels, alpha)
+    dense = np.array(rows, dtype=float)
+    weights = LogCountRatio(alpha=alpha).fit(sparse.csr_array(dense), labels)
+    assert weights.ratio_ == pytest.approx(expected)
+    assert weights.transform(sparse.csr_array(dense)).toarray() == pytest.approx(dense * np.array(expected))
+    assert LogCountRatio(alpha=alpha).fit_transform(dense, labels) == pytest.approx(dense * np.array(expected))
+
+
+def test_a_word_of_good_reviews_weighs_up_and_a_word_of_bad_ones_down():
+    texts, labels = reviews(BLAME, PRAISE)
+    pipeline = SYSTEMS["nb_logistic_regression"]().fit(texts, labels)
+    words = pipeline.named_steps["presence"].vocabulary_
+    ratio = pipeline.named_steps["classifier"].estimators_[0].named_steps["weights"].ratio_
+    assert ratio[words["wonderful"]] > 0.5 and ratio[words["dreadful"]] < -0.5
+    assert abs(ratio[words["film"]]) < 0.1
+    # The pair carries what neither of its words does alone.
+    assert ratio[words["not good"]] < -0.5 < 0.5 < ratio[words["not bad"]]
+
+
+def test_weights_are_an_ordinary_estimator_that_clones_and_changes_parameters():
+    weights = LogCountRatio(alpha=0.5)
+    assert weights.get_params() == {"alpha": 0.5} and vars(weights) == {"alpha": 0.5}
+    copy = clone(weights).set_params(alpha=2.0)
+    assert copy.alpha == 2.0 and weights.alpha == 0.5
+    assert weights.fit(np.eye(2), [0, 1]) is weights
+    assert not hasattr(clone(weights), "ratio_")
+
+
+def test_weights_keep_single_precision_and_sparsity():
+    counts = sparse.csr_array(np.eye(3, dtype=np.float32))
+    scaled = LogCountRatio().fit(counts, [0, 1, 1]).transform(counts)
+    assert sparse.issparse(scaled) and scaled.dtype == np.float32
+
+
+def test_weights_refuse_three_classes_and_other_features_than_they_were_fitted_on():
+    with pytest.raises(ValueError, match="two classes"):
+        LogCountRatio().fit(np.eye(3), [0, 1, 2])
+    with pytest.raises(ValueError, match="features"):
+        LogCountRatio().fit(np.eye(2), [0, 1]).transform(np.eye(3))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_builds_anew_each_time_and_clones(name):
+    assert SYSTEMS[name]() is not SYSTEMS[name]()
+    assert str(clone(SYSTEMS[name]())) == str(SYSTEMS[name]())
+
+
+@pytest.mark.parametrize("kinds", [(BLAME, PRAISE), (BLAME, PRAISE, SHRUG)], ids=["two classes", "three classes"])
+def test_every_system_learns_reviews_and_returns_one_probability_per_class(kinds):
+    texts, labels = reviews(*kinds)
+    told = []
+    predictions = fit_and_predict(texts[::2], labels[::2], texts[1::2], progress=told.append)
+    assert list(predictions) == list(SYSTEMS)
+    assert [line.partition(":")[0] for line in told] == list(SYSTEMS)
+    for probabilities in predictions.values():
+        assert probabilities.shape == (len(texts) // 2, len(kinds)) and probabilities.dtype == np.float32
+        assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert (probabilities.argmax(axis=1) == labels[1::2]).mean() > 0.9
+
+
+def test_the_same_texts_give_the_same_probabilities():
+    texts, labels = reviews(BLAME, PRAISE)
+    first, second = (fit_and_predict(texts, labels, texts) for _ in range(2))
+    for name in SYSTEMS:
+        assert np.array_equal(first[name], second[name])
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 2], [0, 2]])
+def test_labels_that_are_not_zero_one_and_so_on_are_refused(labels):
+    with pytest.raises(ValueError, match="train labels"):
+        fit_and_predict(["good film", "bad film"], labels, ["film"])
+
+
+@pytest.mark.skipif(
+    not IMDB.is_dir(), reason=f"SKIPPED: the IMDB data is not at {IMDB}, so its table is not reproduced"
+)
+@pytest.mark.skipif(os.environ.get("BERTWRIGHT_SLOW") != "1", reason="SKIPPED: takes minutes; set BERTWRIGHT_SLOW=1")
+def test_the_published_imdb_table_is_reproduced():
+    published = {
+        "naive_bayes": (0.8136, 0.8006),
+        "logistic_regression": (0.9053, 0.9054),
+        "nb_logistic_regression": (0.9182, 0.9186),
+    }
+    texts, labels = {}, {}
+    for part in ("train", "test"):
+        with lzma.open(IMDB / f"{part}.jsonl.xz", "rt", encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        texts[part], labels[part] = [row["text"] for row in rows], [row["label"] for row in rows]
+    start = time.perf_counter()
+    predictions = fit_and_predict(texts["train"], labels["train"], texts["test"])
+    assert time.perf_counter() - start < 600
+    for name, (accuracy, f1) in published.items():
+        scores = classification_scores(labels["test"], predictions[name], bootstrap_samples=0)
+        assert scores["accuracy"] == pytest.approx(accuracy, abs=0.005), name
+        assert scores["f1"] == pytest.approx(f1, abs=0.005), name

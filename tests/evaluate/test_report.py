@@ -1,0 +1,377 @@
+"""A run folder becomes one page that stands alone, whatever parts of the run there are, and whatever the texts hold."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from bertwright.evaluate.curves import read_metrics
+from bertwright.evaluate.metrics import classification_scores, mean_and_spread
+from bertwright.evaluate.plots import roc_curve, smooth
+from bertwright.evaluate.report import format_duration, results_table, verdict, write_report
+
+EVIL = "<script>alert('a review')</script> & \"quotes\""
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def pretrain_rows(steps=120, next_sentence=True):
+    generator = np.random.default_rng(0)
+    rows = []
+    for step in range(1, steps + 1):
+        share = step / steps
+        row = {
+            "kind": "train", "step": step * 10, "seconds": 60.0 * step, "tokens": 200_000 * step,
+            "loss": 3 + 7 * np.exp(-6 * share) + generator.normal(0, 0.12),
+            "mlm_loss": 2.8 + 7 * np.exp(-6 * share) + generator.normal(0, 0.1),
+            "mlm_accuracy": 0.48 * (1 - np.exp(-5 * share)) + generator.normal(0, 0.012),
+            "learning_rate": 1e-3 * min(share / 0.05, 1 - share), "grad_norm": 1.0,
+            "tokens_per_second": 11_900 + generator.normal(0, 300), "sequence_length": 128 if share < 0.85 else 512,
+        }  # fmt: skip
+        if next_sentence:
+            row |= {"nsp_loss": 0.6, "nsp_accuracy": 0.5 + 0.3 * share**0.7 + generator.normal(0, 0.03)}
+        rows.append(row)
+        if step % 12 == 0:
+            keys = ("step", "seconds", "tokens", "mlm_loss", "mlm_accuracy", *(["nsp_accuracy"] * next_sentence))
+            rows.append({"kind": "eval", **{key: row[key] for key in keys}})
+    return rows
+
+
+def finetune_rows(seed):
+    generator = np.random.default_rng(seed)
+    rows = []
+    for step in range(10, 1210, 10):
+        loss = 0.18 + 0.5 * np.exp(-step / 250) + generator.normal(0, 0.04)
+        rows.append({"kind": "train", "step": step, "seconds": step * 0.4, "tokens": step * 9000, "loss": loss,
+                     "accuracy": 1 - loss / 3, "learning_rate": 5e-5, "tokens_per_second": 20_000.0})  # fmt: skip
+        if step % 400 == 0:
+            f1 = 0.925 - 0.05 * np.exp(-step / 400) + generator.normal(0, 0.002)
+            rows.append({"kind": "eval", "step": step, "seconds": step * 0.4, "loss": 0.2 + generator.normal(0, 0.01),
+                         "accuracy": f1, "f1": f1})  # fmt: skip
+    return rows
+
+
+def predictions(count=3000):
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, count)
+    shared = generator.normal(size=count)
+    systems = {}
+    strengths = {"bert": 1.62, "naive_bayes": 0.95, "logistic_regression": 1.42, "nb_logistic_regression": 1.48}
+    for system, strength in strengths.items():
+        logit = 2 * strength * (strength * (2 * labels - 1) + 0.9 * shared + 0.45 * generator.normal(size=count))
+        positive = 1 / (1 + np.exp(-logit))
+        systems[system] = np.stack([1 - positive, positive], axis=1).astype(np.float32)
+    return labels, systems
+
+
+@pytest.fixture(scope="module")
+def scored():
+    labels, systems = predictions()
+    return labels, systems, {name: classification_scores(labels, values) for name, values in systems.items()}
+
+
+def make_results(scores):
+    seeds = {str(seed): {**scores["bert"], "f1": scores["bert"]["f1"] + 0.001 * seed} for seed in range(3)}
+    f1 = [one["f1"] for one in seeds.values()]
+    return {
+        "recipe": "imdb-small", "task": "imdb", "commit": "0123abc", "seed": 0, "machine": "AMD EPYC, 2 cores",
+        "seconds": 9876.0,
+        "stage_seconds": {"prepare": 95.5, "pretrain": 7200.0, "finetune": 2400.0, "evaluate": 180.5},
+        "label_names": ["negative", "positive"], "scores": scores, "bert_seeds": seeds,
+        "spread": {"f1": mean_and_spread(f1), "accuracy": mean_and_spread(f1)},
+        "without_train_duplicates": {"count_removed": 123, "scores": scores},
+        "heldout": {"mlm_loss": 2.79, "mlm_accuracy": 0.472, "nsp_accuracy": 0.803},
+    }  # fmt: skip
+
+
+def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
+    """A run folder with every part in it."""
+    labels, systems, scores = scored
+    write(folder / "results.json", make_results(scores))
+    write(folder / "recipe.yaml", f"name: imdb-small\n# {EVIL}\nseed: 0\n")
+    write(folder / "environment.json", {
+        "commit": "0123abc4567", "python": "3.11.9", "torch": "2.13.0", "machine": "AMD EPYC 9R14", "cores": 2,
+        "platform": "Linux-6.8-x86_64", "memory_gib": 31.2, "command": ["bertwright", "run", "recipes/imdb small.yaml"],
+    })  # fmt: skip
+    numbers = {"documents": 75_000, "sentences": 812_345, "words": 17_345_678, "tokens": 21_234_567,
+               "empty_documents": 3, "duplicate_documents": 288, "one_sentence_documents": 1204,
+               "longest_document_tokens": 3105, "unknown_token_share": 0.00012}  # fmt: skip
+    how = "one document per row of the column text; <br /> is a break between paragraphs"
+    write(folder / "prepare" / "data_report.json", {
+        "sources": {
+            "imdb": {**numbers, "how": how, "left_out": {"duplicate documents": 288, "empty documents": 3}},
+            "books": {**numbers, "how": "one document per row", "left_out": {}},
+        },
+        "total": numbers, "train": {"documents": 74_000, "tokens": 21_000_000},
+        "heldout": {"documents": 375, "tokens": 105_000},
+        "warnings": ["books: 1,204 documents have one sentence, so they cannot teach next-sentence prediction.", EVIL],
+    })  # fmt: skip
+    write(folder / "pretrain" / "metrics.jsonl", lines(pretrain_rows(next_sentence=next_sentence)))
+    for seed in seeds:
+        write(folder / "finetune" / f"seed-{seed}" / "metrics.jsonl", lines(finetune_rows(seed)))
+    (folder / "evaluate" / "predictions").mkdir(parents=True)
+    np.save(folder / "evaluate" / "predictions" / "labels.npy", labels)
+    for system, values in systems.items():
+        np.save(folder / "evaluate" / "predictions" / f"{system}.npy", values)
+    long = "A film that takes its time, and yours. " * 30
+    guesses = [{"token": token, "probability": p} for token, p in
+               (("boring", 0.41), ("long", 0.22), ("good", 0.08), ("<b>bold</b>", 0.03))]  # fmt: skip
+    write(folder / "evaluate" / "examples.json", {
+        "filled_masks": [
+            {"text": "The film was far too [MASK] for my taste, & I left early.", "guesses": guesses, "answer": "long"},
+            {"text": "It was so [MASK] that I slept.", "guesses": guesses, "answer": "Boring"},
+        ],
+        "next_sentence": [
+            {"a": "She opened the door.", "b": "Nobody was there.", "is_next": True, "probability_next": 0.93},
+            {"a": "He sat down to eat.", "b": "The whale sank the boat.", "is_next": False, "probability_next": 0.61},
+        ],
+        "judged": [{"text": "What a lovely evening.", "label": "positive", "probability": 0.987},
+                   {"text": long, "label": "negative", "probability": 0.71}],
+        "mistakes": [{"text": EVIL, "label": 1, "probability": 0.998},
+                     {"text": long, "label": "negative", "probability": 0.98, "truth": "positive"}],
+    })  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, scored):
+    folder = make_run(tmp_path_factory.mktemp("run"), scored)
+    return folder, write_report(folder).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, checks that they close in order, and keeps the visible text."""
+
+    VOID = frozenset({"meta", "img", "source", "br"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_the_page_has_every_part_in_order(run):
+    headings = re.findall(r"<h[23]>([^<]+)</h[23]>", run[1])
+    assert headings == [
+        "Results", "BERT with each fine-tuning seed", "Without test texts that also stand in train", "ROC curves",
+        "Where BERT is right and wrong", "Pre-training", "Fine-tuning", "Examples",
+        "Hidden words, and what the pre-trained model puts there", "Does the second passage follow the first?",
+        "Texts as the fine-tuned model judges them", "Its most confident mistakes", "Data for pre-training",
+        "How it was made", "Time by stage", "Environment", "Recipe",
+    ]  # fmt: skip
+    text = Page(run[1]).text
+    assert text.index("F1 of BERT on 3,000 test texts") < text.index("BERT beats the best baseline, NB-weighted")
+
+
+def test_the_page_stands_alone_without_scripts_or_network(run):
+    page = Page(run[1])
+    assert page.all("script") == [] and page.all("link") == [] and page.all("iframe") == []
+    assert "http://" not in run[1] and "https://" not in run[1] and "url(" not in run[1] and "@import" not in run[1]
+    assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in page.all("img"))
+    assert all(link["href"].startswith("#") for link in page.all("a"))
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {link["href"][1:] for link in page.all("a")} <= ids
+
+
+def test_text_of_users_never_becomes_markup(run):
+    page = Page(run[1])
+    assert "<script" not in run[1] and "<b>bold" not in run[1]
+    assert page.text.count("<script>alert('a review')</script>") == 3  # a warning, a mistake, the recipe
+    assert "<b>bold</b>" in page.text
+
+
+def test_every_plot_comes_light_and_dark_with_a_text_for_those_who_do_not_see_it(run):
+    folder, html = run
+    page = Page(html)
+    files = {path.name for path in (folder / "plots").iterdir()}
+    light = {name for name in files if not name.endswith("-dark.png")}
+    assert {"loss.png", "nsp-accuracy-by-tokens.png", "throughput.png", "roc.png", "finetune-f1.png"} <= light
+    assert {name.replace(".png", "-dark.png") for name in light} == files - light
+    assert len(page.all("img")) == len(page.all("source")) == len(light)
+    assert all(len(image["alt"]) > 30 for image in page.all("img"))
+    assert all(source["media"] == "(prefers-color-scheme: dark)" for source in page.all("source"))
+    assert any("Masked language model: loss, over time" in image["alt"] for image in page.all("img"))
+
+
+def test_scores_in_the_page_are_those_of_results_json(run, scored):
+    text = Page(run[1]).text
+    for scores in scored[2].values():
+        assert f"{scores['f1']:.4f}" in text and f"{scores['roc_auc']:.4f}" in text
+        assert f"{scores['f1_low']:.3f}–{scores['f1_high']:.3f}" in text
+    assert "2 h 44 min" in text and "perplexity 16.28" in text and "123 test texts are repeated" in text
+
+
+def test_a_mistake_shows_what_the_model_said_and_the_truth(run):
+    text = " ".join(Page(run[1]).text.split())
+    assert "The model says positive (99.8 %); labelled negative." in text
+    assert "The model says negative (98.0 %); labelled positive." in text
+    assert "The model says positive (98.7 %)." in text
+
+
+def test_long_texts_are_folded_and_complete(run):
+    page = Page(run[1])
+    assert len(page.all("details")) == 3  # two texts and the recipe
+    assert page.text.count("A film that takes its time, and yours. " * 30) == 2
+
+
+def test_the_command_is_shown_as_it_can_be_typed(run):
+    assert "bertwright run 'recipes/imdb small.yaml'" in Page(run[1]).text
+
+
+def test_writing_twice_gives_the_same_bytes(run):
+    assert write_report(run[0]).read_text(encoding="utf-8") == run[1]
+
+
+def test_a_run_without_next_sentence_and_seeds_leaves_these_parts_out(tmp_path, scored):
+    make_run(tmp_path, scored, next_sentence=False, seeds=())
+    results = json.loads((tmp_path / "results.json").read_text())
+    for key in ("bert_seeds", "spread", "without_train_duplicates"):
+        del results[key]
+    results["heldout"]["nsp_accuracy"] = None
+    write(tmp_path / "results.json", results)
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert not (tmp_path / "plots" / "nsp-accuracy.png").exists()
+    assert "Fine-tuning" not in text and "each fine-tuning seed" not in text and "repeated" not in text
+    assert "follow each other" not in text and "Pre-training" in text
+
+
+@pytest.mark.parametrize(
+    "kept", ["results.json", "recipe.yaml", "environment.json", "prepare", "pretrain", "finetune", "evaluate", None]
+)
+def test_any_single_part_of_a_run_makes_a_page(tmp_path, scored, kept, run):
+    source = run[0]
+    if kept is not None:
+        for path in [source / kept, *(source / kept).rglob("*")]:
+            if path.is_file():
+                (tmp_path / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / path.relative_to(source)).write_bytes(path.read_bytes())
+    assert "How it was made" in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+
+
+def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
+    generator = np.random.default_rng(0)
+    labels, values = generator.integers(0, 3, 200), generator.random((200, 3))
+    scores = classification_scores(labels, values, bootstrap_samples=50)
+    write(tmp_path / "results.json", {"task": "topics", "scores": {"bert": scores, "naive_bayes": scores}})
+    (tmp_path / "evaluate" / "predictions").mkdir(parents=True)
+    np.save(tmp_path / "evaluate" / "predictions" / "labels.npy", labels)
+    np.save(tmp_path / "evaluate" / "predictions" / "bert.npy", values.astype(np.float32))
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "notebook" not in text and "ROC curves" not in text and "right and wrong" in text
+
+
+def test_the_published_notebook_is_a_row_on_imdb_only(scored):
+    results = make_results(scored[2])
+    assert "the notebook that inspired the project (published figure)" in results_table(results)
+    assert "0.7947" in results_table(results)
+    assert "0.7947" not in results_table({**results, "task": "reviews of phones"})
+
+
+def test_the_table_in_the_terminal_is_aligned_and_sorted_by_f1(scored):
+    table = results_table(make_results(scored[2])).split("\n\n")[0].splitlines()
+    column = table[0].index("F1") + 2
+    figures = [float(line[column - 6 : column]) for line in table[2:]]
+    assert figures == sorted(figures, reverse=True) and len(figures) == 5
+    assert max(map(len, table)) < 130 and all(line == line.rstrip() for line in table)
+    assert "over 3 fine-tuning seeds: F1" in results_table(make_results(scored[2]))
+
+
+def f1(value, low, high):
+    return {"f1": value, "f1_low": low, "f1_high": high}
+
+
+@pytest.mark.parametrize(
+    ("bert", "outcome", "words"),
+    [
+        (f1(0.93, 0.927, 0.933), "wins", "BERT beats the best baseline, Naive Bayes"),
+        (f1(0.88, 0.877, 0.883), "loses", "BERT loses to the best baseline, Naive Bayes"),
+        (f1(0.921, 0.918, 0.924), "open", "cannot be told apart"),
+        (f1(0.919, 0.916, 0.922), "open", "0.0010 lower, but their 95 % intervals overlap"),
+        ({"f1": 0.95}, "open", "no interval was computed"),
+    ],
+)
+def test_the_verdict_is_honest_also_when_bert_loses_or_intervals_overlap(bert, outcome, words):
+    rival = f1(0.92, 0.917, 0.923)
+    answer = verdict({"scores": {"bert": bert, "naive_bayes": rival, "logistic_regression": f1(0.9, 0.89, 0.91)}})
+    assert answer["outcome"] == outcome and words in answer["text"]
+
+
+def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored):
+    labels, systems, _ = scored
+    rival = systems["bert"].copy()
+    wrong = np.flatnonzero(rival.argmax(axis=1) == labels)[:12]
+    rival[wrong] = rival[wrong, ::-1]
+    scores = {name: classification_scores(labels, values) for name, values in (("bert", systems["bert"]), ("x", rival))}
+    assert verdict({"scores": scores})["outcome"] == "open"
+    saved = {"labels": labels, "bert": systems["bert"], "x": rival}
+    assert verdict({"scores": scores}, saved)["outcome"] == "wins"
+    assert verdict({"scores": scores}, {**saved, "bert": rival, "x": systems["bert"]})["outcome"] == "loses"
+
+
+def test_a_metrics_file_cut_off_in_its_last_line_is_read_up_to_there_and_repeated_steps_count_once(tmp_path):
+    rows = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5))]
+    write(tmp_path / "metrics.jsonl", lines(rows) + '{"kind": "train", "st')
+    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path / "metrics.jsonl")] == [
+        (1, 5),
+        (2, 4.5),
+        (3, 3),
+    ]
+    assert read_metrics(tmp_path / "absent.jsonl") == []
+
+
+def test_smoothing_keeps_straight_lines_and_constant_values():
+    line = np.linspace(3, 9, 500)
+    assert smooth(line) == pytest.approx(line)
+    noise = np.random.default_rng(0).normal(size=1000)
+    assert smooth(noise).std() < 0.5 * noise.std() and len(smooth(noise)) == 1000
+
+
+def test_the_drawn_roc_curve_has_the_area_that_the_table_reports(scored):
+    labels, systems, scores = scored
+    false_rates, true_rates = roc_curve(labels, systems["bert"][:, 1])
+    assert np.trapezoid(true_rates, false_rates) == pytest.approx(scores["bert"]["roc_auc"], abs=1e-3)
+    assert (false_rates[0], true_rates[0], false_rates[-1], true_rates[-1]) == (0, 0, 1, 1) and len(true_rates) <= 400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.25, "0.2 s"),
+        (45, "45 s"),
+        (59.9, "1 min"),
+        (725, "12 min 5 s"),
+        (10_080, "2 h 48 min"),
+        (3600, "1 h"),
+    ],
+)
+def test_durations_read_naturally(seconds, text):
+    assert format_duration(seconds) == text
+
+
+def test_the_template_is_free_of_leftover_marks(run):
+    assert not re.search(r"\{\{|\}\}|\{%|None|nan|inf\b|undefined", Page(run[1]).text)

@@ -1,0 +1,451 @@
+"""Reading corpora through the public functions: formats, folders, archives, the hub, and what goes wrong."""
+
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bertwright.config import Source
+from bertwright.errors import UserError
+from bertwright.text import corpus
+from bertwright.text.corpus import (
+    describe,
+    parse_corpus_name,
+    read_documents,
+    read_labelled,
+    source_fingerprint,
+)
+
+ROWS = [
+    {"text": 'One.\n\nTwo, "quoted", é 漢.', "label": 0},
+    {"text": "", "label": 1},
+    {"text": "A last <br /> text", "label": 1},
+]
+
+
+def _jsonl(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _csv(rows: list[dict]) -> bytes:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().encode()
+
+
+def _parquet(rows: list[dict]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), stream, row_group_size=2)
+    return stream.getvalue()
+
+
+def _archive(name: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 50_000
+        archive.addfile(member, io.BytesIO(os.urandom(25_000).hex().encode()))
+    return stream.getvalue()
+
+
+FORMATS: dict[str, Callable[[list[dict]], bytes]] = {
+    ".jsonl": _jsonl,
+    ".json": lambda rows: json.dumps(rows, indent=1).encode(),
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+}
+
+
+def _texts(path: Path | str, splits: list[str] | None = None, **options: str) -> list[str]:
+    return [document.text for document in read_documents(Source(path=str(path), **options), splits)]
+
+
+def _message(path: Path | str, **options: str) -> str:
+    with pytest.raises(UserError) as caught:
+        _texts(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def _labelled_message(path: Path, split: str = "train", **options: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read_labelled(Source(path=str(path), **options), split)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_table_format_and_compression_gives_back_texts_and_labels(
+    tmp_path: Path, suffix: str, compression: str
+) -> None:
+    path = tmp_path / f"train{suffix}{compression}"
+    path.write_bytes(COMPRESSIONS[compression](FORMATS[suffix](ROWS)))
+    assert _texts(path) == [row["text"] for row in ROWS]
+    assert [(text.id, text.text, text.label) for text in read_labelled(Source(path=str(path)), "train")] == [
+        (f"train/{index}", row["text"], row["label"]) for index, row in enumerate(ROWS)
+    ]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_text_file_is_one_document_or_one_sentence_a_line(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / f"book.txt{compression}"
+    path.write_bytes(COMPRESSIONS[compression]("One é.\r\nTwo.\n\n\nThree.\n".encode()))
+    assert _texts(path) == ["One é.\nTwo.\n\n\nThree.\n"]
+    found = list(read_documents(Source(path=str(path), rows="sentences"), None))
+    assert [(document.text, document.presplit) for document in found] == [("One é.\nTwo.", True), ("Three.", True)]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    for name, content in (("a.txt", b"Hi."), ("b.csv", b"text\nHi.\n"), ("c.jsonl", b'{"text": "Hi."}\n')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert _texts(tmp_path) == ["Hi."] * 3
+
+
+def test_texts_of_megabytes_are_read_whole_from_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(_csv([{"text": "word, " * 500_000}]))
+    assert _texts(tmp_path / "a.csv") == ["word, " * 500_000]
+
+
+def test_folders_and_globs_are_read_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.jsonl.gz", "a/notes.tsv", ".hidden/x.txt", "c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a/z.jsonl.gz").write_bytes(gzip.compress(b'{"text": "z"}\n\n{"text": null}\n'))
+    (tmp_path / "c.csv").write_text("text\nc\n")
+    assert _texts(tmp_path) == ["z", "", "b.txt", "c"]
+    assert _texts(tmp_path / "*.txt") == ["b.txt"]
+    assert _texts(tmp_path / "**" / "*.gz") == ["z", ""]
+
+
+def test_splits_come_from_names_of_files_and_folders_under_any_usual_spelling(tmp_path: Path) -> None:
+    for name in ("train-00.txt", "train-01.txt", "testimony.txt", "dev.txt", "unsup/train_set.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert _texts(tmp_path, ["unsupervised", "train"]) == ["unsup/train_set.txt", "train-00.txt", "train-01.txt"]
+    assert _texts(tmp_path, ["validation"]) == _texts(tmp_path, ["valid"]) == ["dev.txt"]
+    assert len(_texts(tmp_path)) == 5
+    with pytest.raises(UserError, match="no split `test`; it has: validation, train, unsupervised"):
+        _texts(tmp_path, ["test"])
+
+
+def test_corpus_names_are_taken_apart() -> None:
+    assert parse_corpus_name("imdb:train+unsupervised") == ("imdb", ["train", "unsupervised"])
+    assert parse_corpus_name("books") == ("books", None)
+    for wrong in ("", ":train", "imdb:", "imdb:train+"):
+        with pytest.raises(UserError, match="NAME:SPLIT"):
+            parse_corpus_name(wrong)
+
+
+@pytest.fixture
+def acl_imdb(tmp_path: Path) -> Path:
+    folder = tmp_path / "aclImdb"
+    for name, text in {
+        "train/pos/0_9.txt": "Good.",
+        "train/neg/1_2.txt": "Bad.",
+        "train/unsup/0_0.txt": "Unknown.",
+        "train/urls_pos.txt": "http://",
+        "test/pos/5_8.txt": "Great.",
+        "test/neg/4_1.txt": "Awful.",
+        "README.txt": "About",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "tar.gz"])
+def test_acl_imdb_gives_the_same_reviews_as_folder_and_as_archive(acl_imdb: Path, packed: bool) -> None:
+    path = acl_imdb
+    if packed:
+        path = acl_imdb.with_suffix(".tar.gz")
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(acl_imdb, "aclImdb")
+            evil = tarfile.TarInfo("../../escaped/train/pos/0_1.md")
+            archive.addfile(evil, io.BytesIO())
+    source = Source(path=str(path))
+    assert [(text.id, text.text, text.label) for text in read_labelled(source, "train")] == [
+        ("train/neg/1_2", "Bad.", 0),
+        ("train/pos/0_9", "Good.", 1),
+    ]
+    assert [text.id for text in read_labelled(source, "test")] == ["test/neg/4_1", "test/pos/5_8"]
+    assert sorted(_texts(path, ["train", "unsup"])) == ["Bad.", "Good.", "Unknown."]
+    assert _texts(path, ["unsupervised"]) == ["Unknown."]
+    assert len(_texts(path)) == 5
+    assert "no label" in _labelled_message(path, "unsupervised")
+    before = source_fingerprint(source)
+    if not packed:
+        (acl_imdb / "train/pos/0_9.txt").write_text("Very good.")
+        assert source_fingerprint(source) != before
+
+
+def test_rows_of_sentences_without_blank_rows_become_blocks_and_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(_jsonl([{"text": f"sentence {number} ."} for number in range(1200)]))
+    counts = Counter[str]()
+    source = Source(path=str(path), rows="sentences")
+    found = list(read_documents(source, None, counts))
+    assert [len(document.text.split("\n")) for document in found] == [512, 512, 176]
+    assert "\n".join(document.text for document in found).split("\n")[700] == "sentence 700 ."
+    assert counts == {corpus.BLOCKS: 3}
+    assert "512 consecutive sentences" in describe(source)
+
+
+def test_a_blank_row_ends_a_document_however_long(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(_csv([{"n": 0, "text": f"s{number}" if number % 601 else ""} for number in range(1803)]))
+    found = list(read_documents(Source(path=str(path), rows="sentences"), None))
+    assert [len(document.text.split("\n")) for document in found] == [600, 600, 600]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_a_document_that_is_too_long_is_cut_at_a_paragraph_without_loss(tmp_path: Path, suffix: str) -> None:
+    text = ("word " * 50 + "\n\n") * 80_000
+    (tmp_path / f"a{suffix}").write_bytes(text.encode() if suffix == ".txt" else _jsonl([{"text": text}]))
+    counts = Counter[str]()
+    found = [document.text for document in read_documents(Source(path=str(tmp_path)), None, counts)]
+    assert "".join(found) == text
+    assert [len(piece) <= corpus.LONGEST_DOCUMENT for piece in found] == [True] * 3
+    assert found[1].startswith("\n\nword")
+    assert counts == {corpus.CUT: 1}
+
+
+def test_a_changed_file_changes_the_fingerprint_and_an_unchanged_one_does_not(tmp_path: Path) -> None:
+    source = Source(path=str(tmp_path))
+    (tmp_path / "a.txt").write_text("one")
+    before = source_fingerprint(source)
+    assert source_fingerprint(source) == before
+    (tmp_path / "b.txt").write_text("two")
+    assert source_fingerprint(source) != before
+
+
+BAD_FILES = {
+    "bytes that are not UTF-8": ("a.jsonl", _jsonl(ROWS) + b'{"text": "\xff"}\n', r"a\.jsonl, line 4 is not UTF-8"),
+    "such bytes in plain text": ("a.txt", b"one\ntwo \xe9\n", r"a\.txt, line 2 is not UTF-8"),
+    "such bytes in CSV": ("a.csv", b'text\n"x\ny"\n\xe9\n', r"a\.csv, line 4 is not UTF-8"),
+    "malformed JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', r"a\.jsonl, line 3 is not valid JSON"),
+    "a malformed JSON list": ("a.json", b'[\n{"text": "a"},\n{"text" "b"}]', r"a\.json, line 3 is not valid JSON"),
+    "a row that is no object": ("a.jsonl", b'{"text": "a"}\n3\n', r"line 2 is not a JSON object"),
+    "a missing column": ("a.csv", b"id,texts\n1,a\n", r"no column `text`; it has: id, texts; did you mean `texts`\?"),
+    "a column missing once": ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', r"line 2 has no column `text`; it has: body"),
+    "a missing Parquet column": ("a.parquet", _parquet([{"body": "a"}]), r"has no column `text`; it has: body"),
+    "numbers for text": ("a.jsonl", b'{"text": 3}\n', r"line 1 has int where text is expected"),
+    "a short CSV row": ("a.csv", b"id,text\n1,a\n2\n", r"line 3 has 1 columns where the header has 2"),
+    "a truncated gz": ("a.jsonl.gz", gzip.compress(os.urandom(9999))[:-99], r"a\.jsonl\.gz"),
+    "a truncated gz text": ("a.txt.gz", gzip.compress(b"words " * 9999)[:-20], r"truncated or damaged"),
+    "a truncated xz": ("a.txt.xz", lzma.compress(b"words " * 9999)[:-20], r"truncated or damaged"),
+    "a truncated zst": ("a.txt.zst", COMPRESSIONS[".zst"](b"words " * 9999)[:-20], r"truncated or damaged"),
+    "a truncated Parquet": ("a.parquet", _parquet(ROWS)[:-20], r"truncated or damaged"),
+    "a file that is not compressed": ("a.txt.gz", b"words", r"truncated or damaged"),
+    "a truncated archive": ("a.tar.gz", _archive("aclImdb/train/pos/0_9.txt")[:-99], r"truncated or damaged"),
+    "an archive without reviews": ("a.tar", bytes(10240), r"holds no reviews"),
+    "an empty table": ("a.jsonl", b"", r"a\.jsonl is empty"),
+    "an empty CSV": ("a.csv", b"text\n", r"a\.csv is empty"),
+    "an empty Parquet": ("a.parquet", b"", r"a\.parquet is empty"),
+    "an empty text": ("a.txt", b"", r"a\.txt is empty"),
+    "an unknown format": ("a.docx", b"x", r"no known format"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_a_bad_file_is_refused_in_one_sentence_that_says_where(tmp_path: Path, fault: str) -> None:
+    name, content, pattern = BAD_FILES[fault]
+    (tmp_path / name).write_bytes(content)
+    assert re.search(pattern, _message(tmp_path / name))
+
+
+def test_a_place_without_texts_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "notes.tsv").write_text("x")
+    assert "holds no file to read" in _message(tmp_path)
+    assert "no readable file matches" in _message(tmp_path / "*.jsonl")
+    assert "does not exist" in _message(tmp_path / "absent.jsonl")
+    assert "does not exist" in _message("corpora/absent.jsonl")
+    assert "one of bookcorpus, wikipedia, imdb" in _message("bokcorpus")
+    with pytest.raises(UserError, match="does not exist"):
+        read_documents(Source(path="nowhere"), None)
+
+
+def test_a_preset_means_a_local_folder_only_with_a_separator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bookcorpus").mkdir()
+    (tmp_path / "bookcorpus" / "a.txt").write_text("local")
+    assert _texts("./bookcorpus") == ["local"]
+    assert "sentence" in describe(Source(path="bookcorpus"))
+    assert describe(Source(path="./bookcorpus")) == "Each file of ./bookcorpus is a document."
+
+
+@pytest.mark.parametrize(
+    ("rows", "pattern"),
+    [
+        ([{"text": "a", "label": 1}, {"text": "b", "label": None}], "line 2 has no label"),
+        ([{"text": "a", "label": 1}, {"text": "b", "label": -1}], "line 2 has no label"),
+        ([{"text": "a", "label": 1}, {"text": "b", "label": 1}], "has only the label `1`"),
+        ([{"text": "a", "label": 1}, {"text": "b", "label": "pos"}], "mixes numbers and words"),
+        ([{"text": "a", "label": [1]}], "has the label"),
+        ([{"text": None, "label": 1}], "line 1 has no text"),
+        ([{"text": "a", "lable": 1}], "no column `label`.* did you mean `lable`.*label_column"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, rows: list[dict], pattern: str) -> None:
+    (tmp_path / "train.jsonl").write_bytes(_jsonl(rows))
+    assert re.search(pattern, _labelled_message(tmp_path))
+
+
+def test_labels_may_be_words_and_plain_text_has_none(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("body,class\nx,good\ny,bad\n")
+    source = Source(path=str(tmp_path), text_column="body", label_column="class")
+    assert [text.label for text in read_labelled(source, "train")] == ["good", "bad"]
+    (tmp_path / "test.txt").write_text("x")
+    assert "holds no labels" in _labelled_message(tmp_path, "test")
+    assert "no split `validation`" in _labelled_message(tmp_path, "validation")
+
+
+def _at_hub(endpoint: str, home: Path, code: str) -> list:
+    """Runs code with another hub, in a process of its own since the address is read when modules load."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
+    program = (
+        "import json, sys\nfrom bertwright.config import Source\nfrom bertwright.errors import UserError\n"
+        "from bertwright.text.corpus import *\nout = []\n" + code + "\nprint(json.dumps(out))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def hub(hub_server: ModuleType) -> Iterator[str]:
+    sentences = [{"text": f"sentence {number} ."} for number in range(700)]
+    card = (
+        "---\nconfigs:\n- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/*\n"
+        "- config_name: other\n  data_files: other/*\n---\n"
+    )
+    imdb_card = "---\nconfigs:\n- config_name: plain_text\n  default: true\n  data_files:\n" + "".join(
+        f"  - split: {split}\n    path: plain_text/{split}-*\n" for split in ("train", "test", "unsupervised")
+    )
+    repositories = {
+        "bookcorpus/bookcorpus": {
+            "main": {"bookcorpus.py": b"raise SystemExit('remote code was run')", "README.md": b"# books\n"},
+            "refs/convert/parquet": {"plain_text/train/0000.parquet": _parquet(sentences)},
+        },
+        "stanfordnlp/imdb": {
+            "main": {
+                "README.md": f"{imdb_card}---\n".encode(),
+                "plain_text/train-00000-of-00001.parquet": _parquet(ROWS),
+                "plain_text/test-00000-of-00001.parquet": _parquet(ROWS[::-1]),
+                "plain_text/unsupervised-00000-of-00001.parquet": _parquet([{"text": "unknown", "label": -1}]),
+            }
+        },
+        "wikimedia/wikipedia": {
+            "main": {
+                "README.md": card.format("20231101.en").encode(),
+                "20231101.en/train-00000-of-00001.parquet": _parquet([{"title": "A", "text": "Article."}]),
+                "other/train-00000-of-00001.parquet": _parquet([{"title": "B", "text": "Other."}]),
+            }
+        },
+    }
+    with hub_server.serve(repositories) as endpoint:
+        yield endpoint
+
+
+def test_the_presets_stream_from_the_hub_without_running_remote_code(hub: str, tmp_path: Path) -> None:
+    books, imdb, every, labelled, wikipedia, other, prints = _at_hub(
+        hub,
+        tmp_path,
+        """
+for name, splits in (("bookcorpus", None), ("imdb", ["unsup", "train"]), ("imdb", None)):
+    out.append([document.text for document in read_documents(Source(path=name), splits)])
+out.append([[text.id, text.label] for text in read_labelled(Source(path="imdb"), "test")])
+out.append([document.text for document in read_documents(Source(path="wikipedia"), None)])
+out.append([document.text for document in read_documents(Source(path="wikimedia/wikipedia", subset="other"), None)])
+out.append([source_fingerprint(Source(path=name)) for name in ("imdb", "stanfordnlp/imdb", "bookcorpus")])
+""",
+    )
+    assert [len(text.split("\n")) for text in books] == [512, 188]
+    assert imdb == ["unknown", *(row["text"] for row in ROWS)]
+    assert len(every) == 7
+    assert labelled == [["test/0", 1], ["test/1", 1], ["test/2", 0]]
+    assert (wikipedia, other) == (["Article."], ["Other."])
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_goes_wrong_at_the_hub_is_said_in_one_sentence(hub: str, tmp_path: Path) -> None:
+    messages = _at_hub(
+        hub,
+        tmp_path,
+        """
+for source, split in (
+    (Source(path="nobody/nothing"), "train"),
+    (Source(path="imdb", text_column="txt"), "train"),
+    (Source(path="imdb"), "validation"),
+    (Source(path="imdb"), "unsupervised"),
+    (Source(path="wikimedia/wikipedia", subset="absent"), "train"),
+):
+    try:
+        read_labelled(source, split)
+    except UserError as error:
+        out.append(str(error))
+""",
+    )
+    wanted = ["neither a file or folder here nor", "no column `txt`", "no split `validation`", "no label", "absent"]
+    for message, part in zip(messages, wanted, strict=True):
+        assert part in message
+        assert "\n" not in message
+
+
+def test_without_a_network_the_message_names_the_data_set_and_the_way_out(tmp_path: Path) -> None:
+    (message,) = _at_hub(
+        "http://127.0.0.1:9",
+        tmp_path,
+        """
+try:
+    read_documents(Source(path="bookcorpus"), None)
+except UserError as error:
+    out.append(str(error))
+""",
+    )
+    assert "bookcorpus/bookcorpus" in message
+    assert "--data.NAME PATH" in message
+
+
+def test_memory_stays_constant_while_a_large_file_streams(tmp_path: Path) -> None:
+    line = _jsonl([{"text": "some words of a text, " * 4_000}])
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as stream:
+        for _ in range(150_000_000 // len(line)):
+            stream.write(line)
+    program = (
+        "import sys, resource\nfrom bertwright.config import Source\n"
+        "from bertwright.text.corpus import read_documents\n"
+        "size = sum(len(document.text) for document in read_documents(Source(path=sys.argv[1]), None))\n"
+        "print(size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    size, kibibytes = map(int, done.stdout.split())
+    assert size > 140_000_000
+    assert kibibytes < 600 * 1024

