@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -197,8 +198,9 @@ class _Workflow:
     def _sources(self, corpora: Sequence[str]) -> list[Any]:
         from bertwright.text.corpus import parse_corpus_name, source_fingerprint
 
-        names = sorted({parse_corpus_name(name)[0] for name in corpora})
-        return [[name, self.recipe.source(name).__dict__, source_fingerprint(self.recipe.source(name))] for name in names]
+        # Not the path as it was written: a glob, or a folder's other name, is the same data.
+        named = {name: self.recipe.source(name) for name in sorted({parse_corpus_name(name)[0] for name in corpora})}
+        return [[name, asdict(replace(s, path="-")), source_fingerprint(s)] for name, s in named.items()]
 
     def _prepare(self) -> None:
         from bertwright.text.prepare import prepare_corpus

@@ -66,7 +66,8 @@ def test_a_word_of_good_reviews_weighs_up_and_a_word_of_bad_ones_down():
     pipeline = SYSTEMS["nb_logistic_regression"]().fit(texts, labels)
     words = pipeline.named_steps["presence"].vocabulary_
     ratio = pipeline.named_steps["classifier"].estimators_[0].named_steps["weights"].ratio_
-    assert ratio[words["wonderful"]] > 0.5 and ratio[words["dreadful"]] < -0.5
+    assert ratio[words["wonderful"]] > 0.5
+    assert ratio[words["dreadful"]] < -0.5
     assert abs(ratio[words["film"]]) < 0.1
     # The pair carries what neither of its words does alone.
     assert ratio[words["not good"]] < -0.5 < 0.5 < ratio[words["not bad"]]
@@ -74,9 +75,11 @@ def test_a_word_of_good_reviews_weighs_up_and_a_word_of_bad_ones_down():
 
 def test_weights_are_an_ordinary_estimator_that_clones_and_changes_parameters():
     weights = LogCountRatio(alpha=0.5)
-    assert weights.get_params() == {"alpha": 0.5} and vars(weights) == {"alpha": 0.5}
+    assert weights.get_params() == {"alpha": 0.5}
+    assert vars(weights) == {"alpha": 0.5}
     copy = clone(weights).set_params(alpha=2.0)
-    assert copy.alpha == 2.0 and weights.alpha == 0.5
+    assert copy.alpha == 2.0
+    assert weights.alpha == 0.5
     assert weights.fit(np.eye(2), [0, 1]) is weights
     assert not hasattr(clone(weights), "ratio_")
 
@@ -84,7 +87,8 @@ def test_weights_are_an_ordinary_estimator_that_clones_and_changes_parameters():
 def test_weights_keep_single_precision_and_sparsity():
     counts = sparse.csr_array(np.eye(3, dtype=np.float32))
     scaled = LogCountRatio().fit(counts, [0, 1, 1]).transform(counts)
-    assert sparse.issparse(scaled) and scaled.dtype == np.float32
+    assert sparse.issparse(scaled)
+    assert scaled.dtype == np.float32
 
 
 def test_weights_refuse_three_classes_and_other_features_than_they_were_fitted_on():
@@ -108,7 +112,8 @@ def test_every_system_learns_reviews_and_returns_one_probability_per_class(kinds
     assert list(predictions) == list(SYSTEMS)
     assert [line.partition(":")[0] for line in told] == list(SYSTEMS)
     for probabilities in predictions.values():
-        assert probabilities.shape == (len(texts) // 2, len(kinds)) and probabilities.dtype == np.float32
+        assert probabilities.shape == (len(texts) // 2, len(kinds))
+        assert probabilities.dtype == np.float32
         assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert (probabilities.argmax(axis=1) == labels[1::2]).mean() > 0.9
 

@@ -7,9 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from bertwright.evaluate.curves import read_metrics
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
-from bertwright.evaluate.plots import roc_curve, smooth
+from bertwright.evaluate.plots import roc_curve
 from bertwright.evaluate.report import format_duration, results_table, verdict, write_report
 
 EVIL = "<script>alert('a review')</script> & \"quotes\""
@@ -134,10 +133,10 @@ def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
             {"a": "She opened the door.", "b": "Nobody was there.", "is_next": True, "probability_next": 0.93},
             {"a": "He sat down to eat.", "b": "The whale sank the boat.", "is_next": False, "probability_next": 0.61},
         ],
-        "judged": [{"text": "What a lovely evening.", "label": "positive", "probability": 0.987},
-                   {"text": long, "label": "negative", "probability": 0.71}],
-        "mistakes": [{"text": EVIL, "label": 1, "probability": 0.998},
-                     {"text": long, "label": "negative", "probability": 0.98, "truth": "positive"}],
+        "judged": [{"text": "What a lovely evening.", "label": 1, "probability": 0.987},
+                   {"text": long, "label": 0, "probability": 0.29}],
+        "mistakes": [{"text": EVIL, "label": 0, "probability": 0.998},
+                     {"text": long, "label": 1, "probability": 0.02}],
     })  # fmt: skip
     return folder
 
@@ -190,8 +189,13 @@ def test_the_page_has_every_part_in_order(run):
 
 def test_the_page_stands_alone_without_scripts_or_network(run):
     page = Page(run[1])
-    assert page.all("script") == [] and page.all("link") == [] and page.all("iframe") == []
-    assert "http://" not in run[1] and "https://" not in run[1] and "url(" not in run[1] and "@import" not in run[1]
+    assert page.all("script") == []
+    assert page.all("link") == []
+    assert page.all("iframe") == []
+    assert "http://" not in run[1]
+    assert "https://" not in run[1]
+    assert "url(" not in run[1]
+    assert "@import" not in run[1]
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in page.all("img"))
     assert all(link["href"].startswith("#") for link in page.all("a"))
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
@@ -200,7 +204,8 @@ def test_the_page_stands_alone_without_scripts_or_network(run):
 
 def test_text_of_users_never_becomes_markup(run):
     page = Page(run[1])
-    assert "<script" not in run[1] and "<b>bold" not in run[1]
+    assert "<script" not in run[1]
+    assert "<b>bold" not in run[1]
     assert page.text.count("<script>alert('a review')</script>") == 3  # a warning, a mistake, the recipe
     assert "<b>bold</b>" in page.text
 
@@ -221,16 +226,19 @@ def test_every_plot_comes_light_and_dark_with_a_text_for_those_who_do_not_see_it
 def test_scores_in_the_page_are_those_of_results_json(run, scored):
     text = Page(run[1]).text
     for scores in scored[2].values():
-        assert f"{scores['f1']:.4f}" in text and f"{scores['roc_auc']:.4f}" in text
-        assert f"{scores['f1_low']:.3f}–{scores['f1_high']:.3f}" in text
-    assert "2 h 44 min" in text and "perplexity 16.28" in text and "123 test texts are repeated" in text
+        assert f"{scores['f1']:.4f}" in text
+        assert f"{scores['roc_auc']:.4f}" in text
+        assert f"{scores['f1_low']:.3f}\N{EN DASH}{scores['f1_high']:.3f}" in text
+    assert "2 h 44 min" in text
+    assert "perplexity 16.28" in text
+    assert "123 test texts are repeated" in text
 
 
 def test_a_mistake_shows_what_the_model_said_and_the_truth(run):
     text = " ".join(Page(run[1]).text.split())
     assert "The model says positive (99.8 %); labelled negative." in text
     assert "The model says negative (98.0 %); labelled positive." in text
-    assert "The model says positive (98.7 %)." in text
+    assert "The model says positive (98.7 %); labelled positive." in text
 
 
 def test_long_texts_are_folded_and_complete(run):
@@ -256,8 +264,11 @@ def test_a_run_without_next_sentence_and_seeds_leaves_these_parts_out(tmp_path, 
     write(tmp_path / "results.json", results)
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert not (tmp_path / "plots" / "nsp-accuracy.png").exists()
-    assert "Fine-tuning" not in text and "each fine-tuning seed" not in text and "repeated" not in text
-    assert "follow each other" not in text and "Pre-training" in text
+    assert "Fine-tuning" not in text
+    assert "each fine-tuning seed" not in text
+    assert "repeated" not in text
+    assert "follow each other" not in text
+    assert "Pre-training" in text
 
 
 @pytest.mark.parametrize(
@@ -281,8 +292,12 @@ def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     (tmp_path / "evaluate" / "predictions").mkdir(parents=True)
     np.save(tmp_path / "evaluate" / "predictions" / "labels.npy", labels)
     np.save(tmp_path / "evaluate" / "predictions" / "bert.npy", values.astype(np.float32))
+    write(tmp_path / "evaluate" / "examples.json", {"mistakes": [{"text": "so", "label": 2, "probability": 0.9}]})
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "notebook" not in text and "ROC curves" not in text and "right and wrong" in text
+    assert "The model is 90.0 % sure of its answer; labelled 2." in text
+    assert "notebook" not in text
+    assert "ROC curves" not in text
+    assert "right and wrong" in text
 
 
 def test_the_published_notebook_is_a_row_on_imdb_only(scored):
@@ -296,9 +311,20 @@ def test_the_table_in_the_terminal_is_aligned_and_sorted_by_f1(scored):
     table = results_table(make_results(scored[2])).split("\n\n")[0].splitlines()
     column = table[0].index("F1") + 2
     figures = [float(line[column - 6 : column]) for line in table[2:]]
-    assert figures == sorted(figures, reverse=True) and len(figures) == 5
-    assert max(map(len, table)) < 130 and all(line == line.rstrip() for line in table)
+    assert figures == sorted(figures, reverse=True)
+    assert len(figures) == 5
+    assert max(map(len, table)) < 130
+    assert all(line == line.rstrip() for line in table)
     assert "over 3 fine-tuning seeds: F1" in results_table(make_results(scored[2]))
+
+
+def test_terminal_and_page_give_the_same_verdict(run):
+    folder, html = run
+    results = json.loads((folder / "results.json").read_text())
+    sentence = results_table(results, folder).splitlines()[-1]
+    assert sentence.startswith("BERT beats")
+    assert sentence in Page(html).text
+    assert "best baseline" not in results_table(results)
 
 
 def f1(value, low, high):
@@ -318,7 +344,8 @@ def f1(value, low, high):
 def test_the_verdict_is_honest_also_when_bert_loses_or_intervals_overlap(bert, outcome, words):
     rival = f1(0.92, 0.917, 0.923)
     answer = verdict({"scores": {"bert": bert, "naive_bayes": rival, "logistic_regression": f1(0.9, 0.89, 0.91)}})
-    assert answer["outcome"] == outcome and words in answer["text"]
+    assert answer["outcome"] == outcome
+    assert words in answer["text"]
 
 
 def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored):
@@ -333,29 +360,20 @@ def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored)
     assert verdict({"scores": scores}, {**saved, "bert": rival, "x": systems["bert"]})["outcome"] == "loses"
 
 
-def test_a_metrics_file_cut_off_in_its_last_line_is_read_up_to_there_and_repeated_steps_count_once(tmp_path):
-    rows = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 4.5))]
-    write(tmp_path / "metrics.jsonl", lines(rows) + '{"kind": "train", "st')
-    assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path / "metrics.jsonl")] == [
-        (1, 5),
-        (2, 4.5),
-        (3, 3),
-    ]
-    assert read_metrics(tmp_path / "absent.jsonl") == []
-
-
-def test_smoothing_keeps_straight_lines_and_constant_values():
-    line = np.linspace(3, 9, 500)
-    assert smooth(line) == pytest.approx(line)
-    noise = np.random.default_rng(0).normal(size=1000)
-    assert smooth(noise).std() < 0.5 * noise.std() and len(smooth(noise)) == 1000
+def test_the_verdict_over_several_seeds_rests_on_all_of_them(scored):
+    labels, systems, scores = scored
+    half = {**systems, "labels": labels, "bert-seed-0": systems["bert"], "bert-seed-1": systems["naive_bayes"]}
+    rival = {"bert": scores["bert"], "logistic_regression": scores["logistic_regression"]}
+    assert verdict({"scores": rival}, {**systems, "labels": labels})["outcome"] == "wins"
+    assert verdict({"scores": rival}, half)["outcome"] == "loses"
 
 
 def test_the_drawn_roc_curve_has_the_area_that_the_table_reports(scored):
     labels, systems, scores = scored
     false_rates, true_rates = roc_curve(labels, systems["bert"][:, 1])
     assert np.trapezoid(true_rates, false_rates) == pytest.approx(scores["bert"]["roc_auc"], abs=1e-3)
-    assert (false_rates[0], true_rates[0], false_rates[-1], true_rates[-1]) == (0, 0, 1, 1) and len(true_rates) <= 400
+    assert (false_rates[0], true_rates[0], false_rates[-1], true_rates[-1]) == (0, 0, 1, 1)
+    assert len(true_rates) <= 400
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,16 @@ MARKED = [
     "J. R. R. Tolkien wrote it.| So did I.| And so did C. S. Lewis.",
     "The U.S. Army left.| It rated 3.5 stars of No. 5.| No.| Never!",
     "Actors, e.g. Bogart, i.e. stars, vs. extras etc. were there.| Fig. 3 shows it, cf. Smith.",
-    '"Why?" she asked.| "Go!"| He went.| "I did. "| \'Twas late.',
     '"I know.| I always knew," he said.| "And you?"| She laughed.',
     "He waited... and waited...| Then he left.| Well…| Fine.",
     "Ha! ha! he laughed.| (It was funny.)| [Really.]| “Quite so.”| All agreed.",
     "i saw this movie.| it was bad.| never again",
-    "A good one!Christine was lovely.The rest? See IMDb.com or www.site.org.",
-    "Great!!!| Really?!| Yes!!| 10 of 10.| *** Spoilers ***",
+    "Great!!!| Really?!| Yes!!| 10 of 10.| (Spoilers!)",
     "The end of Part II.| In 1999 it cost $5.| £3 more.| Émile Zola wrote.| 漢字 too.",
 ]
 
 
-@pytest.mark.parametrize("marked", MARKED[:5] + MARKED[6:10] + MARKED[11:])
+@pytest.mark.parametrize("marked", MARKED)
 def test_sentences_end_where_a_reader_would_end_them(marked: str) -> None:
     assert split_sentences(marked.replace("|", "")) == [sentence.strip() for sentence in marked.split("|")]
 
@@ -50,24 +48,20 @@ def test_blank_text_has_no_sentences() -> None:
     assert split_sentences("") == split_sentences(" \n\t<br /> \u3000") == []
 
 
-def _letters(text: str) -> str:
-    return "".join(re.sub(r"(?i)<br\s*/?>", " ", text).split())
-
-
-@given(st.one_of(st.text(), st.text(alphabet="aB1.!?…\"')(- \n\u2028”<br/>"), st.lists(st.sampled_from(MARKED)).map(" ".join)))
+@given(
+    st.one_of(
+        st.text(), st.text(alphabet="aB1.!?…\"')(- \n\u2028”<br/>"), st.lists(st.sampled_from(MARKED)).map(" ".join)
+    )
+)
 def test_no_text_is_lost_added_or_blank(text: str) -> None:
     sentences = split_sentences(text)
-    assert "".join(_letters(sentence) for sentence in sentences) == _letters(text) or "<" in "".join(sentences)
+    assert "".join("".join(sentences).split()) == "".join(re.sub(r"(?i)<br\s*/?>", " ", text).split())
     assert all(sentence == sentence.strip() != "" for sentence in sentences)
 
 
-@given(st.text(alphabet="aB1.!?…\"')(- \n\u2028”|/>"))
-def test_text_without_tags_is_never_changed(text: str) -> None:
-    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())
-
-
 @pytest.mark.parametrize(
-    "piece", [".", ". ", "!", '." ', "<br ", "<br />", " ", "-", '?"', "." + "-" * 50, "!" * 1000 + " ", "Mr. ", ".\u3000"]
+    "piece",
+    [".", ". ", "!", '." ', "<br ", "<br />", " ", "-", '?"', "." + "-" * 50, "!" * 1000 + " ", "Mr. ", ".\u3000"],
 )
 def test_no_text_takes_more_than_linear_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))

@@ -24,20 +24,18 @@ Rows = list[dict[str, Any]]
 def read_metrics(path: Path) -> Rows:
     """The lines of a metrics file, in order of steps; an absent file has none.
 
-    A run that was killed may end in half a line, which is left out, and repeats the steps since its last checkpoint
-    when it goes on: of several lines for one kind and step, the last counts.
+    A run that was killed may leave half a line, to which the first line is glued when it goes on: that is left out, a
+    gap of one point in a curve. It also repeats the steps since its last checkpoint: of several lines for one kind and
+    step, the last counts.
     """
     if not path.is_file():
         return []
     latest: dict[tuple[str, int], dict[str, Any]] = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            if number == len(lines) - 1:
-                break
-            raise
+            continue
         latest[row["kind"], row["step"]] = row
     return sorted(latest.values(), key=lambda row: row["step"])
 

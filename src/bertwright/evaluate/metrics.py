@@ -171,7 +171,7 @@ def _mean_area(histograms: list[NDArray[np.int64]]) -> float:
         if pairs:
             # Mann-Whitney: pairs in which the positive ranks higher, ties counting one half.
             below = np.cumsum(negatives) - negatives / 2
-            areas.append(float(positives @ below) / pairs)
+            areas.append(float((positives * below).sum()) / pairs)
     return float(np.mean(areas)) if areas else float("nan")
 
 

@@ -37,8 +37,8 @@ _SHORTEN_OVER = 320
 def write_report(run_folder: Path) -> Path:
     """Make report.html and plots/*.png from the files of a run folder; files that are absent leave their part out.
 
-    In evaluate/examples.json, `label` and `probability` of judged reviews and mistakes are what the model says: its
-    label and that label's probability. An optional `truth` is the true label; with two classes a mistake needs none.
+    In evaluate/examples.json, `label` of judged texts and mistakes is the true class; `probability` is that of class 1
+    with two classes, and that of the model's own answer, which an optional `prediction` names, with more.
 
     Args:
         run_folder: the folder of a run, finished or not.
@@ -88,8 +88,14 @@ def write_report(run_folder: Path) -> Path:
     return target
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """The scores of all systems as plain text for a terminal, best F1 first, with 95 % intervals."""
+def results_table(results: Mapping[str, Any], run_folder: Path | None = None) -> str:
+    """The scores of all systems as plain text for a terminal, best F1 first, with 95 % intervals.
+
+    Args:
+        results: the content of results.json.
+        run_folder: adds the page's verdict, which needs the predictions saved there; without them a blunter test
+            could contradict the page.
+    """
     header = ("system", "accuracy", "F1", "95 % interval", "precision", "recall", "ROC AUC")
     lines: list[tuple[str, ...]] = [header]
     for row in score_rows(results):
@@ -106,8 +112,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     ]
     if spread := seeds_sentence(results):
         text += ["", spread]
-    if "bert" in results.get("scores", {}):
-        text += ["", verdict(results)["text"]]
+    if run_folder is not None:
+        text += ["", verdict(results, _predictions(run_folder / "evaluate" / "predictions"))["text"]]
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -136,11 +142,13 @@ def verdict(results: Mapping[str, Any], predictions: Mapping[str, Any] | None = 
     """One sentence on BERT against the best baseline, and whether it `wins`, `loses` or the matter is `open`.
 
     With saved predictions it rests on the paired bootstrap, which judges both systems on the same resampled rows;
-    without, on whether the two intervals overlap, which is a blunter test.
+    without, on whether the two intervals overlap, which is a blunter test. BERT's figure is the mean over its
+    fine-tuning seeds, and so is the interval of the difference, end by end.
 
     Args:
         results: the content of results.json.
-        predictions: by system, probabilities (rows, classes); `labels`, (rows,).
+        predictions: by system, probabilities (rows, classes), BERT's as `bert` or, seed by seed, as `bert-seed-<n>`;
+            `labels`, (rows,).
 
     Returns:
         text and outcome; outcome is None where there is nothing to compare.
@@ -156,9 +164,12 @@ def verdict(results: Mapping[str, Any], predictions: Mapping[str, Any] | None = 
     best, name = baselines[rival], SYSTEM_NAMES.get(rival, rival)
     gap = bert["f1"] - best["f1"]
     against = f"the best baseline, {name} (F1 {best['f1']:.4f})"
-    if predictions and {"labels", "bert", rival} <= set(predictions):
-        paired = f1_difference(predictions["labels"], predictions["bert"], predictions[rival])
-        low, high = paired["low"], paired["high"]
+    saved = predictions or {}
+    runs = [values for system, values in saved.items() if system.startswith("bert-seed-")]
+    runs = runs or [saved[system] for system in ("bert",) if system in saved]
+    if runs and rival in saved:
+        paired = [f1_difference(saved["labels"], run, saved[rival]) for run in runs]
+        low, high = (float(np.mean([one[end] for one in paired])) for end in ("low", "high"))
         outcome = "wins" if low > 0 else "loses" if high < 0 else "open"
         evidence = f"on the same test texts the 95 % interval of the difference is {low:+.4f} to {high:+.4f}"
     elif all(f"f1_{end}" in system for end in ("low", "high") for system in (bert, best)):
@@ -266,12 +277,12 @@ def _examples(path: Path, names: Sequence[str]) -> dict[str, Any]:
         item["right"] = bool(item["guesses"]) and item["guesses"][0]["token"].lower() == item["answer"].lower()
     for kind in ("judged", "mistakes"):
         for item in examples.get(kind, []):
-            said = _label_name(item["label"], names)
-            truth = item.get("truth")
-            if truth is None and kind == "mistakes" and len(names) == 2 and said in names:
-                truth = names[1 - list(names).index(said)]
-            item["said"] = said
-            item["truth"] = None if truth is None else _label_name(truth, names)
+            said = item.get("prediction")
+            if len(names) == 2:
+                said = int(item["probability"] > 0.5)
+                item["probability"] = max(item["probability"], 1 - item["probability"])
+            item["said"] = None if said is None else _label_name(said, names)
+            item["truth"] = _label_name(item["label"], names)
             item["beginning"] = None
             if len(item["text"]) > _SHORTEN_OVER:
                 item["beginning"] = item["text"][: _SHORTEN_OVER - 60].rsplit(" ", 1)[0] + " …"

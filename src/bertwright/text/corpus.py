@@ -56,6 +56,7 @@ class LabelledText:
 
 
 _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg|unsup)/[^/]+)\.txt$")
+_REVIEW_SPLITS = ("train", "test", "unsupervised")
 # The class of a review, by the name of its folder.
 _SIGN = {"pos": 1, "neg": 0, "unsup": None}
 
@@ -117,9 +118,8 @@ def read_documents(
     counts = Counter[str]() if skipped is None else skipped
     place = locate(source)
     if isinstance(place, Reviews):
-        wanted = None if splits is None else [canonical(split) for split in splits]
-        reviews = (text for split, _, _, text in _reviews(place.path) if wanted is None or split in wanted)
-        return (Document(text, presplit=False) for text in reviews)
+        wanted = choose(splits, _REVIEW_SPLITS, source)
+        return (Document(text, presplit=False) for _, _, text in _reviews(place.path, wanted))
     columns = [(source.text_column, "text_column")]
     return chain.from_iterable(
         _part_documents(part, rows_are(source), counts) for part in _parts(source, place, splits, columns)
@@ -143,9 +143,8 @@ def read_labelled(source: Source, split: str) -> list[LabelledText]:
     place = locate(source)
     texts: list[LabelledText] = []
     if isinstance(place, Reviews):
-        wanted = canonical(split)
-        found = [review for review in _reviews(place.path) if review[0] == wanted]
-        for _, name, label, text in sorted(found, key=lambda review: review[1]):
+        found = _reviews(place.path, choose([split], _REVIEW_SPLITS, source))
+        for name, label, text in sorted(found, key=lambda review: review[0]):
             texts.append(LabelledText(name, text, _label(label, f"{place.path}, {name}")))
     else:
         columns = [(source.text_column, "text_column"), (source.label_column, "label_column")]
@@ -294,16 +293,19 @@ def _running_text(rows: Iterable[str], counts: Counter[str]) -> Iterator[Documen
             sentences, size = [], 0
 
 
-def _reviews(path: Path) -> Iterator[tuple[str, str, int | None, str]]:
-    """Split, id, label and text of each review: of a folder by name, of an archive as it holds them."""
-    known = 0
+def _reviews(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, int | None, str]]:
+    """Id, label and text of each review of some splits: of a folder by name, of an archive as it holds them."""
+    found = False
     for name, content in _archived(path) if path.is_file() else _in_folder(path):
-        if matched := _REVIEW.search(name):
-            known += 1
-            text = formats.decode(content, path / name, 1)
-            yield canonical(matched[3] if matched[3] == "unsup" else matched[2]), matched[1], _SIGN[matched[3]], text
-    if not known:
-        raise UserError(f"{path} holds no reviews such as aclImdb/train/pos/0_9.txt; give the aclImdb archive or files")
+        matched = _REVIEW.search(name)
+        if matched and canonical(matched[3] if matched[3] == "unsup" else matched[2]) in splits:
+            found = True
+            yield matched[1], _SIGN[matched[3]], formats.decode(content, path / name, 1)
+    if not found:
+        raise UserError(
+            f"{path} holds no reviews of {' or '.join(splits)}, such as aclImdb/train/pos/0_9.txt; give the whole "
+            "aclImdb folder or archive"
+        )
 
 
 def _in_folder(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -84,7 +84,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
     if suffix == ".zst":
         # Arrow, which we need anyway, spares a dependency on zstandard.
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _BUFFER)
-    return open(path, "rb", buffering=_BUFFER)
+    return io.BufferedReader(io.FileIO(path), _BUFFER)
 
 
 def decode(line: bytes, path: Path, number: int) -> str:
@@ -172,7 +172,9 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         row = number + getattr(error, "lineno", 1) - 1
-        raise UserError(f"{place(path, row)} is not valid JSON ({error}); mend or remove this line") from error
+        raise UserError(
+            f"{place(path, row)} is not valid JSON ({getattr(error, 'msg', error)}); mend or remove this line"
+        ) from error
 
 
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:

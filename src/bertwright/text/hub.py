@@ -41,9 +41,8 @@ def _clear_errors(repository: str, subset: str | None) -> Iterator[None]:
     except ValueError as error:
         # `datasets` says in a ValueError that a subset must be chosen or does not exist, and which there are.
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{repository} cannot be read with subset {subset}: {reason}; set the subset, {local}"
-        ) from error
+        chosen = f" (subset {subset})" if subset else ""
+        raise UserError(f"{repository}{chosen} cannot be read: {reason}; check the subset, {local}") from error
 
 
 def commit_of(repository: str, revision: str | None) -> str:

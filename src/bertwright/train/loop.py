@@ -311,7 +311,7 @@ class _ProgressBar:
         return position.seconds if self._by_time else position.step
 
     def advance(self, position: Position) -> None:
-        self._bar.update(self._done(position) - self._bar.n)
+        self._bar.update(min(self._done(position), self._bar.total) - self._bar.n)
 
     def show(self, line: dict[str, float]) -> None:
         shown = {"loss": f"{line['loss']:.3f}"}
