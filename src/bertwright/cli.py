@@ -270,7 +270,7 @@ class _Workflow:
         from bertwright.evaluate.report import results_table
         from bertwright.files import read_json
 
-        print(results_table(read_json(self.run.path / "results.json")))
+        print(results_table(read_json(self.run.path / "results.json"), self.run.path))
         self.notice(f"report: {self.run.path / 'report.html'}")
 
 

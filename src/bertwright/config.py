@@ -209,7 +209,8 @@ class PretrainConfig:
         max_steps: the budget in optimizer steps; give this or max_minutes.
         max_minutes: the budget in minutes of wall-clock time, start-up of the compiler left out.
         batch_tokens: tokens in a global batch, all processes together: sequences times sequence length.
-        micro_batch_tokens: tokens that one process computes at a time; gradients are accumulated up to batch_tokens.
+        micro_batch_tokens: the most tokens, padding included, that one process computes at a time; gradients are
+            accumulated over the global batch.
         next_sentence: whether next-sentence prediction is trained beside masked language modelling.
         short_sequence_probability: the part of sequences that are cut to a random shorter length (paper: 0.1).
         masking: which tokens must be guessed.
@@ -264,7 +265,7 @@ class FinetuneConfig:
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
         max_length: the most tokens of a text, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each.
-        dropout: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
+        hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
         validation_share: the part of train that is held out; it chooses the checkpoint.
         evaluations_per_epoch: how often the validation part is judged in an epoch.
@@ -281,7 +282,7 @@ class FinetuneConfig:
     micro_batch_tokens: int = 8_192
     max_length: int = 512
     truncation: Literal["head", "tail", "head-tail"] = "head-tail"
-    dropout: float | None = None
+    hidden_dropout_prob: float | None = None
     classifier_dropout: float = 0.1
     validation_share: float = 0.1
     evaluations_per_epoch: int = 1

@@ -36,6 +36,31 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(summed))
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_prob: float) -> Tensor:
+    """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
+
+    Written out where a CPU needs gradients: PyTorch's fused kernel is the faster one everywhere else, but its backward
+    pass on a CPU takes 53 ms where the lines below, compiled, take 20 (docs/decisions.md).
+
+    Args:
+        query: (B, A, S, D), as are key and value.
+        key: what queries are compared with.
+        value: what is averaged.
+        allowed: boolean (B, 1, 1, S), True where a position may be looked at; None where all may.
+        dropout_prob: dropout on the attention weights.
+
+    Returns:
+        (B, A, S, D).
+    """
+    if query.is_cuda or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_prob)
+    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, A, S, S)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -1e9)
+    weights = F.dropout(scores.softmax(-1).to(value.dtype), dropout_prob, training=dropout_prob > 0)
+    return weights @ value
+
+
 class SelfAttention(nn.Module):
     """Every position looks at every position, left and right, in A subspaces at once (Vaswani et al., section 3.2)."""
 
@@ -48,12 +73,12 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention_bias: Tensor | None) -> Tensor:
-        """softmax(Q K^T / sqrt(D) + attention_bias) V, with all heads joined by one more matrix.
+    def forward(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
+        """Attend in all heads at once, and join them by one more matrix.
 
         Args:
             hidden: (B, S, H).
-            attention_bias: boolean (B, 1, 1, S), True where a position may be looked at; None where all may.
+            allowed: as in `attend`.
 
         Returns:
             (B, S, H).
@@ -69,9 +94,7 @@ class SelfAttention(nn.Module):
             .permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
             .unbind(0)
         )
-        context = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_bias, dropout_p=self.dropout_prob if self.training else 0.0
-        )  # (B, A, S, D)
+        context = attend(query, key, value, allowed, self.dropout_prob if self.training else 0.0)  # (B, A, S, D)
         joined: Tensor = self.output(context.transpose(1, 2).reshape(batch, seq, width))
         return joined  # (B, S, H)
 
@@ -105,9 +128,9 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, attention_bias: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
         """Map (B, S, H) to (B, S, H)."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_bias)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, allowed)))
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
@@ -153,10 +176,10 @@ class Bert(nn.Module):
         Returns:
             One vector per position, (B, S, H). Those at padding mean nothing.
         """
-        attention_bias = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
+        allowed = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
         hidden = self.embeddings(input_ids, token_type_ids)
         for block in self.blocks:
-            hidden = block(hidden, attention_bias)
+            hidden = block(hidden, allowed)
         encoded: Tensor = hidden
         return encoded
 

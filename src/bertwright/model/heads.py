@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from bertwright.config import ModelConfig
 from bertwright.model.bert import Bert, initialize
-
-IGNORED_LABEL = -100
-"""A label that is not scored, as in `torch.nn.functional.cross_entropy`."""
+from bertwright.objectives.batches import IGNORED_LABEL
 
 
 def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

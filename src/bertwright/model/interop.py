@@ -126,11 +126,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def model_config(config: dict[str, Any], dropout: float | None = None) -> ModelConfig:
+def model_config(config: dict[str, Any], hidden_dropout_prob: float | None = None) -> ModelConfig:
     """Our part of a config.json, with another dropout where one is given."""
     known = {field.name: config[field.name] for field in dataclasses.fields(ModelConfig) if field.name in config}
-    if dropout is not None:
-        known |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    if hidden_dropout_prob is not None:
+        known["hidden_dropout_prob"] = hidden_dropout_prob
     return ModelConfig(**known)
 
 

@@ -19,6 +19,12 @@ from bertwright.text.wordpiece import Tokenizer
 IS_NEXT, IS_RANDOM = 0, 1
 """Labels of next-sentence prediction, numbered as in google-research/bert and Hugging Face."""
 
+IGNORED_LABEL = -100
+"""The label of what is not scored, as in Hugging Face and `torch.nn.functional.cross_entropy`."""
+
+WIDTH_STEP = 16
+"""Widths of batches are multiples of this: matrix units work on blocks."""
+
 
 @dataclass(frozen=True)
 class PretrainBatch:
@@ -28,17 +34,33 @@ class PretrainBatch:
         input_ids: token ids with some hidden, int64 (batch, seq).
         token_type_ids: 0 in A, 1 in B, int64 (batch, seq).
         attention_mask: True at real tokens, bool (batch, seq).
-        masked_positions: where a token must be guessed, indices into the flattened (batch * seq), int64 (masked,).
-        labels: the token to guess at each of them, int64 (masked,).
+        labels: the token to guess where one must be guessed, `IGNORED_LABEL` elsewhere, int64 (batch, seq).
         next_sentence_label: 0 where B follows A, 1 where it does not, int64 (batch,).
     """
 
     input_ids: Ints
     token_type_ids: Ints
     attention_mask: Bools
-    masked_positions: Ints
     labels: Ints
     next_sentence_label: Ints
+
+    def cut(self, max_tokens: int) -> list[PretrainBatch]:
+        """The sequences in parts of at most `max_tokens` tokens, padding included, like lengths together.
+
+        Long sequences come first; each part is as wide as its longest one needs. Little of what is computed is padding.
+        """
+        lengths = self.attention_mask.sum(1)
+        order = np.argsort(-lengths, kind="stable")
+        parts = []
+        while len(order):
+            width = -(-int(lengths[order[0]]) // WIDTH_STEP) * WIDTH_STEP
+            rows = order[: max(1, max_tokens // width)]
+            per_token = (self.input_ids, self.token_type_ids, self.attention_mask, self.labels)
+            parts.append(
+                PretrainBatch(*(array[rows, :width] for array in per_token), self.next_sentence_label[rows])
+            )
+            order = order[len(rows) :]
+        return parts
 
 
 class PretrainStream:
@@ -147,8 +169,7 @@ class PretrainStream:
             input_ids=masked,
             token_type_ids=(real & (position > first_end)).astype(np.int64),
             attention_mask=real,
-            masked_positions=np.flatnonzero(chosen),
-            labels=ids[chosen],
+            labels=np.where(chosen, ids, IGNORED_LABEL),
             next_sentence_label=np.where(plan.is_random, IS_RANDOM, IS_NEXT).astype(np.int64),
         )
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, write_json
-from bertwright.model.heads import IGNORED_LABEL, BertForSequenceClassification, score
+from bertwright.model.heads import BertForSequenceClassification, score
 from bertwright.model.interop import load_into, model_config, read_config, read_weights, save_model
+from bertwright.objectives.batches import IGNORED_LABEL, WIDTH_STEP
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -26,10 +27,6 @@ Ints = npt.NDArray[np.int64]
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
-
-_LENGTH_STEP = 32
-"""Batches are padded to a multiple of this, so that the compiler meets few shapes."""
-
 
 @dataclass(frozen=True)
 class EncodedTexts:
@@ -70,7 +67,7 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, tr
 
 def collate(ids: Sequence[npt.NDArray[np.int32]], pad_id: int) -> Batch:
     """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq)."""
-    width = -(-max(len(row) for row in ids) // _LENGTH_STEP) * _LENGTH_STEP
+    width = -(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP
     input_ids = np.full((len(ids), width), pad_id, np.int64)
     mask = np.zeros((len(ids), width), np.bool_)
     for row, values in enumerate(ids):
@@ -170,7 +167,7 @@ class ClassifyTask:
         order = np.argsort([-len(ids) for ids in texts.ids], kind="stable")
         parts = []
         while len(order):
-            width = -(-len(texts.ids[order[0]]) // _LENGTH_STEP) * _LENGTH_STEP
+            width = -(-len(texts.ids[order[0]]) // WIDTH_STEP) * WIDTH_STEP
             rows = max(1, self.config.micro_batch_tokens // width)
             parts.append(texts.take(order[:rows]))
             order = order[rows:]
@@ -227,7 +224,7 @@ def predict_probabilities(
     start = 0
     with torch.inference_mode(), engine.accelerator.autocast():
         while start < len(order):
-            width = -(-len(ids[order[start]]) // _LENGTH_STEP) * _LENGTH_STEP
+            width = -(-len(ids[order[start]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[start : start + max(1, micro_batch_tokens // width)]
             batch = collate([ids[i] for i in rows], model.bert.pad_token_id)
             logits = model(**{name: value.to(engine.device) for name, value in batch.items()})
@@ -315,7 +312,7 @@ def finetune(
             continue
         torch.manual_seed(seed)
         model = BertForSequenceClassification(
-            model_config(stored, config.dropout),
+            model_config(stored, config.hidden_dropout_prob),
             stored["vocab_size"],
             names,
             config.classifier_dropout,

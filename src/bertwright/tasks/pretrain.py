@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from bertwright.config import MaskingConfig, Recipe
 from bertwright.files import atomic_path
-from bertwright.model.heads import IGNORED_LABEL, BertForPreTraining, score
+from bertwright.model.heads import BertForPreTraining, score
 from bertwright.model.interop import save_model
-from bertwright.objectives.batches import PretrainBatch, PretrainStream
+from bertwright.objectives.batches import IGNORED_LABEL, PretrainBatch, PretrainStream
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import Position
@@ -118,19 +118,15 @@ class PretrainTask:
         ]
 
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
-        """This process's rows of a global batch, cut into micro-batches of equal shape."""
+        """This process's rows of a global batch, cut into micro-batches of bounded size."""
         stream = self._streams[phase]
-        rows = self.config.micro_batch_tokens // stream.sequence_length
-        own = stream.batch_size // world
-        return [
-            self._tensors(stream.batch(number, slice(start, min(start + rows, (rank + 1) * own))))
-            for start in range(rank * own, (rank + 1) * own, rows)
-        ]
+        own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
+        return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
         return {
-            "mlm": int((batch["labels"] != IGNORED_LABEL).sum()),
+            "mlm": len(batch["labels"]),
             "nsp": len(batch["next_sentence_label"]),
             "tokens": int(batch["attention_mask"].sum()),
         }
@@ -140,8 +136,12 @@ class PretrainTask:
         stream = self._heldout[phase]
         sequences = min(EVALUATION_SEQUENCES, len(stream.plan(0)))
         sums: dict[str, float] = {}
-        for number in range(math.ceil(sequences / stream.batch_size)):
-            batch = self._tensors(stream.batch(number))
+        parts = (
+            part
+            for number in range(math.ceil(sequences / stream.batch_size))
+            for part in stream.batch(number).cut(self.config.micro_batch_tokens)
+        )
+        for batch in map(_tensors, parts):
             outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
             for name, value in {**outcome, **self.counts(batch)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
@@ -155,23 +155,18 @@ class PretrainTask:
         """Pre-training keeps its last weights, not its best."""
         return None
 
-    def _tensors(self, batch: PretrainBatch) -> Batch:
-        """The batch as tensors; scored positions are filled up to a fixed number, so that shapes never change."""
-        room = batch.input_ids.shape[0] * math.ceil(
-            max(self.config.masking.rate, EVALUATION_MASKING.rate) * batch.input_ids.shape[1]
-        )
-        # Whole words may pass their share a little; what does not fit the fixed number is not scored.
-        missing = room - len(batch.labels)
-        positions = np.pad(batch.masked_positions[:room], (0, max(0, missing)))
-        labels = np.pad(batch.labels[:room], (0, max(0, missing)), constant_values=IGNORED_LABEL)
-        return {
-            "input_ids": torch.from_numpy(batch.input_ids),
-            "token_type_ids": torch.from_numpy(batch.token_type_ids),
-            "attention_mask": torch.from_numpy(batch.attention_mask),
-            "masked_positions": torch.from_numpy(positions),
-            "labels": torch.from_numpy(labels),
-            "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
-        }
+
+def _tensors(batch: PretrainBatch) -> Batch:
+    """A batch as the objective takes it, with the scored positions picked out."""
+    masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids),
+        "token_type_ids": torch.from_numpy(batch.token_type_ids),
+        "attention_mask": torch.from_numpy(batch.attention_mask),
+        "masked_positions": torch.from_numpy(masked_positions),
+        "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
+        "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
+    }
 
 
 def pretrain(

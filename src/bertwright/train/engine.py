@@ -64,7 +64,8 @@ class Engine:
         if self.compiles:
             # Draw dropout masks with PyTorch's own generator: the compiler's draws them one number at a time on a CPU.
             torch._inductor.config.fallback_random = True
-            module.compile(dynamic=False)
+            # Batches have as many rows and columns as their texts need; one compilation serves all of them.
+            module.compile(dynamic=True)
         prepared: nn.Module = self.accelerator.prepare(module)
         return prepared
 

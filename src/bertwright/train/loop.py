@@ -133,7 +133,7 @@ def train(
     bar = _ProgressBar(config, position, visible=engine.is_main)
     window: dict[str, float] = {}
     window_start = time.perf_counter()
-    seen_phase = -1
+    seen_phase: int | None = None
     phase = 0
     tick = 0.0
     while (progress := _progress(position, config)) < 1:
@@ -153,7 +153,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         elapsed = engine.from_main(time.perf_counter() - start)
-        if phase == seen_phase:  # the first step of a shape compiles it: that is not training time
+        if seen_phase is not None:  # the first step compiles: that is not training time
             position.seconds += elapsed
             tick = elapsed / config.max_seconds if config.max_seconds else tick
         else:
