@@ -6,6 +6,7 @@ one or the new one and never a half.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from bertwright.errors import UserError
 
@@ -40,8 +43,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         else:
             temporary.replace(target)
         _sync(target.parent)
-    except OSError as error:
-        if error.errno == 28:
+    except (OSError, SafetensorError) as error:
+        if _means_disk_full(error):
             raise UserError(f"no space left on the disk while writing {target}; free some and run again") from error
         raise
     finally:
@@ -49,6 +52,12 @@ def atomic_path(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _means_disk_full(error: Exception) -> bool:
+    """Whether a disk, a quota or a size limit is exhausted; safetensors tells the number in its message only."""
+    numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return getattr(error, "errno", None) in numbers or any(f"os error {n})" in str(error) for n in numbers)
 
 
 def _sync(path: Path) -> None:

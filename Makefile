@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+# The set-up: a virtual environment with pinned dependencies.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# From raw text to a report, on the bundled sample: a few minutes on two cores.
+demo: .venv/ready
+	$(BIN)/bertwright run recipes/demo.yaml
+
+test: .venv/ready
+	$(BIN)/pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The figures of results/speed; let nothing else run meanwhile.
+bench: .venv/ready
+	$(BIN)/python benchmarks/pretrain_speed.py
+	$(BIN)/python benchmarks/prepare_speed.py
+	$(BIN)/python benchmarks/sentence_speed.py
+
+clean:
+	rm -rf .venv

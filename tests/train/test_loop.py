@@ -1,0 +1,316 @@
+"""The training loop's promises: exact resume, honest normalisation, safe stops."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bertwright.config import MaskingConfig, OptimizerConfig, SystemConfig
+from bertwright.errors import UserError
+from bertwright.model.heads import BertForPreTraining
+from bertwright.tasks.classify import finetune
+from bertwright.tasks.pretrain import PretrainTask, pretrain
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.engine import Engine
+from bertwright.train.optim import learning_rate_factor, make_optimizers
+
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(SystemConfig(precision="fp32", compile="off"), print)
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class StopHereError(Exception):
+    """Stands in for a kill between two steps."""
+
+
+def stop_at(monkeypatch, step):
+    original = PretrainTask.micro_batches
+    asked = []
+
+    def micro_batches(self, *arguments):
+        asked.append(arguments)
+        if len(asked) > step:
+            raise StopHereError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(PretrainTask, "micro_batches", micro_batches)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_resume_at_any_step_equals_the_uninterrupted_run_to_the_bit(
+    small_recipe, small_prepared, engine, tmp_path, monkeypatch, step, optimizer
+):
+    recipe = small_recipe(pretrain={"optimizer": OptimizerConfig(name=optimizer, learning_rate=1e-3)})
+    assert recipe.model.hidden_dropout_prob > 0  # dropout is part of the promise
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(StopHereError):
+            pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    position = pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    assert position.step == 6
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_killed_command_goes_on_and_ends_with_the_same_weights(small_recipe, small_prepared, tmp_path):
+    # A real process and a real SIGKILL, at whatever moment it comes.
+    script = (
+        "import sys, pickle, pathlib; from bertwright.train.engine import Engine; "
+        "from bertwright.tasks.pretrain import pretrain; "
+        "recipe = pickle.load(open(sys.argv[1], 'rb')); "
+        "pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), 'x', Engine(recipe.system, print), print)"
+    )
+    import pickle
+
+    recipe = small_recipe(pretrain={"max_steps": 60})
+    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
+
+    def start(folder):
+        command = [sys.executable, "-c", script, str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / folder)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait(120) == 0
+    process = start("parts")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "parts").glob("checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "parts" / "model").exists()
+    assert start("parts").wait(120) == 0
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_finetuning_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(pretrain={"max_steps": 1, "phases": small_recipe().pretrain.phases[:1]} and {"max_steps": 2})
+    pretrain(recipe, small_prepared, tmp_path / "pretrain", "x", engine, print)
+    encoder = tmp_path / "pretrain" / "model"
+    finetune(recipe, encoder, tmp_path / "whole", "x", engine, print)
+    from bertwright.tasks.classify import ClassifyTask
+
+    original = ClassifyTask.micro_batches
+    calls = []
+
+    def micro_batches(self, *arguments):
+        calls.append(1)
+        if len(calls) == 6:
+            raise StopHereError
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassifyTask, "micro_batches", micro_batches)
+        with pytest.raises(StopHereError):
+            finetune(recipe, encoder, tmp_path / "parts", "x", engine, print)
+    finetune(recipe, encoder, tmp_path / "parts", "x", engine, print)
+    assert_equal(weights(tmp_path / "whole" / "seed-0"), weights(tmp_path / "parts" / "seed-0"))
+
+
+def without_dropout(recipe):
+    return replace(recipe, model=replace(recipe.model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+
+
+def test_micro_batches_change_nothing(small_recipe, small_prepared, engine, tmp_path):
+    recipes = [
+        without_dropout(small_recipe(pretrain={"micro_batch_tokens": tokens, "max_steps": 3})) for tokens in (1024, 128)
+    ]
+    for recipe, name in zip(recipes, ("one", "many"), strict=True):
+        pretrain(recipe, small_prepared, tmp_path / name, "x", engine, print)
+    one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
+    for name in one:
+        torch.testing.assert_close(one[name], many[name], atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine, tmp_path):
+    import pickle
+
+    recipe = without_dropout(small_recipe(pretrain={"max_steps": 4}))
+    pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, print)
+    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
+    script = tmp_path / "two.py"
+    script.write_text(
+        "import sys, pickle, pathlib\n"
+        "from bertwright.train.engine import Engine\n"
+        "from bertwright.tasks.pretrain import pretrain\n"
+        "recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "engine = Engine(recipe.system, print)\n"
+        "assert engine.world == 2\n"
+        "pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), 'x', engine, print)\n"
+    )
+    launch = "from accelerate.commands.accelerate_cli import main; main()"
+    command = [sys.executable, "-c", launch, "launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no"]
+    command += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [str(script), str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / "two")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3, msg=name)
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    for a, b in zip(*lines, strict=True):
+        assert json.loads(a)["tokens"] == json.loads(b)["tokens"]
+
+
+def test_the_loss_is_the_mean_over_all_scored_tokens(small_recipe, small_prepared, engine, tmp_path):
+    # Against a lone forward pass over the padded global batch, which no loop has touched.
+    recipe = without_dropout(small_recipe(pretrain={"max_steps": 1, "micro_batch_tokens": 64 * 2}))
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    logged = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+    corpora = [PreparedCorpus(small_prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")]
+    torch.manual_seed(recipe.seed)
+    model = BertForPreTraining(recipe.model, tokenizer.vocab_size)
+    task = PretrainTask(recipe, model, tokenizer, *corpora)
+    batch = task._streams[0].batch(0)
+    mlm, nsp = model(*(torch.from_numpy(a) for a in (batch.input_ids, batch.token_type_ids, batch.attention_mask)))
+    expected_mlm = torch.nn.functional.cross_entropy(mlm.flatten(0, 1), torch.from_numpy(batch.labels).flatten())
+    expected_nsp = torch.nn.functional.cross_entropy(nsp, torch.from_numpy(batch.next_sentence_label))
+    assert logged["mlm_loss"] == pytest.approx(expected_mlm.item(), rel=1e-5)
+    assert logged["nsp_loss"] == pytest.approx(expected_nsp.item(), rel=1e-5)
+    assert logged["loss"] == pytest.approx((expected_mlm + expected_nsp).item(), rel=1e-5)
+
+
+def test_both_objectives_are_learnt(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(
+        pretrain={
+            "max_steps": 150,
+            "evaluate_every": 150,
+            "checkpoint_every": 150,
+            "masking": MaskingConfig(rate=0.15),
+            "optimizer": OptimizerConfig(name="muon", learning_rate=4e-3, muon_learning_rate=1e-2, warmup_share=0.1),
+        }
+    )
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    first, last = lines[0], [line for line in lines if line["kind"] == "train"][-20:]
+    assert sum(line["mlm_loss"] for line in last) / 20 < first["mlm_loss"] - 1.5
+    assert sum(line["nsp_accuracy"] for line in last) / 20 > 0.6
+    assert lines[-1]["kind"] == "eval"
+
+
+def test_without_next_sentence_prediction_its_parts_keep_their_first_weights(
+    small_recipe, small_prepared, engine, tmp_path
+):
+    recipe = small_recipe(pretrain={"next_sentence": False, "max_steps": 2})
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    torch.manual_seed(recipe.seed)
+    fresh = BertForPreTraining(recipe.model, 160)
+    trained = weights(tmp_path)
+    assert torch.equal(trained["bert.pooler.dense.weight"], fresh.bert.pooler.dense.weight)
+    assert not torch.equal(trained["bert.embeddings.word_embeddings.weight"], fresh.bert.embeddings.token.weight)
+    assert "nsp_loss" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
+    small_recipe, small_prepared, engine, tmp_path
+):
+    recipe = small_recipe(pretrain={"optimizer": OptimizerConfig(learning_rate=1e38, warmup_share=0.0)})
+    with pytest.raises(UserError, match=r"the loss became .* lower learning_rate"):
+        pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    kept = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    assert not (tmp_path / "model").exists()
+    assert load_file(kept / "model.safetensors")
+
+
+def test_a_truncated_checkpoint_gives_way_to_the_one_before(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe()
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
+    pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, print)
+    newest = tmp_path / "cut" / "checkpoints" / "step-00000006" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    said = []
+    pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, said.append)
+    assert any("step-00000006 is broken" in text for text in said)
+    assert any("going on from step 4" in text for text in said)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_full_disk_while_writing_a_checkpoint_loses_nothing(small_recipe, small_prepared, tmp_path, engine):
+    recipe = small_recipe()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))  # no file may grow beyond this
+    try:
+        with pytest.raises(UserError, match="no space left on the disk"):
+            pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == []
+    assert pretrain(recipe, small_prepared, tmp_path, "x", engine, print).step == 6
+
+
+def test_a_wall_clock_budget_ends_on_time_with_a_rate_near_zero(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(pretrain={"max_steps": None, "max_minutes": 2 / 60, "checkpoint_every": 10_000})
+    position = pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if line["kind"] == "train"]
+    assert 2 <= position.seconds < 2.5
+    assert rates[-1] < 0.15 * max(rates)
+    assert all(steps > 0 for steps in position.phase_steps)
+
+
+def test_the_learning_rate_climbs_then_falls_to_zero():
+    factors = [learning_rate_factor(step / 100, 1 / 100, 0.1) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0, abs=0.02)
+    assert factors[100] == 0
+    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+
+
+def test_no_weight_decay_on_biases_and_normalisation(small_recipe):
+    model = BertForPreTraining(small_recipe().model, 100)
+    for name in ("adamw", "muon"):
+        decay = {
+            id(p): group["weight_decay"]
+            for optimizer in make_optimizers(model, OptimizerConfig(name=name))
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        assert len(decay) == len(list(model.parameters()))
+        for parameter_name, parameter in model.named_parameters():
+            free = parameter_name.endswith("bias") or "norm" in parameter_name
+            assert decay[id(parameter)] == (0 if free else 0.01), parameter_name
+
+
+def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tmp_path):
+    recipe = without_dropout(small_recipe(pretrain={"max_steps": 2}))
+    for mode in ("on", "off"):
+        engine = Engine(SystemConfig(precision="fp32", compile=mode), print)
+        pretrain(recipe, small_prepared, tmp_path / mode, "x", engine, print)
+    on, off = weights(tmp_path / "on"), weights(tmp_path / "off")
+    for name in on:
+        torch.testing.assert_close(on[name], off[name], atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    said = []
+    engine = Engine(SystemConfig(precision="fp32", compile="auto"), said.append)
+    assert not engine.compiles
+    assert "no C++ compiler" in said[0]
