@@ -44,7 +44,7 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong in one sentence and exit with status 2."""
         message = " ".join(str(message).split())
-        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|(?:Key|Option) ['\"]([\w.]+)['\"]", message)
+        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept \w+ '([\w.]+)'", message)
         if unknown:
             name = unknown.group(1) or unknown.group(2)
             near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
@@ -60,10 +60,15 @@ def make_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
     commands = parser.add_subcommands(required=True, dest="command")
     for name, text in HELP.items():
-        command = _Parser(description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]")
-        command.add_argument("--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone")
+        command = _Parser(
+            description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
+        )
+        command.add_argument(
+            "--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone"
+        )
         command.add_class_arguments(Recipe, None)
         command.known = [key for key in command.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
+        parser.known = command.known
         commands.add_subcommand(name, command, help=text)
     return parser
 
@@ -95,7 +100,9 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 def _recipe(parsed: Namespace) -> Recipe:
     parser = _Parser()
     parser.add_class_arguments(Recipe, "recipe")
-    plain = Namespace(recipe=Namespace({k: v for k, v in vars(parsed).items() if k != "recipe" and not k.startswith("__")}))
+    plain = Namespace(
+        recipe=Namespace({k: v for k, v in vars(parsed).items() if k != "recipe" and not k.startswith("__")})
+    )
     built: Recipe = parser.instantiate(plain).recipe
     return built
 
@@ -159,7 +166,9 @@ class _Workflow:
         for before in self._needs(stage):
             done = self.run.finished(before)
             if done is None or done["fingerprint"] != self.fingerprint(before):
-                raise UserError(f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first")
+                raise UserError(
+                    f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first"
+                )
         work = getattr(self, f"_{stage}")
         self.run.perform(stage, self.fingerprint(stage), work, self.engine.is_main, self.notice)
         if stage == "report" and self.engine.is_main:
@@ -237,7 +246,9 @@ class _Workflow:
 
         given = self.recipe.finetune.encoder
         encoder = self.run.stage("pretrain") / "model" if given is None else Path(given)
-        finetune(self.recipe, encoder, self.run.stage("finetune"), self.fingerprint("finetune"), self.engine, self.notice)
+        finetune(
+            self.recipe, encoder, self.run.stage("finetune"), self.fingerprint("finetune"), self.engine, self.notice
+        )
 
     def _baselines(self) -> None:
         from bertwright.evaluate.baselines import fit_and_predict

@@ -21,7 +21,6 @@ from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.optim import learning_rate_factor, make_optimizers
-
 from conftest import ROOT
 
 

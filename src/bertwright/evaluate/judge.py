@@ -102,7 +102,9 @@ def _heldout_figures(recipe: Recipe, run: Path, engine: Engine) -> dict[str, flo
     """Both objectives on held-out text, at the sequence length of the last phase."""
     model = load_pretraining_model(run / "pretrain" / "model").to(engine.device)
     tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
-    corpora = [PreparedCorpus(run / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")]
+    corpora = [
+        PreparedCorpus(run / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
+    ]
     task = PretrainTask(recipe, model, tokenizer, corpora[0], corpora[1])
     task.objective.eval()
     with torch.inference_mode(), engine.accelerator.autocast():
@@ -155,7 +157,11 @@ def _filled_masks(model: BertForPreTraining, tokenizer: Tokenizer, heldout: Prep
     for start, length, _ in _sentences(heldout, 12, 40):
         ids = heldout.spans(np.array([start]), np.array([length]))[0].astype(np.int64)
         continues = np.append(tokenizer.is_continuation[ids], False)
-        words = [i for i in range(len(ids)) if not continues[i] and not continues[i + 1] and tokenizer.tokens[ids[i]].isalpha()]
+        words = [
+            i
+            for i in range(len(ids))
+            if not continues[i] and not continues[i + 1] and tokenizer.tokens[ids[i]].isalpha()
+        ]
         if not words:
             continue
         hidden = int(rng.choice(words))

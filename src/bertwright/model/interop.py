@@ -96,9 +96,7 @@ def save_weights(model: BertForPreTraining | BertForSequenceClassification, fold
     write_json(folder / "config.json", hugging_face_config(model))
 
 
-def save_model(
-    model: BertForPreTraining | BertForSequenceClassification, tokenizer: Tokenizer, folder: Path
-) -> None:
+def save_model(model: BertForPreTraining | BertForSequenceClassification, tokenizer: Tokenizer, folder: Path) -> None:
     """Write a model folder that `transformers` opens: weights, configuration and tokenizer."""
     save_weights(model, folder)
     tokenizer.save(folder)

@@ -56,9 +56,7 @@ class PretrainBatch:
             width = -(-int(lengths[order[0]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[: max(1, max_tokens // width)]
             per_token = (self.input_ids, self.token_type_ids, self.attention_mask, self.labels)
-            parts.append(
-                PretrainBatch(*(array[rows, :width] for array in per_token), self.next_sentence_label[rows])
-            )
+            parts.append(PretrainBatch(*(array[rows, :width] for array in per_token), self.next_sentence_label[rows]))
             order = order[len(rows) :]
         return parts
 
@@ -161,7 +159,10 @@ class PretrainStream:
         real = position <= last_end
         maskable = real & ~separator & (position > 0)
         # Drawn for the global batch and cut afterwards: a process sees the masks that a lone process would see.
-        whole, held = np.full((self.batch_size, seq), self.tokenizer.pad_id, np.int64), np.zeros((2, self.batch_size, seq))
+        whole, held = (
+            np.full((self.batch_size, seq), self.tokenizer.pad_id, np.int64),
+            np.zeros((2, self.batch_size, seq)),
+        )
         whole[rows], held[0, rows] = ids, maskable
         masked, chosen = mask_tokens(whole, held[0].astype(np.bool_), self.masking, self.vocabulary, rng)
         masked, chosen = masked[rows], chosen[rows]

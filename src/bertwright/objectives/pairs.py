@@ -200,7 +200,9 @@ def _scan_pairs(units: _Units, target: int, short_probability: float, rng: np.ra
 
         stop = np.maximum(_fill(units, at, goal, end), np.minimum(at + 2, end))
         a = np.where(alone & ~random, at - 1, at)
-        cut = np.where(alone, np.where(random, at + 1, at), at + 1 + (rng.random(len(at)) * (stop - at - 1)).astype(int))
+        cut = np.where(
+            alone, np.where(random, at + 1, at), at + 1 + (rng.random(len(at)) * (stop - at - 1)).astype(int)
+        )
         a_length = units.edge[cut] - units.edge[a]
         true_length = units.edge[stop] - units.edge[cut]
         # The room of a borrowed B: what the true B had if its document ended there, else all that is left.
@@ -213,7 +215,9 @@ def _scan_pairs(units: _Units, target: int, short_probability: float, rng: np.ra
         borrowed = units.edge[np.maximum(partner_end, partner + 1)] - units.edge[partner]
         b = np.where(random, partner, cut)
         b_length = np.where(random, np.minimum(borrowed, room), true_length)
-        turns.append((units.position[a], a_length, units.position[np.minimum(b, len(units.position) - 1)], b_length, random))
+        turns.append(
+            (units.position[a], a_length, units.position[np.minimum(b, len(units.position) - 1)], b_length, random)
+        )
 
         # Where B was borrowed, the units that it would have had are put back.
         at = np.where(random, cut, stop)

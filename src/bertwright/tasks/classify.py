@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
 
+
 @dataclass(frozen=True)
 class EncodedTexts:
     """Labelled texts as token ids.
@@ -53,7 +54,9 @@ def truncate(ids: npt.NDArray[np.int32], room: int, truncation: str) -> npt.NDAr
     return np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
 
 
-def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str) -> list[npt.NDArray[np.int32]]:
+def encode_texts(
+    texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str
+) -> list[npt.NDArray[np.int32]]:
     """Token ids of texts as [CLS] text [SEP], at most `max_length` long."""
     # A line break or a <br /> is white space to a classifier, and the corpus that the encoder knows has no tags.
     cleaned = [text.replace("<br />", " ") for text in texts]
@@ -88,7 +91,9 @@ class ClassificationObjective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
         """Summed loss and right guesses of a batch."""
         logits = self.model(input_ids, token_type_ids, attention_mask)
         loss, correct = score(logits, labels)
@@ -252,7 +257,9 @@ def label_numbers(examples: Sequence[LabelledText], names: Sequence[str], where:
         numbers |= {"0": 0, "1": 1}
     for example in examples:
         if str(example.label) not in numbers:
-            raise UserError(f"{where}: text {example.id} has label {example.label!r}, but train has only {', '.join(names)}")
+            raise UserError(
+                f"{where}: text {example.id} has label {example.label!r}, but train has only {', '.join(names)}"
+            )
     return np.array([numbers[str(example.label)] for example in examples], np.int64)
 
 
@@ -338,5 +345,3 @@ def finetune(
         if engine.is_main:
             write_json(target / "done.json", {"seconds": position.seconds, "validation_accuracy": position.best})
         engine.accelerator.wait_for_everyone()
-
-

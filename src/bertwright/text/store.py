@@ -143,7 +143,9 @@ class PreparedCorpus:
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
         except pa.ArrowInvalid as error:
-            raise UserError(f"{path} is not a whole Arrow file; remove its folder and run `bertwright prepare`") from error
+            raise UserError(
+                f"{path} is not a whole Arrow file; remove its folder and run `bertwright prepare`"
+            ) from error
         stored = (reader.schema.metadata or {}).get(b"tokenizer_fingerprint", b"").decode()
         if stored != tokenizer_fingerprint:
             raise UserError(

@@ -61,7 +61,9 @@ class Tokenizer:
         Raises:
             UserError: if the texts hold too few different words for a vocabulary of that size.
         """
-        inner = _untrained(WordPiece(unk_token=UNK, max_input_chars_per_word=100), config.lowercase, config.strip_accents)
+        inner = _untrained(
+            WordPiece(unk_token=UNK, max_input_chars_per_word=100), config.lowercase, config.strip_accents
+        )
         trainer = WordPieceTrainer(
             vocab_size=config.vocab_size,
             min_frequency=config.min_frequency,

@@ -51,7 +51,9 @@ class Engine:
             return False
         if torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++")):
             return True
-        notice("no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to mend it)")
+        notice(
+            "no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to mend it)"
+        )
         return False
 
     @property

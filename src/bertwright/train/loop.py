@@ -212,9 +212,7 @@ def _step(
             outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
             # Over all that the global batch scores, whatever share of it stands in this micro-batch; times the number
             # of processes, because their gradients are averaged.
-            loss = sum(
-                outcome[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in outcome
-            )
+            loss = sum(outcome[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in outcome)
             engine.accelerator.backward(loss * engine.world)
         for name, value in outcome.items():
             sums[name] = sums.get(name, torch.zeros((), device=engine.device)) + value.detach().float()

@@ -1,0 +1,81 @@
+"""What the speed benchmarks share: a recipe around a text, a prepared corpus, and figures on paper."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from bertwright.config import (
+    FinetuneConfig,
+    ModelConfig,
+    PrepareConfig,
+    PretrainConfig,
+    Recipe,
+    Source,
+    TokenizerConfig,
+)
+from bertwright.errors import UserError
+from bertwright.text.prepare import prepare_corpus
+from bertwright.train.engine import Engine, environment
+
+VOCABULARIES = (30_522, 16_000, 8_000, 4_000, 2_000, 1_000)
+"""BERT's vocabulary, and what to train on texts too small for it: the largest that the text allows."""
+
+Json = dict[str, Any]
+
+
+def recipe_of(
+    text: str,
+    tokenizer: TokenizerConfig,
+    model: ModelConfig | None = None,
+    pretrain: PretrainConfig | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """A recipe that reads one text; a twentieth is held out, so that the small sample has a held-out part."""
+    return Recipe(
+        name="benchmark",
+        seed=seed,
+        data={"text": Source(path=text)},
+        tokenizer=tokenizer,
+        prepare=PrepareConfig(corpora=("text",), heldout_share=0.05),
+        model=model or ModelConfig(),
+        pretrain=pretrain or PretrainConfig(max_steps=1),
+        finetune=FinetuneConfig(data="text"),
+    )
+
+
+def prepare_with_vocabulary(text: str, folder: Path, sample_megabytes: float = 120.0) -> int:
+    """Prepare a corpus with the largest of `VOCABULARIES` that the text allows; returns its size."""
+    for size in VOCABULARIES:
+        config = TokenizerConfig(vocab_size=size, sample_megabytes=sample_megabytes)
+        try:
+            prepare_corpus(recipe_of(text, config), folder, "benchmark")
+        except UserError as error:
+            if "the corpus allows only" not in str(error) or size == VOCABULARIES[-1]:
+                raise
+        else:
+            return size
+    raise AssertionError
+
+
+def spread(values: list[float], digits: int = 3) -> Json:
+    """Median, least and greatest."""
+    return {
+        "median": round(statistics.median(values), digits),
+        "least": round(min(values), digits),
+        "greatest": round(max(values), digits),
+    }
+
+
+def described(engine: Engine) -> Json:
+    """Machine, versions and command of this benchmark."""
+    return {**environment(engine), "command": " ".join(["python", *sys.argv])}
+
+
+def write(result: Json, out: str) -> None:
+    """Write a result as JSON; a relative path starts at the repository."""
+    target = Path(__file__).resolve().parents[1] / out
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {target}")

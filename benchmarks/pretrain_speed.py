@@ -1,0 +1,388 @@
+"""Pre-training steps per second: ours against Hugging Face's BertForPreTraining, on the same batches of real text.
+
+    python benchmarks/pretrain_speed.py                                     (BERT-mini on the bundled sample)
+    python benchmarks/pretrain_speed.py --sizes mini,base --text /work/shared/data/imdb --rounds 7 --seconds 10
+
+A step is forward, backward, clipping and AdamW, with dropout 0.1, 15 % of the tokens masked and next-sentence
+prediction, on sequences of up to 128 tokens. All systems start from the same weights, with 30,522 entries in the
+vocabulary even where the text allows only a smaller one, and take the same numbered batches in turns: A B C D, A B C D,
+and so on; a ratio is taken within a round, and the table shows the median. The four systems:
+
+- `ours`: the training loop's own step (`train/loop.py`), which also builds its batches, cuts them by length and reads
+  the loss back; bf16 and compiled where the machine can.
+- `transformers_fp32`: what Trainer does by default on a CPU: padded batches that were built beforehand, a label at each
+  position, scaled-dot-product attention, fused AdamW.
+- `transformers_bf16`: the same under bf16 autocast.
+- `transformers_bf16_compiled`: the same with torch.compile. It draws dropout as ours does (the compiler's option
+  `fallback_random`, which is faster on a CPU). `--attention eager` takes the other attention of transformers.
+
+Speed counts real tokens; padding is not counted. GFLOP/s count useful work by formula, forward and backward, and are the
+same for a batch whoever computes it. With n tokens in a sequence, m of them masked, L layers of width H with
+feed-forward width F, and V entries, a sequence takes
+
+    6 n L (4 H^2 + 2 H F) + 12 n^2 L H + 6 m (H^2 + H V) + 6 (H^2 + 2 H)
+
+for the matrices of the blocks, attention, the masked-language-model head and the next-sentence head. `matmul_share` is
+ours as a part of the rate of one large bf16 matrix product, measured in the same rounds. Peak memory is that of a
+process that does three steps of one system and nothing else (on a CPU Linux's VmHWM, libraries included; on a GPU what
+PyTorch allocated). The loss curves compare ours, in fp32 and in bf16, with transformers in fp32: no dropout, same
+weights, same batches, same AdamW.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+import yaml
+from common import Json, described, prepare_with_vocabulary, recipe_of, spread, write
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from bertwright.config import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
+from bertwright.model.heads import BertForPreTraining
+from bertwright.model.interop import save_weights
+from bertwright.objectives.batches import PretrainBatch, PretrainStream
+from bertwright.tasks.pretrain import PretrainTask
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
+from bertwright.train.engine import Engine
+from bertwright.train.loop import LoopConfig
+from bertwright.train.loop import _step as training_step
+from bertwright.train.optim import make_optimizers
+
+ROOT = Path(__file__).resolve().parents[1]
+SEQUENCE = 128
+VOCABULARY = 30_522
+MEMORY_STEPS = 3
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SYSTEMS = ("ours", "transformers_fp32", "transformers_bf16", "transformers_bf16_compiled")
+RIVALS = SYSTEMS[1:]
+
+Step = Callable[[int], float | Tensor]
+"""One training step on a numbered batch; returns its loss."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all systems have in common.
+
+    Args:
+        prepared: the folder of the prepared corpus.
+        shape: of the network.
+        batch: sequences in a batch.
+        micro_batch_tokens: of ours.
+        attention: of transformers.
+    """
+
+    prepared: Path
+    shape: ModelConfig
+    batch: int
+    micro_batch_tokens: int
+    attention: str
+
+    @property
+    def pretrain(self) -> PretrainConfig:
+        """The recipe's part: the defaults are the paper's masks, pairs and optimizer."""
+        tokens = self.batch * SEQUENCE
+        return PretrainConfig(max_steps=1, batch_tokens=tokens, micro_batch_tokens=self.micro_batch_tokens)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The one that the corpus was prepared with."""
+        return Tokenizer.load(self.prepared / "tokenizer")
+
+    def corpus(self, part: str = "train") -> PreparedCorpus:
+        """The prepared text."""
+        return PreparedCorpus(self.prepared / f"{part}.arrow", self.tokenizer.fingerprint)
+
+    @cached_property
+    def stream(self) -> PretrainStream:
+        """The batches that `PretrainTask` draws, uncut."""
+        config = self.pretrain
+        return PretrainStream(
+            self.corpus(),
+            self.tokenizer,
+            self.batch,
+            config.masking,
+            sequence_length=SEQUENCE,
+            next_sentence=config.next_sentence,
+            short_sequence_probability=config.short_sequence_probability,
+            sources=None,
+            seed=0,
+        )
+
+    def fresh_model(self) -> BertForPreTraining:
+        """The same weights every time."""
+        torch.manual_seed(0)
+        return BertForPreTraining(self.shape, VOCABULARY, self.tokenizer.pad_id)
+
+
+def ours(setting: Setting, precision: Literal["auto", "fp32"] = "auto") -> Step:
+    """The training loop's step."""
+    engine = Engine(SystemConfig(precision=precision), print)
+    recipe = recipe_of("unused", TokenizerConfig(), setting.shape, setting.pretrain)
+    model = setting.fresh_model().to(engine.device)
+    task = PretrainTask(recipe, model, setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
+    optimizers = make_optimizers(model, setting.pretrain.optimizer)
+    objective = engine.prepare(task.objective).train()
+    loop = LoopConfig(setting.pretrain.optimizer, 0, 1, None, 1, 1, 1)
+
+    def step(number: int) -> float:
+        position = Position(step=number, phase_steps=(number,))
+        figures = training_step(task, objective, optimizers, loop, engine, position, 0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return figures["loss"]
+
+    return step
+
+
+def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
+    """Hugging Face's model in a plain training step."""
+    import transformers  # takes seconds, and memory that a process with ours alone should not show
+
+    with TemporaryDirectory() as folder:
+        save_weights(setting.fresh_model(), Path(folder))
+        model = transformers.BertForPreTraining.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=setting.attention
+        )
+    model.to(DEVICE).train()
+    config: OptimizerConfig = setting.pretrain.optimizer
+    (optimizer,) = make_optimizers(model, config)  # AdamW, with the same parameters decayed
+    torch._inductor.config.fallback_random = True
+    called = torch.compile(model) if compiled else model
+    batches: dict[int, dict[str, Tensor]] = {}
+
+    def step(number: int) -> Tensor:
+        if number not in batches:  # built once, in the warm-up
+            arrays = vars(setting.stream.batch(number))
+            batches[number] = {name: torch.from_numpy(array).to(DEVICE) for name, array in arrays.items()}
+            batches[number]["attention_mask"] = batches[number]["attention_mask"].long()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+            loss = called(**batches[number]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
+BUILDERS: dict[str, Callable[[Setting], Step]] = {
+    "ours": ours,
+    "transformers_fp32": partial(rival, bf16=False, compiled=False),
+    "transformers_bf16": partial(rival, bf16=True, compiled=False),
+    "transformers_bf16_compiled": partial(rival, bf16=True, compiled=True),
+    "ours_fp32": partial(ours, precision="fp32"),  # for the loss curve
+}
+
+
+def useful_flops(shape: ModelConfig, batch: PretrainBatch) -> float:
+    """The formula at the top of this file, summed over a batch."""
+    lengths = batch.attention_mask.sum(1).astype(float)
+    layers, width, inner = shape.num_hidden_layers, shape.hidden_size, shape.intermediate_size
+    blocks = 6 * lengths.sum() * layers * (4 * width**2 + 2 * width * inner)
+    attention = 12 * (lengths**2).sum() * layers * width
+    heads = 6 * (batch.labels >= 0).sum() * (width**2 + width * VOCABULARY) + 6 * len(lengths) * (width**2 + 2 * width)
+    return float(blocks + attention + heads)
+
+
+def synchronize() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(step: Callable[[int], object], numbers: Iterable[int], seconds: float) -> tuple[list[int], float]:
+    """Steps until the time is up: the numbers done, and the time they took."""
+    done = []
+    synchronize()
+    start = time.perf_counter()
+    for number in numbers:
+        step(number)
+        done.append(number)
+        if time.perf_counter() - start >= seconds:
+            break
+    synchronize()
+    return done, time.perf_counter() - start
+
+
+def matmul_gflops(dtype: torch.dtype, seconds: float) -> float:
+    """The rate of a linear map, 4096 x 1024 by 1024 x 1024 (on a GPU, four times as much each way)."""
+    scale = 4 if DEVICE.type == "cuda" else 1
+    rows, width = 4096 * scale, 1024 * scale
+    left, right = (torch.randn(size, width, device=DEVICE).to(dtype) for size in (rows, width))
+
+    def product(_: int) -> None:
+        torch.nn.functional.linear(left, right)
+
+    timed(product, range(3), seconds)
+    done, took = timed(product, itertools.count() if scale == 1 else range(round(seconds * 200)), seconds)
+    return 2 * rows * width**2 * len(done) / took / 1e9
+
+
+def race(setting: Setting, rounds: int, seconds: float, batches: int) -> tuple[Json, dict[str, list[float]]]:
+    """All systems in turns; returns the figures of a size, and the matrix rates of all rounds."""
+    tokens = [int(setting.stream.batch(number).attention_mask.sum()) for number in range(batches)]
+    flops = [useful_flops(setting.shape, setting.stream.batch(number)) for number in range(batches)]
+    steps = {name: BUILDERS[name](setting) for name in SYSTEMS}
+    for name, step in steps.items():
+        for number in range(batches if name in ("ours", "transformers_bf16_compiled") else 2):
+            step(number)
+        print(f"  {name} is warm", flush=True)
+    speed: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+    work: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
+    for turn in range(rounds):
+        for name, step in steps.items():
+            done, took = timed(step, itertools.cycle(range(batches)), seconds)
+            speed[name].append(sum(tokens[number] for number in done) / took)
+            work[name].append(sum(flops[number] for number in done) / took / 1e9)
+        rates["bf16"].append(matmul_gflops(torch.bfloat16, min(2.0, seconds)))
+        rates["fp32"].append(matmul_gflops(torch.float32, min(2.0, seconds)))
+        print(f"  round {turn + 1}: " + ", ".join(f"{name} {speed[name][-1]:,.0f}" for name in SYSTEMS), flush=True)
+    medians = {name: statistics.median(values) for name, values in speed.items()}
+    best = max(RIVALS, key=medians.__getitem__)
+    ratios = {
+        f"ratio_{short}": spread([a / b for a, b in zip(speed["ours"], speed[name], strict=True)])
+        for short, name in (("fp32", "transformers_fp32"), ("best", best))
+    }
+    share = spread([done / rate for done, rate in zip(work["ours"], rates["bf16"], strict=True)])
+    figures = {
+        **{name: round(value, 1) for name, value in medians.items()},
+        "transformers_best": round(medians[best], 1),
+        "best_system": best,
+        **{name: ratio["median"] for name, ratio in ratios.items()},
+        "spread": {**ratios, "matmul_share": share},
+        "matmul_share": share["median"],
+        "gflops": {name: round(statistics.median(values), 1) for name, values in work.items()},
+        "real_token_share": round(sum(tokens) / (batches * setting.batch * SEQUENCE), 3),
+    }
+    return figures, rates
+
+
+def peak_memory(name: str, setting: Setting) -> float:
+    """MiB at the peak of a few steps; to be called in a process of its own."""
+    step = BUILDERS[name](setting)
+    for number in range(MEMORY_STEPS):
+        step(number)
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def losses(name: str, setting: Setting, steps: int) -> list[float]:
+    """The loss of each of the first steps."""
+    step = BUILDERS[name](setting)
+    return [float(step(number)) for number in range(steps)]
+
+
+def alone(function: Callable, *arguments: object) -> object:
+    """Call a function in a fresh process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def loss_curves(setting: Setting, steps: int) -> Json:
+    """How far our losses are from those of transformers, with dropout off."""
+    still = replace(setting, shape=replace(setting.shape, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    curves = {name: alone(losses, name, still, steps) for name in ("transformers_fp32", "ours_fp32", "ours")}
+    theirs = curves["transformers_fp32"]
+    apart = {
+        name: max(abs(a - b) / b for a, b in zip(curves[name], theirs, strict=True)) for name in ("ours_fp32", "ours")
+    }
+    return {"steps": steps, "largest_relative_difference": apart, "losses": curves}
+
+
+def main(
+    sizes: str = "mini",
+    text: str = str(ROOT / "sample" / "books"),
+    batch: int = 32,
+    rounds: int = 5,
+    seconds: float = 10.0,
+    batches: int = 8,
+    micro_batch_tokens: int | None = None,
+    attention: Literal["sdpa", "eager"] = "sdpa",
+    curve_steps: int = 50,
+    memory: bool = True,
+    out: str = "results/speed/pretrain-cpu.json",
+) -> None:
+    """Compare the speed of pre-training with transformers.
+
+    Args:
+        sizes: files of recipes/models, parted by commas.
+        text: a file, a folder or a glob, as in a recipe.
+        batch: sequences in a batch.
+        rounds: how often each system has its turn.
+        seconds: the length of a turn.
+        batches: different batches, taken again and again.
+        micro_batch_tokens: as in a recipe; the default is the recipe's, or the whole batch where that is smaller.
+        attention: the attention of transformers.
+        curve_steps: steps of the loss curves, which are made for the first size; 0 leaves them out.
+        memory: whether peak memory is measured.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    whole = batch * SEQUENCE
+    fits = [whole // parts for parts in range(1, batch + 1) if batch % parts == 0]
+    micro = micro_batch_tokens or max(size for size in fits if size <= PretrainConfig(max_steps=1).micro_batch_tokens)
+    result: Json = {"sizes": {}}
+    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
+    with TemporaryDirectory() as temporary:
+        prepared = Path(temporary) / "prepared"
+        entries = prepare_with_vocabulary(text, prepared, sample_megabytes=20.0)
+        print(f"{entries} entries learnt from {text}; the models have {VOCABULARY}", flush=True)
+        for size in sizes.split(","):
+            shape = ModelConfig(**yaml.safe_load((ROOT / "recipes" / "models" / f"{size}.yaml").read_text()))
+            setting = Setting(prepared, shape, batch, micro, attention)
+            print(f"{size}, {batch} sequences of up to {SEQUENCE} tokens", flush=True)
+            peaks = {name: alone(peak_memory, name, setting) for name in SYSTEMS} if memory else {}
+            if curve_steps and "loss_curve" not in result:
+                result["loss_curve"] = {"size": size, **loss_curves(setting, curve_steps)}
+            figures, measured = race(setting, rounds, seconds, batches)
+            figures["peak_memory_mib"] = peaks
+            for kind, values in measured.items():
+                rates[kind] += values
+            result["sizes"][size] = figures
+            show(figures, statistics.median(measured["bf16"]))
+    head = {
+        **described(Engine(SystemConfig(), print)),
+        "transformers": version("transformers"),
+        "text": text,
+        "trained_vocabulary": entries,
+        "attention": attention,
+        "matmul_gflops": {kind: round(statistics.median(values), 1) for kind, values in rates.items()},
+    }
+    for name, apart in result.get("loss_curve", {}).get("largest_relative_difference", {}).items():
+        print(f"loss curve, {curve_steps} steps: {name} is at most {apart:.2e} from transformers_fp32")
+    write({**head, **result, **result["sizes"]}, out)
+
+
+def show(figures: Json, rate: float) -> None:
+    """The table of a size."""
+    print(f"{'':28}{'tokens/s':>10}{'/ fp32':>8}{'/ best':>8}{'GFLOP/s':>9}{'of bf16':>9}{'MiB':>8}")
+    for name in SYSTEMS:
+        peak = figures["peak_memory_mib"].get(name, float("nan"))
+        ratios = [figures[name] / figures[other] for other in ("transformers_fp32", "transformers_best")]
+        work = figures["gflops"][name]
+        print(
+            f"{name:28}{figures[name]:10,.0f}{ratios[0]:8.2f}{ratios[1]:8.2f}{work:9,.0f}{work / rate:9.1%}{peak:8,.0f}"
+        )
+    for name, values in figures["spread"].items():
+        print(f"{name}: {values['median']} ({values['least']} to {values['greatest']})")
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

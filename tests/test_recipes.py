@@ -1,0 +1,98 @@
+"""Every recipe that we ship, and what happens to one that is wrong."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+from bertwright import config as configuration
+from bertwright.cli import main, make_parser
+from conftest import ROOT
+
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+def refusal(capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(main(words))
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert "Traceback" not in said
+    assert said.startswith("bertwright: error: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_loads(name):
+    parsed = make_parser().parse_args(["run", "--recipe", str(ROOT / "recipes" / name)])
+    assert parsed.run.name == name.removesuffix(".yaml")
+
+
+def test_an_option_on_the_command_line_wins_over_the_recipe():
+    words = ["run", "--recipe", str(ROOT / "recipes" / "demo.yaml"), "--pretrain.max_minutes", "50"]
+    assert make_parser().parse_args(words).run.pretrain.max_minutes == 50
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_right_one(capsys):
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), "--pretrain.max_minuts", "3")
+    assert "did you mean pretrain.max_minutes?" in said
+
+
+def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys, tmp_path):
+    content = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
+    content["model"] = {"hiden_size": 64}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    assert "did you mean model.hidden_size?" in refusal(capsys, "run", str(tmp_path / "wrong.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("pretrain.masking.rate", "1.5", "between 0 and 1"),
+        ("model.hidden_size", "127", "multiple of"),
+        ("finetune.max_length", "4096", "128 positions"),
+        ("pretrain.phases", '[{"sequence_length": 1024}]', "1024 tokens, but the model has 128 positions"),
+        ("pretrain.phases", '[{"share": 0.5}]', "must add up to 1"),
+        ("pretrain.max_steps", "10", "either max_steps or max_minutes"),
+        ("prepare.heldout_share", "0.9", "heldout_share"),
+        ("prepare.corpora", "[book]", "`data` does not name"),
+        ("data.extra", "somewhere", "not used by the recipe"),
+        ("pretrain.batch_tokens", "many", "batch_tokens"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_one_sentence_that_names_it(capsys, option, value, expected):
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), f"--{option}", value)
+    assert expected in said, said
+
+
+def test_a_missing_recipe_is_refused(capsys):
+    assert "nothere.yaml" in refusal(capsys, "run", "nothere.yaml")
+
+
+def test_help_explains_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("TokenizerConfig", "ModelConfig", "PretrainConfig", "FinetuneConfig", "SystemConfig", "Recipe"):
+        cls = getattr(configuration, name)
+        section = name.removesuffix("Config").lower()
+        for field in dataclasses.fields(cls):
+            if field.name in ("data", "prepare", "tokenizer", "model", "pretrain", "finetune", "system", "out", "seed"):
+                continue
+            option = field.name if name == "Recipe" else f"{section}.{field.name}"
+            assert f"--{option}" in shown, option
+            described = re.search(rf"\n        {field.name}: (.{{12}})", cls.__doc__)
+            assert described, f"{name}.{field.name} has no description"
+            start = described.group(1)[:12]
+            assert re.sub(r"[ -]", "", start) in re.sub(r"[ -]", "", shown), (option, start)
+
+
+def test_every_setting_is_read_somewhere():
+    # A dead flag is worse than none: each field must be read outside of config.py, or checked by name in it.
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py") if path.name != "config.py")
+    for name, cls in vars(configuration).items():
+        if dataclasses.is_dataclass(cls):
+            for field in dataclasses.fields(cls):
+                assert re.search(rf"\.{field.name}\b", code), f"{name}.{field.name} is never read"

@@ -1,0 +1,206 @@
+"""A whole run through the command line, on small data: what a user does and sees."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bertwright.cli import STAGES, main
+from bertwright.files import read_json
+from bertwright.run import RunFolder
+from conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory, small_data):
+    folder = tmp_path_factory.mktemp("recipe")
+    content = {
+        "name": "small",
+        "data": {"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
+        "tokenizer": {"vocab_size": 160, "min_frequency": 1},
+        "prepare": {"corpora": ["books", "reviews:train"], "heldout_share": 0.1, "workers": 1},
+        "model": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+        },
+        "pretrain": {
+            "max_steps": 8,
+            "batch_tokens": 1024,
+            "micro_batch_tokens": 512,
+            "phases": [{"sequence_length": 32, "share": 0.5}, {"sequence_length": 64, "share": 0.5}],
+            "evaluate_every": 4,
+            "checkpoint_every": 4,
+            "log_every": 1,
+        },
+        "finetune": {
+            "data": "reviews",
+            "epochs": 12,
+            "batch_size": 8,
+            "max_length": 64,
+            "seeds": [0, 1],
+            "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1},
+        },
+        "system": {"precision": "fp32", "compile": "off"},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["run", str(recipe_file), "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_goes_from_raw_text_to_a_report(finished):
+    for name in ("recipe.yaml", "environment.json", "report.html", "results.json", "prepare/data_report.json"):
+        assert (finished / name).stat().st_size > 0, name
+    page = (finished / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert list((finished / "plots").glob("*.png"))
+
+
+def test_results_hold_what_is_promised(finished):
+    results = read_json(finished / "results.json")
+    assert {"recipe", "commit", "seed", "machine", "seconds", "scores"} <= results.keys()
+    assert results["scores"].keys() == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    for scores in results["scores"].values():
+        assert 0 <= scores["f1_low"] <= scores["f1"] <= scores["f1_high"] <= 1
+        assert 0 <= scores["accuracy"] <= 1
+    assert results["spread"]["f1"]["n"] == 2
+    assert results["heldout"].keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
+
+
+def test_a_word_that_decides_is_learnt(finished):
+    # "wonderful" or "dreadful" stands in each review: a classifier that can't tell them apart is broken.
+    assert read_json(finished / "results.json")["scores"]["bert"]["accuracy"] > 0.9
+
+
+def test_scores_are_those_of_the_saved_predictions_and_of_scikit_learn(finished):
+    import numpy as np
+    from sklearn.metrics import f1_score
+
+    folder = finished / "evaluate" / "predictions"
+    labels = np.load(folder / "labels.npy")
+    f1 = [f1_score(labels, np.load(folder / f"bert-seed-{seed}.npy").argmax(1)) for seed in (0, 1)]
+    assert read_json(finished / "results.json")["scores"]["bert"]["f1"] == pytest.approx(sum(f1) / 2)
+
+
+def test_the_fine_tuned_model_judges_alike_in_transformers(finished):
+    import numpy as np
+    from transformers import pipeline
+
+    judge = pipeline("text-classification", model=str(finished / "finetune" / "seed-0" / "model"), top_k=None)
+    reviews = Path(read_recipe(finished)["data"]["reviews"])
+    rows = [json.loads(line) for line in (reviews / "test.jsonl").read_text().splitlines()]
+    ours = np.load(finished / "evaluate" / "predictions" / "bert-seed-0.npy")
+    short = [i for i, row in enumerate(rows) if len(judge.tokenizer(row["text"])["input_ids"]) <= 64]
+    assert len(short) >= 3
+    for i in short:
+        theirs = {score["label"]: score["score"] for score in judge(rows[i]["text"])}
+        assert theirs["positive"] == pytest.approx(float(ours[i, 1]), abs=1e-4)
+
+
+def read_recipe(run):
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+def test_a_second_run_skips_what_has_not_changed_and_says_so(finished, recipe_file, capsys):
+    before = (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert main(["run", str(recipe_file), "--out", str(finished)]) == 0
+    said = capsys.readouterr()
+    for stage in STAGES:
+        assert f"{stage}: nothing has changed" in said.err
+    assert "bert" in said.out.lower()
+    assert (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    assert main(["run", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "prepare: nothing has changed" in said
+    assert "pretrain: nothing has changed" in said
+    assert "finetune: recipe or data have changed" in said
+    assert (out / "finetune.before-1" / "seed-1" / "model").exists()
+    assert not (out / "finetune" / "seed-1").exists()
+
+
+def refused(capsys, *words):
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("bertwright: error: ")
+    return said
+
+
+def test_a_stage_whose_input_is_missing_says_what_to_run_first(recipe_file, tmp_path, capsys):
+    assert "run `bertwright prepare` first" in refused(capsys, "pretrain", str(recipe_file), "--out", str(tmp_path))
+
+
+def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
+    with RunFolder(tmp_path).locked():
+        assert "another bertwright command" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path))
+
+
+def test_a_missing_file_is_refused(recipe_file, tmp_path, capsys):
+    words = ["run", str(recipe_file), "--out", str(tmp_path), "--data.books", "/nowhere/books-*.jsonl"]
+    assert "/nowhere/books-*.jsonl" in refused(capsys, *words)
+
+
+def test_labels_of_a_single_class_are_refused(recipe_file, tmp_path, small_data, capsys):
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (small_data / "reviews" / f"{split}.jsonl").read_text().splitlines()]
+        lines = [json.dumps(row) for row in rows if row["label"] == 1]
+        (reviews / f"{split}.jsonl").write_text("\n".join(lines))
+    said = refused(capsys, "baselines", str(recipe_file), "--out", str(tmp_path / "o"), "--data.reviews", str(reviews))
+    assert "two classes" in said
+
+
+def test_a_label_that_train_does_not_know_is_refused(recipe_file, tmp_path, small_data, capsys):
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
+    train = (small_data / "reviews" / "train.jsonl").read_text()
+    (reviews / "train.jsonl").write_text(train)
+    (reviews / "test.jsonl").write_text(train + json.dumps({"text": "A film.", "label": 2}) + "\n")
+    said = refused(capsys, "baselines", str(recipe_file), "--out", str(tmp_path / "o"), "--data.reviews", str(reviews))
+    assert "2" in said
+    assert "negative, positive" in said
+
+
+def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
+    out = tmp_path / "run"
+    words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]
+    command = [sys.executable, "-m", "bertwright", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("pretrain/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from the last checkpoint" in said
+    assert "Traceback" not in said
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "prepare: nothing has changed" in again.stderr
+    assert "going on from step" in again.stderr
+    assert (out / "report.html").exists()
