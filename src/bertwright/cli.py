@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+import jsonargparse
+from jsonargparse import ArgumentParser, Namespace
 from tqdm import tqdm
 
 import bertwright
@@ -64,7 +65,7 @@ def make_parser() -> _Parser:
             description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
         )
         command.add_argument(
-            "--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone"
+            "--recipe", action=jsonargparse.ActionConfigFile, help="the recipe, a YAML file; may stand first, alone"
         )
         command.add_class_arguments(Recipe, None)
         command.known = [key for key in command.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
@@ -100,9 +101,10 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 def _recipe(parsed: Namespace) -> Recipe:
     parser = _Parser()
     parser.add_class_arguments(Recipe, "recipe")
-    plain = Namespace(
-        recipe=Namespace({k: v for k, v in vars(parsed).items() if k != "recipe" and not k.startswith("__")})
-    )
+    plain = Namespace()  # type: ignore[no-untyped-call]
+    for key, value in vars(parsed).items():
+        if key != "recipe" and not key.startswith("__"):
+            plain[f"recipe.{key}"] = value
     built: Recipe = parser.instantiate(plain).recipe
     return built
 
@@ -228,9 +230,9 @@ class _Workflow:
         total = report["total"]
         self.notice(
             f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
-            f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} duplicate "
-            f"and {total['one_sentence_documents']:,} one-sentence documents; longest {total['longest_document_tokens']:,} "
-            f"tokens; {total['unknown_token_share']:.3%} unknown tokens"
+            f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} "
+            f"duplicate and {total['one_sentence_documents']:,} one-sentence documents; longest "
+            f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_share']:.3%} unknown tokens"
         )
         for warning in report["warnings"]:
             self.notice(f"warning: {warning}")

@@ -43,7 +43,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(
-                    f"another bertwright command is at work in {self.path}; wait for it, or use another folder with --out"
+                    f"another bertwright command is at work in {self.path}; wait for it, or give another folder: --out"
                 ) from error
             yield
 

@@ -1,7 +1,9 @@
 """The training loop's promises: exact resume, honest normalisation, safe stops."""
 
+import itertools
 import json
 import os
+import pickle
 import resource
 import subprocess
 import sys
@@ -22,6 +24,15 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.optim import learning_rate_factor, make_optimizers
 from conftest import ROOT
+
+PRETRAIN = """
+import sys, pickle, pathlib
+from bertwright.train.engine import Engine
+from bertwright.tasks.pretrain import pretrain
+recipe = pickle.load(open(sys.argv[1], "rb"))
+engine = Engine(recipe.system, print)
+pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), "x", engine, print)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,37 +89,36 @@ def test_resume_at_any_step_equals_the_uninterrupted_run_to_the_bit(
 
 def test_a_killed_command_goes_on_and_ends_with_the_same_weights(small_recipe, small_prepared, tmp_path):
     # A real process and a real SIGKILL, at whatever moment it comes.
-    script = (
-        "import sys, pickle, pathlib; from bertwright.train.engine import Engine; "
-        "from bertwright.tasks.pretrain import pretrain; "
-        "recipe = pickle.load(open(sys.argv[1], 'rb')); "
-        "pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), 'x', Engine(recipe.system, print), print)"
-    )
-    import pickle
-
     recipe = small_recipe(pretrain={"max_steps": 60})
     (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
 
     def start(folder):
-        command = [sys.executable, "-c", script, str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / folder)]
+        command = [
+            sys.executable,
+            "-c",
+            PRETRAIN,
+            str(tmp_path / "recipe"),
+            str(small_prepared),
+            str(tmp_path / folder),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    assert start("whole").wait(120) == 0
+    assert start("whole").wait(600) == 0
     process = start("parts")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "parts").glob("checkpoints/step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert not (tmp_path / "parts" / "model").exists()
-    assert start("parts").wait(120) == 0
+    assert start("parts").wait(600) == 0
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_finetuning_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path):
-    recipe = small_recipe(pretrain={"max_steps": 1, "phases": small_recipe().pretrain.phases[:1]} and {"max_steps": 2})
+    recipe = small_recipe(pretrain={"max_steps": 2})
     pretrain(recipe, small_prepared, tmp_path / "pretrain", "x", engine, print)
     encoder = tmp_path / "pretrain" / "model"
     finetune(recipe, encoder, tmp_path / "whole", "x", engine, print)
@@ -147,27 +157,17 @@ def test_micro_batches_change_nothing(small_recipe, small_prepared, engine, tmp_
 
 
 def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine, tmp_path):
-    import pickle
-
     recipe = without_dropout(small_recipe(pretrain={"max_steps": 4}))
     pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, print)
     (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
     script = tmp_path / "two.py"
-    script.write_text(
-        "import sys, pickle, pathlib\n"
-        "from bertwright.train.engine import Engine\n"
-        "from bertwright.tasks.pretrain import pretrain\n"
-        "recipe = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "engine = Engine(recipe.system, print)\n"
-        "assert engine.world == 2\n"
-        "pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), 'x', engine, print)\n"
-    )
+    script.write_text(PRETRAIN + "assert engine.world == 2\n")
     launch = "from accelerate.commands.accelerate_cli import main; main()"
     command = [sys.executable, "-c", launch, "launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no"]
     command += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += [str(script), str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / "two")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
@@ -279,7 +279,7 @@ def test_the_learning_rate_climbs_then_falls_to_zero():
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == pytest.approx(1.0, abs=0.02)
     assert factors[100] == 0
-    assert all(a >= b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
 
 
 def test_no_weight_decay_on_biases_and_normalisation(small_recipe):

@@ -94,7 +94,7 @@ SYSTEMS: dict[str, Callable[[], Pipeline]] = {
 
 def fit_and_predict(
     train_texts: Sequence[str],
-    train_labels: Sequence[int],
+    train_labels: ArrayLike,
     test_texts: Sequence[str],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, NDArray[np.float32]]:

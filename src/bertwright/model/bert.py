@@ -33,7 +33,8 @@ class Embeddings(nn.Module):
         """Embed `input_ids` (B, S) with segments `token_type_ids` (B, S); returns (B, S, H)."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # (S,)
         summed = self.token(input_ids) + self.segment(token_type_ids) + self.position(positions)  # (B, S, H)
-        return self.dropout(self.norm(summed))
+        embedded: Tensor = self.dropout(self.norm(summed))
+        return embedded  # (B, S, H)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_prob: float) -> Tensor:

@@ -219,7 +219,7 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], folder: Path, may_mi
             if name in weights:
                 if parameter.shape != weights[name].shape:
                     raise UserError(
-                        f"{folder}: {to_hugging_face(name)} has shape {tuple(weights[name].shape)}, but its config.json "
+                        f"{folder}: {to_hugging_face(name)} has shape {tuple(weights[name].shape)}, but its config "
                         f"asks for {tuple(parameter.shape)}"
                     )
                 parameter.copy_(weights[name])

@@ -55,8 +55,15 @@ class PretrainBatch:
         while len(order):
             width = -(-int(lengths[order[0]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[: max(1, max_tokens // width)]
-            per_token = (self.input_ids, self.token_type_ids, self.attention_mask, self.labels)
-            parts.append(PretrainBatch(*(array[rows, :width] for array in per_token), self.next_sentence_label[rows]))
+            parts.append(
+                PretrainBatch(
+                    input_ids=self.input_ids[rows, :width],
+                    token_type_ids=self.token_type_ids[rows, :width],
+                    attention_mask=self.attention_mask[rows, :width],
+                    labels=self.labels[rows, :width],
+                    next_sentence_label=self.next_sentence_label[rows],
+                )
+            )
             order = order[len(rows) :]
         return parts
 

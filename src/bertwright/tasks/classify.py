@@ -302,8 +302,8 @@ def finetune(
     tokenizer = Tokenizer.load(encoder)
     if tokenizer.vocab_size != stored["vocab_size"]:
         raise UserError(
-            f"{encoder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they do "
-            "not belong together"
+            f"{encoder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they "
+            "do not belong together"
         )
     examples = read_labelled(recipe.source(config.data), "train")
     names = label_names(examples)

@@ -1,4 +1,4 @@
-"""The pretrain stage: masked language modelling and next-sentence prediction from random weights (paper, section 3.1)."""
+"""The pretrain stage: masked words and next sentences, from random weights (paper, section 3.1)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Engine:
 def has_bf16() -> bool:
     """Whether matrix products in bfloat16 are made in hardware here."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capability = torch.backends.cpu.get_cpu_capability()
     flags = Path("/proc/cpuinfo")
     return "AVX512" in capability and flags.exists() and "avx512_bf16" in flags.read_text()

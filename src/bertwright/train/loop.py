@@ -35,14 +35,20 @@ Batch = dict[str, Tensor]
 class Task(Protocol):
     """What the loop must know of a task. `tasks/pretrain.py` and `tasks/classify.py` have one each."""
 
-    model: BertForPreTraining | BertForSequenceClassification
-    """The model whose weights are trained and saved."""
+    @property
+    def model(self) -> BertForPreTraining | BertForSequenceClassification:
+        """The model whose weights are trained and saved."""
+        ...
 
-    objective: nn.Module
-    """Called with a batch; returns {"<name>_loss": sum, "<name>_correct": number} for each objective."""
+    @property
+    def objective(self) -> nn.Module:
+        """Called with a batch; returns {"<name>_loss": sum, "<name>_correct": number} for each objective."""
+        ...
 
-    phase_shares: tuple[float, ...]
-    """The part of the budget that each phase gets."""
+    @property
+    def phase_shares(self) -> tuple[float, ...]:
+        """The part of the budget that each phase gets."""
+        ...
 
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's rows of global batch `number` of a phase, in micro-batches."""
@@ -294,9 +300,9 @@ class _ProgressBar:
 
     def __init__(self, config: LoopConfig, position: Position, visible: bool) -> None:
         self._by_time = config.max_steps is None
-        total = config.max_seconds if self._by_time else config.max_steps
+        self._total = round((config.max_seconds if config.max_steps is None else config.max_steps) or 0)
         self._bar = tqdm(
-            total=round(total or 0),
+            total=self._total,
             initial=round(self._done(position)),
             unit="s" if self._by_time else "step",
             disable=not visible,
@@ -309,7 +315,7 @@ class _ProgressBar:
         return position.seconds if self._by_time else position.step
 
     def advance(self, position: Position) -> None:
-        self._bar.update(min(self._done(position), self._bar.total) - self._bar.n)
+        self._bar.update(min(self._done(position), self._total) - self._bar.n)
 
     def show(self, line: dict[str, float]) -> None:
         shown = {"loss": f"{line['loss']:.3f}"}

@@ -1,0 +1,162 @@
+"""The systems that `pretrain_speed.py` compares, each as a step on numbered batches, and the work that a batch is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bertwright.config import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
+from bertwright.model.heads import BertForPreTraining
+from bertwright.model.interop import save_weights
+from bertwright.objectives.batches import PretrainBatch, PretrainStream
+from bertwright.tasks.pretrain import PretrainTask
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
+from bertwright.train.engine import Engine
+from bertwright.train.loop import LoopConfig
+from bertwright.train.loop import _step as training_step
+from bertwright.train.optim import make_optimizers
+from common import recipe_of
+
+SEQUENCE = 128
+VOCABULARY = 30_522
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SYSTEMS = ("ours", "transformers_fp32", "transformers_bf16", "transformers_bf16_compiled")
+RIVALS = SYSTEMS[1:]
+
+Step = Callable[[int], float | Tensor]
+"""One training step on a numbered batch; returns its loss."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all systems have in common.
+
+    Args:
+        prepared: the folder of the prepared corpus.
+        shape: of the network.
+        batch: sequences in a batch.
+        micro_batch_tokens: of ours.
+        attention: of transformers.
+    """
+
+    prepared: Path
+    shape: ModelConfig
+    batch: int
+    micro_batch_tokens: int
+    attention: str
+
+    @property
+    def pretrain(self) -> PretrainConfig:
+        """The recipe's part: the defaults are the paper's masks, pairs and optimizer."""
+        tokens = self.batch * SEQUENCE
+        return PretrainConfig(max_steps=1, batch_tokens=tokens, micro_batch_tokens=self.micro_batch_tokens)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The one that the corpus was prepared with."""
+        return Tokenizer.load(self.prepared / "tokenizer")
+
+    def corpus(self, part: str = "train") -> PreparedCorpus:
+        """The prepared text."""
+        return PreparedCorpus(self.prepared / f"{part}.arrow", self.tokenizer.fingerprint)
+
+    @cached_property
+    def stream(self) -> PretrainStream:
+        """The batches that `PretrainTask` draws, uncut."""
+        config = self.pretrain
+        return PretrainStream(
+            self.corpus(),
+            self.tokenizer,
+            self.batch,
+            config.masking,
+            sequence_length=SEQUENCE,
+            next_sentence=config.next_sentence,
+            short_sequence_probability=config.short_sequence_probability,
+            sources=None,
+            seed=0,
+        )
+
+    def fresh_model(self) -> BertForPreTraining:
+        """The same weights every time."""
+        torch.manual_seed(0)
+        return BertForPreTraining(self.shape, VOCABULARY, self.tokenizer.pad_id)
+
+
+def ours(setting: Setting, precision: Literal["auto", "fp32"] = "auto") -> Step:
+    """The training loop's step."""
+    engine = Engine(SystemConfig(precision=precision), print)
+    recipe = recipe_of("unused", TokenizerConfig(), setting.shape, setting.pretrain)
+    model = setting.fresh_model().to(engine.device)
+    task = PretrainTask(recipe, model, setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
+    optimizers = make_optimizers(model, setting.pretrain.optimizer)
+    objective = engine.prepare(task.objective).train()
+    loop = LoopConfig(setting.pretrain.optimizer, 0, 1, None, 1, 1, 1)
+
+    def step(number: int) -> float:
+        position = Position(step=number, phase_steps=(number,))
+        figures = training_step(task, objective, optimizers, loop, engine, position, 0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return figures["loss"]
+
+    return step
+
+
+def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
+    """Hugging Face's model in a plain training step."""
+    import transformers  # takes seconds, and memory that a process with ours alone should not show
+
+    transformers.utils.logging.disable_progress_bar()
+    with TemporaryDirectory() as folder:
+        save_weights(setting.fresh_model(), Path(folder))
+        model = transformers.BertForPreTraining.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=setting.attention
+        )
+    model.to(DEVICE).train()
+    config: OptimizerConfig = setting.pretrain.optimizer
+    (optimizer,) = make_optimizers(model, config)  # AdamW, with the same parameters decayed
+    torch._inductor.config.fallback_random = True
+    called = torch.compile(model) if compiled else model
+    batches: dict[int, dict[str, Tensor]] = {}
+
+    def step(number: int) -> Tensor:
+        if number not in batches:  # built once, in the warm-up
+            arrays = vars(setting.stream.batch(number))
+            batches[number] = {name: torch.from_numpy(array).to(DEVICE) for name, array in arrays.items()}
+            batches[number]["attention_mask"] = batches[number]["attention_mask"].long()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+            loss = called(**batches[number]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
+BUILDERS: dict[str, Callable[[Setting], Step]] = {
+    "ours": ours,
+    "transformers_fp32": partial(rival, bf16=False, compiled=False),
+    "transformers_bf16": partial(rival, bf16=True, compiled=False),
+    "transformers_bf16_compiled": partial(rival, bf16=True, compiled=True),
+    "ours_fp32": partial(ours, precision="fp32"),  # for the loss curve
+}
+
+
+def useful_flops(shape: ModelConfig, batch: PretrainBatch) -> float:
+    """The formula at the top of pretrain_speed.py, summed over a batch."""
+    lengths = batch.attention_mask.sum(1).astype(float)
+    layers, width, inner = shape.num_hidden_layers, shape.hidden_size, shape.intermediate_size
+    blocks = 6 * lengths.sum() * layers * (4 * width**2 + 2 * width * inner)
+    attention = 12 * (lengths**2).sum() * layers * width
+    heads = 6 * (batch.labels >= 0).sum() * (width**2 + width * VOCABULARY) + 6 * len(lengths) * (width**2 + 2 * width)
+    return float(blocks + attention + heads)
