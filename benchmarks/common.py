@@ -13,11 +13,11 @@ from bertwright.config import (
     PretrainConfig,
     Recipe,
     Source,
+    SystemConfig,
     TokenizerConfig,
 )
 from bertwright.errors import UserError
 from bertwright.text.prepare import prepare_corpus
-from bertwright.train.engine import Engine, environment
 
 VOCABULARIES = (30_522, 16_000, 8_000, 4_000, 2_000, 1_000)
 """BERT's vocabulary, and what to train on texts too small for it: the largest that the text allows."""
@@ -68,9 +68,11 @@ def spread(values: list[float], digits: int = 3) -> Json:
     }
 
 
-def described(engine: Engine) -> Json:
+def described() -> Json:
     """Machine, versions and command of this benchmark."""
-    return {**environment(engine), "command": " ".join(["python", *sys.argv])}
+    from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file
+
+    return {**environment(Engine(SystemConfig(), print)), "command": " ".join(["python", *sys.argv])}
 
 
 def write(result: Json, out: str) -> None:

@@ -16,8 +16,8 @@ round, and the table shows the median:
 Speed is in MB (10^6 bytes of UTF-8) of all documents a second. The vocabulary comes first, in a run of its own that
 reads the text twice; its training is also timed alone, on as much text as a recipe takes by default (120 MB). Memory is
 the most, over time, of the resident memory of the preparing process and its workers together (shared pages count in
-each). Batches are then built, masked and cut in one thread from the prepared corpus, as the training loop does it; speed
-counts real tokens, and planning an epoch, once per epoch, is timed apart.
+each). Batches are then built, masked and cut in one thread from the prepared corpus, as the training loop does it; their
+speed counts real tokens, and planning an epoch, once per epoch, is timed apart.
 """
 
 import itertools
@@ -33,13 +33,12 @@ from tempfile import TemporaryDirectory
 import psutil
 from jsonargparse import auto_cli
 
-from bertwright.config import MaskingConfig, PretrainConfig, Source, SystemConfig, TokenizerConfig
+from bertwright.config import MaskingConfig, PretrainConfig, Source, TokenizerConfig
 from bertwright.objectives.batches import PretrainStream
 from bertwright.text.corpus import read_documents
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.engine import Engine
 from common import Json, described, prepare_with_vocabulary, recipe_of, spread, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +54,7 @@ def timed(function: Callable[..., object], *arguments: object) -> float:
 
 
 def with_peak(function: Callable[..., object], *arguments: object) -> tuple[object, float]:
-    """What a function returns in a process of its own, and the peak memory, in MiB, of that process and its children."""
+    """What a function returns in a process of its own, and the peak MiB of that process and its children."""
     peak = 0
     over = threading.Event()
 
@@ -237,7 +236,7 @@ def main(
         with TemporaryDirectory() as temporary:
             results[text] = measure(text, rounds, seconds, Path(temporary))
         show(results[text])
-    write({**described(Engine(SystemConfig(), print)), "texts": results}, out)
+    write({**described(), "texts": results}, out)
 
 
 if __name__ == "__main__":

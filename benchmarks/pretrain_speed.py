@@ -45,8 +45,7 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 
-from bertwright.config import ModelConfig, PretrainConfig, SystemConfig
-from bertwright.train.engine import Engine
+from bertwright.config import ModelConfig, PretrainConfig
 from common import Json, described, prepare_with_vocabulary, spread, write
 from pretrain_systems import BUILDERS, DEVICE, RIVALS, SEQUENCE, SYSTEMS, VOCABULARY, Setting, useful_flops
 
@@ -212,7 +211,7 @@ def main(
             result["sizes"][size] = figures
             show(figures, statistics.median(measured["bf16"]))
     head = {
-        **described(Engine(SystemConfig(), print)),
+        **described(),
         "transformers": version("transformers"),
         "text": text,
         "trained_vocabulary": entries,

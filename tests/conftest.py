@@ -34,43 +34,13 @@ def sample() -> Path:
 
 @pytest.fixture(scope="session")
 def small_tokenizer() -> Tokenizer:
-    words = "the cat sat on a mat while rain was falling over old roofs and nobody came to look for it".split()  # noqa: SIM905
+    words = "the cat sat on a mat while rain was falling over old roofs and nobody came to look for it".split()
     texts = [" ".join(words[i:] + words[:i]) + "." for i in range(len(words))]
     return Tokenizer.train(texts, TokenizerConfig(vocab_size=64, min_frequency=1))
 
 
-LEXICON = [
-    "river",
-    "stone",
-    "boat",
-    "winter",
-    "garden",
-    "letter",
-    "morning",
-    "window",
-    "bread",
-    "market",
-    "teacher",
-    "silver",
-    "engine",
-    "paper",
-    "mountain",
-    "harbour",
-    "evening",
-    "kitchen",
-    "music",
-    "soldier",
-    "doctor",
-    "forest",
-    "candle",
-    "summer",
-    "village",
-    "bridge",
-    "mirror",
-    "ladder",
-    "blanket",
-    "orchard",
-]
+LEXICON = """river stone boat winter garden letter morning window bread market teacher silver engine paper mountain
+harbour evening kitchen music soldier doctor forest candle summer village bridge mirror ladder blanket orchard""".split()
 
 
 def story(number: int, sentences: int) -> str:

@@ -14,8 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jsonargparse
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from tqdm import tqdm
 
 import bertwright
@@ -65,7 +64,7 @@ def make_parser() -> _Parser:
             description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
         )
         command.add_argument(
-            "--recipe", action=jsonargparse.ActionConfigFile, help="the recipe, a YAML file; may stand first, alone"
+            "--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone"
         )
         command.add_class_arguments(Recipe, None)
         command.known = [key for key in command.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
@@ -197,14 +196,13 @@ class _Workflow:
 
     def _inputs(self, stage: str) -> list[Any]:
         recipe = self.recipe
-        return {
-            "prepare": lambda: [recipe.tokenizer, recipe.prepare, *self._sources(recipe.prepare.corpora)],
-            "pretrain": lambda: [recipe.model, recipe.pretrain, recipe.seed],
-            "finetune": lambda: [recipe.finetune, *self._sources([recipe.finetune.data])],
-            "baselines": lambda: self._sources([recipe.finetune.data]),
-            "evaluate": lambda: [],
-            "report": lambda: [recipe.name],
-        }[stage]()
+        if stage == "prepare":
+            return [recipe.tokenizer, recipe.prepare, *self._sources(recipe.prepare.corpora)]
+        if stage == "pretrain":
+            return [recipe.model, recipe.pretrain, recipe.seed]
+        if stage == "finetune":
+            return [recipe.finetune, *self._sources([recipe.finetune.data])]
+        return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
     def _sources(self, corpora: Sequence[str]) -> list[Any]:
         from bertwright.text.corpus import parse_corpus_name, source_fingerprint

@@ -226,8 +226,8 @@ def _data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout:
         if report.one_sentence_documents > 0.1 * max(1, used):
             warnings.append(
                 f"{name}: {report.one_sentence_documents} of {used} documents have a single sentence, which has no "
-                "next one; they are cut in two for next-sentence prediction. If a blank line follows each sentence of your "
-                "text, or each row is a sentence, set `rows: sentences`."
+                "next one; they are cut in two for next-sentence prediction. If a blank line follows each sentence of "
+                "your text, or each row is a sentence, set `rows: sentences`."
             )
         if report.duplicate_documents > 0.05 * max(1, report.documents):
             warnings.append(f"{name}: {report.duplicate_documents} of {report.documents} documents repeat another one.")
