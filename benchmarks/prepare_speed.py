@@ -16,8 +16,8 @@ round, and the table shows the median:
 Speed is in MB (10^6 bytes of UTF-8) of all documents a second. The vocabulary comes first, in a run of its own that
 reads the text twice; its training is also timed alone, on as much text as a recipe takes by default (120 MB). Memory is
 the most, over time, of the resident memory of the preparing process and its workers together (shared pages count in
-each). Batches are then built, masked and cut in one thread from the prepared corpus, as the training loop does it; their
-speed counts real tokens, and planning an epoch, once per epoch, is timed apart.
+each). Batches are then built, masked and cut in one thread from the prepared corpus, as the training loop does it: real
+tokens a second, with planning, once per epoch, timed apart.
 """
 
 import itertools

@@ -44,6 +44,7 @@ class Setting:
         batch: sequences in a batch.
         micro_batch_tokens: of ours.
         attention: of transformers.
+        learning_rate: of AdamW.
     """
 
     prepared: Path
@@ -51,12 +52,15 @@ class Setting:
     batch: int
     micro_batch_tokens: int
     attention: str
+    learning_rate: float = 1e-4
 
     @property
     def pretrain(self) -> PretrainConfig:
         """The recipe's part: the defaults are the paper's masks, pairs and optimizer."""
         tokens = self.batch * SEQUENCE
-        return PretrainConfig(max_steps=1, batch_tokens=tokens, micro_batch_tokens=self.micro_batch_tokens)
+        optimizer = OptimizerConfig(learning_rate=self.learning_rate)
+        micro = self.micro_batch_tokens
+        return PretrainConfig(max_steps=1, batch_tokens=tokens, micro_batch_tokens=micro, optimizer=optimizer)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

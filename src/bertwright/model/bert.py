@@ -18,6 +18,49 @@ from torch import Tensor, nn
 from bertwright.config import ModelConfig
 
 
+def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
+    """Set a random part of `values` to zero and scale up the rest, as `torch.nn.functional.dropout` does.
+
+    On a CPU PyTorch draws random numbers one after the other, which would take half of a small BERT's step. Here each
+    element's number is a hash of its index and one drawn seed (the finalizer of MurmurHash3, on the lower 16 bits of
+    which the choice rests): it vectorises, and the compiler fuses it into its neighbours.
+
+    Args:
+        values: any shape.
+        probability: of being set to zero, in [0, 1), rounded to 1 / 65,536.
+        training: outside of training nothing is dropped.
+
+    Returns:
+        A tensor like `values`.
+    """
+    if not training or probability == 0:
+        return values
+    if values.is_cuda:
+        return F.dropout(values, probability)
+    seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32)
+    bits = torch.arange(values.numel(), dtype=torch.int32).view(values.shape) ^ seed
+    bits = (bits ^ (bits >> 16)) * -2048144789
+    bits = (bits ^ (bits >> 13)) * -1028477387
+    keep = ((bits ^ (bits >> 16)) & 0xFFFF) >= round(probability * 65_536)
+    return torch.where(keep, values * (1 / (1 - probability)), 0)
+
+
+class Dropout(nn.Module):
+    """`dropout` as a module.
+
+    Args:
+        probability: of an element being set to zero.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.p = probability
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop out of `values`, of any shape, in training."""
+        return dropout(values, self.p, self.training)
+
+
 class Embeddings(nn.Module):
     """Sum of token, position and segment embeddings, normalised (paper, section 3 and figure 2)."""
 
@@ -27,7 +70,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Embed `input_ids` (B, S) with segments `token_type_ids` (B, S); returns (B, S, H)."""
@@ -37,11 +80,15 @@ class Embeddings(nn.Module):
         return embedded  # (B, S, H)
 
 
+LONGEST_WRITTEN_OUT = 192
+"""Longest sequence whose attention is written out on a CPU; the fused kernel overtakes it between 128 and 256."""
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_prob: float) -> Tensor:
     """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
 
-    Written out where a CPU needs gradients: PyTorch's fused kernel is the faster one everywhere else, but its backward
-    pass on a CPU takes 53 ms where the lines below, compiled, take 20 (docs/decisions.md).
+    Written out where a CPU needs gradients of short sequences: PyTorch's fused kernel is the faster one everywhere
+    else, but its backward pass on a CPU is slow at 128 tokens (docs/decisions.md).
 
     Args:
         query: (B, A, S, D), as are key and value.
@@ -53,12 +100,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     Returns:
         (B, A, S, D).
     """
-    if query.is_cuda or not torch.is_grad_enabled():
+    if query.is_cuda or not torch.is_grad_enabled() or query.shape[-2] > LONGEST_WRITTEN_OUT:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_prob)
     scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, A, S, S)
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -1e9)
-    weights = F.dropout(scores.softmax(-1).to(value.dtype), dropout_prob, training=dropout_prob > 0)
+    weights = dropout(scores.softmax(-1).to(value.dtype), dropout_prob, training=dropout_prob > 0)
     return weights @ value
 
 
@@ -127,7 +174,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
         """Map (B, S, H) to (B, S, H)."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertwright.config import ModelConfig
-from bertwright.model.bert import Bert, initialize
+from bertwright.model.bert import Bert, Dropout, initialize
 from bertwright.objectives.batches import IGNORED_LABEL
 
 
@@ -111,7 +111,7 @@ class BertForSequenceClassification(nn.Module):
         super().__init__()
         self.label_names = label_names
         self.bert = Bert(config, vocab_size, pad_token_id)
-        self.dropout = nn.Dropout(classifier_dropout)
+        self.dropout = Dropout(classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, len(label_names))
         initialize(self, config.initializer_range)
 

@@ -64,7 +64,7 @@ class Engine:
     def prepare(self, module: nn.Module) -> nn.Module:
         """The module on the device, in the precision, compiled, and joined to the other processes."""
         if self.compiles:
-            # Draw dropout masks with PyTorch's own generator: the compiler's draws them one number at a time on a CPU.
+            # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
             # Batches have as many rows and columns as their texts need; one compilation serves all of them.
             module.compile(dynamic=True)
