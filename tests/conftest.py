@@ -39,8 +39,8 @@ def small_tokenizer() -> Tokenizer:
     return Tokenizer.train(texts, TokenizerConfig(vocab_size=64, min_frequency=1))
 
 
-LEXICON = """river stone boat winter garden letter morning window bread market teacher silver engine paper mountain
-harbour evening kitchen music soldier doctor forest candle summer village bridge mirror ladder blanket orchard""".split()
+LEXICON = """river stone boat winter garden letter morning window bread market teacher silver engine paper
+mountain harbour evening kitchen music soldier doctor forest candle summer village bridge mirror ladder blanket orchard""".split()
 
 
 def story(number: int, sentences: int) -> str:
