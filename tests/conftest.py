@@ -40,7 +40,8 @@ def small_tokenizer() -> Tokenizer:
 
 
 LEXICON = """river stone boat winter garden letter morning window bread market teacher silver engine paper
-mountain harbour evening kitchen music soldier doctor forest candle summer village bridge mirror ladder blanket orchard""".split()
+mountain harbour evening kitchen music soldier doctor forest candle summer village bridge mirror ladder blanket
+orchard""".split()
 
 
 def story(number: int, sentences: int) -> str:
