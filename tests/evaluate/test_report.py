@@ -34,7 +34,7 @@ def pretrain_rows(steps=120, next_sentence=True):
             "mlm_loss": 2.8 + 7 * np.exp(-6 * share) + generator.normal(0, 0.1),
             "mlm_accuracy": 0.48 * (1 - np.exp(-5 * share)) + generator.normal(0, 0.012),
             "learning_rate": 1e-3 * min(share / 0.05, 1 - share), "grad_norm": 1.0,
-            "tokens_per_second": 11_900 + generator.normal(0, 300), "sequence_length": 128 if share < 0.85 else 512,
+            "tokens_per_second": 11_900 + generator.normal(0, 300), "phase": int(share >= 0.85),
         }  # fmt: skip
         if next_sentence:
             row |= {"nsp_loss": 0.6, "nsp_accuracy": 0.5 + 0.3 * share**0.7 + generator.normal(0, 0.03)}
@@ -96,7 +96,10 @@ def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
     """A run folder with every part in it."""
     labels, systems, scores = scored
     write(folder / "results.json", make_results(scores))
-    write(folder / "recipe.yaml", f"name: imdb-small\n# {EVIL}\nseed: 0\n")
+    write(
+        folder / "recipe.yaml",
+        f"name: imdb-small\n# {EVIL}\npretrain: {{phases: [{{sequence_length: 128}}, {{sequence_length: 512}}]}}\n",
+    )
     write(folder / "environment.json", {
         "commit": "0123abc4567", "python": "3.11.9", "torch": "2.13.0", "machine": "AMD EPYC 9R14", "cores": 2,
         "platform": "Linux-6.8-x86_64", "memory_gib": 31.2, "command": ["bertwright", "run", "recipes/imdb small.yaml"],

@@ -40,8 +40,17 @@ def read_metrics(path: Path) -> Rows:
     return sorted(latest.values(), key=lambda row: row["step"])
 
 
-def pretrain_figures(rows: Rows, folder: Path) -> list[dict[str, str]]:
-    """Plot pre-training into a folder: loss and accuracies over time and tokens, learning rate, tokens per second."""
+def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[dict[str, str]]:
+    """Plot pre-training into a folder: loss and accuracies over time and tokens, learning rate, tokens per second.
+
+    Args:
+        rows: of pretrain/metrics.jsonl.
+        lengths: the sequence length of each phase; a change is marked in the plots.
+        folder: receives the plots.
+
+    Returns:
+        The figures.
+    """
     train = [row for row in rows if row["kind"] == "train"]
     heldout = [row for row in rows if row["kind"] == "eval"]
     if len(train) < 2:
@@ -61,7 +70,7 @@ def pretrain_figures(rows: Rows, folder: Path) -> list[dict[str, str]]:
             if len(raw.x) < 2:
                 continue
             file = name if x_key == "seconds" else f"{name}-by-tokens"
-            breaks = _length_changes(train, x_key, scale)
+            breaks = _length_changes(train, lengths, x_key, scale)
             save_curves(
                 folder, file, series, x_label=unit, y_label=title, level=level, breaks=breaks, y_format=y_format
             )
@@ -74,7 +83,7 @@ def pretrain_figures(rows: Rows, folder: Path) -> list[dict[str, str]]:
         line = Series(*_columns(train, "seconds", key, scale), style=style)
         if len(line.x) > 1:
             number = (lambda value: f"{value:g}") if key == "learning_rate" else _compact
-            breaks = _length_changes(train, "seconds", scale)
+            breaks = _length_changes(train, lengths, "seconds", scale)
             save_curves(
                 folder, name, [line], x_label=unit, y_label=title, breaks=breaks, y_format=number, from_zero=True
             )
@@ -138,14 +147,15 @@ def _course(series: Sequence[Series], y_format: Any) -> str:
     return "; ".join(courses).capitalize() + "."
 
 
-def _length_changes(rows: Sequence[Mapping[str, Any]], x_key: str, scale: float) -> list[tuple[float, str]]:
+def _length_changes(
+    rows: Sequence[Mapping[str, Any]], lengths: Sequence[int], x_key: str, scale: float
+) -> list[tuple[float, str]]:
     """Where pre-training moves on to another sequence length."""
-    changes = []
-    for before, after in pairwise(rows):
-        old, new = before.get("sequence_length"), after.get("sequence_length")
-        if old != new and new is not None and old is not None and after.get(x_key) is not None:
-            changes.append((after[x_key] / scale, f"length {new}"))
-    return changes
+    return [
+        (after[x_key] / scale, f"length {lengths[after['phase']]}")
+        for before, after in pairwise(rows)
+        if max(before["phase"], after["phase"]) < len(lengths) and lengths[before["phase"]] != lengths[after["phase"]]
+    ]
 
 
 def _time_unit(seconds: float) -> tuple[float, str, str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import yaml
 
 from bertwright.evaluate import plots
 from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_metrics
@@ -53,6 +54,9 @@ def write_report(run_folder: Path) -> Path:
     names = results.get("label_names") or []
     predictions = _predictions(run_folder / "evaluate" / "predictions")
     recipe_path = run_folder / "recipe.yaml"
+    recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
+    phases = yaml.safe_load(recipe)["pretrain"]["phases"] if recipe else []
+    lengths = [phase["sequence_length"] for phase in phases]
     context = {
         "title": results.get("recipe") or run_folder.resolve().name,
         "results": results,
@@ -61,14 +65,14 @@ def write_report(run_folder: Path) -> Path:
         "rows": rows,
         "removed": results.get("without_train_duplicates", {}).get("count_removed", 0),
         "rows_without_duplicates": score_rows(results.get("without_train_duplicates", {})),
-        "pretrain": pretrain_figures(read_metrics(run_folder / "pretrain" / "metrics.jsonl"), folder),
+        "pretrain": pretrain_figures(read_metrics(run_folder / "pretrain" / "metrics.jsonl"), lengths, folder),
         "finetune": finetune_figures(_finetune_metrics(run_folder / "finetune"), folder),
         "score_figures": _score_figures(rows, predictions, folder),
         "confusion": _confusion(results, names),
         "examples": _examples(run_folder / "evaluate" / "examples.json", names),
         "data": _data_tables(_json(run_folder / "prepare" / "data_report.json")),
         "environment": {_label(key): _plain(value) for key, value in environment.items() if key != "command"},
-        "recipe": recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None,
+        "recipe": recipe,
         "command": _command(results, environment),
         "perplexity": math.exp(min(loss, 50)) if (loss := (results.get("heldout") or {}).get("mlm_loss")) else None,
     }

@@ -1,0 +1,206 @@
+"""Fine-tuning's view of its texts: what is cut, how batches are formed, what is held out, how texts are judged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bertwright.config import FinetuneConfig, ModelConfig, SystemConfig
+from bertwright.errors import UserError
+from bertwright.model.heads import BertForSequenceClassification
+from bertwright.model.interop import save_model
+from bertwright.objectives.batches import IGNORED_LABEL
+from bertwright.tasks.classify import (
+    ClassifyTask,
+    EncodedTexts,
+    encode_texts,
+    finetune,
+    label_names,
+    label_numbers,
+    predict_probabilities,
+    split_validation,
+    truncate,
+)
+from bertwright.text.corpus import LabelledText
+from bertwright.train.engine import Engine
+
+SHAPE = ModelConfig(
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.1,
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(SystemConfig(precision="fp32", compile="off"), print)
+
+
+def texts_of(lengths: list[int], vocabulary: int = 60) -> EncodedTexts:
+    """Random texts of given lengths; their first token numbers them."""
+    rng = np.random.default_rng(0)
+    ids = [np.concatenate([[i], rng.integers(5, vocabulary, n - 1)]).astype(np.int32) for i, n in enumerate(lengths)]
+    return EncodedTexts(ids, np.arange(len(lengths)) % 2)
+
+
+def model_of(classes: list[str], vocabulary: int, pad_id: int = 0) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(SHAPE, vocabulary, classes, 0.1, pad_id)
+
+
+def task_of(texts: EncodedTexts, tokenizer, folder: Path, **settings) -> ClassifyTask:
+    config = FinetuneConfig(data="reviews", max_length=64, **settings)
+    model = model_of(["negative", "positive"], tokenizer.vocab_size, tokenizer.pad_id)
+    return ClassifyTask(config, 3, model, tokenizer, texts, texts, folder)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(length=st.integers(0, 40), room=st.integers(1, 40), where=st.sampled_from(["head", "tail", "head-tail"]))
+def test_a_long_text_keeps_its_head_its_tail_or_half_of_each(length, room, where):
+    ids = np.arange(length, dtype=np.int32)
+    kept = truncate(ids, room, where).tolist()
+    if length <= room:
+        assert kept == list(range(length))
+    elif where == "head":
+        assert kept == list(range(room))
+    elif where == "tail":
+        assert kept == list(range(length - room, length))
+    else:
+        assert kept == [*range(room // 2), *range(length - (room - room // 2), length)]
+
+
+def test_texts_are_framed_by_special_tokens_and_fit(small_tokenizer):
+    texts = ["the cat", "rain was falling " * 30, "", "one<br /><br />two"]
+    encoded = encode_texts(texts, small_tokenizer, 16, "tail")
+    for ids in encoded:
+        assert ids[0] == small_tokenizer.cls_id
+        assert ids[-1] == small_tokenizer.sep_id
+    assert [len(ids) for ids in encoded[1:3]] == [16, 2]
+    assert encoded[1].tolist()[1:-1] == small_tokenizer.encode(["rain was falling " * 30])[0].tolist()[-14:]
+    assert encoded[3].tolist()[1:-1] == small_tokenizer.encode(["one two"])[0].tolist()
+
+
+def test_an_epoch_holds_each_text_once_in_full_batches_of_like_lengths(small_tokenizer, tmp_path):
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(4, 60, 1003).tolist()
+    task = task_of(texts_of(lengths), small_tokenizer, tmp_path, batch_size=10)
+    epochs = [task.epoch_batches(epoch) for epoch in (0, 1, 0)]
+    for batches in epochs:
+        assert sorted(np.concatenate(batches).tolist()) == list(range(1003))
+        assert sorted(map(len, batches)) == [3] + [10] * 100
+        computed = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+        assert sum(lengths) / computed > 0.9, "little of what is computed is padding"
+    assert [b.tolist() for b in epochs[0]] == [b.tolist() for b in epochs[2]]
+    assert [b.tolist() for b in epochs[0]] != [b.tolist() for b in epochs[1]]
+
+
+@pytest.mark.parametrize("world", [1, 3, 7])
+def test_processes_share_out_a_batch_and_none_is_without_rows(small_tokenizer, tmp_path, world):
+    task = task_of(texts_of([5 + i % 50 for i in range(61)]), small_tokenizer, tmp_path, batch_size=12)
+    for number in range(2 * task.batches_per_epoch):
+        epoch, index = divmod(number, task.batches_per_epoch)
+        expected = sorted(task.epoch_batches(epoch)[index].tolist())
+        found = []
+        for rank in range(world):
+            parts = task.micro_batches(0, number, rank, world)
+            assert parts, "a process without a batch would leave the others waiting"
+            for part in parts:
+                scored = part["labels"] != IGNORED_LABEL
+                found += part["input_ids"][scored, 0].tolist()
+                assert task.counts(part)["label"] == int(scored.sum())
+        assert sorted(found) == expected
+
+
+def test_micro_batches_are_bounded_and_hold_the_rows_unchanged(small_tokenizer, tmp_path):
+    texts = texts_of([60, 4, 33, 17, 48, 9, 64, 5])
+    task = task_of(texts, small_tokenizer, tmp_path, batch_size=8, micro_batch_tokens=128)
+    parts = task.micro_batches(0, 0, 0, 1)
+    rows = {}
+    for part in parts:
+        assert part["input_ids"].numel() <= 128
+        for ids, mask, label in zip(part["input_ids"], part["attention_mask"], part["labels"], strict=True):
+            assert (ids[~mask] == small_tokenizer.pad_id).all()
+            rows[int(ids[0])] = (ids[mask].tolist(), int(label))
+    assert rows == {i: (texts.ids[i].tolist(), int(texts.labels[i])) for i in range(8)}
+
+
+def test_the_validation_part_is_balanced_the_same_every_time_and_apart():
+    labels = np.array([0] * 90 + [1] * 10)
+    training, validation = split_validation(labels, 0.2)
+    assert sorted([*training.tolist(), *validation.tolist()]) == list(range(100))
+    assert np.bincount(labels[validation]).tolist() == [18, 2]
+    assert split_validation(labels, 0.2)[1].tolist() == validation.tolist()
+
+
+def test_a_text_is_judged_alike_whatever_its_batch_mates(engine):
+    model = model_of(["a", "b", "c"], 60).eval()
+    rng = np.random.default_rng(2)
+    ids = [rng.integers(5, 60, n).astype(np.int32) for n in (3, 50, 17, 64, 9, 31)]
+    together = predict_probabilities(model, ids, engine, 128)
+    alone = np.concatenate([predict_probabilities(model, [text], engine, 128) for text in ids])
+    assert together.shape == (6, 3)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(1), 1, atol=1e-6)
+
+
+def test_judging_leaves_a_training_model_in_training(engine):
+    model = model_of(["a", "b"], 60).train()
+    predict_probabilities(model, [np.array([5, 6, 7], np.int32)], engine, 128)
+    assert model.training
+
+
+def test_labels_get_numbers_in_the_order_of_their_names():
+    words = [LabelledText("1", "x", "spam"), LabelledText("2", "y", "ham"), LabelledText("3", "z", "spam")]
+    assert label_names(words) == ["ham", "spam"]
+    assert label_numbers(words, ["ham", "spam"], "data.mail").tolist() == [1, 0, 1]
+    numbers = [LabelledText("1", "x", 1), LabelledText("2", "y", 0)]
+    assert label_names(numbers) == ["negative", "positive"]
+    assert label_numbers(numbers, ["negative", "positive"], "data.mail").tolist() == [1, 0]
+    with pytest.raises(UserError, match=r"data\.mail: text 2 has label 'ham'.*spam"):
+        label_numbers(words, ["spam"], "data.mail")
+
+
+def encoder_folder(folder: Path, tokenizer) -> Path:
+    from bertwright.model.heads import BertForPreTraining
+
+    torch.manual_seed(1)
+    save_model(BertForPreTraining(SHAPE, tokenizer.vocab_size, tokenizer.pad_id), tokenizer, folder)
+    return folder
+
+
+def test_the_best_checkpoint_by_validation_is_the_one_that_is_kept(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    recipe = small_recipe(finetune={"epochs": 3, "evaluations_per_epoch": 2, "seeds": (0, 1), "validation_share": 0.25})
+    finetune(recipe, encoder, tmp_path / "out", "print", engine, lambda _: None)
+    for seed in (0, 1):
+        folder = tmp_path / "out" / f"seed-{seed}"
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        best = max(row["accuracy"] for row in rows if row["kind"] == "eval")
+        assert json.loads((folder / "done.json").read_text())["validation_accuracy"] == best
+        assert (folder / "model" / "model.safetensors").is_file()
+    one, other = ((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").read_bytes() for seed in (0, 1))
+    assert one != other
+
+
+def test_texts_longer_than_the_encoder_s_positions_are_refused(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    recipe = small_recipe(model={"max_position_embeddings": 128}, finetune={"max_length": 128})
+    with pytest.raises(UserError, match=r"max_length is 128, but .* has 64 positions; lower it"):
+        finetune(recipe, encoder, tmp_path / "out", "print", engine, lambda _: None)
+
+
+def test_an_encoder_with_another_vocabulary_than_its_tokenizer_is_refused(
+    small_recipe, small_tokenizer, engine, tmp_path
+):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] + 8}))
+    with pytest.raises(UserError, match=r"do not belong together"):
+        finetune(small_recipe(), encoder, tmp_path / "out", "print", engine, lambda _: None)
