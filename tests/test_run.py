@@ -108,7 +108,7 @@ def test_the_fine_tuned_model_judges_alike_in_transformers(finished):
     short = [i for i, row in enumerate(rows) if len(judge.tokenizer(row["text"])["input_ids"]) <= 64]
     assert len(short) >= 3
     for i in short:
-        theirs = {score["label"]: score["score"] for score in judge(rows[i]["text"])}
+        theirs = {score["label"]: score["score"] for score in judge([rows[i]["text"]])[0]}
         assert theirs["positive"] == pytest.approx(float(ours[i, 1]), abs=1e-4)
 
 
@@ -204,3 +204,13 @@ def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
     assert "prepare: nothing has changed" in again.stderr
     assert "going on from step" in again.stderr
     assert (out / "report.html").exists()
+
+
+def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, tmp_path, capsys):
+    out = tmp_path / "own"
+    encoder = finished / "pretrain" / "model"
+    assert main(["run", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder)]) == 0
+    assert not (out / "pretrain").exists()
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    assert "masks" not in capsys.readouterr().err

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import bertwright
 from bertwright.config import Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import write_json
+from bertwright.files import stamps, write_json
 from bertwright.run import RunFolder
 
 STAGES = ("prepare", "pretrain", "finetune", "baselines", "evaluate", "report")
@@ -120,14 +120,16 @@ def _perform(command: str, recipe: Recipe) -> None:
     for text in early:
         notice(text)
     run = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
-    stages = STAGES if command == "run" else (command,)
     workflow = _Workflow(recipe, run, engine, notice)
+    stages = workflow.stages if command == "run" else (command,)
     if not engine.is_main:
         _follow(workflow, stages)
         return
     with run.locked():
         run.write_recipe(recipe)
         write_json(run.path / "environment.json", environment(engine))
+        if command == "run":
+            workflow.labelled()  # hours before they are needed: a fault in the labels is said now
         for stage in stages:
             workflow.perform(stage)
             engine.accelerator.wait_for_everyone()
@@ -139,6 +141,12 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
         if stage in ("pretrain", "finetune"):
             workflow.perform(stage)
         workflow.engine.accelerator.wait_for_everyone()
+
+
+def _given_files(path: str | None) -> list[Any]:
+    """Stamps of the files of a tokenizer or an encoder that a recipe names by path."""
+    place = Path(path or "")
+    return stamps(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
 
 
 class _Workflow:
@@ -157,6 +165,11 @@ class _Workflow:
         self.engine = engine
         self.notice = notice
         self._fingerprints: dict[str, str] = {}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What `run` does: all of it, or with an encoder from elsewhere what comes after pre-training."""
+        return STAGES if self.recipe.finetune.encoder is None else STAGES[2:]
 
     def perform(self, stage: str) -> None:
         """Do a stage unless it is done; the stages before it must be done.
@@ -184,24 +197,29 @@ class _Workflow:
         return self._fingerprints[stage]
 
     def _needs(self, stage: str) -> list[str]:
-        own_encoder = self.recipe.finetune.encoder is not None
-        return {
+        needs = {
             "prepare": [],
             "pretrain": ["prepare"],
-            "finetune": [] if own_encoder else ["pretrain"],
+            "finetune": ["pretrain"],
             "baselines": [],
             "evaluate": ["pretrain", "finetune", "baselines"],
             "report": ["evaluate"],
         }[stage]
+        return [before for before in needs if before in self.stages]
 
     def _inputs(self, stage: str) -> list[Any]:
         recipe = self.recipe
         if stage == "prepare":
-            return [recipe.tokenizer, recipe.prepare, *self._sources(recipe.prepare.corpora)]
+            return [
+                recipe.tokenizer,
+                recipe.prepare,
+                _given_files(recipe.tokenizer.path),
+                *self._sources(recipe.prepare.corpora),
+            ]
         if stage == "pretrain":
             return [recipe.model, recipe.pretrain, recipe.seed]
         if stage == "finetune":
-            return [recipe.finetune, *self._sources([recipe.finetune.data])]
+            return [recipe.finetune, _given_files(recipe.finetune.encoder), *self._sources([recipe.finetune.data])]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
     def _sources(self, corpora: Sequence[str]) -> list[Any]:
@@ -250,16 +268,27 @@ class _Workflow:
             self.recipe, encoder, self.run.stage("finetune"), self.fingerprint("finetune"), self.engine, self.notice
         )
 
-    def _baselines(self) -> None:
-        from bertwright.evaluate.baselines import fit_and_predict
-        from bertwright.evaluate.judge import save_probabilities
+    def labelled(self) -> tuple[list[str], Any, list[str]]:
+        """Texts and class numbers of train, and texts of test.
+
+        Raises:
+            UserError: if a split is missing, or the test split has a label that train does not know.
+        """
         from bertwright.tasks.classify import label_names, label_numbers
         from bertwright.text.corpus import read_labelled
 
         data = self.recipe.finetune.data
         training, test = (read_labelled(self.recipe.source(data), split) for split in ("train", "test"))
-        labels = label_numbers(training, label_names(training), f"data.{data}")
-        predictions = fit_and_predict([t.text for t in training], labels, [t.text for t in test], progress=self.notice)
+        names = label_names(training)
+        label_numbers(test, names, f"data.{data}")
+        return [t.text for t in training], label_numbers(training, names, f"data.{data}"), [t.text for t in test]
+
+    def _baselines(self) -> None:
+        from bertwright.evaluate.baselines import fit_and_predict
+        from bertwright.evaluate.judge import save_probabilities
+
+        texts, labels, test = self.labelled()
+        predictions = fit_and_predict(texts, labels, test, progress=self.notice)
         for name, probabilities in predictions.items():
             save_probabilities(self.run.stage("baselines") / f"{name}.npy", probabilities)
 

@@ -80,11 +80,14 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
                 "count_removed": int((~new).sum()),
                 **_scores(recipe, labels[new], {name: values[new] for name, values in predictions.items()}),
             },
-            "heldout": _heldout_figures(recipe, run, engine),
+            "heldout": _heldout_figures(recipe, run, engine) if recipe.finetune.encoder is None else {},
         },
     )
-    progress("filling masks and judging pairs")
-    write_json(folder / "examples.json", _examples(run, test, labels, predictions["bert"], engine))
+    examples = _judged_texts(test, labels, predictions["bert"])
+    if recipe.finetune.encoder is None:
+        progress("filling masks and judging pairs")
+        examples |= _pretraining_examples(run, engine)
+    write_json(folder / "examples.json", examples)
 
 
 def _scores(recipe: Recipe, labels: npt.NDArray[np.int64], predictions: dict[str, Probabilities]) -> dict[str, Any]:
@@ -111,30 +114,37 @@ def _heldout_figures(recipe: Recipe, run: Path, engine: Engine) -> dict[str, flo
         return task.evaluate(task.objective, engine, len(recipe.pretrain.phases) - 1)
 
 
-def _examples(
-    run: Path, test: list[LabelledText], labels: npt.NDArray[np.int64], probabilities: Probabilities, engine: Engine
+def _judged_texts(
+    test: list[LabelledText], labels: npt.NDArray[np.int64], probabilities: Probabilities
 ) -> dict[str, Any]:
-    model = load_pretraining_model(run / "pretrain" / "model").to(engine.device).eval()
-    tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
-    heldout = PreparedCorpus(run / "prepare" / "heldout.arrow", tokenizer.fingerprint)
+    """Texts drawn at random, and the most confident mistakes."""
     certainty = probabilities.max(1)
     wrong = probabilities.argmax(1) != labels
     mistakes = np.argsort(np.where(wrong, -certainty, np.inf), kind="stable")[: min(_SHOWN, int(wrong.sum()))]
     judged = np.random.default_rng(0).choice(len(test), min(_SHOWN, len(test)), replace=False)
 
     def described(index: int) -> dict[str, Any]:
+        text = {"text": re.sub(r"\s*<br />\s*", " ", test[index].text), "label": int(labels[index])}
+        if probabilities.shape[1] == 2:
+            return {**text, "probability": float(probabilities[index, 1])}
         return {
-            "text": re.sub(r"\s*<br />\s*", " ", test[index].text),
-            "label": int(labels[index]),
-            "probability": float(probabilities[index, 1]) if probabilities.shape[1] == 2 else float(certainty[index]),
+            **text,
+            "prediction": int(probabilities[index].argmax()),
+            "probability": float(certainty[index]),
         }
 
+    return {"judged": [described(int(i)) for i in judged], "mistakes": [described(int(i)) for i in mistakes]}
+
+
+def _pretraining_examples(run: Path, engine: Engine) -> dict[str, Any]:
+    """Filled masks and judged pairs from held-out text."""
+    model = load_pretraining_model(run / "pretrain" / "model").to(engine.device).eval()
+    tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
+    heldout = PreparedCorpus(run / "prepare" / "heldout.arrow", tokenizer.fingerprint)
     with torch.inference_mode():
         return {
             "filled_masks": _filled_masks(model, tokenizer, heldout),
             "next_sentence": _judged_pairs(model, tokenizer, heldout),
-            "judged": [described(int(i)) for i in judged],
-            "mistakes": [described(int(i)) for i in mistakes],
         }
 
 

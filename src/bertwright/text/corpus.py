@@ -13,6 +13,7 @@ from typing import Any
 
 from bertwright.config import Source, fingerprint
 from bertwright.errors import UserError
+from bertwright.files import stamps
 from bertwright.text import formats
 from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are
 
@@ -185,8 +186,7 @@ def source_fingerprint(source: Source) -> str:
         paths = list(place.paths)
     else:
         paths = [place.path] if place.path.is_file() else _review_files(place.path)
-    stats = [(str(path.resolve()), path.stat()) for path in paths]
-    return fingerprint([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    return fingerprint(stamps(paths))
 
 
 def describe(source: Source) -> str:
