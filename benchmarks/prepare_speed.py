@@ -1,7 +1,7 @@
 """From text to a prepared corpus and on to batches: ours against the `tokenizers` library alone.
 
     python benchmarks/prepare_speed.py                                              (the bundled sample)
-    python benchmarks/prepare_speed.py --texts /work/shared/data/imdb,/work/shared/data/books --rounds 5
+    python benchmarks/prepare_speed.py --texts /path/to/imdb --rounds 5
 
 The contenders take turns on the same documents, on all cores, with the same vocabulary; a ratio is taken within a
 round, and the table shows the median:

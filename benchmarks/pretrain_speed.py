@@ -1,7 +1,7 @@
 """Pre-training steps per second: ours against Hugging Face's BertForPreTraining, on the same batches of real text.
 
     python benchmarks/pretrain_speed.py                                     (BERT-mini on the bundled sample)
-    python benchmarks/pretrain_speed.py --sizes mini,base --text /work/shared/data/imdb --rounds 7 --seconds 10
+    python benchmarks/pretrain_speed.py --sizes mini,base --text /path/to/imdb --rounds 7
 
 A step is forward, backward, clipping and AdamW, with dropout 0.1, 15 % of the tokens masked and next-sentence
 prediction, on sequences of up to 128 tokens. All systems start from the same weights, with 30,522 entries in the

@@ -39,7 +39,10 @@ class Engine:
         if precision == "bf16" and not has_bf16():
             notice("this machine has no fast bfloat16; it is emulated and slow (system.precision: fp32 avoids that)")
         self.precision = precision
-        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
+        )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
