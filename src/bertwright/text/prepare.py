@@ -12,6 +12,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -120,6 +121,17 @@ def _sample_texts(recipe: Recipe, progress: Progress) -> list[str]:
     return [text for _, text in kept]
 
 
+@contextmanager
+def _workers(number: int, tokenizer: Tokenizer) -> Iterator[ProcessPoolExecutor]:
+    """Processes that tokenize; an interrupted run does not wait for what is still queued."""
+    with ProcessPoolExecutor(number, get_context("spawn"), _start_worker, (tokenizer.to_json(),)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _tokenize_all(
     recipe: Recipe, tokenizer: Tokenizer, folder: Path, inputs_fingerprint: str, progress: Progress
 ) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def _tokenize_all(
     with (
         CorpusWriter(folder / "train.arrow", *vocabulary) as train,
         CorpusWriter(folder / "heldout.arrow", *vocabulary) as heldout,
-        ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (tokenizer.to_json(),)) as pool,
+        _workers(workers, tokenizer) as pool,
     ):
         waiting: deque[tuple[str, list[bool], Future[_Tokenized]]] = deque()
 
