@@ -7,6 +7,7 @@ one or the new one and never a half.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -31,6 +32,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
+        if left == temporary or not _is_running(int(left.name.rpartition("-")[2])):
+            _remove(left)  # a killed process could not
     try:
         yield temporary
         for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
@@ -48,10 +52,24 @@ def atomic_path(target: Path) -> Iterator[Path]:
             raise UserError(f"no space left on the disk while writing {target}; free some and run again") from error
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def _means_disk_full(error: Exception) -> bool:
@@ -80,8 +98,15 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        UserError: if it is not there, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from error
 
 
 def stamps(paths: Iterable[Path]) -> list[list[str | int]]:

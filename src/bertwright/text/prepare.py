@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +138,9 @@ def _tokenize_all(
     recipe: Recipe, tokenizer: Tokenizer, folder: Path, inputs_fingerprint: str, progress: Progress
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
-    every = round(1 / recipe.prepare.heldout_share)
+    share = recipe.prepare.heldout_share
     seen: set[bytes] = set()  # 8 bytes of a hash per document: the only thing that grows with the corpus
+    seen_held: set[bytes] = set()
     kept = characters = documents = 0
 
     def write(name: str, held: Sequence[bool], result: _Tokenized) -> None:
@@ -147,7 +150,10 @@ def _tokenize_all(
         report.sentences += len(result.documents.sentence_lengths)
         report.tokens += len(result.documents.tokens)
         counts = result.documents.document_sentences
-        report.empty_documents += int((counts == 0).sum())
+        without_tokens = int((counts == 0).sum())
+        report.empty_documents += without_tokens
+        if without_tokens:
+            report.left_out["no token in it"] += without_tokens
         report.one_sentence_documents += int((counts == 1).sum())
         is_held = np.array(held, np.bool_)
         heldout.write(name, _select(result.documents, is_held))
@@ -189,9 +195,15 @@ def _tokenize_all(
                     if recipe.prepare.drop_duplicates:
                         report.left_out["repeats an earlier document to the letter"] += 1
                         continue
+                # Evenly spread; a repeated document goes where the first one went.
+                is_held = digest in seen_held or (
+                    digest not in seen and int((kept + 1) * share + 0.5) > int(kept * share + 0.5)
+                )
                 seen.add(digest)
+                if is_held:
+                    seen_held.add(digest)
                 batch.append(document)
-                held.append(kept % every == every // 2)
+                held.append(is_held)
                 kept += 1
                 size += len(document.text)
                 if size >= _BATCH_CHARACTERS:
@@ -234,7 +246,7 @@ def _data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout:
                 setattr(total, key, getattr(total, key) + value)
     warnings = []
     for name, report in reports.items():
-        used = report.documents - report.empty_documents
+        used = report.documents - sum(report.left_out.values())
         if report.one_sentence_documents > 0.1 * max(1, used):
             warnings.append(
                 f"{name}: {report.one_sentence_documents} of {used} documents have a single sentence, which has no "
@@ -267,8 +279,17 @@ _worker_tokenizer: Tokenizer
 
 def _start_worker(tokenizer_json: str) -> None:
     global _worker_tokenizer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker: the workers are the parallelism
     _worker_tokenizer = Tokenizer.from_json(tokenizer_json)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _tokenize(batch: list[Document]) -> _Tokenized:

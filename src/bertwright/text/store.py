@@ -142,7 +142,8 @@ class PreparedCorpus:
             raise UserError(f"there is no prepared corpus at {path}; run `bertwright prepare` first")
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        except pa.ArrowInvalid as error:
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (pa.ArrowInvalid, OSError) as error:
             raise UserError(
                 f"{path} is not a whole Arrow file; remove its folder and run `bertwright prepare`"
             ) from error
@@ -152,13 +153,18 @@ class PreparedCorpus:
                 f"{path} was prepared with another tokenizer (its fingerprint is {stored}, this one's is "
                 f"{tokenizer_fingerprint}); run `bertwright prepare` again"
             )
-        self.fingerprint: str = read_json(path.with_name("manifest.json"))["fingerprint"] + path.stem
+        manifest = path.with_name("manifest.json")
+        try:
+            self.fingerprint: str = read_json(manifest)["fingerprint"] + path.stem
+        except (UserError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{manifest} is missing or broken; remove its folder and run `bertwright prepare`"
+            ) from error
         self._chunks: list[Array] = []
         lengths: list[npt.NDArray[np.int32]] = []
         counts: list[npt.NDArray[np.int64]] = []
         sources: list[str] = []
-        for i in range(reader.num_record_batches):
-            batch = reader.get_batch(i)
+        for batch in batches:
             self._chunks.append(batch.column("input_ids").values.to_numpy(zero_copy_only=True))
             lengths.append(batch.column("sentence_lengths").values.to_numpy(zero_copy_only=True))
             counts.append(np.diff(batch.column("sentence_lengths").offsets.to_numpy()))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,9 @@ PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
 
 Ids = npt.NDArray[np.int32]
+
+_ALPHABET = 1000
+"""Characters that a trained vocabulary has at most; rarer ones are unknown, as in the library's own default."""
 
 
 class Tokenizer:
@@ -46,6 +51,13 @@ class Tokenizer:
         for token in SPECIAL_TOKENS:
             if token not in vocabulary:
                 raise UserError(f"the vocabulary has no {token}; add it, or give the vocabulary of a BERT model")
+        if max(vocabulary.values()) != len(vocabulary) - 1:
+            raise UserError(
+                f"the vocabulary has {len(vocabulary)} entries, but ids up to {max(vocabulary.values())}: an entry is "
+                "there twice, or one is missing"
+            )
+        inner.no_truncation()
+        inner.no_padding()
         self.inner = inner
         self.vocab_size: int = inner.get_vocab_size()
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
@@ -61,23 +73,32 @@ class Tokenizer:
         Raises:
             UserError: if the texts hold too few different words for a vocabulary of that size.
         """
-        inner = _untrained(
-            WordPiece(unk_token=UNK, max_input_chars_per_word=100), config.lowercase, config.strip_accents
-        )
+        model = WordPiece(unk_token=UNK, max_input_chars_per_word=100)
+        inner = _untrained(model, config.lowercase, config.strip_accents)
+        pieces = [_repaired(text) for text in texts]
+        # The library numbers ##-characters as its hash tables please, which decides ties between pairs, so that two
+        # trainings differ. A first pass finds the characters; given as "special", sorted, their order is fixed.
+        inner.train_from_iterator(pieces, WordPieceTrainer(vocab_size=0, show_progress=False))
+        found = sorted(inner.get_vocab())
+        alphabet = _most_frequent([c for c in found if len(c) == 1], inner, pieces)
+        continuing = [token for token in found if token.startswith("##") and token[2:] in alphabet]
         trainer = WordPieceTrainer(
             vocab_size=config.vocab_size,
+            special_tokens=[*SPECIAL_TOKENS, *continuing],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             min_frequency=config.min_frequency,
-            special_tokens=list(SPECIAL_TOKENS),
             show_progress=False,
         )
-        inner.train_from_iterator(texts, trainer)
-        if inner.get_vocab_size() < config.vocab_size:
+        inner = _untrained(model, config.lowercase, config.strip_accents)
+        inner.train_from_iterator(pieces, trainer)
+        vocabulary = inner.get_vocab()
+        if len(vocabulary) < config.vocab_size:
             raise UserError(
-                f"tokenizer.vocab_size is {config.vocab_size}, but the corpus allows only {inner.get_vocab_size()} "
+                f"tokenizer.vocab_size is {config.vocab_size}, but the corpus allows only {len(vocabulary)} "
                 "entries; lower tokenizer.vocab_size or add text"
             )
-        _add_template(inner)
-        return cls(inner)
+        return cls(_with_vocabulary(vocabulary, config.lowercase, config.strip_accents, True))
 
     @classmethod
     def load(cls, path: Path, config: TokenizerConfig | None = None) -> Tokenizer:
@@ -96,23 +117,29 @@ class Tokenizer:
         try:
             if path.suffix == ".json":
                 return cls(tokenizers.Tokenizer.from_file(str(path)))
-            vocabulary = {token: i for i, token in enumerate(path.read_text(encoding="utf-8").splitlines())}
+            # Only a line feed ends a line: other separators are entries of real vocabularies.
+            text = path.read_bytes().decode("utf-8")
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exception for a file that it can't read
             raise UserError(f"{path} is not a tokenizer that can be read ({error})") from error
+        vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
         config = config or TokenizerConfig()
-        lowercase, strip_accents = config.lowercase, config.strip_accents
         beside = path.with_name("tokenizer_config.json")
-        if beside.exists():
-            saved = read_json(beside)
-            lowercase = saved.get("do_lower_case", lowercase)
-            strip_accents = saved.get("strip_accents", strip_accents)
-        inner = _untrained(WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100), lowercase, strip_accents)
-        inner.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
-        if CLS in vocabulary and SEP in vocabulary:
-            _add_template(inner)
-        return cls(inner)
+        saved = read_json(beside) if beside.exists() else {}
+        if not isinstance(saved, dict):
+            raise UserError(f"{beside} does not hold the options of a tokenizer, by name")
+
+        def option(name: str, default: bool | None) -> Any:
+            value = saved.get(name, default)
+            if not isinstance(value, bool) and value is not default:
+                raise UserError(f"{beside}: {name} is {value!r}; it must be true or false")
+            return value
+
+        lowercase = option("do_lower_case", config.lowercase)
+        strip_accents = option("strip_accents", None if "strip_accents" in saved else config.strip_accents)
+        chinese = option("tokenize_chinese_chars", True)
+        return cls(_with_vocabulary(vocabulary, lowercase, strip_accents, chinese))
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
@@ -146,7 +173,10 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, int32 (tokens,), without special tokens and without a length limit."""
-        encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:
+            encodings = self.inner.encode_batch_fast([_repaired(text) for text in texts], add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -160,12 +190,42 @@ class Tokenizer:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
-def _untrained(model: WordPiece, lowercase: bool, strip_accents: bool | None) -> tokenizers.Tokenizer:
+def _untrained(
+    model: WordPiece, lowercase: bool, strip_accents: bool | None, chinese: bool = True
+) -> tokenizers.Tokenizer:
     inner = tokenizers.Tokenizer(model)
-    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+    inner.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.decoder = decoders.WordPiece()
     return inner
+
+
+def _with_vocabulary(
+    vocabulary: dict[str, int], lowercase: bool, strip_accents: bool | None, chinese: bool
+) -> tokenizers.Tokenizer:
+    model = WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100)
+    inner = _untrained(model, lowercase, strip_accents, chinese)
+    inner.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
+    if CLS in vocabulary and SEP in vocabulary:
+        _add_template(inner)
+    return inner
+
+
+def _most_frequent(characters: list[str], inner: tokenizers.Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The characters that get entries of their own, at most `_ALPHABET`; ties go to the smaller code."""
+    if len(characters) <= _ALPHABET:
+        return characters
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(inner.normalizer.normalize_str(text))
+    return sorted(sorted(characters, key=lambda c: (-counts[c], c))[:_ALPHABET])
+
+
+def _repaired(text: str) -> str:
+    """Half a surrogate pair, which cut-off emoji leave behind in JSON, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _add_template(inner: tokenizers.Tokenizer) -> None:

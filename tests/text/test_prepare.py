@@ -1,0 +1,673 @@
+"""The prepare stage on small corpora against loops that count and cut the same texts one by one; and its files."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tokenizers
+
+from bertwright.config import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
+from bertwright.errors import UserError
+from bertwright.files import atomic_path
+from bertwright.text.prepare import prepare_corpus
+from bertwright.text.sentences import split_sentences
+from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
+from bertwright.text.wordpiece import SPECIAL_TOKENS, Tokenizer
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+VOCABULARY = [*SPECIAL_TOKENS, *LETTERS, *(f"##{letter}" for letter in LETTERS), *".,!?'\"-<>/", "the", "was", "##ing"]
+WORDS = """the The was river walking singing Zoë naïve stone's well-known 1984 3.14 Mr. e.g. etc. U.S. "quoted" (aside)
+北京 😀 ΟΔΟΣ [SEP] x""".split()
+WORDS.append("q" * 150)
+
+
+def _sentence(draw: random.Random) -> str:
+    return " ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 12))).capitalize() + draw.choice(".!?…")
+
+
+def _document(draw: random.Random, sentences: int) -> str:
+    return "".join(_sentence(draw) + draw.choice([" ", "\n", "<br /><br />", "  ", "\n\n"]) for _ in range(sentences))
+
+
+@dataclass
+class Corpora:
+    """Sources on disk, and the texts that were put in them, in order."""
+
+    folder: Path
+    data: dict[str, Source] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def add_rows(self, name: str, texts: list[str]) -> None:
+        path = self.folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        self.data[name] = Source(path=str(path))
+        self.texts[name] = texts
+
+    def add_files(self, name: str, texts: list[str]) -> None:
+        (self.folder / name).mkdir()
+        for number, text in enumerate(texts):
+            (self.folder / name / f"{number:03}.txt").write_text(text)
+        self.data[name] = Source(path=str(self.folder / name))
+        self.texts[name] = texts
+
+    def add_lines(self, name: str, documents: list[list[str]]) -> None:
+        path = self.folder / f"{name}.txt"
+        path.write_text("\n\n".join("\n".join(lines) for lines in documents) + "\n")
+        self.data[name] = Source(path=str(path), rows="sentences")
+        self.texts[name] = ["\n".join(" ".join(line.split()) for line in lines) for lines in documents]
+
+    def recipe(self, vocabulary: Path | None, **options: Any) -> Recipe:
+        if vocabulary is None:
+            tokenizer = TokenizerConfig(vocab_size=120, min_frequency=1)
+        else:
+            tokenizer = TokenizerConfig(path=str(vocabulary))
+        return Recipe(
+            name="test",
+            data=dict(self.data),
+            tokenizer=tokenizer,
+            prepare=PrepareConfig(corpora=tuple(self.data), **{"heldout_share": 0.1, "workers": 1, **options}),
+            pretrain=PretrainConfig(max_steps=1),
+            finetune=FinetuneConfig(data=next(iter(self.data))),
+        )
+
+
+@dataclass
+class Prepared:
+    folder: Path
+    corpora: Corpora
+    report: dict[str, Any]
+    calls: list[tuple[str, int, int]]
+
+
+def _prepare(corpora: Corpora, folder: Path, vocabulary: Path | None, inputs: str = "in", **options: Any) -> Prepared:
+    calls: list[tuple[str, int, int]] = []
+    recipe = corpora.recipe(vocabulary, **options)
+    report = prepare_corpus(recipe, folder, inputs, lambda *call: calls.append(call))
+    return Prepared(folder, corpora, report, calls)
+
+
+def _rows(path: Path) -> list[tuple[str, list[int], list[int]]]:
+    """Source, tokens and sentence lengths of each document, read by pyarrow alone."""
+    with pa.memory_map(str(path)) as stream:
+        table = pa.ipc.open_file(stream).read_all().to_pylist()
+    return [(row["source"], row["input_ids"], row["sentence_lengths"]) for row in table]
+
+
+def _stories(number: int, seed: int = 3) -> list[str]:
+    draw = random.Random(seed)
+    return [f"Story {i}. {_document(draw, draw.randint(1, 6))}" for i in range(number)]
+
+
+def _some(folder: Path, texts: list[str]) -> Corpora:
+    corpora = Corpora(folder)
+    corpora.add_rows("stories", texts)
+    return corpora
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("\n".join(VOCABULARY) + "\n")
+    return path
+
+
+def _build(folder: Path) -> Corpora:
+    """Ten batches of work: two of them of one source, the first the slowest of all."""
+    draw = random.Random(1)
+    corpora = Corpora(folder)
+    long = [_document(draw, 3_500) for _ in range(4)]
+    corpora.add_rows("novels", [*long, *(_document(draw, draw.randint(1, 9)) for _ in range(20))])
+    notes = [_document(draw, draw.randint(1, 9)) for _ in range(25)]
+    notes[3] = notes[17] = ""
+    notes[5] = " \n\t\n"
+    notes[9] = corpora.texts["novels"][7]
+    notes[11] = notes[24] = notes[2]
+    notes[13] = "Only one sentence."
+    corpora.add_files("notes", notes)
+    corpora.add_lines("lines", [[_sentence(draw) for _ in range(draw.randint(1, 5))] for _ in range(12)])
+    for number in range(6):
+        corpora.add_rows(f"small{number}", [_document(draw, draw.randint(1, 4)) for _ in range(number + 1)])
+    return corpora
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Prepared:
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "data").mkdir()
+    return _prepare(_build(folder / "data"), folder / "out" / "prepare", vocabulary)
+
+
+@dataclass
+class Expected:
+    source: str
+    text: str
+    tokens: list[int]
+    sentences: list[int]
+
+
+@pytest.fixture(scope="module")
+def expected(prepared: Prepared) -> list[Expected]:
+    """All documents that belong in the store, each cut whole, and sentence by sentence, by the library alone."""
+    reference = tokenizers.Tokenizer.from_file(str(prepared.folder / "tokenizer" / "tokenizer.json"))
+    seen = set()
+    documents = []
+    for source, texts in prepared.corpora.texts.items():
+        for text in texts:
+            if not text.strip() or text in seen:
+                continue
+            seen.add(text)
+            plain = re.sub(r"<br ?/?>", "\n", text)
+            tokens = reference.encode(plain, add_special_tokens=False).ids
+            sentences = text.split("\n") if source == "lines" else split_sentences(text)
+            lengths = [len(reference.encode(sentence, add_special_tokens=False).ids) for sentence in sentences]
+            documents.append(Expected(source, text, tokens, [length for length in lengths if length]))
+    return documents
+
+
+def test_every_token_of_every_document_is_stored_once_and_in_order(
+    prepared: Prepared, expected: list[Expected]
+) -> None:
+    train, heldout = (_rows(prepared.folder / name) for name in ("train.arrow", "heldout.arrow"))
+    assert len({tuple(document.tokens) for document in expected}) == len(expected) > 70
+    coming = {"train": iter(train), "heldout": iter(heldout)}
+    heads = {name: next(rows) for name, rows in coming.items()}
+    for document in expected:
+        row = (document.source, document.tokens, document.sentences)
+        name = next((name for name, head in heads.items() if head == row), None)
+        assert name is not None, document.text[:200]
+        heads[name] = next(coming[name], None)
+    assert heads == {"train": None, "heldout": None}
+    for _, tokens, lengths in train + heldout:
+        assert sum(lengths) == len(tokens)
+        assert min(lengths) > 0
+
+
+def test_the_data_report_counts_what_a_loop_counts(prepared: Prepared, expected: list[Expected]) -> None:
+    unknown = VOCABULARY.index("[UNK]")
+    seen: set[str] = set()
+    totals = Counter[str]()
+    for source, texts in prepared.corpora.texts.items():
+        report = prepared.report["sources"][source]
+        counts = {"empty": 0, "duplicate": 0}
+        for text in texts:
+            if not text.strip():
+                counts["empty"] += 1
+            elif text in seen:
+                counts["duplicate"] += 1
+            seen.add(text)
+        stored = [document for document in expected if document.source == source]
+        tokens = [token for document in stored for token in document.tokens]
+        loop = {
+            "documents": len(texts),
+            "sentences": sum(len(document.sentences) for document in stored),
+            "words": sum(len(document.text.split()) for document in stored),
+            "tokens": len(tokens),
+            "empty_documents": counts["empty"],
+            "duplicate_documents": counts["duplicate"],
+            "one_sentence_documents": sum(len(document.sentences) == 1 for document in stored),
+        }
+        totals.update({**loop, "unknown": tokens.count(unknown)})
+        assert {key: report[key] for key in loop} == loop
+        assert report["longest_document_tokens"] == max(len(document.tokens) for document in stored)
+        assert report["unknown_token_share"] == pytest.approx(tokens.count(unknown) / len(tokens))
+        assert sorted(report["left_out"].values()) == sorted(count for count in counts.values() if count)
+        assert prepared.corpora.data[source].path in report["how"]
+    notes = prepared.report["sources"]["notes"]
+    assert (notes["documents"], notes["empty_documents"], notes["duplicate_documents"]) == (25, 3, 3)
+    assert totals["unknown"] > 100
+    total = prepared.report["total"]
+    assert total["unknown_token_share"] == pytest.approx(totals.pop("unknown") / totals["tokens"])
+    assert {key: total[key] for key in totals} == dict(totals)
+    assert total["longest_document_tokens"] == max(len(document.tokens) for document in expected)
+    assert total["left_out"] == prepared.report["sources"]["notes"]["left_out"]
+    parts = {name: _rows(prepared.folder / f"{name}.arrow") for name in ("train", "heldout")}
+    manifest = json.loads((prepared.folder / "manifest.json").read_text())
+    for name, rows in parts.items():
+        size = {"documents": len(rows), "tokens": sum(len(tokens) for _, tokens, _ in rows)}
+        assert prepared.report[name] == manifest[name] == size
+    assert json.loads((prepared.folder / "data_report.json").read_text()) == prepared.report
+    characters = sum(len(text) for texts in prepared.corpora.texts.values() for text in texts)
+    assert prepared.calls[-1] == ("split and tokenize", characters, total["documents"])
+
+
+def test_two_workers_and_another_place_give_the_same_files_to_the_byte(
+    prepared: Prepared, vocabulary: Path, tmp_path: Path
+) -> None:
+    assert sum(map(len, prepared.corpora.texts["novels"])) > 1_100_000  # more than a batch, so that order matters
+    (tmp_path / "elsewhere").mkdir()
+    again = _prepare(_build(tmp_path / "elsewhere"), tmp_path / "prepare", vocabulary, workers=2)
+    for name in ("train.arrow", "heldout.arrow", "manifest.json", "tokenizer/tokenizer.json"):
+        assert (again.folder / name).read_bytes() == (prepared.folder / name).read_bytes(), name
+    assert _without_paths(again.report) == _without_paths(prepared.report)
+
+
+def _without_paths(report: dict[str, Any]) -> dict[str, Any]:
+    return {**report, "sources": {name: {**part, "how": ""} for name, part in report["sources"].items()}}
+
+
+def test_a_trained_vocabulary_is_the_same_each_time(tmp_path: Path) -> None:
+    corpora = _some(tmp_path, _stories(40))
+    first, second = (_prepare(corpora, tmp_path / name, None) for name in ("first", "second"))
+    for name in ("tokenizer/vocab.txt", "train.arrow", "heldout.arrow", "manifest.json"):
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
+
+
+def _texts_of(path: Path) -> set[tuple[int, ...]]:
+    return {tuple(tokens) for _, tokens, _ in _rows(path)}
+
+
+def test_held_out_documents_are_not_trained_on(prepared: Prepared, vocabulary: Path, tmp_path: Path) -> None:
+    train, heldout = (_texts_of(prepared.folder / name) for name in ("train.arrow", "heldout.arrow"))
+    assert len(heldout) >= 7
+    assert not train & heldout
+    repeated = _prepare(_some(tmp_path, _stories(33) * 2), tmp_path / "out", vocabulary, drop_duplicates=False)
+    assert repeated.report["total"]["duplicate_documents"] == 33
+    assert repeated.report["train"]["documents"] + repeated.report["heldout"]["documents"] == 66
+    assert not _texts_of(repeated.folder / "train.arrow") & _texts_of(repeated.folder / "heldout.arrow")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.4])
+def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path, share: float) -> None:
+    report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_share=share).report
+    assert report["heldout"]["documents"] == pytest.approx(100 * share, abs=4)
+    assert report["train"]["documents"] + report["heldout"]["documents"] == 100
+
+
+def test_the_fingerprint_follows_the_texts_the_tokenizer_and_the_inputs(vocabulary: Path, tmp_path: Path) -> None:
+    texts = _stories(12)
+    moved = [*texts[:5], texts[5] + " x", *texts[6:]]
+    swapped = [texts[1], texts[0], *texts[2:]]
+    found = {}
+    for name, chosen, inputs in (
+        ("as it is", texts, "in"),
+        ("once more", texts, "in"),
+        ("a word more", moved, "in"),
+        ("two texts swapped", swapped, "in"),
+        ("other inputs", texts, "other"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        made = _prepare(_some(folder, chosen), folder / "out", vocabulary, inputs)
+        tokenizer = Tokenizer.load(made.folder / "tokenizer")
+        found[name] = tuple(
+            PreparedCorpus(made.folder / f"{part}.arrow", tokenizer.fingerprint).fingerprint
+            for part in ("train", "heldout")
+        )
+        assert found[name][0] != found[name][1]
+    assert found.pop("once more") == found["as it is"]
+    assert len(set(found.values())) == len(found)
+
+
+def _warnings(folder: Path, texts: list[str], vocabulary: Path, **options: Any) -> list[str]:
+    folder.mkdir()
+    warnings: list[str] = _prepare(_some(folder, texts), folder / "out", vocabulary, **options).report["warnings"]
+    return warnings
+
+
+def test_one_sentence_documents_are_counted_and_warned_about_above_a_tenth(vocabulary: Path, tmp_path: Path) -> None:
+    long = [f"Story {i} was. The river." for i in range(18)]
+    short = [f"Only river {i}" for i in range(3)]
+    assert _warnings(tmp_path / "few", [*long, *short[:2], "", " "], vocabulary) == []
+    (warning,) = _warnings(tmp_path / "many", [*long, *short, "", " "], vocabulary)
+    assert warning.startswith("stories: 3 of 21 documents have a single sentence")
+    assert "rows: sentences" in warning
+
+
+def test_dropped_duplicates_are_no_part_of_the_share_of_one_sentence_documents(
+    vocabulary: Path, tmp_path: Path
+) -> None:
+    long = [f"Story {i} was. The river." for i in range(5)]
+    found = _warnings(tmp_path / "repeated", [*long * 4, "Only river"], vocabulary, heldout_share=0.2)
+    assert [warning for warning in found if "1 of 6 documents have a single sentence" in warning]
+
+
+def test_duplicates_are_warned_about_above_a_twentieth_and_kept_if_asked(vocabulary: Path, tmp_path: Path) -> None:
+    texts = [f"Story {i} was. The river." for i in range(20)]
+    assert _warnings(tmp_path / "one", [*texts[:19], texts[4]], vocabulary) == []
+    for drop, left in ((True, 20), (False, 22)):
+        made = _prepare(_some(tmp_path, [*texts, *texts[4:6]]), tmp_path / "out", vocabulary, drop_duplicates=drop)
+        assert made.report["warnings"] == ["stories: 2 of 22 documents repeat another one."]
+        assert made.report["total"]["duplicate_documents"] == 2
+        assert sum(made.report["total"]["left_out"].values()) == 22 - left
+        assert made.report["train"]["documents"] + made.report["heldout"]["documents"] == left
+
+
+def test_unknown_tokens_are_warned_about_above_a_two_hundredth(vocabulary: Path, tmp_path: Path) -> None:
+    texts = [f"{i % 10} was. The the the the the the the." for i in range(10)]
+    texts = [text + f" {letter}" for text, letter in zip(texts, LETTERS, strict=False)]
+    size = len(texts) * 12
+    padding = "the " * (200 - size % 200)
+    assert _warnings(tmp_path / "none", [*texts, padding + ". The"], vocabulary) == []
+    (warning,) = _warnings(tmp_path / "some", [*texts, "北 京. The"], vocabulary)
+    assert warning == f"stories: {2 / (size + 4):.1%} of the tokens are unknown to the vocabulary."
+
+
+def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Path, tmp_path: Path) -> None:
+    texts = _stories(12)
+    made = _prepare(_some(tmp_path, [*texts, "<br />", "\x07\u200b", " "]), tmp_path / "out", vocabulary)
+    total = made.report["total"]
+    assert made.report["train"]["documents"] + made.report["heldout"]["documents"] == 12
+    assert (total["documents"], total["empty_documents"]) == (15, 3)
+    assert sum(total["left_out"].values()) == 3
+
+
+def test_half_a_surrogate_pair_costs_no_other_text(vocabulary: Path, tmp_path: Path) -> None:
+    texts = [*_stories(12), "The river \ud83d was. The end"]
+    made = _prepare(_some(tmp_path, texts), tmp_path / "out", vocabulary)
+    tokenizer = Tokenizer.load(made.folder / "tokenizer")
+    rows = _rows(made.folder / "train.arrow") + _rows(made.folder / "heldout.arrow")
+    assert len(rows) == 13
+    assert [tokens for _, tokens, _ in rows if tokenizer.decode(tokens).endswith("was. the end")]
+
+
+def test_a_given_tokenizer_is_used_and_kept_and_another_one_is_refused(prepared: Prepared, vocabulary: Path) -> None:
+    kept = Tokenizer.load(prepared.folder / "tokenizer")
+    given = Tokenizer.load(vocabulary, TokenizerConfig())
+    assert kept.fingerprint == given.fingerprint
+    assert kept.tokens == VOCABULARY
+    others = [Tokenizer.load(vocabulary, TokenizerConfig(lowercase=False, strip_accents=True))]
+    vocabulary.with_name("other.txt").write_text("\n".join([*VOCABULARY[:-1], "##ed"]) + "\n")
+    others.append(Tokenizer.load(vocabulary.with_name("other.txt")))
+    for name in ("train.arrow", "heldout.arrow"):
+        assert PreparedCorpus(prepared.folder / name, kept.fingerprint).num_documents > 0
+        for other in others:
+            with pytest.raises(UserError, match=r"another tokenizer.*run `bertwright prepare` again") as caught:
+                PreparedCorpus(prepared.folder / name, other.fingerprint)
+            for part in (str(prepared.folder / name), kept.fingerprint, other.fingerprint):
+                assert part in str(caught.value)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt])
+def test_an_exception_half_way_leaves_nothing_and_keeps_what_was_there(
+    vocabulary: Path, tmp_path: Path, error: type[BaseException]
+) -> None:
+    recipe = _some(tmp_path, _stories(12)).recipe(vocabulary)
+    out = tmp_path / "runs"
+    seen = []
+
+    def stop(doing: str, characters: int, documents: int) -> None:
+        seen.append([path.name for path in out.iterdir()])
+        raise error
+
+    with pytest.raises(error):
+        prepare_corpus(recipe, out / "prepare", "in", stop)
+    assert len(seen[0]) == 1  # something was being written
+    assert list(out.iterdir()) == []
+    (out / "prepare").mkdir()
+    (out / "prepare" / "earlier").write_text("kept")
+    with pytest.raises(error):
+        prepare_corpus(recipe, out / "prepare", "in", stop)
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["prepare", "prepare/earlier"]
+    prepare_corpus(recipe, out / "prepare", "in")
+    assert [path.name for path in out.iterdir()] == ["prepare"]
+    assert not (out / "prepare" / "earlier").exists()
+
+
+def _bad_row(folder: Path) -> Corpora:
+    corpora = _some(folder, _stories(12))
+    with Path(corpora.data["stories"].path).open("a") as stream:
+        stream.write('{"text": "cut off\n')
+    return corpora
+
+
+REFUSALS: dict[str, tuple[Callable[[Path], Corpora], dict[str, Any], str]] = {
+    "a bad row": (_bad_row, {}, r"stories\.jsonl, line 13 is not valid JSON"),
+    "too few documents": (
+        lambda folder: _some(folder, _stories(4)),
+        {"heldout_share": 0.01},
+        r"heldout_share 0\.01 of 4 documents leaves 4 to train on and 0 held out",
+    ),
+    "one document": (
+        lambda folder: _some(folder, _stories(1)),
+        {"heldout_share": 0.4},
+        r"heldout_share 0\.4 of 1 documents leaves 1 to train on and 0 held out",
+    ),
+    "blank documents": (lambda folder: _some(folder, ["", " ", "\n"]), {}, r"of 0 documents leaves 0 to train on"),
+    "a corpus that is not there": (
+        lambda folder: Corpora(folder, {"stories": Source(path=str(folder / "absent.jsonl"))}),
+        {},
+        r"absent\.jsonl does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_corpus_that_will_not_do_is_refused_and_nothing_is_written(
+    vocabulary: Path, tmp_path: Path, fault: str
+) -> None:
+    make, options, pattern = REFUSALS[fault]
+    with pytest.raises(UserError) as caught:
+        _prepare(make(tmp_path), tmp_path / "out" / "prepare", vocabulary, **options)
+    assert re.search(pattern, str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_missing_tokenizer_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no tokenizer at .*absent\.txt"):
+        _prepare(_some(tmp_path, _stories(12)), tmp_path / "out" / "prepare", tmp_path / "absent.txt")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+PROGRAM = """
+import multiprocessing, sys, time
+from pathlib import Path
+from bertwright.config import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
+from bertwright.text.prepare import prepare_corpus
+
+def wait(doing, characters, documents):
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    data, vocabulary, folder = sys.argv[1:]
+    recipe = Recipe(
+        name="test", data={"stories": data}, tokenizer=TokenizerConfig(path=vocabulary),
+        prepare=PrepareConfig(corpora=("stories",), heldout_share=0.1, workers=2),
+        pretrain=PretrainConfig(max_steps=1), finetune=FinetuneConfig(data="stories"),
+    )
+    prepare_corpus(recipe, Path(folder), "in", wait)
+"""
+
+
+def _is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@dataclass
+class Killed:
+    corpora: Corpora
+    out: Path
+    left: list[str]
+    orphans: list[int]
+    workers: list[int]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Killed:
+    """A real process, killed without notice while its worker lives and its files are open."""
+    folder = tmp_path_factory.mktemp("killed")
+    corpora = _some(folder, _stories(12))
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    out = folder / "runs"
+    arguments = [corpora.data["stories"].path, str(vocabulary), str(out / "prepare")]
+    with subprocess.Popen([sys.executable, str(program), *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        workers = [int(word) for word in process.stdout.readline().split()]
+        left = [path.name for path in out.iterdir()]
+        process.kill()
+    for _ in range(100):
+        orphans = [worker for worker in workers if _is_running(worker)]
+        if not orphans:
+            break
+        time.sleep(0.1)
+    for orphan in orphans:
+        os.kill(orphan, signal.SIGKILL)
+    return Killed(corpora, out, left, orphans, workers)
+
+
+def test_a_kill_leaves_no_prepared_folder_and_the_next_run_is_whole_and_cleans_up(
+    killed: Killed, vocabulary: Path
+) -> None:
+    assert len(killed.left) == 1  # something was being written
+    assert not (killed.out / "prepare").exists()
+    made = _prepare(killed.corpora, killed.out / "prepare", vocabulary)
+    whole = _prepare(killed.corpora, killed.out.parent / "whole", vocabulary)
+    for name in ("train.arrow", "heldout.arrow", "manifest.json"):
+        assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert [path.name for path in killed.out.iterdir()] == ["prepare"]
+
+
+def test_a_kill_leaves_no_worker_behind(killed: Killed) -> None:
+    assert killed.workers
+    assert not killed.orphans
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(vocabulary: Path, tmp_path: Path) -> None:
+    # In a container, the process that is started again has the number of the one that was killed.
+    corpora = _some(tmp_path, _stories(12))
+    with pytest.raises(Stopped), atomic_path(tmp_path / "prepare") as temporary:
+        raise Stopped
+    temporary.mkdir()
+    (temporary / "train.arrow").write_bytes(b"half")
+    assert _prepare(corpora, tmp_path / "prepare", vocabulary).report["train"]["documents"] == 11
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepare", "stories.jsonl"]
+
+
+@pytest.mark.parametrize("part", ["train", "heldout"])
+def test_the_store_gives_back_documents_sentences_and_spans(prepared: Prepared, part: str) -> None:
+    fingerprint = Tokenizer.load(prepared.folder / "tokenizer").fingerprint
+    store = PreparedCorpus(prepared.folder / f"{part}.arrow", fingerprint)
+    _check_store(store, _rows(prepared.folder / f"{part}.arrow"))
+
+
+def _check_store(store: PreparedCorpus, rows: list[tuple[str, list[int], list[int]]]) -> None:
+    assert store.num_documents == len(rows) > 1
+    assert store.num_tokens == sum(len(tokens) for _, tokens, _ in rows)
+    assert store.document_sources.tolist() == [source for source, _, _ in rows]
+    assert store.sentence_lengths.tolist() == [length for _, _, lengths in rows for length in lengths]
+    starts, sizes, wanted = [], [], []
+    position = sentences = 0
+    for index, (_, tokens, lengths) in enumerate(rows):
+        assert store.document_offsets[index : index + 2].tolist() == [sentences, sentences + len(lengths)]
+        for start, size in ((0, len(tokens)), (len(tokens) - 1, 1), (len(tokens) // 2, len(tokens) // 3)):
+            starts.append(position + start)
+            sizes.append(size)
+            wanted.append(tokens[start : start + size])
+        position += len(tokens)
+        sentences += len(lengths)
+    spans = store.spans(np.array(starts, np.int64), np.array(sizes, np.int64))
+    assert [span.tolist() for span in spans] == wanted
+
+
+@pytest.mark.parametrize(("vocab_size", "kind"), [(2**16, np.uint16), (2**16 + 1, np.int32)])
+def test_a_store_of_several_chunks_gives_back_every_id_of_a_vocabulary(
+    tmp_path: Path, vocab_size: int, kind: type[np.generic]
+) -> None:
+    draw = np.random.default_rng(7)
+    rows = []
+    with CorpusWriter(tmp_path / "train.arrow", vocab_size, "abc") as writer:
+        for number in range(5):
+            counts = draw.integers(1, 5, 3)
+            lengths = draw.integers(1, 300_000, counts.sum())
+            tokens = draw.integers(0, vocab_size, lengths.sum())
+            tokens[-1] = vocab_size - 1
+            documents = TokenizedDocuments(tokens.astype(kind), lengths.astype(np.int32), counts.astype(np.int32))
+            writer.write(f"source{number}", documents)
+            ends = np.cumsum(lengths)
+            for first, last in zip(np.cumsum(counts) - counts, np.cumsum(counts), strict=True):
+                own = tokens[ends[first] - lengths[first] : ends[last - 1]]
+                rows.append((f"source{number}", own, lengths[first:last].tolist()))
+    size = sum(len(tokens) for _, tokens, _ in rows)
+    assert (writer.documents, writer.tokens) == (15, size)
+    (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
+    with pa.memory_map(str(tmp_path / "train.arrow")) as stream:
+        assert pa.ipc.open_file(stream).num_record_batches > 1
+    store = PreparedCorpus(tmp_path / "train.arrow", "abc")
+    assert store.document_sources.tolist() == [source for source, _, _ in rows]
+    assert store.sentence_lengths.tolist() == [length for _, _, lengths in rows for length in lengths]
+    assert np.diff(store.document_offsets).tolist() == [len(lengths) for _, _, lengths in rows]
+    sizes = np.array([len(tokens) for _, tokens, _ in rows])
+    starts = np.cumsum(sizes) - sizes
+    for offset, length in ((0, sizes), (sizes // 2, sizes - sizes // 2)):
+        for span, (_, tokens, _), begin in zip(
+            store.spans(starts + offset, length), rows, np.broadcast_to(offset, sizes.shape), strict=True
+        ):
+            assert span.dtype == kind
+            assert np.array_equal(span, tokens[begin:])
+
+
+def _copy(prepared: Prepared, folder: Path) -> Path:
+    for name in ("train.arrow", "manifest.json"):
+        (folder / name).write_bytes((prepared.folder / name).read_bytes())
+    return folder / "train.arrow"
+
+
+def _cut_to(share: float) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, int(path.stat().st_size * share))
+
+
+def _zero_first_half(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + bytes(len(content) // 2 - 8) + content[len(content) // 2 :])
+
+
+def _plain_arrow(path: Path) -> None:
+    table = pa.table({"text": ["a", "b"]})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "one byte short": (
+        lambda path: os.truncate(path, path.stat().st_size - 1),
+        r"train\.arrow is not a whole Arrow file",
+    ),
+    "half of it": (_cut_to(0.5), r"train\.arrow is not a whole Arrow file"),
+    "a tenth of it": (_cut_to(0.1), r"train\.arrow is not a whole Arrow file"),
+    "its first bytes": (lambda path: os.truncate(path, 8), r"train\.arrow is not a whole Arrow file"),
+    "an empty file": (_cut_to(0), r"train\.arrow is not a whole Arrow file"),
+    "a text": (lambda path: path.write_text("token ids " * 99), r"train\.arrow is not a whole Arrow file"),
+    "zeros where a disk lost a block": (_zero_first_half, r"train\.arrow is not a whole Arrow file"),
+    "some other Arrow file": (_plain_arrow, r"train\.arrow"),
+    "no file": (lambda path: path.unlink(), r"no prepared corpus at .*train\.arrow; run `bertwright prepare`"),
+    "no manifest": (lambda path: path.with_name("manifest.json").unlink(), r"manifest\.json"),
+    "a broken manifest": (lambda path: path.with_name("manifest.json").write_text('{"finger'), r"manifest\.json"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_store_is_refused_in_one_sentence_that_says_what_to_do(
+    prepared: Prepared, tmp_path: Path, fault: str
+) -> None:
+    break_it, pattern = FAULTS[fault]
+    path = _copy(prepared, tmp_path)
+    fingerprint = Tokenizer.load(prepared.folder / "tokenizer").fingerprint
+    assert PreparedCorpus(path, fingerprint).num_documents > 0
+    break_it(path)
+    with pytest.raises(UserError) as caught:
+        PreparedCorpus(path, fingerprint)
+    assert re.search(pattern, str(caught.value))
+    assert "run `bertwright prepare`" in str(caught.value)
+    assert "\n" not in str(caught.value)
