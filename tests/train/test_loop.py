@@ -221,6 +221,24 @@ def two_topics(folder):
     return str(folder)
 
 
+def test_random_positions_reach_every_embedding_and_are_those_of_the_batch_whatever_its_parts(
+    small_recipe, small_prepared
+):
+    recipe = small_recipe(pretrain={"random_positions": True, "micro_batch_tokens": 128})
+    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+    corpora = [PreparedCorpus(small_prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")]
+    task = PretrainTask(recipe, BertForPreTraining(recipe.model, tokenizer.vocab_size), tokenizer, *corpora)
+    seen = set()
+    for number in range(200):
+        parts = [part for rank in range(2) for part in task.micro_batches(0, number, rank, 2)]
+        (first,) = {int(part["position_ids"][0]) for part in parts}
+        for part in parts:
+            width = part["input_ids"].shape[1]
+            assert part["position_ids"].tolist() == [(first + i) % 64 for i in range(width)]
+        seen.add(first)
+    assert len(seen) > 55
+
+
 def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):
     recipe = small_recipe(
         model={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},

@@ -50,12 +50,13 @@ class PretrainingObjective(nn.Module):
         input_ids: Tensor,
         token_type_ids: Tensor,
         attention_mask: Tensor,
+        position_ids: Tensor,
         masked_positions: Tensor,
         labels: Tensor,
         next_sentence_label: Tensor,
     ) -> dict[str, Tensor]:
         """Summed losses and right guesses of a batch as `objectives.batches.PretrainBatch` describes it."""
-        mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
+        mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions, position_ids)
         mlm_loss, mlm_correct = score(mlm_logits, labels)
         outcome = {"mlm_loss": mlm_loss, "mlm_correct": mlm_correct}
         if self.uses_next_sentence:
@@ -121,7 +122,13 @@ class PretrainTask:
         """This process's rows of a global batch, cut into micro-batches of bounded size."""
         stream = self._streams[phase]
         own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
-        return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
+        first = 0
+        if self.config.random_positions:
+            # One start for the whole batch, so that it does not hang on how the batch is cut or shared out.
+            positions = self.model.bert.config.max_position_embeddings
+            first = int(np.random.default_rng((stream.seed, phase, number, 2)).integers(positions))
+        parts = stream.batch(number, own).cut(self.config.micro_batch_tokens)
+        return [self._tensors(part, first) for part in parts]
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
@@ -141,7 +148,7 @@ class PretrainTask:
             for number in range(math.ceil(sequences / stream.batch_size))
             for part in stream.batch(number).cut(self.config.micro_batch_tokens)
         )
-        for batch in map(_tensors, parts):
+        for batch in map(self._tensors, parts):
             outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
             for name, value in {**outcome, **self.counts(batch)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
@@ -151,22 +158,23 @@ class PretrainTask:
             figures[f"{name}_accuracy"] = sums[f"{name}_correct"] / sums[name]
         return figures
 
+    def _tensors(self, batch: PretrainBatch, first_position: int = 0) -> Batch:
+        """A batch as the objective takes it, with the scored positions picked out; positions wrap round at the end."""
+        masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
+        positions = torch.arange(first_position, first_position + batch.input_ids.shape[1])
+        return {
+            "input_ids": torch.from_numpy(batch.input_ids),
+            "token_type_ids": torch.from_numpy(batch.token_type_ids),
+            "attention_mask": torch.from_numpy(batch.attention_mask),
+            "position_ids": positions % self.model.bert.config.max_position_embeddings,
+            "masked_positions": torch.from_numpy(masked_positions),
+            "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
+            "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
+        }
+
     def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
         """Pre-training keeps its last weights, not its best."""
         return None
-
-
-def _tensors(batch: PretrainBatch) -> Batch:
-    """A batch as the objective takes it, with the scored positions picked out."""
-    masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
-    return {
-        "input_ids": torch.from_numpy(batch.input_ids),
-        "token_type_ids": torch.from_numpy(batch.token_type_ids),
-        "attention_mask": torch.from_numpy(batch.attention_mask),
-        "masked_positions": torch.from_numpy(masked_positions),
-        "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
-        "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
-    }
 
 
 def pretrain(
