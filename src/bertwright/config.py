@@ -213,8 +213,8 @@ class PretrainConfig:
             accumulated over the global batch.
         next_sentence: whether next-sentence prediction is trained beside masked language modelling.
         short_sequence_probability: the part of sequences that are cut to a random shorter length (paper: 0.1).
-        random_positions: whether each batch starts at a random position embedding, wrapping round at the last one, so
-            that short sequences train the embeddings of all positions. The paper always starts at the first.
+        repeat_positions: whether position embeddings that no phase has trained yet start as copies of the trained ones,
+            when sequences get longer and at the end; else they keep their random first weights, as in the paper.
         masking: which tokens must be guessed.
         phases: sequence lengths in order, for example 128 tokens first and 512 at the end.
         optimizer: the optimizer and its schedule.
@@ -229,7 +229,7 @@ class PretrainConfig:
     micro_batch_tokens: int = 8_192
     next_sentence: bool = True
     short_sequence_probability: float = 0.1
-    random_positions: bool = False
+    repeat_positions: bool = False
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     phases: tuple[Phase, ...] = (Phase(),)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

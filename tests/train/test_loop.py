@@ -221,22 +221,25 @@ def two_topics(folder):
     return str(folder)
 
 
-def test_random_positions_reach_every_embedding_and_are_those_of_the_batch_whatever_its_parts(
-    small_recipe, small_prepared
+def test_positions_that_no_phase_has_trained_become_copies_of_the_trained_ones(
+    small_recipe, small_prepared, engine, tmp_path
 ):
-    recipe = small_recipe(pretrain={"random_positions": True, "micro_batch_tokens": 128})
-    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
-    corpora = [PreparedCorpus(small_prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")]
-    task = PretrainTask(recipe, BertForPreTraining(recipe.model, tokenizer.vocab_size), tokenizer, *corpora)
-    seen = set()
-    for number in range(200):
-        parts = [part for rank in range(2) for part in task.micro_batches(0, number, rank, 2)]
-        (first,) = {int(part["position_ids"][0]) for part in parts}
-        for part in parts:
-            width = part["input_ids"].shape[1]
-            assert part["position_ids"].tolist() == [(first + i) % 64 for i in range(width)]
-        seen.add(first)
-    assert len(seen) > 55
+    name = "bert.embeddings.position_embeddings.weight"
+
+    def trained(folder, repeat):
+        phases = (Phase(sequence_length=16, share=0.5), Phase(sequence_length=32, share=0.5))
+        recipe = without_dropout(
+            small_recipe(pretrain={"repeat_positions": repeat, "phases": phases, "max_steps": 4, "evaluate_every": 9})
+        )
+        pretrain(recipe, small_prepared, tmp_path / folder, "x", engine, print)
+        return weights(tmp_path / folder)[name]
+
+    plain, repeated = trained("plain", False), trained("repeated", True)
+    assert torch.equal(repeated[32:], repeated[:32]), "the last phase's positions, over and over"
+    first_weights = plain[32:]
+    assert first_weights.abs().max() <= 0.04 + 1e-3, "never trained: their first weights"
+    # The second phase began from copies of the first one's: two steps later they are still close.
+    assert (repeated[16:32] - repeated[:16]).abs().max() < 0.5 * (plain[16:32] - plain[:16]).abs().max()
 
 
 def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):

@@ -72,11 +72,10 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Embed `input_ids` (B, S) with segments `token_type_ids` (B, S); returns (B, S, H)."""
-        if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)  # (S,)
-        summed = self.token(input_ids) + self.segment(token_type_ids) + self.position(position_ids)  # (B, S, H)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)  # (S,)
+        summed = self.token(input_ids) + self.segment(token_type_ids) + self.position(positions)  # (B, S, H)
         embedded: Tensor = self.dropout(self.norm(summed))
         return embedded  # (B, S, H)
 
@@ -214,26 +213,19 @@ class Bert(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Encode a batch.
 
         Args:
             input_ids: token ids, int64 (B, S).
             token_type_ids: segment of each token, int64 (B, S): 0 up to the first [SEP], 1 after it.
             attention_mask: (B, S), 1 or True at real tokens, 0 at padding; None says that there is no padding.
-            position_ids: which position embedding each token gets, int64 (S,) or (B, S); None counts from 0.
 
         Returns:
             One vector per position, (B, S, H). Those at padding mean nothing.
         """
         allowed = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids)
+        hidden = self.embeddings(input_ids, token_type_ids)
         for block in self.blocks:
             hidden = block(hidden, allowed)
         encoded: Tensor = hidden

@@ -68,7 +68,6 @@ class BertForPreTraining(nn.Module):
         token_type_ids: Tensor,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
-        position_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits of both objectives.
 
@@ -79,12 +78,11 @@ class BertForPreTraining(nn.Module):
             masked_positions: int64 (M,), indices into the flattened (B * S) positions. Only scored positions pay: the
                 vocabulary projection is the widest matrix of a small BERT, and five of six positions have no label.
                 None gives logits at every position.
-            position_ids: int64 (S,) or (B, S); None counts from 0.
 
         Returns:
             MLM logits, (M, V) or (B, S, V), and NSP logits (B, 2), where class 0 says "B follows A".
         """
-        hidden = self.bert(input_ids, token_type_ids, attention_mask, position_ids)  # (B, S, H)
+        hidden = self.bert(input_ids, token_type_ids, attention_mask)  # (B, S, H)
         chosen = hidden if masked_positions is None else hidden.flatten(0, 1)[masked_positions]  # (M, H)
         mlm_logits = self.masked_language_model(chosen, self.bert.embeddings.token.weight)
         nsp_logits = self.next_sentence(self.bert.pooler(hidden))  # (B, 2)

@@ -50,13 +50,12 @@ class PretrainingObjective(nn.Module):
         input_ids: Tensor,
         token_type_ids: Tensor,
         attention_mask: Tensor,
-        position_ids: Tensor,
         masked_positions: Tensor,
         labels: Tensor,
         next_sentence_label: Tensor,
     ) -> dict[str, Tensor]:
         """Summed losses and right guesses of a batch as `objectives.batches.PretrainBatch` describes it."""
-        mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions, position_ids)
+        mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
         mlm_loss, mlm_correct = score(mlm_logits, labels)
         outcome = {"mlm_loss": mlm_loss, "mlm_correct": mlm_correct}
         if self.uses_next_sentence:
@@ -122,13 +121,14 @@ class PretrainTask:
         """This process's rows of a global batch, cut into micro-batches of bounded size."""
         stream = self._streams[phase]
         own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
-        first = 0
-        if self.config.random_positions:
-            # One start for the whole batch, so that it does not hang on how the batch is cut or shared out.
-            positions = self.model.bert.config.max_position_embeddings
-            first = int(np.random.default_rng((stream.seed, phase, number, 2)).integers(positions))
-        parts = stream.batch(number, own).cut(self.config.micro_batch_tokens)
-        return [self._tensors(part, first) for part in parts]
+        return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
+
+    def begin_phase(self, phase: int) -> None:
+        """Give positions that no earlier phase has trained their first weights, where the recipe says so."""
+        lengths = [phase.sequence_length for phase in self.config.phases]
+        trained = max(lengths[:phase], default=0)
+        if self.config.repeat_positions and 0 < trained < max(lengths[: phase + 1]):
+            repeat_positions(self.model.bert.embeddings.position, trained)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
@@ -148,7 +148,7 @@ class PretrainTask:
             for number in range(math.ceil(sequences / stream.batch_size))
             for part in stream.batch(number).cut(self.config.micro_batch_tokens)
         )
-        for batch in map(self._tensors, parts):
+        for batch in map(_tensors, parts):
             outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
             for name, value in {**outcome, **self.counts(batch)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
@@ -158,23 +158,32 @@ class PretrainTask:
             figures[f"{name}_accuracy"] = sums[f"{name}_correct"] / sums[name]
         return figures
 
-    def _tensors(self, batch: PretrainBatch, first_position: int = 0) -> Batch:
-        """A batch as the objective takes it, with the scored positions picked out; positions wrap round at the end."""
-        masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
-        positions = torch.arange(first_position, first_position + batch.input_ids.shape[1])
-        return {
-            "input_ids": torch.from_numpy(batch.input_ids),
-            "token_type_ids": torch.from_numpy(batch.token_type_ids),
-            "attention_mask": torch.from_numpy(batch.attention_mask),
-            "position_ids": positions % self.model.bert.config.max_position_embeddings,
-            "masked_positions": torch.from_numpy(masked_positions),
-            "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
-            "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
-        }
-
     def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
         """Pre-training keeps its last weights, not its best."""
         return None
+
+
+def _tensors(batch: PretrainBatch) -> Batch:
+    """A batch as the objective takes it, with the scored positions picked out."""
+    masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids),
+        "token_type_ids": torch.from_numpy(batch.token_type_ids),
+        "attention_mask": torch.from_numpy(batch.attention_mask),
+        "masked_positions": torch.from_numpy(masked_positions),
+        "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
+        "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
+    }
+
+
+def repeat_positions(positions: nn.Embedding, trained: int) -> None:
+    """Make the embeddings from position `trained` on copies of the trained ones, over and over.
+
+    A position then knows its neighbours from the start (Beltagy et al. 2020, Longformer, section 5).
+    """
+    with torch.no_grad():
+        source = torch.arange(positions.num_embeddings, device=positions.weight.device) % trained
+        positions.weight.copy_(positions.weight[source])
 
 
 def pretrain(
@@ -213,6 +222,8 @@ def pretrain(
         checkpoint_every=config.checkpoint_every,
     )
     position = train(task, loop, engine, folder, run_fingerprint, notice)
+    if config.repeat_positions:
+        repeat_positions(model.bert.embeddings.position, max(phase.sequence_length for phase in config.phases))
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
             save_model(model, tokenizer, temporary)
