@@ -33,7 +33,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
-        if left == temporary or not _is_running(int(left.name.rpartition("-")[2])):
+        owner = left.name.rpartition("-")[2]
+        if left == temporary or (owner.isdecimal() and not _is_running(int(owner))):
             _remove(left)  # a killed process could not
     try:
         yield temporary

@@ -288,13 +288,14 @@ def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path
 
 def test_the_fingerprint_follows_the_texts_the_tokenizer_and_the_inputs(vocabulary: Path, tmp_path: Path) -> None:
     texts = _stories(12)
-    moved = [*texts[:5], texts[5] + " x", *texts[6:]]
+    moved, replaced = ([*texts[:5], texts[5] + end, *texts[6:]] for end in (" x", " y"))
     swapped = [texts[1], texts[0], *texts[2:]]
     found = {}
     for name, chosen, inputs in (
         ("as it is", texts, "in"),
         ("once more", texts, "in"),
         ("a word more", moved, "in"),
+        ("a letter other", replaced, "in"),
         ("two texts swapped", swapped, "in"),
         ("other inputs", texts, "other"),
     ):
@@ -320,7 +321,7 @@ def _warnings(folder: Path, texts: list[str], vocabulary: Path, **options: Any) 
 def test_one_sentence_documents_are_counted_and_warned_about_above_a_tenth(vocabulary: Path, tmp_path: Path) -> None:
     long = [f"Story {i} was. The river." for i in range(18)]
     short = [f"Only river {i}" for i in range(3)]
-    assert _warnings(tmp_path / "few", [*long, *short[:2], "", " "], vocabulary) == []
+    assert _warnings(tmp_path / "few", [*long, *short[:2], "", " ", "<br />"], vocabulary) == []
     (warning,) = _warnings(tmp_path / "many", [*long, *short, "", " "], vocabulary)
     assert warning.startswith("stories: 3 of 21 documents have a single sentence")
     assert "rows: sentences" in warning

@@ -227,9 +227,10 @@ def test_transformers_loads_what_was_saved(tmp_path: Path, lowercase: bool, stri
     assert _ids(ours, TEXTS) == _expected(theirs, TEXTS)
     assert [theirs.decode(ids) for ids in _ids(ours, TEXTS)] == [ours.decode(ids) for ids in _ids(ours, TEXTS)]
     pair = theirs("the café", "of words")
+    alone = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("the café", "of words")
     first, second = _ids(ours, ["the café", "of words"])
-    assert pair["input_ids"] == [ours.cls_id, *first, ours.sep_id, *second, ours.sep_id]
-    assert pair["token_type_ids"] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert pair["input_ids"] == alone.ids == [ours.cls_id, *first, ours.sep_id, *second, ours.sep_id]
+    assert pair["token_type_ids"] == alone.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
     assert theirs.mask_token_id == ours.mask_id
     assert theirs.pad_token_id == ours.pad_id
 
