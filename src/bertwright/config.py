@@ -190,11 +190,13 @@ class Phase:
         sequence_length: the most tokens in a sequence, [CLS] and [SEP] included.
         share: the part of the budget spent in this phase; the shares of all phases add up to 1.
         corpora: entries of prepare.corpora to draw from; the default is all of them.
+        batch_tokens: tokens in a global batch of this phase; the default is pretrain.batch_tokens.
     """
 
     sequence_length: int = 128
     share: float = 1.0
     corpora: tuple[str, ...] | None = None
+    batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.sequence_length >= 8, f"sequence_length is {self.sequence_length}; it must be at least 8")
@@ -245,12 +247,12 @@ class PretrainConfig:
         total = sum(phase.share for phase in self.phases)
         _require(abs(total - 1) < 1e-6, f"the shares of pretrain.phases add up to {total:g}; they must add up to 1")
         for phase in self.phases:
-            _require(
-                self.micro_batch_tokens % phase.sequence_length == 0
-                and self.batch_tokens % self.micro_batch_tokens == 0,
-                f"pretrain.batch_tokens ({self.batch_tokens}) must be a multiple of micro_batch_tokens "
-                f"({self.micro_batch_tokens}), and that of the sequence length ({phase.sequence_length})",
-            )
+            for name in ("batch_tokens", "micro_batch_tokens"):
+                tokens = (name == "batch_tokens" and phase.batch_tokens) or getattr(self, name)
+                _require(
+                    tokens >= phase.sequence_length and tokens % phase.sequence_length == 0,
+                    f"pretrain.{name} ({tokens}) must be a multiple of the sequence length ({phase.sequence_length})",
+                )
         _require(0 <= self.short_sequence_probability <= 1, "pretrain.short_sequence_probability must be in [0, 1]")
         for name in ("log_every", "evaluate_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"pretrain.{name} must be at least 1")

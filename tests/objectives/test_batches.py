@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from bertwright.config import MaskingConfig
+from bertwright.config import MaskingConfig, Phase
+from bertwright.model.heads import BertForPreTraining
 from bertwright.objectives.batches import IGNORED_LABEL, IS_NEXT, IS_RANDOM, WIDTH_STEP, PretrainBatch, PretrainStream
+from bertwright.tasks.pretrain import PretrainTask
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 
@@ -165,3 +167,16 @@ def test_words_are_masked_whole(stream_of, tokenizer):
     # A sentence begins a new token run, so a ## entry always has its word's other part before it.
     assert continues[:, 1:].any()
     assert (chosen[:, 1:] == chosen[:, :-1])[continues[:, 1:]].all()
+
+
+def test_phases_may_have_batches_of_their_own_and_do_not_repeat_each_other(small_recipe, corpus, tokenizer):
+    phases = (
+        Phase(sequence_length=32, share=0.5, batch_tokens=256),
+        Phase(sequence_length=32, share=0.5),
+    )
+    recipe = small_recipe(pretrain={"phases": phases, "batch_tokens": 1024, "micro_batch_tokens": 1024})
+    task = PretrainTask(recipe, BertForPreTraining(recipe.model, tokenizer.vocab_size), tokenizer, corpus, corpus)
+    small, large = (task.micro_batches(phase, 0, 0, 1)[0]["input_ids"] for phase in (0, 1))
+    assert (len(small), len(large)) == (8, 32)
+    rows = [{tuple(row[row != 0].tolist()) for row in part} for part in (small, large)]
+    assert len(rows[0] & rows[1]) < 4

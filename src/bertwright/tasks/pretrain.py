@@ -91,15 +91,15 @@ class PretrainTask:
             PretrainStream(
                 corpus,
                 tokenizer,
-                config.batch_tokens // phase.sequence_length,
+                (phase.batch_tokens or config.batch_tokens) // phase.sequence_length,
                 config.masking,
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence,
                 short_sequence_probability=config.short_sequence_probability,
                 sources=phase.corpora,
-                seed=recipe.seed,
+                seed=recipe.seed * len(config.phases) + index,  # a phase does not repeat the pairs of another
             )
-            for phase in config.phases
+            for index, phase in enumerate(config.phases)
         ]
         # Held-out text is read as in the first phase's objective, but without short sequences and with its own masks.
         self._heldout = [
