@@ -31,11 +31,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         UserError: if the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    recover(target)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-    for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
-        owner = left.name.rpartition("-")[2]
-        if left == temporary or (owner.isdecimal() and not _is_running(int(owner))):
-            _remove(left)  # a killed process could not
     try:
         yield temporary
         for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
@@ -54,6 +51,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+def recover(target: Path) -> None:
+    """Tidy up after a process that was killed while it wrote `target`.
+
+    What it had half-written goes. A folder that it had moved aside comes back, if the new one did not take its place.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        kind, _, owner = left.name.rpartition(".")[2].rpartition("-")
+        if not owner.isdecimal() or (int(owner) != os.getpid() and _is_running(int(owner))):
+            continue
+        if kind == "old" and not target.exists():
+            left.rename(target)
+        elif kind in ("old", "tmp"):
+            _remove(left)
 
 
 def _remove(path: Path) -> None:

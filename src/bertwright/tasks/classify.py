@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import atomic_path, write_json
+from bertwright.files import atomic_path, recover, write_json
 from bertwright.model.heads import BertForSequenceClassification, score
 from bertwright.model.interop import load_into, model_config, read_config, read_weights, save_model
 from bertwright.objectives.batches import IGNORED_LABEL, WIDTH_STEP
@@ -130,6 +130,7 @@ class ClassifyTask:
         self.training = training
         self.validation = validation
         self.best_folder = best_folder
+        recover(best_folder)
         self.objective = ClassificationObjective(model)
         self.phase_shares = (1.0,)
         self.batches_per_epoch = math.ceil(len(training.labels) / config.batch_size)

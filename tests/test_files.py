@@ -1,0 +1,58 @@
+"""Files that are whole or absent, after kills at the worst moments."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bertwright.files import atomic_path, recover
+
+KILLED = """
+import os, pathlib, shutil, signal, sys
+from bertwright import files
+
+target = pathlib.Path(sys.argv[1])
+rename = pathlib.Path.rename
+calls = 0
+
+def rename_then_die(self, other):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, other)
+
+pathlib.Path.rename = rename_then_die
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with files.atomic_path(target) as temporary:
+    temporary.mkdir()
+    (temporary / "weights").write_text("new")
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "kept"),
+    [pytest.param(1, "old", id="before"), pytest.param(2, "old", id="between"), pytest.param(3, "new", id="after")],
+)
+def test_a_folder_survives_a_kill_while_it_is_replaced(tmp_path: Path, killed_at: int, kept: str) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    process = subprocess.run([sys.executable, "-c", KILLED, str(target), str(killed_at)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    recover(target)
+    assert (target / "weights").read_text() == kept
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_another_running_process_writes_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / f".model.tmp-{os.getppid()}"
+    other.mkdir()
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.write_text("done")
+    assert sorted(os.listdir(tmp_path)) == [other.name, "model"]
