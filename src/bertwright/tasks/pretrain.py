@@ -28,6 +28,11 @@ EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="toke
 """Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
 
 
+SCORED_STEP = 128
+"""The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
+scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
+
+
 class PretrainingObjective(nn.Module):
     """The model with both losses: what the loop calls and the compiler sees.
 
@@ -133,7 +138,7 @@ class PretrainTask:
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
         return {
-            "mlm": len(batch["labels"]),
+            "mlm": int((batch["labels"] != IGNORED_LABEL).sum()),
             "nsp": len(batch["next_sentence_label"]),
             "tokens": int(batch["attention_mask"].sum()),
         }
@@ -164,8 +169,9 @@ class PretrainTask:
 
 
 def _tensors(batch: PretrainBatch) -> Batch:
-    """A batch as the objective takes it, with the scored positions picked out."""
-    masked_positions = np.flatnonzero(batch.labels != IGNORED_LABEL)
+    """A batch as the objective takes it, with the scored positions picked out, and some unscored ones to fill up."""
+    scored = np.flatnonzero(batch.labels != IGNORED_LABEL)
+    masked_positions = np.pad(scored, (0, -len(scored) % SCORED_STEP))  # position 0 is [CLS], which is never scored
     return {
         "input_ids": torch.from_numpy(batch.input_ids),
         "token_type_ids": torch.from_numpy(batch.token_type_ids),
