@@ -20,7 +20,7 @@ from tqdm import tqdm
 import bertwright
 from bertwright.config import Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import stamps, write_json
+from bertwright.files import digests, write_json
 from bertwright.run import RunFolder
 
 STAGES = ("prepare", "pretrain", "finetune", "baselines", "evaluate", "report")
@@ -144,9 +144,9 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
 
 
 def _given_files(path: str | None) -> list[Any]:
-    """Stamps of the files of a tokenizer or an encoder that a recipe names by path."""
+    """Digests of the files of a tokenizer or an encoder that a recipe names by path."""
     place = Path(path or "")
-    return stamps(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
+    return digests(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
 
 
 class _Workflow:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
 
 
-def stamps(paths: Iterable[Path]) -> list[list[str | int]]:
-    """Path, size in bytes and time of change in nanoseconds of each file; they change when its content may have."""
-    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+def digests(paths: Sequence[Path]) -> list[list[str]]:
+    """Name and SHA-256 of each file's content: the same for copies in another place, and for files only touched.
+
+    Args:
+        paths: the files; a name is the path from the deepest folder that holds them all.
+    """
+    root = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    found = []
+    for path in paths:
+        with path.open("rb") as file:
+            found.append([os.path.relpath(path, root), hashlib.file_digest(file, "sha256").hexdigest()])
+    return found

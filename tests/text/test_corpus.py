@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -232,13 +233,20 @@ def test_a_document_that_is_too_long_is_cut_at_a_paragraph_without_loss(tmp_path
     assert counts == {corpus.CUT: 1}
 
 
-def test_a_changed_file_changes_the_fingerprint_and_an_unchanged_one_does_not(tmp_path: Path) -> None:
-    source = Source(path=str(tmp_path))
-    (tmp_path / "a.txt").write_text("one")
-    before = source_fingerprint(source)
-    assert source_fingerprint(source) == before
-    (tmp_path / "b.txt").write_text("two")
-    assert source_fingerprint(source) != before
+def test_the_fingerprint_follows_content_and_names_and_not_time_or_place(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    for label, text in (("neg", "one"), ("pos", "two")):
+        (folder / label).mkdir(parents=True)
+        (folder / label / "a.txt").write_text(text)
+    before = source_fingerprint(Source(path=f"{folder}/*/*.txt"))
+    os.utime(folder / "neg" / "a.txt", (0, 0))
+    shutil.copytree(folder, tmp_path / "second")
+    for name in ("first", "second"):
+        assert source_fingerprint(Source(path=f"{tmp_path / name}/*/*.txt")) == before
+    (folder / "pos" / "a.txt").rename(folder / "pos" / "b.txt")
+    assert source_fingerprint(Source(path=f"{folder}/*/*.txt")) != before
+    (tmp_path / "second" / "pos" / "a.txt").write_text("owt")
+    assert source_fingerprint(Source(path=f"{tmp_path / 'second'}/*/*.txt")) != before
 
 
 BAD_FILES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from bertwright.config import Source, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import stamps
+from bertwright.files import digests
 from bertwright.text import formats
 from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are
 
@@ -168,10 +168,10 @@ def read_labelled(source: Source, split: str) -> list[LabelledText]:
 
 
 def source_fingerprint(source: Source) -> str:
-    """A short hash that changes when what the source holds may have changed.
+    """A short hash that changes when what the source holds has changed.
 
     Returns:
-        A hash of the files' paths, sizes and times of change, or of a hub data set's id, subset and commit.
+        A hash of the files' names and contents, or of a hub data set's id, subset and commit.
 
     Raises:
         UserError: if the source does not exist, or the hub cannot be reached.
@@ -186,7 +186,7 @@ def source_fingerprint(source: Source) -> str:
         paths = list(place.paths)
     else:
         paths = [place.path] if place.path.is_file() else _review_files(place.path)
-    return fingerprint(stamps(paths))
+    return fingerprint(digests(paths))
 
 
 def describe(source: Source) -> str:
