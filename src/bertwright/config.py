@@ -215,8 +215,8 @@ class PretrainConfig:
             accumulated over the global batch.
         next_sentence: whether next-sentence prediction is trained beside masked language modelling.
         short_sequence_probability: the part of sequences that are cut to a random shorter length (paper: 0.1).
-        repeat_positions: whether position embeddings that no phase has trained yet start as copies of the trained ones,
-            when sequences get longer and at the end; else they keep their random first weights, as in the paper.
+        first_weights: paper draws them all at random; local starts positions as sines and gives each head of the first
+            two blocks a neighbour to look at, which saves a short training most of its first plateau.
         masking: which tokens must be guessed.
         phases: sequence lengths in order, for example 128 tokens first and 512 at the end.
         optimizer: the optimizer and its schedule.
@@ -231,7 +231,7 @@ class PretrainConfig:
     micro_batch_tokens: int = 8_192
     next_sentence: bool = True
     short_sequence_probability: float = 0.1
-    repeat_positions: bool = False
+    first_weights: Literal["paper", "local"] = "paper"
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     phases: tuple[Phase, ...] = (Phase(),)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -358,6 +358,11 @@ class Recipe:
             raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")
         for name in set(self.data) - used:
             raise UserError(f"data.{name} is not used by the recipe; it uses: {', '.join(sorted(used))}")
+        _require(
+            self.pretrain.first_weights == "paper" or self.model.hidden_size // self.model.num_attention_heads % 2 == 0,
+            "pretrain.first_weights local needs an even model.hidden_size / model.num_attention_heads; it is "
+            f"{self.model.hidden_size // self.model.num_attention_heads}",
+        )
         for phase in self.pretrain.phases:
             _require(
                 phase.sequence_length <= self.model.max_position_embeddings,

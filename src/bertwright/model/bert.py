@@ -11,6 +11,8 @@ Parameter names follow our own reading order; `interop.py` holds the one table t
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -249,3 +251,51 @@ def initialize(module: nn.Module, initializer_range: float) -> None:
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+
+
+LOCAL_LAYERS = 2
+"""How many blocks, from the first, `start_local` gives heads that look at a neighbour."""
+
+LOCAL_SCORE = 6.0
+"""Attention score of a head's neighbour in `start_local`, before the softmax; other positions stay near zero."""
+
+
+def start_local(bert: Bert) -> None:
+    """First weights with which the heads of the first blocks already look at a neighbour each.
+
+    From small random weights attention is even at first, and a masked-language model guesses from word frequencies
+    alone until it has found out that the words beside a gap matter. Starting from structure shortens that (Trockman and
+    Kolter 2023, "Mimetic Initialization of Self-Attention Layers"): only first weights change, the network is the same.
+
+    Positions start as sines and cosines (Vaswani et al. 2017, section 3.5), as large as the token embeddings. A shift
+    by d positions is then a rotation of each pair (sin wp, cos wp), so that a query made of rotated pairs and a key of
+    plain ones meet at distance d. The heads of a block look at d = -1, 1, -2, 2 and so on.
+
+    Args:
+        bert: freshly initialised; hidden size and head width must be even. Changed in place.
+    """
+    config = bert.config
+    width, heads = config.hidden_size, config.num_attention_heads
+    pairs = torch.arange(width // 2)
+    # Frequencies from pi down to almost nothing: the fast ones tell neighbours apart, the slow ones make places near
+    # each other alike.
+    frequency = math.pi * ((pairs + 0.5) / len(pairs)) ** 2  # (H / 2,)
+    angle = torch.arange(config.max_position_embeddings)[:, None] * frequency  # (positions, H / 2)
+    sines = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (positions, H): sin, cos, sin, cos, ...
+    gain = math.sqrt(2 * LOCAL_SCORE / math.sqrt(width // heads))
+    with torch.no_grad():
+        bert.embeddings.position.weight.copy_(config.initializer_range * math.sqrt(2) * sines)
+        for block in list(bert.blocks)[:LOCAL_LAYERS]:
+            assert isinstance(block, Block)
+            for head in range(heads):
+                distance = (1 + head // 2) * (1 if head % 2 else -1)
+                own = pairs[head::heads]  # every head has its own pairs, from fast to slow
+                row = head * (width // heads) + 2 * torch.arange(len(own))
+                sin, cos = (distance * frequency[own]).sin() * gain, (distance * frequency[own]).cos() * gain
+                query, key = block.attention.query.weight, block.attention.key.weight  # (H, H) each
+                key[row, 2 * own] += gain
+                key[row + 1, 2 * own + 1] += gain
+                query[row, 2 * own] += cos  # sin(a + d) = sin a cos d + cos a sin d
+                query[row, 2 * own + 1] += sin
+                query[row + 1, 2 * own] -= sin  # cos(a + d) = cos a cos d - sin a sin d
+                query[row + 1, 2 * own + 1] += cos

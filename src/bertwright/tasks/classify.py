@@ -179,9 +179,6 @@ class ClassifyTask:
             order = order[rows:]
         return parts
 
-    def begin_phase(self, phase: int) -> None:
-        """Nothing: there is one phase."""
-
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored texts and real tokens."""
         return {"label": int((batch["labels"] >= 0).sum()), "tokens": int(batch["attention_mask"].sum())}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bertwright.config import MaskingConfig, Recipe
 from bertwright.files import atomic_path
+from bertwright.model.bert import start_local
 from bertwright.model.heads import BertForPreTraining, score
 from bertwright.model.interop import save_model
 from bertwright.objectives.batches import IGNORED_LABEL, PretrainBatch, PretrainStream
@@ -128,13 +129,6 @@ class PretrainTask:
         own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
         return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
 
-    def begin_phase(self, phase: int) -> None:
-        """Give positions that no earlier phase has trained their first weights, where the recipe says so."""
-        lengths = [phase.sequence_length for phase in self.config.phases]
-        trained = max(lengths[:phase], default=0)
-        if self.config.repeat_positions and 0 < trained < max(lengths[: phase + 1]):
-            repeat_positions(self.model.bert.embeddings.position, trained)
-
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
         return {
@@ -182,16 +176,6 @@ def _tensors(batch: PretrainBatch) -> Batch:
     }
 
 
-def repeat_positions(positions: nn.Embedding, trained: int) -> None:
-    """Make the embeddings from position `trained` on copies of the trained ones, over and over.
-
-    A position then knows its neighbours from the start (Beltagy et al. 2020, Longformer, section 5).
-    """
-    with torch.no_grad():
-        source = torch.arange(positions.num_embeddings, device=positions.weight.device) % trained
-        positions.weight.copy_(positions.weight[source])
-
-
 def pretrain(
     recipe: Recipe, prepared: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
 ) -> Position:
@@ -216,8 +200,10 @@ def pretrain(
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     torch.manual_seed(recipe.seed)
     model = BertForPreTraining(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)
-    task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
     config = recipe.pretrain
+    if config.first_weights == "local":
+        start_local(model.bert)
+    task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
     loop = LoopConfig(
         optimizer=config.optimizer,
         seed=recipe.seed,
@@ -228,8 +214,6 @@ def pretrain(
         checkpoint_every=config.checkpoint_every,
     )
     position = train(task, loop, engine, folder, run_fingerprint, notice)
-    if config.repeat_positions:
-        repeat_positions(model.bert.embeddings.position, max(phase.sequence_length for phase in config.phases))
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
             save_model(model, tokenizer, temporary)

@@ -50,10 +50,6 @@ class Task(Protocol):
         """The part of the budget that each phase gets."""
         ...
 
-    def begin_phase(self, phase: int) -> None:
-        """Told before the first step of each phase."""
-        ...
-
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's rows of global batch `number` of a phase, in micro-batches."""
         ...
@@ -152,8 +148,6 @@ def train(
         tick = 1 / config.max_steps if config.max_steps else tick
         rate = set_learning_rate(optimizers, learning_rate_factor(progress, tick, config.optimizer.warmup_share))
         objective.train()
-        if position.phase_steps[phase] == 0:
-            task.begin_phase(phase)
         figures = _step(task, objective, optimizers, config, engine, position, phase)
         if not math.isfinite(figures["loss"]) or not math.isfinite(figures["grad_norm"]):
             save()
