@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from bertwright.evaluate.report import SYSTEM_NAMES
+from bertwright.files import read_json
 from conftest import ROOT
 
 
@@ -32,3 +34,16 @@ def test_every_room_of_the_package_stands_in_the_readme_s_map():
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
     assert rooms
     assert {room for room in rooms if f"{room}/" not in text} == set()
+
+
+def test_the_readme_s_first_table_says_what_the_results_say():
+    shown = (ROOT / "README.md").read_text().partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
+    results = read_json(ROOT / "results" / "imdb-mini" / "results.json")
+    rows = [
+        f"| {name} | {score['f1']:.4f} | {score['f1_low']:.4f} to {score['f1_high']:.4f} | {score['accuracy']:.4f} |"
+        for system, name in SYSTEM_NAMES.items()
+        for score in (results["scores"][system],)
+    ]
+    assert [line for line in shown.splitlines() if line in rows] == sorted(
+        rows, key=lambda row: row.split("|")[2], reverse=True
+    )
