@@ -38,7 +38,10 @@ def test_every_room_of_the_package_stands_in_the_readme_s_map():
 
 def test_the_readme_s_first_table_says_what_the_results_say():
     shown = (ROOT / "README.md").read_text().partition("<!-- results:start -->")[2].partition("<!-- results:end -->")[0]
-    results = read_json(ROOT / "results" / "imdb-mini" / "results.json")
+    path = ROOT / "results" / "imdb-mini" / "results.json"
+    if not path.exists():
+        pytest.skip("no run of recipes/imdb-mini.yaml stands in results/ yet, and so the README's table is empty")
+    results = read_json(path)
     rows = [
         f"| {name} | {score['f1']:.4f} | {score['f1_low']:.4f} to {score['f1_high']:.4f} | {score['accuracy']:.4f} |"
         for system, name in SYSTEM_NAMES.items()
