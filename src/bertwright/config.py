@@ -358,10 +358,11 @@ class Recipe:
             raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")
         for name in set(self.data) - used:
             raise UserError(f"data.{name} is not used by the recipe; it uses: {', '.join(sorted(used))}")
+        head_width = self.model.hidden_size // self.model.num_attention_heads
         _require(
-            self.pretrain.first_weights == "paper" or self.model.hidden_size // self.model.num_attention_heads % 2 == 0,
+            self.pretrain.first_weights == "paper" or head_width % 2 == 0,
             "pretrain.first_weights local needs an even model.hidden_size / model.num_attention_heads; it is "
-            f"{self.model.hidden_size // self.model.num_attention_heads}",
+            f"{head_width}",
         )
         for phase in self.pretrain.phases:
             _require(

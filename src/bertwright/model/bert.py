@@ -283,19 +283,21 @@ def start_local(bert: Bert) -> None:
     angle = torch.arange(config.max_position_embeddings)[:, None] * frequency  # (positions, H / 2)
     sines = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (positions, H): sin, cos, sin, cos, ...
     gain = math.sqrt(2 * LOCAL_SCORE / math.sqrt(width // heads))
+    query, key = torch.zeros(2, width, width)  # (H, H) each, what is added to the blocks' matrices
+    for head in range(heads):
+        distance = (1 + head // 2) * (1 if head % 2 else -1)
+        own = pairs[head::heads]  # every head has its own pairs, from fast to slow
+        row = head * (width // heads) + 2 * torch.arange(len(own))
+        sin, cos = (distance * frequency[own]).sin() * gain, (distance * frequency[own]).cos() * gain
+        key[row, 2 * own] = gain
+        key[row + 1, 2 * own + 1] = gain
+        query[row, 2 * own] = cos  # sin(a + d) = sin a cos d + cos a sin d
+        query[row, 2 * own + 1] = sin
+        query[row + 1, 2 * own] = -sin  # cos(a + d) = cos a cos d - sin a sin d
+        query[row + 1, 2 * own + 1] = cos
     with torch.no_grad():
         bert.embeddings.position.weight.copy_(config.initializer_range * math.sqrt(2) * sines)
         for block in list(bert.blocks)[:LOCAL_LAYERS]:
             assert isinstance(block, Block)
-            for head in range(heads):
-                distance = (1 + head // 2) * (1 if head % 2 else -1)
-                own = pairs[head::heads]  # every head has its own pairs, from fast to slow
-                row = head * (width // heads) + 2 * torch.arange(len(own))
-                sin, cos = (distance * frequency[own]).sin() * gain, (distance * frequency[own]).cos() * gain
-                query, key = block.attention.query.weight, block.attention.key.weight  # (H, H) each
-                key[row, 2 * own] += gain
-                key[row + 1, 2 * own + 1] += gain
-                query[row, 2 * own] += cos  # sin(a + d) = sin a cos d + cos a sin d
-                query[row, 2 * own + 1] += sin
-                query[row + 1, 2 * own] -= sin  # cos(a + d) = cos a cos d - sin a sin d
-                query[row + 1, 2 * own + 1] += cos
+            block.attention.query.weight += query
+            block.attention.key.weight += key
