@@ -270,6 +270,8 @@ class FinetuneConfig:
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
         max_length: the most tokens of a text, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each.
+        averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
+            a short pre-training [CLS] alone knows too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
         validation_share: the part of train that is held out; it chooses the checkpoint.
@@ -287,6 +289,7 @@ class FinetuneConfig:
     micro_batch_tokens: int = 8_192
     max_length: int = 512
     truncation: Literal["head", "tail", "head-tail"] = "head-tail"
+    averaging_block: bool = False
     hidden_dropout_prob: float | None = None
     classifier_dropout: float = 0.1
     validation_share: float = 0.1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bertwright.config import ModelConfig
-from bertwright.model.bert import LOCAL_LAYERS, start_local
+from bertwright.model.bert import AVERAGE_GAIN, LOCAL_LAYERS, start_averaging, start_local
 from bertwright.model.heads import BertForPreTraining
 
 SHAPE = ModelConfig(
@@ -68,3 +68,24 @@ def test_positions_are_as_large_as_words_and_none_is_like_another(local):
     assert positions.pow(2).mean().sqrt().item() == pytest.approx(SHAPE.initializer_range, rel=1e-3)
     likeness = torch.nn.functional.normalize(positions, dim=1) @ torch.nn.functional.normalize(positions, dim=1).T
     assert (likeness - torch.eye(len(positions))).max() < 0.9
+
+
+def test_an_averaging_block_adds_the_average_of_the_real_tokens(local):
+    start_averaging(local)
+    ids = torch.randint(5, 500, (3, 24), generator=torch.Generator().manual_seed(2))
+    mask = torch.arange(24) < torch.tensor([[24], [9], [1]])
+    seen = []
+    local.blocks[-1].attention.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    with torch.no_grad():
+        local(ids, torch.zeros_like(ids), mask)
+    (hidden, added), *_ = seen
+    for row, length in enumerate((24, 9, 1)):
+        average = AVERAGE_GAIN * hidden[row, :length].mean(0)
+        torch.testing.assert_close(added[row], average.expand(24, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_an_averaging_block_can_learn_where_to_look(local):
+    start_averaging(local)
+    ids = torch.randint(5, 500, (3, 24), generator=torch.Generator().manual_seed(2))
+    local(ids, torch.zeros_like(ids), None)[:, 0].square().sum().backward()
+    assert local.blocks[-1].attention.query.weight.grad.abs().max() > 0

@@ -141,6 +141,23 @@ def test_a_classifier_equals_transformers_with_its_label_names(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("lengths", [(31, 31), (31, 7)], ids=["full", "padded"])
+def test_the_first_positions_are_the_same_when_only_they_are_computed(lengths):
+    bert = make_model().bert
+    ids, segments, mask, _, _ = make_batch(lengths)
+    outcomes = []
+    for positions in (None, 1, 3):
+        bert.zero_grad()
+        hidden = bert(ids, segments, mask, positions)
+        assert hidden.shape[1] == (positions or ids.shape[1])
+        hidden[:, 0].sin().sum().backward()
+        gradients = torch.cat([p.grad.flatten() for p in bert.parameters() if p.grad is not None])
+        outcomes.append((hidden[:, 0].detach(), gradients))
+    for hidden, gradients in outcomes[1:]:
+        assert relative(hidden, outcomes[0][0]) < 1e-5
+        assert relative(gradients, outcomes[0][1]) < 1e-5
+
+
 def test_padding_and_batch_mates_do_not_change_outputs():
     model = make_model().eval()
     ids, segments, mask, _, _ = make_batch()

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertwright.config import FinetuneConfig, ModelConfig, SystemConfig
 from bertwright.errors import UserError
 from bertwright.model.heads import BertForSequenceClassification
-from bertwright.model.interop import save_model
+from bertwright.model.interop import load_classifier, load_pretraining_model, save_model
 from bertwright.objectives.batches import IGNORED_LABEL
 from bertwright.tasks.classify import (
     ClassifyTask,
@@ -23,6 +24,7 @@ from bertwright.tasks.classify import (
     label_numbers,
     predict_probabilities,
     split_validation,
+    start_classifier,
     truncate,
 )
 from bertwright.text.corpus import LabelledText
@@ -187,6 +189,31 @@ def test_the_best_checkpoint_by_validation_is_the_one_that_is_kept(small_recipe,
         assert (folder / "model" / "model.safetensors").is_file()
     one, other = ((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").read_bytes() for seed in (0, 1))
     assert one != other
+
+
+def test_an_averaging_block_is_one_block_more_and_still_a_plain_bert(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    recipe = small_recipe(finetune={"averaging_block": True, "epochs": 1})
+    start = start_classifier(encoder, recipe.finetune, ["bad", "good"], print)
+    before = dict(load_pretraining_model(encoder).bert.named_parameters())
+    for name, value in start.bert.named_parameters():
+        if name.startswith("blocks.2."):
+            assert name not in before
+        elif not name.startswith("pooler."):
+            assert torch.equal(value, before[name])
+    assert not start.bert.blocks[2].attention.query.weight.any(), "queries of zero look at all positions alike"
+
+    finetune(recipe, encoder, tmp_path / "out", "print", engine, lambda _: None)
+    folder = tmp_path / "out" / "seed-0" / "model"
+    ours, theirs = (
+        load_classifier(folder).eval(),
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder),
+    )
+    assert theirs.config.num_hidden_layers == 3
+    ids = torch.randint(5, small_tokenizer.vocab_size, (2, 20), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = theirs.eval()(ids).logits
+        torch.testing.assert_close(ours(ids, torch.zeros_like(ids)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_texts_longer_than_the_encoder_s_positions_are_refused(small_recipe, small_tokenizer, engine, tmp_path):

@@ -123,15 +123,16 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, allowed: Tensor | None, positions: int | None = None) -> Tensor:
         """Attend in all heads at once, and join them by one more matrix.
 
         Args:
             hidden: (B, S, H).
             allowed: as in `attend`.
+            positions: P, how many positions, from the first, are wanted; None for all.
 
         Returns:
-            (B, S, H).
+            (B, P, H).
         """
         batch, seq, width = hidden.shape
         maps = (self.query, self.key, self.value)
@@ -144,9 +145,10 @@ class SelfAttention(nn.Module):
             .permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
             .unbind(0)
         )
-        context = attend(query, key, value, allowed, self.dropout_prob if self.training else 0.0)  # (B, A, S, D)
-        joined: Tensor = self.output(context.transpose(1, 2).reshape(batch, seq, width))
-        return joined  # (B, S, H)
+        query = query[:, :, :positions]  # (B, A, P, D)
+        context = attend(query, key, value, allowed, self.dropout_prob if self.training else 0.0)  # (B, A, P, D)
+        joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
+        return joined  # (B, P, H)
 
 
 class FeedForward(nn.Module):
@@ -178,9 +180,10 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, allowed: Tensor | None) -> Tensor:
-        """Map (B, S, H) to (B, S, H)."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, allowed)))
+    def forward(self, hidden: Tensor, allowed: Tensor | None, positions: int | None = None) -> Tensor:
+        """Map (B, S, H) to (B, P, H), where P `positions`, from the first, are wanted; None for all."""
+        attended = self.attention(hidden, allowed, positions)
+        hidden = self.attention_norm(hidden[:, :positions] + self.dropout(attended))
         hidden = self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
         return hidden
 
@@ -215,22 +218,30 @@ class Bert(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor | None,
+        positions: int | None = None,
+    ) -> Tensor:
         """Encode a batch.
 
         Args:
             input_ids: token ids, int64 (B, S).
             token_type_ids: segment of each token, int64 (B, S): 0 up to the first [SEP], 1 after it.
             attention_mask: (B, S), 1 or True at real tokens, 0 at padding; None says that there is no padding.
+            positions: P, how many positions, from the first, are wanted; None for all. The last block then computes no
+                others: a classifier reads [CLS] alone, and saves nearly a block.
 
         Returns:
-            One vector per position, (B, S, H). Those at padding mean nothing.
+            One vector per position, (B, P, H). Those at padding mean nothing.
         """
         allowed = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
         hidden = self.embeddings(input_ids, token_type_ids)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             hidden = block(hidden, allowed)
-        encoded: Tensor = hidden
+        encoded: Tensor = self.blocks[-1](hidden, allowed, positions)
         return encoded
 
 
@@ -301,3 +312,27 @@ def start_local(bert: Bert) -> None:
             assert isinstance(block, Block)
             block.attention.query.weight += query
             block.attention.key.weight += key
+
+
+AVERAGE_GAIN = 4.0
+"""How much larger than what a position held before the average is that `start_averaging` adds to it."""
+
+
+def start_averaging(bert: Bert) -> None:
+    """First weights with which the last block adds the average of all positions to each: queries of zero look at all.
+
+    Put on a pre-trained encoder before fine-tuning, such a block gives [CLS] the average of all tokens from the first
+    step on. A short pre-training leaves [CLS] knowing little of the text, and a classifier then learns single texts by
+    heart before it has found out where to look. It is mean pooling, written in the weights of a plain BERT block, so
+    that every tool that knows BERT can use the model, and from where training can go on to look at some tokens more.
+
+    Args:
+        bert: whose last block is freshly initialised. Changed in place.
+    """
+    block = bert.blocks[-1]
+    assert isinstance(block, Block)
+    identity = torch.eye(bert.config.hidden_size)  # (H, H)
+    with torch.no_grad():
+        block.attention.query.weight.zero_()
+        block.attention.value.weight.copy_(identity)
+        block.attention.output.weight.copy_(AVERAGE_GAIN * identity)

@@ -117,6 +117,6 @@ class BertForSequenceClassification(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, K) of a batch (B, S)."""
-        pooled = self.bert.pooler(self.bert(input_ids, token_type_ids, attention_mask))  # (B, H)
+        pooled = self.bert.pooler(self.bert(input_ids, token_type_ids, attention_mask, positions=1))  # (B, H)
         logits: Tensor = self.classifier(self.dropout(pooled))
         return logits

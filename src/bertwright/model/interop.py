@@ -124,12 +124,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def model_config(config: dict[str, Any], hidden_dropout_prob: float | None = None) -> ModelConfig:
-    """Our part of a config.json, with another dropout where one is given."""
-    known = {field.name: config[field.name] for field in dataclasses.fields(ModelConfig) if field.name in config}
-    if hidden_dropout_prob is not None:
-        known["hidden_dropout_prob"] = hidden_dropout_prob
-    return ModelConfig(**known)
+def model_config(config: dict[str, Any]) -> ModelConfig:
+    """Our part of a config.json."""
+    return ModelConfig(
+        **{field.name: config[field.name] for field in dataclasses.fields(ModelConfig) if field.name in config}
+    )
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -194,7 +193,7 @@ def load_classifier(folder: Path) -> BertForSequenceClassification:
     return model
 
 
-def load_into(model: nn.Module, weights: dict[str, Tensor], folder: Path, may_miss: tuple[str, ...]) -> list[str]:
+def load_into(model: nn.Module, weights: dict[str, Tensor], folder: Path, may_miss: tuple[str, ...]) -> None:
     """Copy tensors into a model, by name.
 
     Args:
@@ -202,9 +201,6 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], folder: Path, may_mi
         weights: from `read_weights`; those of heads that the model does not have are left alone.
         folder: named in errors.
         may_miss: beginnings of names that may be absent; they keep their fresh values.
-
-    Returns:
-        The names that kept their fresh values.
 
     Raises:
         UserError: if a tensor is missing or has another shape.
@@ -223,4 +219,3 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], folder: Path, may_mi
                         f"asks for {tuple(parameter.shape)}"
                     )
                 parameter.copy_(weights[name])
-    return missing

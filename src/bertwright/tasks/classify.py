@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, recover, write_json
+from bertwright.model.bert import start_averaging
 from bertwright.model.heads import BertForSequenceClassification, score
 from bertwright.model.interop import load_into, model_config, read_config, read_weights, save_model
 from bertwright.objectives.batches import IGNORED_LABEL, WIDTH_STEP
@@ -277,6 +278,38 @@ def split_validation(labels: Ints, share: float) -> tuple[Ints, Ints]:
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
+def start_classifier(
+    encoder: Path, config: FinetuneConfig, names: list[str], notice: Callable[[str], None]
+) -> BertForSequenceClassification:
+    """A classifier with an encoder's weights, as fine-tuning starts from it.
+
+    Args:
+        encoder: a model folder.
+        config: decides dropout, and whether an averaging block is put on top.
+        names: of the classes.
+        notice: told if the encoder has no pooler.
+    """
+    stored = read_config(encoder)
+    weights = read_weights(encoder)
+    shape = model_config(stored)
+    if config.hidden_dropout_prob is not None:
+        shape = replace(shape, hidden_dropout_prob=config.hidden_dropout_prob)
+    may_miss = ["classifier", "bert.pooler"]
+    if config.averaging_block:
+        may_miss.append(f"bert.blocks.{shape.num_hidden_layers}.")
+        shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
+        # The pooler has learnt to read the block below.
+        weights = {name: value for name, value in weights.items() if not name.startswith("bert.pooler")}
+    elif "bert.pooler.dense.weight" not in weights:
+        notice(f"{encoder} has no pooler: it starts from random weights, as the classifier does")
+    pad_id = stored.get("pad_token_id", 0)
+    model = BertForSequenceClassification(shape, stored["vocab_size"], names, config.classifier_dropout, pad_id)
+    load_into(model, weights, encoder, may_miss=tuple(may_miss))
+    if config.averaging_block:
+        start_averaging(model.bert)
+    return model
+
+
 def finetune(
     recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
 ) -> None:
@@ -319,16 +352,7 @@ def finetune(
         if (target / "done.json").exists():
             continue
         torch.manual_seed(seed)
-        model = BertForSequenceClassification(
-            model_config(stored, config.hidden_dropout_prob),
-            stored["vocab_size"],
-            names,
-            config.classifier_dropout,
-            tokenizer.pad_id,
-        )
-        fresh = load_into(model, read_weights(encoder), encoder, may_miss=("classifier", "bert.pooler"))
-        if any(name.startswith("bert.pooler") for name in fresh):
-            notice(f"{encoder} has no pooler: it starts from random weights, as the classifier does")
+        model = start_classifier(encoder, config, names, notice)
         task = ClassifyTask(
             config, seed, model, tokenizer, encoded.take(train_part), encoded.take(validation_part), target / "model"
         )
