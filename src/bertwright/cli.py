@@ -93,6 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def load_recipe(path: str, *options: str) -> Recipe:
+    """The recipe of a YAML file, changed by options as on the command line.
+
+    Args:
+        path: the recipe.
+        options: such as "--pretrain.max_minutes", "50".
+    """
+    return _recipe(make_parser().parse_args(["run", "--recipe", path, *options]).run)
+
+
 def _interrupt(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 

@@ -115,6 +115,7 @@ def save_curves(
     breaks: Sequence[tuple[float, str]] = (),
     y_format: Callable[[float], str] | None = None,
     from_zero: bool = False,
+    x_log: bool = False,
 ) -> None:
     """Draw lines over time, tokens or steps.
 
@@ -128,6 +129,7 @@ def save_curves(
         breaks: positions to mark by a thin vertical line, each with a name: changes of sequence length.
         y_format: how a value is written on the vertical axis.
         from_zero: whether the vertical axis starts at 0, for amounts of which the reader compares the size.
+        x_log: whether the horizontal axis is logarithmic, marked where the points are.
     """
 
     def paint(axes: Axes, theme: Theme) -> None:
@@ -150,8 +152,14 @@ def save_curves(
             )
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=10.5, color=theme.text)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if x_log:
+            axes.set_xscale("log")
+            axes.set_xticks(sorted({float(x) for line in series for x in line.x}))
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.margins(x=0.02)
         if from_zero:
             axes.set_ylim(bottom=0)

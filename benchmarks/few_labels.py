@@ -1,0 +1,173 @@
+"""How many labels each system needs: BERT and the baselines, trained on 100 to all labelled reviews.
+
+    python benchmarks/few_labels.py --imdb /path/to/imdb --run runs/imdb-mini
+
+The encoder is the one that a run has pre-trained; it has read the reviews of train without their labels, as the paper's
+has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn several times, as many
+of each class, and all systems get the same draws. BERT holds a fifth of its labels out to choose the checkpoint; the
+baselines train on all of them. The recipe's fine-tuning is used as it stands, but for small numbers of labels it makes
+batches of 16 and more epochs, so that there are steps enough to learn anything. All are judged on the same part of the
+official test split, drawn once. What is done is kept in the work folder: the same command goes on after a stop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from bertwright.cli import load_recipe
+from bertwright.config import FinetuneConfig, Recipe, Source, SystemConfig, fingerprint
+from bertwright.evaluate.baselines import SYSTEMS, fit_and_predict
+from bertwright.evaluate.metrics import classification_scores, mean_and_spread
+from bertwright.evaluate.plots import Series, save_curves
+from bertwright.evaluate.report import SYSTEM_NAMES
+from bertwright.files import read_json, write_json, write_text
+from bertwright.model.interop import load_classifier
+from bertwright.tasks.classify import encode_texts, finetune, label_names, label_numbers, predict_probabilities
+from bertwright.text.corpus import LabelledText, read_labelled
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.engine import Engine
+from common import Json, described, write
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST_STEPS = 200
+MOST_EPOCHS = 30
+FEW = 5_000
+
+
+def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
+    """The recipe's fine-tuning, with smaller batches and more epochs where there are few labels."""
+    batch_size = 16 if labels < FEW else config.batch_size
+    epochs = math.ceil(LEAST_STEPS * batch_size / (0.8 * labels))
+    return replace(
+        config,
+        batch_size=batch_size,
+        epochs=max(config.epochs, min(MOST_EPOCHS, epochs)),
+        validation_share=0.2 if labels < FEW else config.validation_share,
+        evaluations_per_epoch=1 if labels < FEW else config.evaluations_per_epoch,
+    )
+
+
+def draw(texts: Sequence[LabelledText], labels: np.ndarray, size: int, number: int) -> np.ndarray:
+    """Indices of `size` texts, as many of each class; all of them where the size says so."""
+    if size >= len(texts):
+        return np.arange(len(texts))
+    rng = np.random.default_rng((size, number))
+    classes = np.unique(labels)
+    parts = [rng.choice(np.flatnonzero(labels == c), size // len(classes), replace=False) for c in classes]
+    return np.sort(np.concatenate(parts))
+
+
+def bert_probabilities(
+    recipe: Recipe, encoder: Path, chosen: Sequence[LabelledText], test: Sequence[str], folder: Path, seed: int
+) -> np.ndarray:
+    """Fine-tune on the chosen texts and judge the test texts, (texts, classes)."""
+    write_text(
+        folder / "data" / "train.jsonl",
+        "".join(json.dumps({"text": text.text, "label": text.label}) + "\n" for text in chosen),
+    )
+    config = replace(budget(recipe.finetune, len(chosen)), seeds=(seed,))
+    own = replace(recipe, data={**recipe.data, config.data: Source(path=str(folder / "data"))}, finetune=config)
+    engine = Engine(SystemConfig(), print)
+    finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)
+    model_folder = folder / "finetune" / f"seed-{seed}" / "model"
+    ids = encode_texts(test, Tokenizer.load(model_folder), config.max_length, config.truncation)
+    model = load_classifier(model_folder).to(engine.device)
+    return predict_probabilities(model, ids, engine, config.micro_batch_tokens)
+
+
+def table(scores: dict[int, dict[str, list[float]]]) -> str:
+    """F1, mean and standard deviation over the draws, a row per number of labels."""
+    systems = ("bert", *SYSTEMS)
+    rows = ["| labels | " + " | ".join(SYSTEM_NAMES[name] for name in systems) + " |", "|---" * 5 + "|"]
+    for size, found in scores.items():
+        cells = [mean_and_spread(found[name]) for name in systems]
+        rows.append(f"| {size:,} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
+    return "\n".join(rows)
+
+
+def main(
+    imdb: str,
+    run: str = "runs/imdb-mini",
+    recipe: str = "recipes/imdb-mini.yaml",
+    sizes: tuple[int, ...] = (100, 500, 2_500, 10_000, 25_000),
+    draws: int = 3,
+    test_texts: int = 5_000,
+    work: str = "runs/few-labels",
+    out: str = "results/few-labels/few-labels.json",
+) -> None:
+    """Measure and draw the learning curves.
+
+    Args:
+        imdb: labelled reviews with a train and a test split.
+        run: a run folder with a finished pretrain stage.
+        recipe: whose fine-tuning is used.
+        sizes: numbers of labels.
+        draws: how often each number is drawn; also the number of fine-tuning seeds.
+        test_texts: how many texts of the test split judge.
+        work: keeps what is done.
+        out: the JSON file; the plot goes beside it.
+    """
+    loaded = load_recipe(str(ROOT / recipe))
+    source = Source(path=imdb)
+    training, test = read_labelled(source, "train"), read_labelled(source, "test")
+    names = label_names(training)
+    labels = label_numbers(training, names, imdb)
+    judged = np.random.default_rng(0).permutation(len(test))[:test_texts]
+    test = [test[i] for i in judged]
+    truth = label_numbers(test, names, imdb)
+    scores: dict[int, dict[str, list[float]]] = {}
+    for size in sizes:
+        for number in range(draws):
+            folder = Path(work) / f"{size}-{number}"
+            done = folder / "f1.json"
+            if not done.exists():
+                start = time.monotonic()
+                rows = draw(training, labels, size, number)
+                chosen = [training[i] for i in rows]
+                texts = [text.text for text in test]
+                found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
+                found["bert"] = bert_probabilities(
+                    loaded, Path(run) / "pretrain" / "model", chosen, texts, folder, number
+                )
+                f1 = {name: classification_scores(truth, value, 0)["f1"] for name, value in found.items()}
+                write_json(done, f1)
+                print(f"{size:,} labels, draw {number}: {f1} ({time.monotonic() - start:.0f} s)", flush=True)
+            for name, value in read_json(done).items():
+                scores.setdefault(size, {}).setdefault(name, []).append(value)
+    print(table(scores))
+    result: Json = {
+        "test_texts": len(test),
+        "draws": draws,
+        "f1": {str(size): found for size, found in scores.items()},
+        "environment": described(),
+    }
+    write(result, out)
+    save_curves(
+        (ROOT / out).parent,
+        "few-labels",
+        [
+            Series(
+                np.array([float(size) for size in scores]),
+                np.array([float(np.mean(found[name])) for found in scores.values()]),
+                SYSTEM_NAMES[name],
+                "points",
+                color,
+            )
+            for color, name in enumerate(("bert", *SYSTEMS))
+        ],
+        x_label="labelled reviews",
+        y_label="F1 on test reviews, mean over draws",
+        x_log=True,
+    )
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
