@@ -68,6 +68,11 @@ def spread(values: list[float], digits: int = 3) -> Json:
     }
 
 
+def read_lines(path: Path) -> list[Json]:
+    """The lines of a metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def described() -> Json:
     """Machine, versions and command of this benchmark."""
     from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bertwright import config as configuration
-from bertwright.cli import main, make_parser
+from bertwright.cli import load_recipe, main, make_parser
 from conftest import ROOT
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -28,6 +28,21 @@ def refusal(capsys, *words):
 def test_every_recipe_loads(name):
     parsed = make_parser().parse_args(["run", "--recipe", str(ROOT / "recipes" / name)])
     assert parsed.run.name == name.removesuffix(".yaml")
+
+
+def test_the_ablation_s_changes_lead_from_the_paper_s_recipe_to_imdb_mini():
+    changes = [
+        word for path in sorted((ROOT / "recipes" / "ablation").glob("[0-9]*")) for word in ("--recipe", str(path))
+    ]
+    reached = load_recipe(str(ROOT / "recipes" / "bert-mini-original.yaml"), *changes)
+    assert dataclasses.replace(reached, name="imdb-mini") == load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"))
+
+
+@pytest.mark.parametrize("extra", ["without-pretraining", "without-next-sentence"])
+def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
+    files = [ROOT / "recipes" / "ablation" / f"{name}.yaml" for name in ("short", extra)]
+    recipe = load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"), *[w for f in files for w in ("--recipe", str(f))])
+    assert recipe.finetune.epochs == 1
 
 
 def test_an_option_on_the_command_line_wins_over_the_recipe():

@@ -1,0 +1,115 @@
+"""What each change on the way from the paper's recipe to imdb-mini adds.
+
+    python benchmarks/ablation.py --books '/path/to/books-*.jsonl.xz' --imdb /path/to/imdb
+
+A row is `recipes/bert-mini-original.yaml` with the changes of `recipes/ablation/` up to it, so that the last numbered
+one is imdb-mini; two more leave out pre-training and next-sentence prediction. Each gets the budget of
+`recipes/ablation/short.yaml`, ten minutes of pre-training and one pass of fine-tuning, and is judged on the validation
+part of train, for each seed: the test split is not read. To run a row by hand:
+
+    bertwright finetune recipes/bert-mini-original.yaml --recipe recipes/ablation/1-an-hour.yaml ...
+
+Rows share a run folder, so that the corpus is prepared only when a row changes it. What is done is kept there: the same
+command goes on after a stop.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from bertwright.cli import load_recipe, main
+from bertwright.config import to_dict
+from bertwright.evaluate.metrics import mean_and_spread
+from bertwright.files import read_json, write_json
+from common import Json, described, read_lines, write
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ROOT / "recipes"
+CHANGES = ("1-an-hour", "2-reviews", "3-masks", "4-local", "5-muon", "6-averaging")
+ROWS: dict[str, tuple[str, ...]] = {
+    "the paper's recipe": (),
+    "+ many small steps, higher rates": CHANGES[:1],
+    "+ reviews, read last": CHANGES[:2],
+    "+ 30 % masks, no dropout": CHANGES[:3],
+    "+ local first weights": CHANGES[:4],
+    "+ Muon": CHANGES[:5],
+    "+ averaging block (imdb-mini)": CHANGES[:6],
+    "imdb-mini without next sentences": (*CHANGES, "without-next-sentence"),
+    "imdb-mini without pre-training": (*CHANGES, "without-pretraining"),
+}
+
+
+def words(changes: Sequence[str], books: str, imdb: str, work: Path) -> list[str]:
+    """The recipe and options of a row, as on the command line."""
+    numbered = [change for change in changes if change in CHANGES]
+    extra = [change for change in changes if change not in CHANGES]
+    files = [RECIPES / "ablation" / f"{change}.yaml" for change in (*numbered, "short", *extra)]
+    recipes = [word for path in files for word in ("--recipe", str(path))]
+    return [*recipes, "--data.books", books, "--data.imdb", imdb, "--out", str(work)]
+
+
+def measure(changes: Sequence[str], books: str, imdb: str, work: Path, seeds: Sequence[int]) -> Json:
+    """Run a row; returns its figures."""
+    base = str(RECIPES / "bert-mini-original.yaml")
+    options = [*words(changes, books, imdb, work), "--finetune.seeds", str(list(seeds))]
+    for stage in ("prepare", "pretrain", "finetune"):
+        if main([stage, base, *options]) != 0:
+            raise SystemExit(1)
+    heldout = [line for line in read_lines(work / "pretrain" / "metrics.jsonl") if line["kind"] == "eval"][-1]
+    chosen = [read_json(work / "finetune" / f"seed-{seed}" / "done.json") for seed in seeds]
+    return {
+        "validation_accuracy": [seed["validation_accuracy"] for seed in chosen],
+        "pretrain_tokens": heldout["tokens"],
+        "pretrain_seconds": heldout["seconds"],
+        "finetune_seconds": [seed["seconds"] for seed in chosen],
+        "heldout": {key: heldout[key] for key in heldout if key.startswith(("mlm_", "nsp_"))},
+        "recipe": to_dict(load_recipe(base, *options)),
+    }
+
+
+def table(rows: dict[str, Json]) -> str:
+    """A line per row."""
+    lines = ["| recipe | validation accuracy | MLM loss | NSP accuracy | tokens, millions |", "|---" * 5 + "|"]
+    for name, row in rows.items():
+        accuracy, heldout = mean_and_spread(row["validation_accuracy"]), row["heldout"]
+        spread = f" ± {accuracy['std']:.4f}" if accuracy["n"] > 1 else ""
+        pairs = f"{heldout['nsp_accuracy']:.1%}" if "nsp_accuracy" in heldout else ""
+        lines.append(
+            f"| {name} | {accuracy['mean']:.4f}{spread} | {heldout['mlm_loss']:.3f} | {pairs} | "
+            f"{row['pretrain_tokens'] / 1e6:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def ablation(
+    books: str,
+    imdb: str,
+    seeds: tuple[int, ...] = (0,),
+    work: str = "runs/ablation",
+    out: str = "results/ablation/ablation.json",
+) -> None:
+    """Run all rows and print the table.
+
+    Args:
+        books: general text.
+        imdb: labelled and unlabelled reviews.
+        seeds: of fine-tuning.
+        work: the run folder.
+        out: the JSON file.
+    """
+    rows = {}
+    for number, (name, changes) in enumerate(ROWS.items()):
+        done = Path(work) / "rows" / f"{number}.json"
+        if not done.exists():
+            start = time.monotonic()
+            write_json(done, measure(changes, books, imdb, Path(work), seeds))
+            print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+        rows[name] = read_json(done)
+    print(table(rows))
+    write({"rows": rows, "environment": described()}, out)
+
+
+if __name__ == "__main__":
+    auto_cli(ablation, as_positional=False)
