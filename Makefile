@@ -24,6 +24,7 @@ lint: .venv/ready
 # The figures of results/speed; let nothing else run meanwhile.
 bench: .venv/ready
 	$(BIN)/python benchmarks/pretrain_speed.py
+	$(BIN)/python benchmarks/finetune_speed.py
 	$(BIN)/python benchmarks/prepare_speed.py
 	$(BIN)/python benchmarks/sentence_speed.py
 

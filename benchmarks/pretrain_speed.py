@@ -29,10 +29,8 @@ PyTorch allocated). The loss curves compare ours, in fp32 and in bf16, with tran
 weights, same batches, same AdamW at a constant rate of 1e-3, so that the loss leaves that of guessing.
 """
 
-import itertools
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
@@ -46,84 +44,12 @@ import yaml
 from jsonargparse import auto_cli
 
 from bertwright.config import ModelConfig, PretrainConfig
-from common import Json, described, prepare_with_vocabulary, spread, write
-from pretrain_systems import BUILDERS, DEVICE, RIVALS, SEQUENCE, SYSTEMS, VOCABULARY, Setting, useful_flops
+from common import Json, described, prepare_with_vocabulary, write
+from pretrain_systems import BUILDERS, SEQUENCE, VOCABULARY, Setting, useful_flops
+from racing import DEVICE, SYSTEMS, race, show
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_STEPS = 3
-
-
-def synchronize() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def timed(step: Callable[[int], object], numbers: Iterable[int], seconds: float) -> tuple[list[int], float]:
-    """Steps until the time is up: the numbers done, and the time they took."""
-    done = []
-    synchronize()
-    start = time.perf_counter()
-    for number in numbers:
-        step(number)
-        done.append(number)
-        if time.perf_counter() - start >= seconds:
-            break
-    synchronize()
-    return done, time.perf_counter() - start
-
-
-def matmul_gflops(dtype: torch.dtype, seconds: float) -> float:
-    """The rate of a linear map, 4096 x 1024 by 1024 x 1024 (on a GPU, four times as much each way)."""
-    scale = 4 if DEVICE.type == "cuda" else 1
-    rows, width = 4096 * scale, 1024 * scale
-    left, right = (torch.randn(size, width, device=DEVICE).to(dtype) for size in (rows, width))
-
-    def product(_: int) -> None:
-        torch.nn.functional.linear(left, right)
-
-    timed(product, range(3), seconds)
-    done, took = timed(product, itertools.count() if scale == 1 else range(round(seconds * 200)), seconds)
-    return 2 * rows * width**2 * len(done) / took / 1e9
-
-
-def race(setting: Setting, rounds: int, seconds: float, batches: int) -> tuple[Json, dict[str, list[float]]]:
-    """All systems in turns; returns the figures of a size, and the matrix rates of all rounds."""
-    tokens = [int(setting.stream.batch(number).attention_mask.sum()) for number in range(batches)]
-    flops = [useful_flops(setting.shape, setting.stream.batch(number)) for number in range(batches)]
-    steps = {name: BUILDERS[name](setting) for name in SYSTEMS}
-    for name, step in steps.items():
-        for number in range(batches if name in ("ours", "transformers_bf16_compiled") else 2):
-            step(number)
-        print(f"  {name} is warm", flush=True)
-    speed: dict[str, list[float]] = {name: [] for name in SYSTEMS}
-    work: dict[str, list[float]] = {name: [] for name in SYSTEMS}
-    rates: dict[str, list[float]] = {"bf16": [], "fp32": []}
-    for turn in range(rounds):
-        for name, step in steps.items():
-            done, took = timed(step, itertools.cycle(range(batches)), seconds)
-            speed[name].append(sum(tokens[number] for number in done) / took)
-            work[name].append(sum(flops[number] for number in done) / took / 1e9)
-        rates["bf16"].append(matmul_gflops(torch.bfloat16, min(2.0, seconds)))
-        rates["fp32"].append(matmul_gflops(torch.float32, min(2.0, seconds)))
-        print(f"  round {turn + 1}: " + ", ".join(f"{name} {speed[name][-1]:,.0f}" for name in SYSTEMS), flush=True)
-    medians = {name: statistics.median(values) for name, values in speed.items()}
-    best = max(RIVALS, key=medians.__getitem__)
-    ratios = {
-        f"ratio_{short}": spread([a / b for a, b in zip(speed["ours"], speed[name], strict=True)])
-        for short, name in (("fp32", "transformers_fp32"), ("best", best))
-    }
-    share = spread([done / rate for done, rate in zip(work["ours"], rates["bf16"], strict=True)])
-    figures = {
-        **{name: round(value, 1) for name, value in medians.items()},
-        "transformers_best": round(medians[best], 1),
-        "best_system": best,
-        **{name: ratio["median"] for name, ratio in ratios.items()},
-        "spread": {**ratios, "matmul_share": share},
-        "matmul_share": share["median"],
-        "gflops": {name: round(statistics.median(values), 1) for name, values in work.items()},
-        "real_token_share": round(sum(tokens) / (batches * setting.batch * SEQUENCE), 3),
-    }
-    return figures, rates
 
 
 def peak_memory(name: str, setting: Setting) -> float:
@@ -205,7 +131,13 @@ def main(
             peaks = {name: alone(peak_memory, name, setting) for name in SYSTEMS} if memory else {}
             if curve_steps and "loss_curve" not in result:
                 result["loss_curve"] = {"size": size, **loss_curves(setting, curve_steps)}
-            figures, measured = race(setting, rounds, seconds, batches)
+            drawn = [setting.stream.batch(number) for number in range(batches)]
+            tokens = [int(drawn_batch.attention_mask.sum()) for drawn_batch in drawn]
+            flops = [useful_flops(shape, drawn_batch) for drawn_batch in drawn]
+            figures, measured = race(
+                {name: BUILDERS[name](setting) for name in SYSTEMS}, tokens, flops, rounds, seconds
+            )
+            figures["real_token_share"] = round(sum(tokens) / (batches * batch * SEQUENCE), 3)
             figures["peak_memory_mib"] = peaks
             for kind, values in measured.items():
                 rates[kind] += values
@@ -222,20 +154,6 @@ def main(
     for name, apart in result.get("loss_curve", {}).get("largest_relative_difference", {}).items():
         print(f"loss curve, {curve_steps} steps: {name} is at most {apart:.2e} from transformers_fp32")
     write({**head, **result, **result["sizes"]}, out)
-
-
-def show(figures: Json, rate: float) -> None:
-    """The table of a size."""
-    print(f"{'':28}{'tokens/s':>10}{'/ fp32':>8}{'/ best':>8}{'GFLOP/s':>9}{'of bf16':>9}{'MiB':>8}")
-    for name in SYSTEMS:
-        peak = figures["peak_memory_mib"].get(name, float("nan"))
-        ratios = [figures[name] / figures[other] for other in ("transformers_fp32", "transformers_best")]
-        work = figures["gflops"][name]
-        print(
-            f"{name:28}{figures[name]:10,.0f}{ratios[0]:8.2f}{ratios[1]:8.2f}{work:9,.0f}{work / rate:9.1%}{peak:8,.0f}"
-        )
-    for name, values in figures["spread"].items():
-        print(f"{name}: {values['median']} ({values['least']} to {values['greatest']})")
 
 
 if __name__ == "__main__":

@@ -23,15 +23,10 @@ from bertwright.train.loop import LoopConfig
 from bertwright.train.loop import _step as training_step
 from bertwright.train.optim import make_optimizers
 from common import recipe_of
+from racing import DEVICE, Step
 
 SEQUENCE = 128
 VOCABULARY = 30_522
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SYSTEMS = ("ours", "transformers_fp32", "transformers_bf16", "transformers_bf16_compiled")
-RIVALS = SYSTEMS[1:]
-
-Step = Callable[[int], float | Tensor]
-"""One training step on a numbered batch; returns its loss."""
 
 
 @dataclass(frozen=True)

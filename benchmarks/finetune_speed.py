@@ -1,0 +1,171 @@
+"""Fine-tuning steps per second: ours against Hugging Face's BertForSequenceClassification, on the same reviews.
+
+    python benchmarks/finetune_speed.py                                     (BERT-mini on the bundled sample)
+    python benchmarks/finetune_speed.py --texts /path/to/imdb --sizes mini,base
+
+A step is forward, backward, clipping and AdamW with dropout 0.1 on 32 labelled texts of up to 512 tokens, at their real
+lengths, neighbours in length together, as `tasks/classify.py` batches them. All systems start from the same weights and
+take the same batches in turns; a ratio is taken within a round, and the table shows the median.
+
+- `ours`: the training loop's own step, which also builds its batches and cuts them; [CLS] alone goes through the last
+  block. bf16 and compiled where the machine can.
+- `transformers_fp32`, `transformers_bf16`, `transformers_bf16_compiled`: as in pretrain_speed.py, on batches that were
+  built beforehand and padded to their longest text.
+
+Speed counts real tokens. GFLOP/s count useful work by formula as in pretrain_speed.py; of the last block only what
+[CLS] needs: keys and values of all positions, and the rest at one.
+"""
+
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from bertwright.config import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
+from bertwright.errors import UserError
+from bertwright.model.heads import BertForSequenceClassification
+from bertwright.model.interop import save_weights
+from bertwright.tasks.classify import ClassifyTask, EncodedTexts, collate, encode_texts, label_names, label_numbers
+from bertwright.text.corpus import read_labelled
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
+from bertwright.train.engine import Engine
+from bertwright.train.loop import LoopConfig
+from bertwright.train.loop import _step as training_step
+from bertwright.train.optim import make_optimizers
+from common import VOCABULARIES, Json, described, write
+from racing import DEVICE, Step, race, show
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIMIZER = OptimizerConfig(learning_rate=5e-5)
+NAMES = ["negative", "positive"]
+
+
+def ours(task: ClassifyTask) -> Step:
+    """The training loop's step."""
+    engine = Engine(SystemConfig(), print)
+    task.model.to(engine.device)
+    optimizers = make_optimizers(task.model, OPTIMIZER)
+    objective = engine.prepare(task.objective).train()
+    loop = LoopConfig(OPTIMIZER, 0, 1, None, 1, 1, 1)
+
+    def step(number: int) -> float:
+        figures = training_step(task, objective, optimizers, loop, engine, Position(number, phase_steps=(number,)), 0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return figures["loss"]
+
+    return step
+
+
+def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
+    """Hugging Face's model in a plain training step."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    with TemporaryDirectory() as folder:
+        save_weights(task.model, Path(folder))
+        model = transformers.BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model.to(DEVICE).train()
+    (optimizer,) = make_optimizers(model, OPTIMIZER)
+    torch._inductor.config.fallback_random = True
+    called = torch.compile(model, dynamic=True) if compiled else model
+    batches: dict[int, dict[str, Tensor]] = {}
+
+    def step(number: int) -> Tensor:
+        if number not in batches:  # built once, in the warm-up
+            texts = task.training.take(task.epoch_batches(0)[number])
+            batch = {**collate(texts.ids, task.tokenizer.pad_id), "labels": torch.from_numpy(texts.labels)}
+            batches[number] = {name: value.to(DEVICE) for name, value in batch.items()}
+            batches[number]["attention_mask"] = batches[number]["attention_mask"].long()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+            loss = called(**batches[number]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    return step
+
+
+def useful_flops(shape: ModelConfig, lengths: np.ndarray) -> float:
+    """Forward and backward of a batch, the last block for [CLS] alone."""
+    width, inner, full = shape.hidden_size, shape.intermediate_size, shape.num_hidden_layers - 1
+    n = lengths.astype(float)
+    blocks = 6 * n.sum() * full * (4 * width**2 + 2 * width * inner) + 12 * (n**2).sum() * full * width
+    last = 6 * n.sum() * 2 * width**2 + 12 * n.sum() * width + 6 * len(n) * (2 * width**2 + 2 * width * inner)
+    return float(blocks + last + 6 * len(n) * (width**2 + 2 * width))
+
+
+def train_tokenizer(texts: list[str]) -> Tokenizer:
+    """BERT's number of entries, or the most that the texts allow."""
+    for size in VOCABULARIES:
+        try:
+            return Tokenizer.train(texts, TokenizerConfig(vocab_size=size))
+        except UserError:
+            if size == VOCABULARIES[-1]:
+                raise
+    raise AssertionError
+
+
+def main(
+    texts: str = str(ROOT / "sample" / "reviews"),
+    sizes: str = "mini",
+    rounds: int = 5,
+    seconds: float = 10.0,
+    batches: int = 8,
+    micro_batch_tokens: int = 4096,
+    out: str = "results/speed/finetune-cpu.json",
+) -> None:
+    """Compare the speed of fine-tuning with transformers.
+
+    Args:
+        texts: labelled texts with a train split, as in a recipe.
+        sizes: files of recipes/models, parted by commas.
+        rounds: how often each system has its turn.
+        seconds: the length of a turn.
+        batches: different batches, taken again and again.
+        micro_batch_tokens: of ours.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    examples = read_labelled(Source(path=texts), "train")
+    labels = label_numbers(examples, label_names(examples), texts)
+    tokenizer = train_tokenizer([example.text for example in examples[:10_000]])
+    config = FinetuneConfig(data="texts", micro_batch_tokens=micro_batch_tokens)
+    ids = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
+    result: Json = {"sizes": {}}
+    for size in sizes.split(","):
+        shape = ModelConfig(**yaml.safe_load((ROOT / "recipes" / "models" / f"{size}.yaml").read_text()))
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(shape, tokenizer.vocab_size, NAMES, 0.1, tokenizer.pad_id)
+        encoded = EncodedTexts(ids, labels)
+        with TemporaryDirectory() as folder:
+            task = ClassifyTask(config, 0, model, tokenizer, encoded, encoded, Path(folder) / "best")
+            lengths = [np.array([len(ids[i]) for i in rows]) for rows in task.epoch_batches(0)[:batches]]
+            steps = {
+                "transformers_fp32": rival(task, bf16=False, compiled=False),
+                "transformers_bf16": rival(task, bf16=True, compiled=False),
+                "transformers_bf16_compiled": rival(task, bf16=True, compiled=True),
+                "ours": ours(task),
+            }
+            print(f"{size}, 32 texts of up to {config.max_length} tokens", flush=True)
+            tokens, flops = [int(n.sum()) for n in lengths], [useful_flops(shape, n) for n in lengths]
+            figures, measured = race(steps, tokens, flops, rounds, seconds)
+        figures["mean_length"] = round(sum(tokens) / sum(map(len, lengths)), 1)
+        figures["matmul_gflops"] = round(statistics.median(measured["bf16"]), 1)
+        result["sizes"][size] = figures
+        show(figures, statistics.median(measured["bf16"]))
+    head = {**described(), "transformers": version("transformers"), "texts": texts}
+    write({**head, **result, **result["sizes"]}, out)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
