@@ -34,10 +34,8 @@ from bertwright.model.interop import save_weights
 from bertwright.tasks.classify import ClassifyTask, EncodedTexts, collate, encode_texts, label_names, label_numbers
 from bertwright.text.corpus import read_labelled
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.checkpoint import Position
 from bertwright.train.engine import Engine
-from bertwright.train.loop import LoopConfig
-from bertwright.train.loop import _step as training_step
+from bertwright.train.loop import Ahead, LoopConfig, gradients
 from bertwright.train.optim import make_optimizers
 from common import VOCABULARIES, Json, described, write
 from racing import DEVICE, Step, race, show
@@ -54,9 +52,10 @@ def ours(task: ClassifyTask) -> Step:
     optimizers = make_optimizers(task.model, OPTIMIZER)
     objective = engine.prepare(task.objective).train()
     loop = LoopConfig(OPTIMIZER, 0, 1, None, 1, 1, 1)
+    ahead = Ahead(task, engine)
 
     def step(number: int) -> float:
-        figures = training_step(task, objective, optimizers, loop, engine, Position(number, phase_steps=(number,)), 0)
+        figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

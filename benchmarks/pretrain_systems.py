@@ -17,10 +17,8 @@ from bertwright.objectives.batches import PretrainBatch, PretrainStream
 from bertwright.tasks.pretrain import PretrainTask
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.checkpoint import Position
 from bertwright.train.engine import Engine
-from bertwright.train.loop import LoopConfig
-from bertwright.train.loop import _step as training_step
+from bertwright.train.loop import Ahead, LoopConfig, gradients
 from bertwright.train.optim import make_optimizers
 from common import recipe_of
 from racing import DEVICE, Step
@@ -97,10 +95,10 @@ def ours(setting: Setting, precision: Literal["auto", "fp32"] = "auto") -> Step:
     optimizers = make_optimizers(model, setting.pretrain.optimizer)
     objective = engine.prepare(task.objective).train()
     loop = LoopConfig(setting.pretrain.optimizer, 0, 1, None, 1, 1, 1)
+    ahead = Ahead(task, engine)
 
     def step(number: int) -> float:
-        position = Position(step=number, phase_steps=(number,))
-        figures = training_step(task, objective, optimizers, loop, engine, position, 0)
+        figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,7 @@ from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
+from bertwright.train.loop import Ahead
 from bertwright.train.optim import learning_rate_factor, make_optimizers
 from conftest import ROOT
 
@@ -364,3 +366,32 @@ def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):
     engine = Engine(SystemConfig(precision="fp32", compile="auto"), said.append)
     assert not engine.compiles
     assert "no C++ compiler" in said[0]
+
+
+class Numbers:
+    """Batches that say which they are; number 13 can't be made."""
+
+    def micro_batches(self, phase, number, rank, world):
+        if number == 13:
+            raise UserError("there is no 13")
+        return [{"which": torch.tensor([phase, number, rank, world])}]
+
+
+def test_batches_built_ahead_are_the_ones_asked_for(engine):
+    with closing(Ahead(Numbers(), engine)) as ahead:
+        for phase, number in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (0, 3), (0, 3), (2, 11)]:
+            ((batch,), waited) = ahead.take(phase, number)
+            assert batch["which"].tolist() == [phase, number, 0, 1]
+            assert waited >= 0
+        assert ahead.take(2, 12)[0][0]["which"].tolist()[1] == 12, "what fails later does not fail now"
+        with pytest.raises(UserError, match="no 13"):
+            ahead.take(2, 13)
+
+
+def test_the_share_of_time_that_a_step_waits_for_data_is_logged(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(pretrain={"max_steps": 20})
+    pretrain(recipe, small_prepared, tmp_path, "print", engine, lambda _: None)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shares = [line["data_wait_share"] for line in lines if line["kind"] == "train"]
+    assert shares
+    assert all(0 <= share < 1 for share in shares)

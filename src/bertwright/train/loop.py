@@ -11,7 +11,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,75 +143,119 @@ def train(
     seen_phase: int | None = None
     phase = 0
     tick = 0.0
-    while (progress := _progress(position, config)) < 1:
-        phase = _phase(progress, task.phase_shares)
-        start = time.perf_counter()
-        tick = 1 / config.max_steps if config.max_steps else tick
-        rate = set_learning_rate(optimizers, learning_rate_factor(progress, tick, config.optimizer.warmup_share))
-        objective.train()
-        figures = _step(task, objective, optimizers, config, engine, position, phase)
-        if not math.isfinite(figures["loss"]) or not math.isfinite(figures["grad_norm"]):
-            save()
-            raise UserError(
-                f"the loss became {figures['loss']:g} at step {position.step + 1}; the weights before it are kept in "
-                f"{checkpoints}: try a lower learning_rate, a longer warmup_share, or system.precision fp32"
-            )
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        elapsed = engine.from_main(time.perf_counter() - start)
-        if seen_phase is not None:  # the first step compiles: that is not training time
-            position.seconds += elapsed
-            tick = elapsed / config.max_seconds if config.max_seconds else tick
-        else:
-            window_start = time.perf_counter()
-            window = {}
-        seen_phase = phase
-        position.step += 1
-        position.tokens += int(figures["tokens"])
-        steps = list(position.phase_steps)
-        steps[phase] += 1
-        position.phase_steps = tuple(steps)
+    with closing(Ahead(task, engine)) as ahead:
+        while (progress := _progress(position, config)) < 1:
+            phase = _phase(progress, task.phase_shares)
+            start = time.perf_counter()
+            tick = 1 / config.max_steps if config.max_steps else tick
+            rate = set_learning_rate(optimizers, learning_rate_factor(progress, tick, config.optimizer.warmup_share))
+            objective.train()
+            batches, waited = ahead.take(phase, position.phase_steps[phase])
+            figures = gradients(task, objective, config, engine, position.step, batches) | {"data_wait": waited}
+            if not math.isfinite(figures["loss"]) or not math.isfinite(figures["grad_norm"]):
+                save()
+                raise UserError(
+                    f"the loss became {figures['loss']:g} at step {position.step + 1}; the weights before it are kept "
+                    f"in {checkpoints}: try a lower learning_rate, a longer warmup_share, or system.precision fp32"
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            elapsed = engine.from_main(time.perf_counter() - start)
+            if seen_phase is not None:  # the first step compiles: that is not training time
+                position.seconds += elapsed
+                tick = elapsed / config.max_seconds if config.max_seconds else tick
+            else:
+                window_start = time.perf_counter()
+                window = {}
+                figures["data_wait"] = 0.0  # the first batch waits for the plan of an epoch: start-up, too
+            seen_phase = phase
+            position.step += 1
+            position.tokens += int(figures["tokens"])
+            steps = list(position.phase_steps)
+            steps[phase] += 1
+            position.phase_steps = tuple(steps)
 
-        for name, value in figures.items():
-            window[name] = window.get(name, 0.0) + value
-        window["steps"] = window.get("steps", 0.0) + 1
-        finished = _progress(position, config) >= 1
-        if position.step % config.log_every == 0 or finished:
-            line = _averages(window, time.perf_counter() - window_start)
-            if metrics is not None:
-                metrics.write("train", position, {**line, "learning_rate": rate, "phase": phase})
-            bar.show(line)
-            window = {}
-        bar.advance(position)
-        if position.step % config.evaluate_every == 0 or finished:
-            evaluate(phase)
-        if position.step % config.checkpoint_every == 0 or finished:
-            save()
-        if not window:
-            window_start = time.perf_counter()  # evaluation and saving are not counted against throughput
+            for name, value in figures.items():
+                window[name] = window.get(name, 0.0) + value
+            window["steps"] = window.get("steps", 0.0) + 1
+            finished = _progress(position, config) >= 1
+            if position.step % config.log_every == 0 or finished:
+                line = _averages(window, time.perf_counter() - window_start)
+                if metrics is not None:
+                    metrics.write("train", position, {**line, "learning_rate": rate, "phase": phase})
+                bar.show(line)
+                window = {}
+            bar.advance(position)
+            if position.step % config.evaluate_every == 0 or finished:
+                evaluate(phase)
+            if position.step % config.checkpoint_every == 0 or finished:
+                save()
+            if not window:
+                window_start = time.perf_counter()  # evaluation and saving are not counted against throughput
     bar.close()
     if metrics is not None:
         metrics.close()
     return position
 
 
-def _step(
-    task: Task,
-    objective: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    config: LoopConfig,
-    engine: Engine,
-    position: Position,
-    phase: int,
+class Ahead:
+    """Global batches, each built in a thread while the machine computes on the one before.
+
+    Args:
+        task: makes the batches.
+        engine: says which rows are this process's.
+    """
+
+    def __init__(self, task: Task, engine: Engine) -> None:
+        self._task = task
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: tuple[int, int] | None = None
+        self._building: Future[list[Batch]]
+
+    def _start(self, phase: int, number: int) -> None:
+        self._next = (phase, number)
+        self._building = self._pool.submit(
+            self._task.micro_batches, phase, number, self._engine.rank, self._engine.world
+        )
+
+    def take(self, phase: int, number: int) -> tuple[list[Batch], float]:
+        """The micro-batches of a global batch, and the seconds that they were waited for; starts on the next one."""
+        start = time.perf_counter()
+        if self._next != (phase, number):
+            self._start(phase, number)
+        batches = self._building.result()
+        waited = time.perf_counter() - start
+        self._start(phase, number + 1)
+        return batches, waited
+
+    def close(self) -> None:
+        """Build no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def gradients(
+    task: Task, objective: nn.Module, config: LoopConfig, engine: Engine, step: int, batches: list[Batch]
 ) -> dict[str, float]:
-    """Gradients of one global batch, clipped; returns sums over the global batch of what was seen and scored."""
-    batches = task.micro_batches(phase, position.phase_steps[phase], engine.rank, engine.world)
+    """Gradients of one global batch, clipped.
+
+    Args:
+        task: counts what a batch scores.
+        objective: the task's, prepared by the engine.
+        config: of the loop.
+        engine: the machine.
+        step: decides dropout.
+        batches: this process's micro-batches of the global batch.
+
+    Returns:
+        Sums over the global batch of what was seen and scored, the loss and the gradients' norm.
+    """
     per_batch = [task.counts(batch) for batch in batches]
     names = list(per_batch[0])
     local = torch.tensor([sum(counts[name] for counts in per_batch) for name in names], dtype=torch.float64)
     totals = dict(zip(names, engine.sum(local).tolist(), strict=True))
-    torch.manual_seed(_step_seed(config.seed, position.step, engine.rank))
+    torch.manual_seed(_step_seed(config.seed, step, engine.rank))
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
@@ -258,6 +303,7 @@ def _averages(window: dict[str, float], seconds: float) -> dict[str, float]:
     """Per scored prediction for losses and accuracies, per step for the rest, and real tokens per second."""
     steps = window["steps"]
     line = {"loss": window["loss"] / steps, "grad_norm": window["grad_norm"] / steps}
+    line["data_wait_share"] = window["data_wait"] / max(1e-9, seconds)
     for name in [key.removesuffix("_loss") for key in window if key.endswith("_loss")]:
         line[f"{name}_loss"] = window[f"{name}_loss"] / max(1.0, window[f"{name}_count"])
         line[f"{name}_accuracy"] = window[f"{name}_correct"] / max(1.0, window[f"{name}_count"])
