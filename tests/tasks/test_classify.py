@@ -141,6 +141,15 @@ def test_the_validation_part_is_balanced_the_same_every_time_and_apart():
     assert split_validation(labels, 0.2)[1].tolist() == validation.tolist()
 
 
+@pytest.mark.parametrize("size", [10, 60])
+def test_few_rows_of_the_validation_part_have_a_neighbour_in_training(size):
+    films = np.arange(10_000) // size  # the rows of a film stand side by side, both classes mixed
+    training, validation = split_validation(np.arange(10_000) % 2, 0.1)
+    leaked = np.isin(films[validation], films[training])
+    assert leaked.mean() < 0.35, "drawn row by row it would be nearly all"
+    assert len(validation) == 1_000
+
+
 def test_a_text_is_judged_alike_whatever_its_batch_mates(engine):
     model = model_of(["a", "b", "c"], 60).eval()
     rng = np.random.default_rng(2)

@@ -29,6 +29,9 @@ Ints = npt.NDArray[np.int64]
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
 
+_LONGEST_RUN = 250
+"""Rows of a class that stand side by side in the validation part: many more than there are reviews of one film."""
+
 
 @dataclass(frozen=True)
 class EncodedTexts:
@@ -266,15 +269,21 @@ def label_numbers(examples: Sequence[LabelledText], names: Sequence[str], where:
 
 
 def split_validation(labels: Ints, share: float) -> tuple[Ints, Ints]:
-    """Indices of the training and the validation part, the same for every seed, with equal shares of each class."""
-    rng = np.random.default_rng(0)
-    validation = np.concatenate(
-        [
-            rng.permutation(np.flatnonzero(labels == label))[: max(1, round(share * int((labels == label).sum())))]
-            for label in np.unique(labels)
-        ]
-    )
-    validation.sort()
+    """Indices of the training and the validation part, the same for every seed, with equal shares of each class.
+
+    The validation part is made of runs of neighbours. Rows of a file that stand side by side often belong together, as
+    the reviews of one film do in IMDB, and its test split is about other films: a validation part that is drawn row by
+    row has a film's other reviews in training, and rewards a model for learning names.
+    """
+    parts = []
+    for label in np.unique(labels):
+        rng = np.random.default_rng(0)  # the same places for each class, so that mixed classes keep their neighbours
+        rows = np.flatnonzero(labels == label)
+        wanted = max(1, round(share * len(rows)))
+        size = min(_LONGEST_RUN, max(1, wanted // 5))
+        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
+        parts.append(np.concatenate([runs[i] for i in rng.permutation(len(runs))])[:wanted])
+    validation = np.sort(np.concatenate(parts))
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
