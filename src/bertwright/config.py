@@ -272,7 +272,6 @@ class FinetuneConfig:
         truncation: which part of a longer text is kept: its head, its tail, or half of each.
         averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
             a short pre-training [CLS] alone knows too little.
-        masking_rate: the part of the tokens that [MASK] hides in training, drawn anew in each epoch.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
         validation_share: the part of train that is held out; it chooses the checkpoint.
@@ -291,7 +290,6 @@ class FinetuneConfig:
     max_length: int = 512
     truncation: Literal["head", "tail", "head-tail"] = "head-tail"
     averaging_block: bool = False
-    masking_rate: float = 0.0
     hidden_dropout_prob: float | None = None
     classifier_dropout: float = 0.1
     validation_share: float = 0.1
@@ -304,7 +302,6 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         _require(self.epochs > 0, "finetune.epochs must be above 0")
         _require(self.max_length >= 8, f"finetune.max_length is {self.max_length}; it must be at least 8")
-        _require(0 <= self.masking_rate < 1, f"finetune.masking_rate is {self.masking_rate}; it must be in [0, 1)")
         _require(0 < self.validation_share < 1, "finetune.validation_share must lie between 0 and 1")
         _require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")

@@ -133,45 +133,6 @@ def test_micro_batches_are_bounded_and_hold_the_rows_unchanged(small_tokenizer, 
     assert rows == {i: (texts.ids[i].tolist(), int(texts.labels[i])) for i in range(8)}
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_masks_hide_their_share_of_a_text_and_never_its_frame(small_tokenizer, tmp_path, world):
-    texts = texts_of([64] * 400, small_tokenizer.vocab_size)
-    for row in texts.ids:
-        row[0], row[-1] = small_tokenizer.cls_id, small_tokenizer.sep_id
-    plain, task = (task_of(texts, small_tokenizer, tmp_path, batch_size=100, masking_rate=rate) for rate in (0.0, 0.25))
-
-    def rows(task, number):
-        parts = [part for rank in range(world) for part in task.micro_batches(0, number, rank, world)]
-        return torch.cat([part["input_ids"] for part in parts])
-
-    hidden = []
-    for number in range(8):  # two epochs
-        seen, whole = rows(task, number), rows(plain, number)
-        masked = seen == small_tokenizer.mask_id
-        assert torch.equal(seen[~masked], whole[~masked])
-        assert not masked[:, [0, -1]].any()
-        hidden.append(masked)
-        assert torch.equal(seen, rows(task, number)), "a batch is a function of its number"
-    share = torch.cat(hidden)[:, 1:-1].float().mean().item()
-    assert share == pytest.approx(0.25, abs=0.01)
-    assert not torch.equal(hidden[0], hidden[4])
-
-
-def test_processes_see_the_masks_that_a_lone_process_sees(small_tokenizer, tmp_path):
-    texts = texts_of([20 + i % 30 for i in range(50)])
-    task = task_of(texts, small_tokenizer, tmp_path, batch_size=10, masking_rate=0.3)
-
-    def rows(world):
-        parts = [part for rank in range(world) for part in task.micro_batches(0, 2, rank, world)]
-        return sorted(
-            tuple(ids[mask].tolist())
-            for part in parts
-            for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=True)
-        )
-
-    assert rows(1) == rows(3)
-
-
 def test_the_validation_part_is_balanced_the_same_every_time_and_apart():
     labels = np.array([0] * 90 + [1] * 10)
     training, validation = split_validation(labels, 0.2)

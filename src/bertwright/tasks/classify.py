@@ -160,28 +160,13 @@ class ClassifyTask:
         epoch, index = divmod(number, self.batches_per_epoch)
         # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
         # then meet. Its weight is right all the same, since losses are divided by what was really scored.
-        texts = self._masked(self.training.take(self.epoch_batches(epoch)[index]), number)
-        own = texts.take(np.arange(rank, len(texts.labels), world))
-        if len(own.labels) == 0:
+        own = self.epoch_batches(epoch)[index][rank::world]
+        if len(own) == 0:
             return [self._blank()]
         return [
             {**collate(part.ids, self.tokenizer.pad_id), "labels": torch.from_numpy(part.labels)}
-            for part in self._cut(own)
+            for part in self._cut(self.training.take(own))
         ]
-
-    def _masked(self, texts: EncodedTexts, number: int) -> EncodedTexts:
-        """The texts of global batch `number` with [MASK] over a part of their tokens, never over [CLS] and [SEP].
-
-        A text that is seen again then looks different, and can't be known by a rare word. (Word dropout: Dai and Le
-        2015, section 3; Iyyer et al. 2015, section 3.1. The encoder knows [MASK] from pre-training.)
-        """
-        if self.config.masking_rate == 0:
-            return texts
-        rng = np.random.default_rng((self.seed, number, 1))
-        ids = [row.copy() for row in texts.ids]
-        for row in ids:
-            row[1:-1][rng.random(len(row) - 2) < self.config.masking_rate] = self.tokenizer.mask_id
-        return EncodedTexts(ids, texts.labels)
 
     def _blank(self) -> Batch:
         batch = collate([self.training.ids[0]], self.tokenizer.pad_id)
