@@ -122,6 +122,25 @@ def test_an_epoch_shows_every_token_of_the_corpus(stream_of, corpus):
     assert seen.all()
 
 
+def test_sequences_of_a_batch_are_about_equally_long_and_batches_are_mixed(stream_of):
+    stream = stream_of(short_sequence_probability=0.9)
+    plan = stream.plan(0)
+    lengths = (plan.first_length + plan.second_length)[: len(plan) // 8 * 8].reshape(-1, 8)
+    drawn_one_by_one = np.random.default_rng(0).permutation(lengths.reshape(-1)).reshape(lengths.shape)
+    assert np.ptp(lengths, axis=1).mean() < 0.25 * np.ptp(drawn_one_by_one, axis=1).mean()
+    means = lengths.mean(1)
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.4, "neither from short to long nor the other way"
+
+
+def test_an_epoch_that_begins_inside_a_batch_has_like_lengths_too(stream_of):
+    stream = stream_of(short_sequence_probability=0.9)
+    epoch = len(stream.plan(0))
+    assert epoch % 8, "the second epoch begins inside a batch, or this test shows nothing"
+    spreads = [np.ptp(stream.batch(n).attention_mask.sum(1)) for n in range(epoch // 8 + 1, epoch // 8 + 11)]
+    ahead = [np.ptp(stream.batch(n).attention_mask.sum(1)) for n in range(10)]
+    assert np.mean(spreads) < 1.5 * np.mean(ahead) + 1
+
+
 def test_cutting_keeps_every_row_and_bounds_every_part(stream_of):
     batch = stream_of().batch(1)
     parts = batch.cut(128)

@@ -25,6 +25,9 @@ IGNORED_LABEL = -100
 WIDTH_STEP = 16
 """Widths of batches are multiples of this: matrix units work on blocks."""
 
+_POOL_BATCHES = 32
+"""Batches whose sequences are sorted by length together: little padding, and still a different mix in every epoch."""
+
 
 @dataclass(frozen=True)
 class PretrainBatch:
@@ -121,10 +124,34 @@ class PretrainStream:
                 short_sequence_probability=self.short_sequence_probability,
                 sources=self.sources,
             )
-            self._plan = (epoch, planned)
+            begin = self._ends[epoch - 1] if epoch else 0
+            self._plan = (epoch, planned.take(self._like_lengths_together(planned, begin, epoch)))
             if epoch == len(self._ends):
-                self._ends.append((self._ends[-1] if self._ends else 0) + len(planned))
+                self._ends.append(begin + len(planned))
         return self._plan[1]
+
+    def _like_lengths_together(self, planned: Plan, begin: int, epoch: int) -> Ints:
+        """An order of an epoch's sequences in which those of a batch are about equally long, and batches are mixed.
+
+        Sequences are as short as their documents: a quarter of what is computed for film reviews would be padding.
+
+        Args:
+            planned: the epoch, in random order.
+            begin: sequences in the epochs before, which need not end where a batch does.
+            epoch: its number.
+        """
+        rng = np.random.default_rng((self.seed, self.sequence_length, epoch, 2))
+        lengths = planned.first_length + planned.second_length
+        order = np.arange(len(planned))
+        # Whole batches only: a batch that an epoch shares with its neighbour stays as it is.
+        first = -begin % self.batch_size
+        last = first + (len(order) - first) // self.batch_size * self.batch_size
+        pool = self.batch_size * _POOL_BATCHES
+        for start in range(first, last, pool):
+            end = min(start + pool, last)
+            batches = start + np.argsort(lengths[start:end], kind="stable").reshape(-1, self.batch_size)
+            order[start:end] = rng.permutation(batches).reshape(-1)
+        return order
 
     def batch(self, number: int, rows: slice = slice(None)) -> PretrainBatch:
         """Rows of the global batch `number`, which has batch_size rows; epochs follow seamlessly.
