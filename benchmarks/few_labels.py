@@ -80,7 +80,8 @@ def bert_probabilities(
     model_folder = folder / "finetune" / f"seed-{seed}" / "model"
     ids = encode_texts(test, Tokenizer.load(model_folder), config.max_length, config.truncation)
     model = load_classifier(model_folder).to(engine.device)
-    return predict_probabilities(model, ids, engine, config.micro_batch_tokens)
+    with engine.accelerator.autocast():
+        return predict_probabilities(model, ids, config.micro_batch_tokens)
 
 
 def table(scores: dict[int, dict[str, list[float]]]) -> str:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from bertwright.cli import main
 from bertwright.config import (
     FinetuneConfig,
     ModelConfig,
@@ -134,3 +136,51 @@ def small_prepared(small_data, tmp_path_factory) -> Path:
     )
     prepare_corpus(recipe, folder, "small")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tmp_path_factory, small_data) -> Path:
+    """A recipe on `small_data` whose classifier learns what a review says."""
+    folder = tmp_path_factory.mktemp("recipe")
+    content = {
+        "name": "small",
+        "data": {"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
+        "tokenizer": {"vocab_size": 160, "min_frequency": 1},
+        "prepare": {"corpora": ["books", "reviews:train"], "heldout_share": 0.1, "workers": 1},
+        "model": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+        },
+        "pretrain": {
+            "max_steps": 8,
+            "batch_tokens": 1024,
+            "micro_batch_tokens": 512,
+            "phases": [{"sequence_length": 32, "share": 0.5}, {"sequence_length": 64, "share": 0.5}],
+            "evaluate_every": 4,
+            "checkpoint_every": 4,
+            "log_every": 1,
+        },
+        "finetune": {
+            "data": "reviews",
+            "epochs": 12,
+            "batch_size": 8,
+            "max_length": 64,
+            "seeds": [0, 1],
+            "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1},
+        },
+        "system": {"precision": "fp32", "compile": "off"},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(recipe_file, tmp_path_factory) -> Path:
+    """The run folder of `recipe_file`, all stages done; tests read it and leave it as it is."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    assert main(["run", str(recipe_file), "--out", str(out)]) == 0
+    return out

@@ -17,52 +17,6 @@ from bertwright.run import RunFolder
 from conftest import ROOT
 
 
-@pytest.fixture(scope="module")
-def recipe_file(tmp_path_factory, small_data):
-    folder = tmp_path_factory.mktemp("recipe")
-    content = {
-        "name": "small",
-        "data": {"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
-        "tokenizer": {"vocab_size": 160, "min_frequency": 1},
-        "prepare": {"corpora": ["books", "reviews:train"], "heldout_share": 0.1, "workers": 1},
-        "model": {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "max_position_embeddings": 64,
-        },
-        "pretrain": {
-            "max_steps": 8,
-            "batch_tokens": 1024,
-            "micro_batch_tokens": 512,
-            "phases": [{"sequence_length": 32, "share": 0.5}, {"sequence_length": 64, "share": 0.5}],
-            "evaluate_every": 4,
-            "checkpoint_every": 4,
-            "log_every": 1,
-        },
-        "finetune": {
-            "data": "reviews",
-            "epochs": 12,
-            "batch_size": 8,
-            "max_length": 64,
-            "seeds": [0, 1],
-            "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1},
-        },
-        "system": {"precision": "fp32", "compile": "off"},
-    }
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(recipe_file, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "small"
-    assert main(["run", str(recipe_file), "--out", str(out)]) == 0
-    return out
-
-
 def test_a_run_goes_from_raw_text_to_a_report(finished):
     for name in ("recipe.yaml", "environment.json", "report.html", "results.json", "prepare/data_report.json"):
         assert (finished / name).stat().st_size > 0, name

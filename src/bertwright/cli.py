@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+import docstring_parser
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from bertwright.config import Recipe, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import digests, write_json
 from bertwright.run import RunFolder
+from bertwright.use import commands
 
 STAGES = ("prepare", "pretrain", "finetune", "baselines", "evaluate", "report")
 
@@ -34,6 +36,16 @@ HELP = {
     "evaluate": "judge the test split with all systems",
     "report": "write results.json and report.html, and print the table",
 }
+
+USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
+    "predict": (commands.predict, {"texts": "*"}),
+    "fill-mask": (commands.fill_mask, {"text": None}),
+    "next-sentence": (commands.next_sentence, {"first": None, "second": None}),
+    "embed": (commands.embed, {"texts": "*"}),
+    "export": (commands.export, {"out": None}),
+    "serve": (commands.serve, {}),
+}
+"""The commands that use a trained model, each with the arguments that stand without a name, and how many there are."""
 
 
 class _Parser(ArgumentParser):
@@ -58,7 +70,7 @@ def make_parser() -> _Parser:
     """The parser of the whole command line: `bertwright COMMAND RECIPE [--section.option VALUE ...]`."""
     parser = _Parser(prog="bertwright", description=bertwright.__doc__)
     parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
-    commands = parser.add_subcommands(required=True, dest="command")
+    subcommands = parser.add_subcommands(required=True, dest="command")
     for name, text in HELP.items():
         command = _Parser(
             description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
@@ -69,7 +81,16 @@ def make_parser() -> _Parser:
         command.add_class_arguments(Recipe, None)
         command.known = [key for key in command.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
         parser.known = command.known
-        commands.add_subcommand(name, command, help=text)
+        subcommands.add_subcommand(name, command, help=text)
+    for name, (function, plain) in USES.items():
+        documented = docstring_parser.parse(function.__doc__ or "")
+        help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
+        command = _Parser(description=documented.short_description)
+        for argument, number in plain.items():
+            command.add_argument(argument, nargs=number, help=help_of[argument])
+        command.add_function_arguments(function, skip=set(plain))
+        command.known = list(command.get_defaults().keys())
+        subcommands.add_subcommand(name, command, help=documented.short_description)
     return parser
 
 
@@ -82,14 +103,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         parsed = make_parser().parse_args(words)
-        recipe = _recipe(parsed[parsed.command])
-        _perform(parsed.command, recipe)
+        given = parsed[parsed.command]
+        if parsed.command in USES:
+            USES[parsed.command][0](**vars(given))
+        else:
+            _perform(parsed.command, _recipe(given))
     except UserError as error:
         print(f"bertwright: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nbertwright: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = "" if words[0] in USES else "; the same command goes on from the last checkpoint"
+        print(f"\nbertwright: interrupted{goes_on}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
     return 0
 
 

@@ -150,20 +150,20 @@ def test_few_rows_of_the_validation_part_have_a_neighbour_in_training(size):
     assert len(validation) == 1_000
 
 
-def test_a_text_is_judged_alike_whatever_its_batch_mates(engine):
+def test_a_text_is_judged_alike_whatever_its_batch_mates():
     model = model_of(["a", "b", "c"], 60).eval()
     rng = np.random.default_rng(2)
     ids = [rng.integers(5, 60, n).astype(np.int32) for n in (3, 50, 17, 64, 9, 31)]
-    together = predict_probabilities(model, ids, engine, 128)
-    alone = np.concatenate([predict_probabilities(model, [text], engine, 128) for text in ids])
+    together = predict_probabilities(model, ids, 128)
+    alone = np.concatenate([predict_probabilities(model, [text], 128) for text in ids])
     assert together.shape == (6, 3)
     np.testing.assert_allclose(together, alone, atol=1e-6)
     np.testing.assert_allclose(together.sum(1), 1, atol=1e-6)
 
 
-def test_judging_leaves_a_training_model_in_training(engine):
+def test_judging_leaves_a_training_model_in_training():
     model = model_of(["a", "b"], 60).train()
-    predict_probabilities(model, [np.array([5, 6, 7], np.int32)], engine, 128)
+    predict_probabilities(model, [np.array([5, 6, 7], np.int32)], 128)
     assert model.training
 
 

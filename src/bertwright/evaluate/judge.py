@@ -59,7 +59,8 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         config = recipe.finetune
         ids = encode_texts([text.text for text in test], tokenizer, config.max_length, config.truncation)
         progress(f"judging {len(ids):,} test texts with BERT, seed {seed}")
-        predictions[f"bert-seed-{seed}"] = predict_probabilities(model, ids, engine, config.micro_batch_tokens)
+        with engine.accelerator.autocast():
+            predictions[f"bert-seed-{seed}"] = predict_probabilities(model, ids, config.micro_batch_tokens)
     predictions["bert"] = predictions[f"bert-seed-{recipe.finetune.seeds[0]}"]
     for path in sorted((run / "baselines").glob("*.npy")):
         predictions[path.stem] = np.load(path, allow_pickle=False)

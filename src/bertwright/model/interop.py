@@ -96,10 +96,39 @@ def save_weights(model: BertForPreTraining | BertForSequenceClassification, fold
     write_json(folder / "config.json", hugging_face_config(model))
 
 
-def save_model(model: BertForPreTraining | BertForSequenceClassification, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a model folder that `transformers` opens: weights, configuration and tokenizer."""
+def save_model(
+    model: BertForPreTraining | BertForSequenceClassification,
+    tokenizer: Tokenizer,
+    folder: Path,
+    max_length: int | None = None,
+    truncation: str = "head-tail",
+) -> None:
+    """Write a model folder that `transformers` opens: weights, configuration and tokenizer.
+
+    Args:
+        model: ours.
+        tokenizer: the model's.
+        folder: made if it is missing.
+        max_length: the most tokens that the model was trained to read; None is its number of positions.
+        truncation: which part of a longer text that is.
+    """
     save_weights(model, folder)
-    tokenizer.save(folder)
+    tokenizer.save(folder, max_length or model.bert.config.max_position_embeddings, truncation)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """A model folder's tokenizer.
+
+    Raises:
+        UserError: if there is none, or it is of another vocabulary than the model.
+    """
+    tokenizer, stored = Tokenizer.load(folder), read_config(folder)
+    if tokenizer.vocab_size != stored["vocab_size"]:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they "
+            "do not belong together"
+        )
+    return tokenizer
 
 
 def read_config(folder: Path) -> dict[str, Any]:

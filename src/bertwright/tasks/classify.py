@@ -17,13 +17,14 @@ from bertwright.errors import UserError
 from bertwright.files import atomic_path, recover, write_json
 from bertwright.model.bert import start_averaging
 from bertwright.model.heads import BertForSequenceClassification, score
-from bertwright.model.interop import load_into, model_config, read_config, read_weights, save_model
+from bertwright.model.interop import load_into, load_tokenizer, model_config, read_config, read_weights, save_model
 from bertwright.objectives.batches import IGNORED_LABEL, WIDTH_STEP
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Batch, LoopConfig, train
 
+Ids = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 
 _POOL_BATCHES = 50
@@ -42,7 +43,7 @@ class EncodedTexts:
         labels: class numbers, int64 (texts,).
     """
 
-    ids: list[npt.NDArray[np.int32]]
+    ids: list[Ids]
     labels: Ints
 
     def take(self, indices: Ints) -> EncodedTexts:
@@ -50,7 +51,12 @@ class EncodedTexts:
         return EncodedTexts([self.ids[i] for i in indices], self.labels[indices])
 
 
-def truncate(ids: npt.NDArray[np.int32], room: int, truncation: str) -> npt.NDArray[np.int32]:
+def cleaned(text: str) -> str:
+    """The text without <br /> tags: white space to a classifier, and the corpus that the encoder knows has none."""
+    return text.replace("<br />", " ")
+
+
+def truncate(ids: Ids, room: int, truncation: str) -> Ids:
     """At most `room` tokens of a text: its head, its tail, or half of each (Sun et al. 2019, section 5.3.1)."""
     if len(ids) <= room:
         return ids
@@ -58,21 +64,17 @@ def truncate(ids: npt.NDArray[np.int32], room: int, truncation: str) -> npt.NDAr
     return np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
 
 
-def encode_texts(
-    texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str
-) -> list[npt.NDArray[np.int32]]:
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str) -> list[Ids]:
     """Token ids of texts as [CLS] text [SEP], at most `max_length` long."""
-    # A line break or a <br /> is white space to a classifier, and the corpus that the encoder knows has no tags.
-    cleaned = [text.replace("<br />", " ") for text in texts]
     edges = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     encoded = []
-    for start in range(0, len(cleaned), 1_000):  # a thousand at a time: the library's own objects are large
-        for ids in tokenizer.encode(cleaned[start : start + 1_000]):
+    for start in range(0, len(texts), 1_000):  # a thousand at a time: the library's own objects are large
+        for ids in tokenizer.encode([cleaned(text) for text in texts[start : start + 1_000]]):
             encoded.append(np.concatenate([edges[0], truncate(ids, max_length - 2, truncation), edges[1]]))
     return encoded
 
 
-def collate(ids: Sequence[npt.NDArray[np.int32]], pad_id: int) -> Batch:
+def collate(ids: Sequence[Ids], pad_id: int) -> Batch:
     """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq)."""
     width = -(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP
     input_ids = np.full((len(ids), width), pad_id, np.int64)
@@ -189,7 +191,8 @@ class ClassifyTask:
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss, accuracy and F1 (macro where there are more than two classes) on the validation part."""
-        probabilities = predict_probabilities(self.model, self.validation.ids, engine, self.config.micro_batch_tokens)
+        with engine.accelerator.autocast():
+            probabilities = predict_probabilities(self.model, self.validation.ids, self.config.micro_batch_tokens)
         labels = self.validation.labels
         picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
@@ -203,7 +206,7 @@ class ClassifyTask:
         if best is not None and figures["accuracy"] <= best:
             return best
         with atomic_path(self.best_folder) as temporary:
-            save_model(self.model, self.tokenizer, temporary)
+            save_model(self.model, self.tokenizer, temporary, self.config.max_length, self.config.truncation)
         return figures["accuracy"]
 
 
@@ -217,27 +220,27 @@ def _f1(labels: Ints, guesses: Ints, classes: int) -> float:
 
 def predict_probabilities(
     model: BertForSequenceClassification,
-    ids: Sequence[npt.NDArray[np.int32]],
-    engine: Engine,
+    ids: Sequence[Ids],
     micro_batch_tokens: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> npt.NDArray[np.float32]:
     """Class probabilities of encoded texts, float32 (texts, classes), in their order.
 
     Texts are computed longest first in batches of like length; a text's result does not depend on its batch mates,
-    beyond rounding.
+    beyond rounding. The precision is that of the autocast around the call.
     """
+    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     order = np.argsort([-len(row) for row in ids], kind="stable")
     result = np.zeros((len(ids), len(model.label_names)), np.float32)
     start = 0
-    with torch.inference_mode(), engine.accelerator.autocast():
+    with torch.inference_mode():
         while start < len(order):
             width = -(-len(ids[order[start]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[start : start + max(1, micro_batch_tokens // width)]
             batch = collate([ids[i] for i in rows], model.bert.pad_token_id)
-            logits = model(**{name: value.to(engine.device) for name, value in batch.items()})
+            logits = model(**{name: value.to(device) for name, value in batch.items()})
             result[rows] = logits.float().softmax(-1).cpu().numpy()
             start += len(rows)
             progress(start)
@@ -342,12 +345,7 @@ def finetune(
             f"finetune.max_length is {config.max_length}, but {encoder} has {stored['max_position_embeddings']} "
             "positions; lower it"
         )
-    tokenizer = Tokenizer.load(encoder)
-    if tokenizer.vocab_size != stored["vocab_size"]:
-        raise UserError(
-            f"{encoder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they "
-            "do not belong together"
-        )
+    tokenizer = load_tokenizer(encoder)
     examples = read_labelled(recipe.source(config.data), "train")
     names = label_names(examples)
     labels = label_numbers(examples, names, f"data.{config.data}")

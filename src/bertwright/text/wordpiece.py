@@ -151,9 +151,16 @@ class Tokenizer:
         described: str = self.inner.to_str()
         return described
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does."""
+    def save(self, folder: Path, max_length: int | None = None, truncation: str | None = None) -> None:
+        """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does.
+
+        Args:
+            folder: made if it is missing.
+            max_length: the most tokens that the model beside it reads; `transformers` cuts texts there when asked to.
+            truncation: which part of a longer text the model was trained on: a note for us, which others pass over.
+        """
         normalizer = json.loads(self.to_json())["normalizer"] or {}
+        reading = {"model_max_length": max_length, "text_truncation": truncation}
         write_text(folder / "tokenizer.json", self.to_json())
         write_text(folder / "vocab.txt", "\n".join(self.tokens) + "\n")
         write_json(
@@ -168,6 +175,7 @@ class Tokenizer:
                 "cls_token": CLS,
                 "sep_token": SEP,
                 "mask_token": MASK,
+                **{name: value for name, value in reading.items() if value is not None},
             },
         )
 

@@ -1,0 +1,172 @@
+"""Texts judged per second, from raw text to label: ours against transformers and ONNX Runtime, on the same reviews.
+
+    python benchmarks/predict_speed.py --model runs/imdb-mini --texts /path/to/imdb
+
+All systems hold the same classifier and read the same reviews, cut to the same tokens' number (the head: it is what all
+of them can do), and take turns; a ratio is taken within a round, and the table shows the median.
+
+- `ours`: `bertwright.load(model).predict(texts)`.
+- `pipeline_1`, `pipeline_32`: transformers' text-classification pipeline, fp32, batches of 1 and of 32 as they come.
+- `transformers_fp32`, `transformers_bf16`: the model itself on batches of 32 sorted by length.
+- `onnxruntime`: the exported model in fp32, batches of 32 sorted by length.
+
+`agreement` is the share of texts with the label of the fp32 pipeline. `one_text_ms` is the time that one short text
+takes in a warm process, the median of many.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+from jsonargparse import auto_cli
+
+import bertwright
+from bertwright.config import Source
+from bertwright.files import read_json, write_json
+from bertwright.text.corpus import read_labelled
+from bertwright.use.export import ONNX_FILE, export
+from common import Json, described, spread, write
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = ("ours", "pipeline_1", "pipeline_32", "transformers_fp32", "transformers_bf16", "onnxruntime")
+SHORT = "I did not expect much, but this film is a quiet wonder."
+
+Judge = Callable[[list[str]], list[str]]
+"""Labels of texts, in order."""
+
+
+def pipeline_of(folder: Path, batch_size: int) -> Judge:
+    """The pipeline of transformers."""
+    judge = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    return lambda texts: [row["label"] for row in judge(texts, batch_size=batch_size, truncation=True)]
+
+
+def sorted_batches(folder: Path, logits_of: Callable[[dict[str, torch.Tensor]], np.ndarray]) -> Judge:
+    """A model called on batches of 32 texts of like length."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    names = {int(key): name for key, name in read_json(folder / "config.json")["id2label"].items()}
+
+    def judge(texts: list[str]) -> list[str]:
+        rows = tokenizer(texts, truncation=True)["input_ids"]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        labels = [""] * len(rows)
+        for start in range(0, len(order), 32):
+            part = order[start : start + 32]
+            batch = tokenizer.pad({"input_ids": [rows[i] for i in part]}, return_tensors="pt")
+            for i, row in zip(part, logits_of(batch), strict=True):
+                labels[i] = names[int(row.argmax())]
+        return labels
+
+    return judge
+
+
+def transformers_of(folder: Path, dtype: torch.dtype) -> Judge:
+    """The model of transformers."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
+
+    @torch.inference_mode()
+    def logits_of(batch: dict[str, torch.Tensor]) -> np.ndarray:
+        return model(**batch).logits.float().numpy()
+
+    return sorted_batches(folder, logits_of)
+
+
+def onnxruntime_of(folder: Path) -> Judge:
+    """The exported model in ONNX Runtime."""
+    session = onnxruntime.InferenceSession(folder / ONNX_FILE)
+
+    def logits_of(batch: dict[str, torch.Tensor]) -> np.ndarray:
+        given = {name: value.numpy() for name, value in batch.items()}
+        given.setdefault("token_type_ids", np.zeros_like(given["input_ids"]))
+        return session.run(["logits"], given)[0]
+
+    return sorted_batches(folder, logits_of)
+
+
+def one_text(judge: Judge, times: int = 200) -> float:
+    """Milliseconds that one short text takes, the median."""
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        judge([SHORT])
+        took.append(1000 * (time.perf_counter() - start))
+    return round(statistics.median(took), 2)
+
+
+def main(
+    model: str = "runs/imdb-mini",
+    texts: str = str(ROOT / "sample" / "reviews"),
+    count: int = 600,
+    rounds: int = 5,
+    out: str = "results/predict/speed-cpu.json",
+) -> None:
+    """Compare the speed of judging texts.
+
+    Args:
+        model: a model folder, or the folder of a run.
+        texts: labelled texts with a test split, as in a recipe.
+        count: how many texts, drawn at random.
+        rounds: how often each system has its turn.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    rows = read_labelled(Source(path=texts), "test")
+    drawn = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
+    reviews = [rows[i].text.replace("<br />", " ") for i in drawn]
+    with TemporaryDirectory() as temporary:
+        folder = export(bertwright.load(model).classifier_folder, Path(temporary) / "model", onnx=True, int8=False)
+        config = read_json(folder / "tokenizer_config.json")
+        write_json(folder / "tokenizer_config.json", {**config, "text_truncation": "head"})
+        ours = bertwright.load(folder)
+        judges: dict[str, Judge] = {
+            "ours": lambda given: [verdict.label for verdict in ours.predict(given)],
+            "pipeline_1": pipeline_of(folder, 1),
+            "pipeline_32": pipeline_of(folder, 32),
+            "transformers_fp32": transformers_of(folder, torch.float32),
+            "transformers_bf16": transformers_of(folder, torch.bfloat16),
+            "onnxruntime": onnxruntime_of(folder),
+        }
+        labels = {name: judge(reviews) for name, judge in judges.items()}  # and all are warm
+        speed: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+        for turn in range(rounds):
+            for name, judge in judges.items():
+                start = time.perf_counter()
+                judge(reviews)
+                speed[name].append(len(reviews) / (time.perf_counter() - start))
+            print(f"round {turn + 1}: " + ", ".join(f"{name} {speed[name][-1]:.0f}" for name in SYSTEMS), flush=True)
+        medians = {name: statistics.median(values) for name, values in speed.items()}
+        pipeline = max(("pipeline_1", "pipeline_32"), key=medians.__getitem__)
+        result: Json = {
+            **described(),
+            "transformers": version("transformers"),
+            "onnxruntime": version("onnxruntime"),
+            "model": model,
+            "texts": texts,
+            "count": len(reviews),
+            "reviews_per_second": {name: round(value, 1) for name, value in medians.items()},
+            "ratio_pipeline": spread([a / b for a, b in zip(speed["ours"], speed[pipeline], strict=True)]),
+            "ratio_onnxruntime": spread([a / b for a, b in zip(speed["ours"], speed["onnxruntime"], strict=True)]),
+            "agreement": {
+                name: round(float(np.mean([a == b for a, b in zip(found, labels["pipeline_1"], strict=True)])), 4)
+                for name, found in labels.items()
+            },
+            "one_text_ms": {name: one_text(judges[name]) for name in ("ours", "pipeline_1", "onnxruntime")},
+        }
+        shutil.rmtree(folder)
+    for name in SYSTEMS:
+        print(f"{name:20}{medians[name]:8.1f} reviews/s{result['agreement'][name]:10.2%}")
+    for name in ("ratio_pipeline", "ratio_onnxruntime", "one_text_ms"):
+        print(name, result[name])
+    write(result, out)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,154 @@
+"""Requests per second of the server on loopback, with our model and with transformers' pipeline behind the same server.
+
+    python benchmarks/serve_load.py --model runs/imdb-mini --texts /path/to/imdb
+
+The server runs in a process of its own. Clients keep a number of connections busy, one review a request, for a bounded
+time; each answer is compared with what the same system says of that review alone, so that a lost or mixed-up answer
+shows. Client and server share the machine's cores.
+"""
+
+import asyncio
+import itertools
+import multiprocessing
+import socket
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+import numpy as np
+from jsonargparse import auto_cli
+
+from bertwright.config import Source
+from bertwright.text.corpus import read_labelled
+from common import Json, described, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def serve(model: str, system: str, port: int) -> None:
+    """Serve until terminated; to be called in a process of its own."""
+    import transformers
+    import uvicorn
+
+    import bertwright
+    from bertwright.use.app import make_app
+    from bertwright.use.predict import Model, Verdict
+
+    served = bertwright.load(model)
+    if system == "pipeline":
+        transformers.utils.logging.set_verbosity_error()
+        judge = transformers.pipeline("text-classification", model=str(served.classifier_folder), device="cpu")
+
+        class Pipeline(Model):
+            """A model whose texts stay text, and are judged by transformers, one after the other as it does."""
+
+            def encode(self, texts):
+                return list(texts)
+
+            def judge(self, encoded):
+                return [Verdict(row["label"], row["score"], {}) for row in judge(encoded, truncation=True)]
+
+        served = Pipeline(served.classifier_folder, served.pretrained_folder)
+    uvicorn.run(make_app(served), host="127.0.0.1", port=port, log_level="error")
+
+
+async def load(port: int, texts: list[str], clients: int, seconds: float) -> Json:
+    """Keep `clients` connections busy; what came back."""
+    expected: dict[int, str] = {}
+    took: list[float] = []
+    failed = mixed = 0
+    numbers = itertools.cycle(range(len(texts)))
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        for number, text in enumerate(texts):  # alone, one after the other: what each answer must be
+            expected[number] = (await client.post("/predict", json={"texts": [text]})).json()[0]["label"]
+        end = time.perf_counter() + seconds
+
+        async def keep_asking() -> None:
+            nonlocal failed, mixed
+            while (start := time.perf_counter()) < end:
+                number = next(numbers)
+                answer = await client.post("/predict", json={"texts": [texts[number]]})
+                took.append(time.perf_counter() - start)
+                if answer.status_code != 200:
+                    failed += 1
+                elif answer.json()[0]["label"] != expected[number]:
+                    mixed += 1
+
+        start = time.perf_counter()
+        await asyncio.gather(*(keep_asking() for _ in range(clients)))
+        passed = time.perf_counter() - start
+        batches = (await client.get("/metrics")).text
+    figures = {
+        line.split()[0]: float(line.split()[1]) for line in batches.splitlines() if line.startswith("bertwright_batch")
+    }
+    p50, p99 = np.percentile(took, [50, 99])
+    return {
+        "requests": len(took),
+        "requests_per_second": round(len(took) / passed, 1),
+        "p50_ms": round(1000 * p50, 1),
+        "p99_ms": round(1000 * p99, 1),
+        "failed": failed,
+        "other_label_than_alone": mixed,
+        "texts_per_batch": round(figures["bertwright_batch_texts_sum"] / figures["bertwright_batch_texts_count"], 1),
+    }
+
+
+def main(
+    model: str = "runs/imdb-mini",
+    texts: str = str(ROOT / "sample" / "reviews"),
+    count: int = 200,
+    clients: str = "1,32",
+    seconds: float = 20.0,
+    out: str = "results/serve/load.json",
+) -> None:
+    """Load the server.
+
+    Args:
+        model: the folder of a run.
+        texts: labelled texts with a test split, as in a recipe.
+        count: different reviews, drawn at random.
+        clients: numbers of connections that are kept busy, parted by commas.
+        seconds: for each.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    rows = read_labelled(Source(path=texts), "test")
+    drawn = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
+    reviews = [rows[i].text for i in drawn]
+    result: Json = {**described(), "transformers": version("transformers"), "model": model, "systems": {}}
+    system: Literal["ours", "pipeline"]
+    for system in ("ours", "pipeline"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        process = multiprocessing.get_context("spawn").Process(target=serve, args=(model, system, port))
+        process.start()
+        try:
+            wait_for(port)
+            found = {number: asyncio.run(load(port, reviews, int(number), seconds)) for number in clients.split(",")}
+        finally:
+            process.terminate()
+            process.join()
+        result["systems"][system] = found
+        for number, figures in found.items():
+            print(f"{system:10}{number:>4} clients: {figures}", flush=True)
+    write(result, out)
+
+
+def wait_for(port: int, seconds: float = 120.0) -> None:
+    """Wait until the server answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            httpx2.get(f"http://127.0.0.1:{port}/health").raise_for_status()
+        except httpx2.TransportError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

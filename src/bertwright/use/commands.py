@@ -1,0 +1,232 @@
+"""The commands that use a trained model: each reads its texts, asks, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bertwright.errors import UserError
+from bertwright.text import formats
+
+if TYPE_CHECKING:  # torch takes seconds to load: not for --help
+    from bertwright.use.predict import Model
+
+_AT_ONCE = 2_000
+"""Texts that are judged before their verdicts are printed: a file of millions shows results from the start."""
+
+
+def predict(
+    texts: list[str],
+    model: str,
+    file: str | None = None,
+    text_column: str = "text",
+    format: Literal["table", "jsonl", "html"] = "table",
+    explain: bool = False,
+) -> None:
+    """Judge texts: those given, those of a file, or one a line from standard input.
+
+    Args:
+        texts: to judge.
+        model: a model folder, or the folder of a run.
+        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
+        text_column: of the file.
+        format: a table to read, JSON lines, or a page (with explain).
+        explain: also mark the words that moved each verdict.
+
+    Raises:
+        UserError: if there is no text, one has no word, or the model is not a classifier.
+    """
+    if format == "html" and not explain:
+        raise UserError("a page shows why: add --explain true, or choose --format table or jsonl")
+    judge = _load(model)
+    given = _given(texts, file, text_column)
+    if explain:
+        _explain(judge, given, format)
+        return
+    for start in range(0, len(given), _AT_ONCE):
+        part = given[start : start + _AT_ONCE]
+        for text, verdict in zip(part, judge.predict(part), strict=True):
+            if format == "jsonl":
+                _print_json({"text": text, **asdict(verdict)})
+            else:
+                print(f"{verdict.label:<12} {verdict.score:.3f}  {_shortened(text)}")
+
+
+def _load(model: str) -> Model:
+    from bertwright.use.predict import load
+
+    return load(model)
+
+
+def _explain(judge: Model, texts: Sequence[str], format: str) -> None:
+    from bertwright.use.explain import as_html, as_terminal, explain
+
+    found = [explain(judge, text) for text in texts]
+    if format == "html":
+        print(as_html(found))
+    for explanation in found if format != "html" else []:
+        verdict = explanation.verdict
+        if format == "jsonl":
+            words = [asdict(word) for word in explanation.words]
+            _print_json({"text": explanation.text, **asdict(verdict), "base": explanation.base, "words": words})
+        else:
+            colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            print(f"{verdict.label}, {verdict.score:.3f}\n  {as_terminal(explanation, colours)}")
+
+
+def fill_mask(text: str, model: str, top_k: int = 5, format: Literal["table", "jsonl"] = "table") -> None:
+    """Guess the hidden words of a text.
+
+    Args:
+        text: with one [MASK] or more.
+        model: a model folder, or the folder of a run.
+        top_k: how many guesses for each mask.
+        format: a table to read, or JSON lines, one for each mask.
+
+    Raises:
+        UserError: if the text has no [MASK] or is too long.
+    """
+    for number, guesses in enumerate(_load(model).fill_mask(text, top_k), 1):
+        if format == "jsonl":
+            _print_json({"mask": number, "guesses": [asdict(guess) for guess in guesses]})
+        else:
+            print(f"[MASK] {number}: " + ", ".join(f"{guess.token} {guess.score:.3f}" for guess in guesses))
+
+
+def next_sentence(first: str, second: str, model: str, format: Literal["table", "jsonl"] = "table") -> None:
+    """Judge whether a text follows another.
+
+    Args:
+        first: the text before.
+        second: the text that may follow it.
+        model: a model folder, or the folder of a run.
+        format: a line to read, or JSON.
+
+    Raises:
+        UserError: if one of them has no word.
+    """
+    probability = _load(model).next_sentence(first, second)
+    if format == "jsonl":
+        _print_json({"is_next": probability >= 0.5, "score": probability})
+    else:
+        print(f"{'follows' if probability >= 0.5 else 'does not follow'}; probability that it does: {probability:.3f}")
+
+
+def embed(
+    texts: list[str],
+    model: str,
+    file: str | None = None,
+    text_column: str = "text",
+    layers: int = 1,
+    per_token: bool = False,
+) -> None:
+    """Turn texts into vectors, as JSON lines.
+
+    Args:
+        texts: to turn into vectors.
+        model: a model folder, or the folder of a run.
+        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
+        text_column: of the file.
+        layers: how many of the last layers a token's vector holds side by side.
+        per_token: also give a vector for each token.
+
+    Raises:
+        UserError: if there is no text, or one is too long.
+    """
+    encoder = _load(model)
+    for text in _given(texts, file, text_column):
+        found = encoder.embed([text], layers)[0]
+        line: dict[str, Any] = {"text": text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
+        if per_token:
+            line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
+        _print_json(line)
+
+
+def export(
+    out: str,
+    model: str,
+    part: Literal["classifier", "pretrained"] = "classifier",
+    onnx: bool = False,
+    int8: bool = False,
+) -> None:
+    """Write a model folder for the Hugging Face hub, with its card, and if asked for ONNX Runtime.
+
+    Args:
+        out: the folder to write; it must not exist.
+        model: a model folder, or the folder of a run.
+        part: of a run, its classifier or its pre-trained encoder.
+        onnx: also write onnx/model.onnx, in float32.
+        int8: also write onnx/model_int8.onnx, with int8 weights.
+
+    Raises:
+        UserError: if the folder exists, the model cannot be read, or a package that writes ONNX is missing.
+    """
+    from bertwright.use.export import export as write
+
+    found = _load(model)
+    folder = found.classifier_folder if part == "classifier" else found.pretrained_folder
+    print(f"written to {write(folder, Path(out), onnx, int8)}")
+
+
+def serve(model: str, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a model: a web page at /, a JSON API described at /docs, /health and /metrics.
+
+    Args:
+        model: a model folder, or the folder of a run.
+        host: the address to listen on; 0.0.0.0 lets other machines in.
+        port: the port to listen on.
+
+    Raises:
+        UserError: if the model cannot be read, or a package of the server is missing.
+    """
+    try:
+        import uvicorn
+
+        from bertwright.use.app import make_app
+    except ImportError as error:
+        raise UserError(
+            f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
+        ) from error
+    uvicorn.run(make_app(_load(model)), host=host, port=port, log_level="warning")
+
+
+def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[str]:
+    """The texts of a command: its arguments, a file's rows, or the lines of standard input."""
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if file:
+        found = list(_read(Path(file), text_column))
+    else:
+        found = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not found:
+        raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
+    return found
+
+
+def _read(path: Path, text_column: str) -> Iterator[str]:
+    if path.exists() and formats.format_of(path) is None:
+        raise UserError(f"{path} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}")
+    if formats.format_of(path) == ".txt":
+        for part in formats.read_text(path):
+            yield from (line for line in part.split("\n") if line.strip())
+        return
+    for number, (text,) in formats.read_rows(path, [(text_column, "--text_column")]):
+        if not isinstance(text, str):
+            raise UserError(
+                f"{formats.place(path, number)} has {type(text).__name__} where text is expected; set --text_column"
+            )
+        yield text
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def _shortened(text: str, width: int = 80) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -1,0 +1,316 @@
+"""A trained model that answers: labels for texts, words for masks, next sentences, features.
+
+What each answer is stands in the paper: classification in section 4.1, masked words and next sentences in 3.1, features
+in 5.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bertwright.errors import UserError
+from bertwright.files import read_json
+from bertwright.model.bert import Bert, Block
+from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
+from bertwright.model.interop import load_classifier, load_pretraining_model, load_tokenizer, read_config, read_weights
+from bertwright.objectives.batches import IS_NEXT
+from bertwright.tasks.classify import Ids, encode_texts, predict_probabilities
+from bertwright.text.wordpiece import MASK, Tokenizer
+from bertwright.train.engine import has_bf16
+
+_BATCH_TOKENS = 8192
+"""Tokens that are computed together, padding included."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a classifier says of a text.
+
+    Args:
+        label: the likeliest class.
+        score: its probability.
+        probabilities: of each class, by name.
+    """
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A token that may stand at a mask.
+
+    Args:
+        token: as the vocabulary writes it; ## continues a word.
+        score: its probability.
+    """
+
+    token: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Features:
+    """A text as vectors.
+
+    Args:
+        pooled: what the pooler makes of [CLS], float32 (hidden,).
+        mean: the average of the tokens' vectors in the last layer, float32 (hidden,).
+        tokens: the text's tokens, [CLS] and [SEP] included.
+        vectors: one per token, float32 (tokens, layers * hidden): the last layers side by side, the very last first.
+    """
+
+    pooled: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]
+    tokens: list[str]
+    vectors: npt.NDArray[np.float32]
+
+
+def load(model: str | Path) -> Model:
+    """A trained model, ready to answer.
+
+    Args:
+        model: a model folder in the Hugging Face layout, or the folder of a run, of which each answer takes the model
+            that was trained for it: the classifier of its first seed, or the pre-trained encoder.
+
+    Raises:
+        UserError: if there is no such folder, or it holds no BERT model that can be read.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}; give one, such as runs/demo, or runs/demo/pretrain/model")
+    if (folder / "config.json").exists():
+        return Model(folder, folder)
+    seeds = sorted(folder.glob("finetune/seed-*/model"), key=lambda path: int(path.parent.name.partition("-")[2]))
+    pretrained = folder / "pretrain" / "model"
+    if not seeds and not pretrained.exists():
+        raise UserError(f"{folder} holds neither a config.json nor a finished pretrain or finetune stage")
+    return Model(seeds[0] if seeds else pretrained, pretrained if pretrained.exists() else seeds[0])
+
+
+class Model:
+    """What `load` gives: every answer, from the folder that was trained for it.
+
+    Args:
+        classifier_folder: for labels.
+        pretrained_folder: for masks, next sentences and features.
+    """
+
+    def __init__(self, classifier_folder: Path, pretrained_folder: Path) -> None:
+        self.classifier_folder = classifier_folder
+        self.pretrained_folder = pretrained_folder
+        read_config(classifier_folder)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def classifier(self) -> BertForSequenceClassification:
+        """The fine-tuned classifier.
+
+        Raises:
+            UserError: if the folder holds none.
+        """
+        return load_classifier(self.classifier_folder).to(self._device).eval()
+
+    @cached_property
+    def pretrained(self) -> BertForPreTraining:
+        """The encoder with its pre-training heads."""
+        return load_pretraining_model(self.pretrained_folder).to(self._device).eval()
+
+    def _require(self, head: str, called: str) -> None:
+        """Refuse to answer with a head of random weights, which a classifier's folder would get.
+
+        Raises:
+            UserError: if the folder holds no weights of the head.
+        """
+        if head not in self._stored:
+            raise UserError(f"{self.pretrained_folder} has no {called}; give a model that was pre-trained with one")
+
+    @cached_property
+    def _stored(self) -> set[str]:
+        return {name.partition(".")[0] for name in read_weights(self.pretrained_folder)}
+
+    @cached_property
+    def classifier_tokenizer(self) -> Tokenizer:
+        """The classifier's tokenizer."""
+        return load_tokenizer(self.classifier_folder)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The pre-trained encoder's tokenizer."""
+        return load_tokenizer(self.pretrained_folder)
+
+    @cached_property
+    def reading(self) -> tuple[int, str]:
+        """How the classifier reads a long text: the most tokens, and which part of the text they are."""
+        path = self.classifier_folder / "tokenizer_config.json"
+        saved = read_json(path) if path.exists() else {}
+        positions = self.classifier.bert.config.max_position_embeddings
+        return min(int(saved.get("model_max_length", positions)), positions), saved.get("text_truncation", "head-tail")
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of texts as the classifier reads them.
+
+        Raises:
+            UserError: if a text has no word.
+        """
+        max_length, truncation = self.reading
+        encoded = encode_texts(texts, self.classifier_tokenizer, max_length, truncation)
+        for number, ids in enumerate(encoded, 1):
+            if len(ids) == 2:  # [CLS] and [SEP]
+                raise UserError(f"text {number} of {len(texts)} has nothing to read; leave it out, or write a word")
+        return encoded
+
+    def predict(self, texts: Sequence[str]) -> list[Verdict]:
+        """The class of each text, in order. A text's verdict does not depend on the others, beyond rounding.
+
+        Args:
+            texts: each is read up to the length that the model was fine-tuned at.
+
+        Raises:
+            UserError: if a text has no word, or the model is not a classifier.
+        """
+        return self.judge(self.encode(texts))
+
+    def judge(self, encoded: Sequence[Ids]) -> list[Verdict]:
+        """The class of each text that `encode` has read, in order."""
+        names = self.classifier.label_names
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16()):
+            rows = predict_probabilities(self.classifier, encoded, _BATCH_TOKENS)
+        return [
+            Verdict(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))
+            for row in rows
+        ]
+
+    @torch.inference_mode()
+    def fill_mask(self, text: str, top_k: int = 5) -> list[list[Guess]]:
+        """The likeliest tokens at each [MASK] of a text, each mask judged with the others still hidden.
+
+        Args:
+            text: with one [MASK] or more.
+            top_k: how many tokens to give for each.
+
+        Raises:
+            UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
+        """
+        self._require("masked_language_model", "masked-language head")
+        ids = self._framed(text)
+        masks = np.flatnonzero(ids == self.tokenizer.mask_id)
+        if len(masks) == 0:
+            raise UserError(f"the text has no {MASK}; put one where a word is to be guessed")
+        row, places = self._tensor(ids)[None], self._tensor(masks)
+        logits, _ = self.pretrained(row, torch.zeros_like(row), None, places)
+        best = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
+        return [
+            [Guess(self.tokenizer.tokens[i], p) for i, p in zip(*pair, strict=True)]
+            for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def next_sentence(self, first: str, second: str) -> float:
+        """The probability that `second` follows `first` in a document.
+
+        Where both are longer than the model reads, the first keeps its end and the second its beginning.
+
+        Raises:
+            UserError: if one of them has no word, or the model has no such head.
+        """
+        self._require("next_sentence", "next-sentence head")
+        a, b = self.tokenizer.encode([first, second])
+        for name, ids in (("first", a), ("second", b)):
+            if len(ids) == 0:
+                raise UserError(f"the {name} text has nothing to read; write a word")
+        room = self.pretrained.bert.config.max_position_embeddings - 3
+        own = max(room // 2, room - len(b))
+        a = a[-own:]
+        b = b[: room - len(a)]
+        edge = [self.tokenizer.cls_id], [self.tokenizer.sep_id]
+        row = self._tensor(np.concatenate([edge[0], a, edge[1], b, edge[1]]))[None]
+        segment = self._tensor(np.repeat([0, 1], [len(a) + 2, len(b) + 1]))[None]
+        _, logits = self.pretrained(row, segment, None, self._tensor(np.zeros(1)))
+        return float(logits.float().softmax(-1)[0, IS_NEXT])
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], layers: int = 1) -> list[Features]:
+        """Vectors of texts and of their tokens, from the pre-trained encoder, unchanged (paper, section 5.3).
+
+        Args:
+            texts: each within the model's length.
+            layers: how many of the last layers stand side by side in a token's vector; the paper's best had 4.
+
+        Raises:
+            UserError: if a text has no word or is too long, or the model has fewer layers.
+        """
+        bert = self.pretrained.bert
+        if not 1 <= layers <= len(bert.blocks):
+            raise UserError(f"layers is {layers}, but the model has {len(bert.blocks)} layers; give 1 to that many")
+        features = []
+        for text in texts:
+            ids = self._framed(text)
+            hidden = hidden_states(bert, self._tensor(ids)[None])
+            last = hidden[-1][0]  # (S, H)
+            features.append(
+                Features(
+                    bert.pooler(hidden[-1])[0].cpu().numpy(),
+                    last[1:-1].mean(0).cpu().numpy(),
+                    [self.tokenizer.tokens[i] for i in ids],
+                    torch.cat([state[0] for state in hidden[: -layers - 1 : -1]], dim=-1).cpu().numpy(),
+                )
+            )
+        return features
+
+    def _framed(self, text: str) -> Ids:
+        """[CLS] text [SEP] for the pre-trained encoder."""
+        ids = self.tokenizer.encode([text])[0]
+        positions = self.pretrained.bert.config.max_position_embeddings
+        if len(ids) == 0:
+            raise UserError("the text has nothing to read; write a word")
+        if len(ids) + 2 > positions:
+            raise UserError(f"the text has {len(ids):,} tokens, and the model reads {positions - 2}; shorten it")
+        return np.concatenate([[self.tokenizer.cls_id], ids, [self.tokenizer.sep_id]]).astype(np.int32)
+
+    def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(values.astype(np.int64)).to(self._device)
+
+
+def hidden_states(bert: Bert, input_ids: Tensor) -> list[Tensor]:
+    """What each layer makes of unpadded texts in one segment: the embeddings and L blocks, each (B, S, H).
+
+    Args:
+        bert: the encoder, in evaluation mode.
+        input_ids: int64 (B, S).
+    """
+    states = [bert.embeddings(input_ids, torch.zeros_like(input_ids))]
+    for block in bert.blocks:
+        states.append(block(states[-1], None))
+    return states
+
+
+def attention_maps(bert: Bert, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    """Who looks at whom: the attention weights of every head, (L, A, S, S); each row, one position's looks, sums to 1.
+
+    Args:
+        bert: the encoder, in evaluation mode.
+        input_ids: one text, int64 (S,).
+        token_type_ids: its segments, int64 (S,); None is one segment.
+    """
+    segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+    hidden = bert.embeddings(input_ids[None], segments[None])
+    heads, maps = bert.config.num_attention_heads, []
+    for block in bert.blocks:
+        assert isinstance(block, Block)
+        query, key = (
+            part(hidden)[0].unflatten(-1, (heads, -1)).transpose(0, 1)  # (A, S, D)
+            for part in (block.attention.query, block.attention.key)
+        )
+        maps.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1))
+        hidden = block(hidden, None)
+    return torch.stack(maps)

@@ -1,0 +1,138 @@
+"""The server, through a real client: answers, refusals, limits, and many clients at once."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+import uvicorn
+
+import bertwright
+from bertwright.use import app as served
+from bertwright.use.app import Limits, make_app
+
+TEXTS = ["A wonderful film about a river.", "A dreadful film.", "We saw a boat and a stone. Wonderful."]
+
+
+class Server:
+    """A server on a free port of loopback, in a thread."""
+
+    def __init__(self, app) -> None:
+        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self) -> httpx2.Client:
+        self.thread.start()
+        deadline = time.monotonic() + 30
+        while not self.server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        return self.client
+
+    def __exit__(self, *_) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    return bertwright.load(finished)
+
+
+@pytest.fixture(scope="module")
+def client(model):
+    with Server(make_app(model)) as client:
+        yield client
+
+
+def test_texts_are_judged_as_by_the_model(client, model):
+    answer = client.post("/predict", json={"texts": TEXTS})
+    assert answer.status_code == 200
+    for found, verdict in zip(answer.json(), model.predict(TEXTS), strict=True):
+        assert found["label"] == verdict.label
+        assert found["probabilities"] == pytest.approx(verdict.probabilities, abs=0.01)
+
+
+def test_the_other_answers_are_the_model_s(client, model):
+    text = "The [MASK] was old again."
+    guesses = client.post("/fill-mask", json={"text": text, "top_k": 3}).json()
+    assert [guess["token"] for guess in guesses[0]] == [guess.token for guess in model.fill_mask(text, 3)[0]]
+    pair = {"first": "The river was old.", "second": "We saw a boat."}
+    score = client.post("/next-sentence", json=pair).json()["score"]
+    assert score == pytest.approx(model.next_sentence(*pair.values()), abs=1e-5)
+    why = client.post("/explain", json={"text": TEXTS[1]}).json()
+    assert max(why["words"], key=lambda word: word["strength"])["text"] == "dreadful"
+    look = client.post("/attention", json={"text": TEXTS[1]}).json()
+    assert len(look["weights"]) == 2
+    assert all(sum(row) == pytest.approx(1, abs=0.02) for layer in look["weights"] for head in layer for row in head)
+    assert len(look["weights"][0][0]) == len(look["tokens"])
+
+
+def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):
+    texts = [f"{'A wonderful' if i % 3 else 'A dreadful'} film. The {w} was old. " * (1 + i % 7) for i, w in
+             enumerate("river stone boat winter garden letter morning window".split() * 12)]  # fmt: skip
+    expected = [verdict.score for verdict in model.predict(texts)]
+
+    def ask(i: int) -> list[float]:
+        rows = client.post("/predict", json={"texts": texts[i : i + 1 + i % 3]}).json()
+        return [row["score"] for row in rows]
+
+    with ThreadPoolExecutor(16) as pool:
+        for i, scores in enumerate(pool.map(ask, range(len(texts)))):
+            assert scores == pytest.approx(expected[i : i + 1 + i % 3], abs=0.01)
+
+
+def test_bad_requests_get_a_clear_4xx(client):
+    for path, body, status, words in (
+        ("/predict", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
+        ("/predict", {"texts": []}, 422, "at least 1"),
+        ("/predict", {"texts": ["a film"] * 100}, 422, "at most 64"),
+        ("/predict", {"texts": ["a" * 30_000]}, 422, "at most 20000"),
+        ("/predict", {"text": "a film"}, 422, "Field required"),
+        ("/predict", {"texts": [7]}, 422, "valid string"),
+        ("/fill-mask", {"text": "no mask"}, 422, "has no [MASK]"),
+        ("/fill-mask", {"text": "a [MASK]", "top_k": 0}, 422, "greater than or equal to 1"),
+        ("/next-sentence", {"first": "a", "second": ""}, 422, "second text has nothing to read"),
+        ("/attention", {"text": ""}, 422, "nothing to read"),
+        ("/nowhere", {}, 404, "Not Found"),
+    ):
+        answer = client.post(path, json=body)
+        assert answer.status_code == status, path
+        assert words in answer.text
+    assert client.post("/predict", content=b"{nonsense").status_code == 422
+    assert client.get("/predict").status_code == 405
+
+
+def test_a_body_too_large_is_refused_with_or_without_its_length(client):
+    assert client.post("/predict", content=b" " * (served.MAX_BODY + 1)).status_code == 413
+    pieces = (b" " * 1_000_000 for _ in range(served.MAX_BODY // 1_000_000 + 2))
+    assert client.post("/predict", content=pieces).status_code == 413
+
+
+def test_a_full_queue_and_a_slow_answer_are_said(model):
+    with Server(make_app(model, Limits(waiting=2))) as client:
+        refused = client.post("/predict", json={"texts": TEXTS})
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"]
+        assert client.post("/predict", json={"texts": TEXTS[:2]}).status_code == 200  # nothing is left behind
+    with Server(make_app(model, Limits(seconds=0.0))) as client:
+        assert client.post("/explain", json={"text": TEXTS[0]}).status_code == 504
+
+
+def test_health_metrics_description_and_page(client):
+    assert client.get("/health").json()["labels"] == ["negative", "positive"]
+    client.post("/predict", json={"texts": TEXTS})
+    metrics = client.get("/metrics").text
+    assert 'bertwright_requests_total{path="/predict",status="200"}' in metrics
+    assert "bertwright_batch_texts_sum" in metrics
+    assert "/nowhere" not in metrics
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/predict", "/explain", "/fill-mask", "/next-sentence", "/attention", "/health"} == set(paths)
+    page = client.get("/").text
+    assert "<title>Bertwright</title>" in page
+    assert "https://" not in page
+    assert "innerHTML" not in page  # what a client sent is only ever text

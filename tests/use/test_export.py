@@ -1,0 +1,79 @@
+"""Models in other tools: ONNX Runtime against us, and the hub folder against `transformers`."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bertwright.errors import UserError
+from bertwright.model.interop import load_classifier, load_pretraining_model
+from bertwright.use.export import INT8_FILE, ONNX_FILE, export
+
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="ONNX Runtime is not installed: pip install 'bertwright[export]'"
+)
+
+
+@pytest.fixture(scope="module")
+def folders(finished):
+    return {"classifier": finished / "finetune/seed-0/model", "pretrained": finished / "pretrain/model"}
+
+
+@pytest.fixture(scope="module")
+def exported(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported")
+    return {name: export(folder, out / name, onnx=True, int8=True) for name, folder in folders.items()}
+
+
+def batch_of(batch: int, length: int) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(length)
+    ids = torch.from_numpy(rng.integers(5, 160, (batch, length)))
+    mask = torch.ones_like(ids)
+    mask[-1, max(1, length // 2) :] = 0
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": (torch.arange(length) > length // 2).long().expand(batch, -1),
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("length", [5, 33, 64])
+@pytest.mark.parametrize("name", ["classifier", "pretrained"])
+def test_onnx_runtime_gives_our_logits(exported, folders, name, batch, length):
+    given = batch_of(batch, length)
+    session = onnxruntime.InferenceSession(exported[name] / ONNX_FILE)
+    theirs = session.run(None, {key: value.numpy() for key, value in given.items()})
+    model = (load_classifier if name == "classifier" else load_pretraining_model)(folders[name]).eval()
+    with torch.inference_mode():
+        ours = model(given["input_ids"], given["token_type_ids"], given["attention_mask"])
+    ours = [ours] if name == "classifier" else list(ours)
+    seen = given["attention_mask"].bool().numpy()
+    for a, b in zip(theirs, ours, strict=True):
+        if a.ndim == 3:  # what stands at padding means nothing
+            a, b = a[seen], b[torch.from_numpy(seen)]
+        assert np.allclose(a, b.numpy(), atol=1e-4)
+
+
+def test_int8_judges_alike(exported, folders):
+    given = {key: value.numpy() for key, value in batch_of(7, 33).items()}
+    exact, rounded = (
+        onnxruntime.InferenceSession(exported["classifier"] / name).run(None, given)[0]
+        for name in (ONNX_FILE, INT8_FILE)
+    )
+    assert np.abs(exact - rounded).max() < 0.25 * np.abs(exact).max()
+    assert (exported["classifier"] / INT8_FILE).stat().st_size < (exported["classifier"] / ONNX_FILE).stat().st_size
+
+
+def test_the_folder_opens_in_transformers_and_tells_where_it_comes_from(exported, folders):
+    judge = transformers.pipeline("text-classification", model=str(exported["classifier"]), truncation=True)
+    assert judge("A wonderful film. " * 60)[0]["label"] == "positive"  # cut at the model's length by its tokenizer
+    card = (exported["classifier"] / "README.md").read_text()
+    for words in ("license: apache-2.0", "text-classification", "| BERT (this run) |", "max_steps: 8", "## Limits"):
+        assert words in card
+    assert "fill-mask" in (exported["pretrained"] / "README.md").read_text()
+
+
+def test_an_existing_folder_is_not_overwritten(folders, tmp_path):
+    with pytest.raises(UserError, match="exists; give a new folder"):
+        export(folders["classifier"], tmp_path, onnx=False, int8=False)
