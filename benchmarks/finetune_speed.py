@@ -31,7 +31,15 @@ from bertwright.config import FinetuneConfig, ModelConfig, OptimizerConfig, Sour
 from bertwright.errors import UserError
 from bertwright.model.heads import BertForSequenceClassification
 from bertwright.model.interop import save_weights
-from bertwright.tasks.classify import ClassifyTask, EncodedTexts, collate, encode_texts, label_names, label_numbers
+from bertwright.tasks.classify import (
+    ClassifyTask,
+    EncodedTexts,
+    certain,
+    collate,
+    encode_texts,
+    label_names,
+    label_numbers,
+)
 from bertwright.text.corpus import read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -145,7 +153,7 @@ def main(
         shape = ModelConfig(**yaml.safe_load((ROOT / "recipes" / "models" / f"{size}.yaml").read_text()))
         torch.manual_seed(0)
         model = BertForSequenceClassification(shape, tokenizer.vocab_size, NAMES, 0.1, tokenizer.pad_id)
-        encoded = EncodedTexts(ids, labels)
+        encoded = EncodedTexts(ids, certain(labels, len(NAMES)))
         with TemporaryDirectory() as folder:
             task = ClassifyTask(config, 0, model, tokenizer, encoded, encoded, Path(folder) / "best")
             lengths = [np.array([len(ids[i]) for i in rows]) for rows in task.epoch_batches(0)[:batches]]

@@ -256,7 +256,8 @@ class _Workflow:
         if stage == "pretrain":
             return [recipe.model, recipe.pretrain, recipe.seed]
         if stage == "finetune":
-            return [recipe.finetune, _given_files(recipe.finetune.encoder), *self._sources([recipe.finetune.data])]
+            entries = [recipe.finetune.data, *filter(None, [recipe.finetune.unlabelled])]
+            return [recipe.finetune, _given_files(recipe.finetune.encoder), *self._sources(entries)]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
     def _sources(self, corpora: Sequence[str]) -> list[Any]:

@@ -265,6 +265,9 @@ class FinetuneConfig:
     Args:
         data: the entry of `data` with labelled texts; it has a train and a test split.
         encoder: a folder with pre-trained weights; the default takes those of the pretrain stage.
+        unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
+            teacher, says how likely it holds each class for them; a second one learns from that and from the labels
+            (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
         epochs: passes over the training part.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
@@ -284,6 +287,7 @@ class FinetuneConfig:
 
     data: str
     encoder: str | None = None
+    unlabelled: str | None = None
     epochs: float = 3.0
     batch_size: int = 32
     micro_batch_tokens: int = 8_192
@@ -356,7 +360,8 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
-        used = {corpus.partition(":")[0] for corpus in self.prepare.corpora} | {self.finetune.data}
+        entries = [*self.prepare.corpora, self.finetune.data, *filter(None, [self.finetune.unlabelled])]
+        used = {entry.partition(":")[0] for entry in entries}
         for name in used - set(self.data):
             raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")
         for name in set(self.data) - used:

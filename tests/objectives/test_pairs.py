@@ -100,7 +100,7 @@ def test_labels_are_a_fair_coin_whatever_the_documents(corpus_of, varied_lengths
         assert abs(plan.is_random.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(plan))
 
 
-@pytest.mark.parametrize(("sentences", "bound"), [((2, 40), 0.57), ((100, 300), 0.52)])
+@pytest.mark.parametrize(("sentences", "bound"), [((2, 40), 0.53), ((100, 300), 0.52)])
 def test_lengths_hardly_give_the_label_away(corpus_of, sentences, bound):
     """What a model could score from lengths alone: 0.5 is nothing."""
     rng = np.random.default_rng(5)

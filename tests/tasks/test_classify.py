@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from bertwright.config import FinetuneConfig, ModelConfig, SystemConfig
 from bertwright.errors import UserError
-from bertwright.model.heads import BertForSequenceClassification
+from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
 from bertwright.model.interop import load_classifier, load_pretraining_model, save_model
-from bertwright.objectives.batches import IGNORED_LABEL
 from bertwright.tasks.classify import (
+    ClassificationObjective,
     ClassifyTask,
     EncodedTexts,
+    certain,
+    collate,
     encode_texts,
     finetune,
     label_names,
@@ -49,7 +51,7 @@ def texts_of(lengths: list[int], vocabulary: int = 60) -> EncodedTexts:
     """Random texts of given lengths; their first token numbers them."""
     rng = np.random.default_rng(0)
     ids = [np.concatenate([[i], rng.integers(5, vocabulary, n - 1)]).astype(np.int32) for i, n in enumerate(lengths)]
-    return EncodedTexts(ids, np.arange(len(lengths)) % 2)
+    return EncodedTexts(ids, certain(np.arange(len(lengths)) % 2, 2))
 
 
 def model_of(classes: list[str], vocabulary: int, pad_id: int = 0) -> BertForSequenceClassification:
@@ -114,7 +116,7 @@ def test_processes_share_out_a_batch_and_none_is_without_rows(small_tokenizer, t
             parts = task.micro_batches(0, number, rank, world)
             assert parts, "a process without a batch would leave the others waiting"
             for part in parts:
-                scored = part["labels"] != IGNORED_LABEL
+                scored = part["targets"].sum(1) > 0
                 found += part["input_ids"][scored, 0].tolist()
                 assert task.counts(part)["label"] == int(scored.sum())
         assert sorted(found) == expected
@@ -127,7 +129,7 @@ def test_micro_batches_are_bounded_and_hold_the_rows_unchanged(small_tokenizer, 
     rows = {}
     for part in parts:
         assert part["input_ids"].numel() <= 128
-        for ids, mask, label in zip(part["input_ids"], part["attention_mask"], part["labels"], strict=True):
+        for ids, mask, label in zip(part["input_ids"], part["attention_mask"], part["targets"].argmax(1), strict=True):
             assert (ids[~mask] == small_tokenizer.pad_id).all()
             rows[int(ids[0])] = (ids[mask].tolist(), int(label))
     assert rows == {i: (texts.ids[i].tolist(), int(texts.labels[i])) for i in range(8)}
@@ -240,3 +242,35 @@ def test_an_encoder_with_another_vocabulary_than_its_tokenizer_is_refused(
     (encoder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] + 8}))
     with pytest.raises(UserError, match=r"do not belong together"):
         finetune(small_recipe(), encoder, tmp_path / "out", "print", engine, lambda _: None)
+
+
+def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_tokenizer, engine, tmp_path):
+    folder = tmp_path / "encoder"
+    torch.manual_seed(0)
+    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    said = []
+    recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 1})
+    finetune(recipe, folder, tmp_path / "out", "f", engine, said.append)
+    seed = tmp_path / "out" / "seed-0"
+    guesses = np.load(seed / "teacher" / "guesses.npy")
+    assert guesses.shape == (30, 2)
+    teacher = load_classifier(seed / "teacher" / "model")
+    books = sorted(Path(recipe.source("books").path).glob("*.txt"))
+    ids = encode_texts([book.read_text() for book in books], small_tokenizer, 64, "head-tail")
+    assert np.allclose(guesses, predict_probabilities(teacher, ids, 256), atol=1e-6)
+    assert [line for line in said if "fine-tuning" in line] == [
+        "fine-tuning a teacher with seed 0: 36 texts, 4 to validate on",
+        "fine-tuning with seed 0: 66 texts, 4 to validate on",
+    ]
+    assert (seed / "model" / "model.safetensors").exists()
+
+
+def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not_count():
+    model = model_of(["a", "b", "c"], 60).eval()
+    batch = collate([np.arange(5, 15, dtype=np.int32)] * 3, 0)
+    targets = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    outcome = ClassificationObjective(model)(**batch, targets=targets)
+    logits = model(**batch)[:2]
+    expected = torch.nn.functional.cross_entropy(logits, targets[:2], reduction="sum")
+    assert float(outcome["label_loss"]) == pytest.approx(float(expected), rel=1e-6)
+    assert int(outcome["label_correct"]) == int((logits.argmax(-1) == targets[:2].argmax(-1)).sum())

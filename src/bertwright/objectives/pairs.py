@@ -34,7 +34,7 @@ _STRIP_UNITS = 256
 scan a matter of array operations. A strip's last sequence may be short, once in some 60 sequences."""
 
 _PARTNER_DRAWS = 8
-"""Random partners drawn per pair; the first whose first sentence fits is taken, so that a cut is rare."""
+"""Random partners drawn per pair, of which the best is taken, so that a cut is rare and a short one, too."""
 
 
 @dataclass(frozen=True)
@@ -227,11 +227,17 @@ def _scan_pairs(units: _Units, target: int, short_probability: float, rng: np.ra
 
 
 def _draw_partners(units: _Units, document: Longs, room: Longs, rng: np.random.Generator) -> Longs:
-    """For each pair a unit of another document, uniform over all of them, whose length fits the room if luck allows."""
+    """For each pair a unit of another document, uniform over those from which the room can be filled if luck allows.
+
+    Near the end of its document a borrowed B would be shorter than the true one, and give itself away by that.
+    """
     own_first, own_last = units.first[document][:, None], units.last[document][:, None]
     others = len(units.position) - (own_last - own_first)
     draw = (rng.random((len(document), _PARTNER_DRAWS)) * others).astype(np.int64)
     draw += np.where(draw >= own_first, own_last - own_first, 0)
+    end = units.last[np.searchsorted(units.first, draw, side="right") - 1]
     fits = units.edge[draw + 1] - units.edge[draw] <= room[:, None]
-    first_fit = np.where(fits.any(1), fits.argmax(1), _PARTNER_DRAWS - 1)
-    return draw[np.arange(len(draw)), first_fit]
+    fills = units.edge[end] - units.edge[draw] >= room[:, None]
+    best = (2 * fits + fills).argmax(1)  # the first of the best
+    chosen: Longs = draw[np.arange(len(draw)), best]
+    return chosen

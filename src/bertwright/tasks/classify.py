@@ -16,16 +16,25 @@ from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, recover, write_json
 from bertwright.model.bert import start_averaging
-from bertwright.model.heads import BertForSequenceClassification, score
-from bertwright.model.interop import load_into, load_tokenizer, model_config, read_config, read_weights, save_model
-from bertwright.objectives.batches import IGNORED_LABEL, WIDTH_STEP
-from bertwright.text.corpus import LabelledText, read_labelled
+from bertwright.model.heads import BertForSequenceClassification
+from bertwright.model.interop import (
+    load_classifier,
+    load_into,
+    load_tokenizer,
+    model_config,
+    read_config,
+    read_weights,
+    save_model,
+)
+from bertwright.objectives.batches import WIDTH_STEP
+from bertwright.text.corpus import LabelledText, parse_corpus_name, read_documents, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Batch, LoopConfig, train
 
 Ids = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
@@ -40,15 +49,26 @@ class EncodedTexts:
 
     Args:
         ids: of each text, [CLS] and [SEP] included, int32 (tokens,).
-        labels: class numbers, int64 (texts,).
+        targets: what a classifier should say: the probability of each class, float32 (texts, classes).
     """
 
     ids: list[Ids]
-    labels: Ints
+    targets: Floats
+
+    @property
+    def labels(self) -> Ints:
+        """The likeliest class of each text, int64 (texts,)."""
+        likeliest: Ints = self.targets.argmax(1)
+        return likeliest
 
     def take(self, indices: Ints) -> EncodedTexts:
         """The texts at `indices`."""
-        return EncodedTexts([self.ids[i] for i in indices], self.labels[indices])
+        return EncodedTexts([self.ids[i] for i in indices], self.targets[indices])
+
+
+def certain(labels: Ints, classes: int) -> Floats:
+    """Class numbers (texts,) as targets without doubt, float32 (texts, classes)."""
+    return np.eye(classes, dtype=np.float32)[labels]
 
 
 def cleaned(text: str) -> str:
@@ -98,11 +118,12 @@ class ClassificationObjective(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, labels: Tensor
+        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
-        """Summed loss and right guesses of a batch."""
-        logits = self.model(input_ids, token_type_ids, attention_mask)
-        loss, correct = score(logits, labels)
+        """Summed loss and right guesses of a batch; a row of zeros in `targets` (B, K) is not scored."""
+        logits = self.model(input_ids, token_type_ids, attention_mask).float()
+        loss = -(targets * logits.log_softmax(-1)).sum()
+        correct = ((logits.argmax(-1) == targets.argmax(-1)) & (targets.sum(-1) > 0)).sum()
         return {"label_loss": loss, "label_correct": correct}
 
 
@@ -139,7 +160,7 @@ class ClassifyTask:
         recover(best_folder)
         self.objective = ClassificationObjective(model)
         self.phase_shares = (1.0,)
-        self.batches_per_epoch = math.ceil(len(training.labels) / config.batch_size)
+        self.batches_per_epoch = math.ceil(len(training.ids) / config.batch_size)
         self._lengths = np.array([len(ids) for ids in training.ids])
         self._order: tuple[int, list[Ints]] | None = None
 
@@ -166,13 +187,13 @@ class ClassifyTask:
         if len(own) == 0:
             return [self._blank()]
         return [
-            {**collate(part.ids, self.tokenizer.pad_id), "labels": torch.from_numpy(part.labels)}
+            {**collate(part.ids, self.tokenizer.pad_id), "targets": torch.from_numpy(part.targets)}
             for part in self._cut(self.training.take(own))
         ]
 
     def _blank(self) -> Batch:
         batch = collate([self.training.ids[0]], self.tokenizer.pad_id)
-        return {**batch, "labels": torch.full((1,), IGNORED_LABEL)}
+        return {**batch, "targets": torch.zeros(1, self.training.targets.shape[1])}
 
     def _cut(self, texts: EncodedTexts) -> list[EncodedTexts]:
         """Parts of at most micro_batch_tokens, padding included, longest texts first."""
@@ -187,7 +208,7 @@ class ClassifyTask:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored texts and real tokens."""
-        return {"label": int((batch["labels"] >= 0).sum()), "tokens": int(batch["attention_mask"].sum())}
+        return {"label": int((batch["targets"].sum(1) > 0).sum()), "tokens": int(batch["attention_mask"].sum())}
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss, accuracy and F1 (macro where there are more than two classes) on the validation part."""
@@ -351,18 +372,22 @@ def finetune(
     labels = label_numbers(examples, names, f"data.{config.data}")
     notice(f"encoding {len(examples):,} texts")
     texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
-    encoded = EncodedTexts(texts, labels)
+    encoded = EncodedTexts(texts, certain(labels, len(names)))
     train_part, validation_part = split_validation(labels, config.validation_share)
-    for seed in config.seeds:
-        target = folder / f"seed-{seed}"
-        seed_fingerprint = fingerprint(run_fingerprint, seed)
+    training, validation = encoded.take(train_part), encoded.take(validation_part)
+    unlabelled: list[Ids] = []
+    if config.unlabelled is not None:
+        source, splits = parse_corpus_name(config.unlabelled)
+        more = [document.text for document in read_documents(recipe.source(source), splits)]
+        notice(f"encoding {len(more):,} texts without labels")
+        unlabelled = encode_texts(more, tokenizer, config.max_length, config.truncation)
+
+    def run(target: Path, seed: int, texts: EncodedTexts, doing: str) -> None:
         if (target / "done.json").exists():
-            continue
+            return
         torch.manual_seed(seed)
         model = start_classifier(encoder, config, names, notice)
-        task = ClassifyTask(
-            config, seed, model, tokenizer, encoded.take(train_part), encoded.take(validation_part), target / "model"
-        )
+        task = ClassifyTask(config, seed, model, tokenizer, texts, validation, target / "model")
         loop = LoopConfig(
             optimizer=config.optimizer,
             seed=seed,
@@ -372,8 +397,39 @@ def finetune(
             evaluate_every=max(1, task.batches_per_epoch // config.evaluations_per_epoch),
             checkpoint_every=config.checkpoint_every,
         )
-        notice(f"fine-tuning with seed {seed}: {len(train_part):,} texts, {len(validation_part):,} to validate on")
-        position = train(task, loop, engine, target, seed_fingerprint, notice)
+        notice(f"{doing} with seed {seed}: {len(texts.ids):,} texts, {len(validation.ids):,} to validate on")
+        position = train(task, loop, engine, target, fingerprint(run_fingerprint, seed, target.name), notice)
         if engine.is_main:
             write_json(target / "done.json", {"seconds": position.seconds, "validation_accuracy": position.best})
         engine.accelerator.wait_for_everyone()
+
+    for seed in config.seeds:
+        target = folder / f"seed-{seed}"
+        learnt = training
+        if unlabelled:
+            run(target / "teacher", seed, training, "fine-tuning a teacher")
+            learnt = _with_guesses(training, unlabelled, target / "teacher", config, engine, notice)
+        run(target, seed, learnt, "fine-tuning")
+
+
+def _with_guesses(
+    training: EncodedTexts,
+    unlabelled: list[Ids],
+    folder: Path,
+    config: FinetuneConfig,
+    engine: Engine,
+    notice: Callable[[str], None],
+) -> EncodedTexts:
+    """The training part and texts without labels, with what the teacher in `folder` says of them."""
+    path = folder / "guesses.npy"
+    if not path.exists():
+        notice(f"the teacher judges {len(unlabelled):,} texts without labels")
+        teacher = load_classifier(folder / "model").to(engine.device)
+        with engine.accelerator.autocast():
+            guesses = predict_probabilities(teacher, unlabelled, config.micro_batch_tokens)
+        if engine.is_main:
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, guesses, allow_pickle=False)
+        engine.accelerator.wait_for_everyone()
+    guesses = np.load(path, allow_pickle=False)
+    return EncodedTexts([*training.ids, *unlabelled], np.concatenate([training.targets, guesses]))
