@@ -21,7 +21,7 @@ from tqdm import tqdm
 import bertwright
 from bertwright.config import Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import digests, write_json
+from bertwright.files import digests, write_array, write_json
 from bertwright.run import RunFolder
 from bertwright.use import commands
 
@@ -256,8 +256,8 @@ class _Workflow:
         if stage == "pretrain":
             return [recipe.model, recipe.pretrain, recipe.seed]
         if stage == "finetune":
-            entries = [recipe.finetune.data, *filter(None, [recipe.finetune.unlabelled])]
-            return [recipe.finetune, _given_files(recipe.finetune.encoder), *self._sources(entries)]
+            own = recipe.finetune
+            return [own, _given_files(own.encoder), *self._sources(own.entries)]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
     def _sources(self, corpora: Sequence[str]) -> list[Any]:
@@ -323,12 +323,11 @@ class _Workflow:
 
     def _baselines(self) -> None:
         from bertwright.evaluate.baselines import fit_and_predict
-        from bertwright.evaluate.judge import save_probabilities
 
         texts, labels, test = self.labelled()
         predictions = fit_and_predict(texts, labels, test, progress=self.notice)
         for name, probabilities in predictions.items():
-            save_probabilities(self.run.stage("baselines") / f"{name}.npy", probabilities)
+            write_array(self.run.stage("baselines") / f"{name}.npy", probabilities)
 
     def _evaluate(self) -> None:
         from bertwright.evaluate.judge import evaluate

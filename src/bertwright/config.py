@@ -316,6 +316,11 @@ class FinetuneConfig:
             f"({self.max_length}), so that the longest text fits",
         )
 
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries of a recipe's `data` that fine-tuning reads."""
+        return (self.data,) if self.unlabelled is None else (self.data, self.unlabelled)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SystemConfig:
@@ -360,8 +365,7 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
-        entries = [*self.prepare.corpora, self.finetune.data, *filter(None, [self.finetune.unlabelled])]
-        used = {entry.partition(":")[0] for entry in entries}
+        used = {entry.partition(":")[0] for entry in (*self.prepare.corpora, *self.finetune.entries)}
         for name in used - set(self.data):
             raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")
         for name in set(self.data) - used:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 
 from bertwright.errors import UserError
@@ -121,6 +123,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from error
+
+
+def write_array(target: Path, values: npt.NDArray[Any]) -> None:
+    """Write an array as .npy, atomically."""
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def digests(paths: Sequence[Path]) -> list[list[str]]:

@@ -13,7 +13,7 @@ import torch
 
 from bertwright.config import Recipe
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
-from bertwright.files import atomic_path, read_json, write_json
+from bertwright.files import read_json, write_array, write_json
 from bertwright.model.heads import BertForPreTraining
 from bertwright.model.interop import load_classifier, load_pretraining_model
 from bertwright.objectives.batches import IS_NEXT
@@ -28,12 +28,6 @@ _SHOWN = 6
 """Examples of each kind that the report shows."""
 
 Probabilities = npt.NDArray[np.float32]
-
-
-def save_probabilities(path: Path, probabilities: npt.NDArray[Any]) -> None:
-    """Write an array as .npy, atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, probabilities, allow_pickle=False)
 
 
 def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: Callable[[str], None]) -> None:
@@ -65,9 +59,9 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for path in sorted((run / "baselines").glob("*.npy")):
         predictions[path.stem] = np.load(path, allow_pickle=False)
 
-    save_probabilities(folder / "predictions" / "labels.npy", labels)
+    write_array(folder / "predictions" / "labels.npy", labels)
     for name, probabilities in predictions.items():
-        save_probabilities(folder / "predictions" / f"{name}.npy", probabilities)
+        write_array(folder / "predictions" / f"{name}.npy", probabilities)
     progress("computing scores and their intervals")
     known = {text.text for text in training}
     new = np.array([text.text not in known for text in test])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.files import atomic_path, recover, write_json
+from bertwright.files import atomic_path, recover, write_array, write_json
 from bertwright.model.bert import start_averaging
 from bertwright.model.heads import BertForSequenceClassification
 from bertwright.model.interop import (
@@ -428,8 +428,7 @@ def _with_guesses(
         with engine.accelerator.autocast():
             guesses = predict_probabilities(teacher, unlabelled, config.micro_batch_tokens)
         if engine.is_main:
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, guesses, allow_pickle=False)
+            write_array(path, guesses)
         engine.accelerator.wait_for_everyone()
     guesses = np.load(path, allow_pickle=False)
     return EncodedTexts([*training.ids, *unlabelled], np.concatenate([training.targets, guesses]))

@@ -68,10 +68,11 @@ def explain(model: Model, text: str) -> Explanation:
     Raises:
         UserError: if the text has no word, or the model is not a classifier.
     """
-    verdict = model.predict([text])[0]
+    encoded = model.encode([text])
+    verdict = model.judge(encoded)[0]
     classifier, tokenizer = model.classifier, model.classifier_tokenizer
     target = classifier.label_names.index(verdict.label)
-    ids = torch.from_numpy(model.encode([text])[0].astype(np.int64)).to(next(classifier.parameters()).device)
+    ids = torch.from_numpy(encoded[0].astype(np.int64)).to(next(classifier.parameters()).device)
     credits, base = _integrated_gradients(classifier, ids, target, tokenizer.mask_id)
 
     read = cleaned(text)
