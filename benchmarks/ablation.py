@@ -27,7 +27,7 @@ from common import Json, described, read_lines, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
-CHANGES = ("1-an-hour", "2-reviews", "3-masks", "4-local", "5-muon", "6-averaging")
+CHANGES = ("1-an-hour", "2-reviews", "3-masks", "4-local", "5-muon", "6-averaging", "7-self-training")
 ROWS: dict[str, tuple[str, ...]] = {
     "the paper's recipe": (),
     "+ many small steps, higher rates": CHANGES[:1],
