@@ -191,12 +191,15 @@ class Phase:
         share: the part of the budget spent in this phase; the shares of all phases add up to 1.
         corpora: entries of prepare.corpora to draw from; the default is all of them.
         batch_tokens: tokens in a global batch of this phase; the default is pretrain.batch_tokens.
+        next_sentence: whether this phase has next-sentence prediction, where pre-training has it; without it, a
+            sequence is one stretch of one document.
     """
 
     sequence_length: int = 128
     share: float = 1.0
     corpora: tuple[str, ...] | None = None
     batch_tokens: int | None = None
+    next_sentence: bool = True
 
     def __post_init__(self) -> None:
         _require(self.sequence_length >= 8, f"sequence_length is {self.sequence_length}; it must be at least 8")

@@ -176,6 +176,7 @@ def test_cutting_keeps_every_row_and_bounds_every_part(stream_of):
 def test_without_next_sentences_there_is_one_segment(stream_of):
     batch = stream_of(next_sentence=False).batch(0)
     assert not batch.token_type_ids.any()
+    assert (batch.next_sentence_label == IGNORED_LABEL).all()
 
 
 def test_words_are_masked_whole(stream_of, tokenizer):

@@ -280,6 +280,17 @@ def test_without_next_sentence_prediction_its_parts_keep_their_first_weights(
     assert "nsp_loss" not in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_a_phase_can_leave_next_sentences_out(small_recipe, small_prepared, engine, tmp_path):
+    phases = (Phase(sequence_length=32, share=0.5), Phase(sequence_length=64, share=0.5, next_sentence=False))
+    recipe = small_recipe(pretrain={"phases": phases, "max_steps": 4, "log_every": 1, "evaluate_every": 2})
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    trained = {line["step"]: "nsp_loss" in line for line in lines if line["kind"] == "train"}
+    judged = {line["step"]: line["nsp_accuracy"] for line in lines if line["kind"] == "eval"}
+    assert trained == {1: True, 2: True, 3: False, 4: False}
+    assert sorted(judged) == [2, 4]  # what is left of it is measured all the same
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
     small_recipe, small_prepared, engine, tmp_path
 ):

@@ -38,7 +38,7 @@ class PretrainBatch:
         token_type_ids: 0 in A, 1 in B, int64 (batch, seq).
         attention_mask: True at real tokens, bool (batch, seq).
         labels: the token to guess where one must be guessed, `IGNORED_LABEL` elsewhere, int64 (batch, seq).
-        next_sentence_label: 0 where B follows A, 1 where it does not, int64 (batch,).
+        next_sentence_label: 0 where B follows A, 1 where it does not, `IGNORED_LABEL` without a B, int64 (batch,).
     """
 
     input_ids: Ints
@@ -205,7 +205,9 @@ class PretrainStream:
             token_type_ids=(real & (position > first_end)).astype(np.int64),
             attention_mask=real,
             labels=np.where(chosen, ids, IGNORED_LABEL),
-            next_sentence_label=np.where(plan.is_random, IS_RANDOM, IS_NEXT).astype(np.int64),
+            next_sentence_label=np.where(
+                plan.second_length == 0, IGNORED_LABEL, np.where(plan.is_random, IS_RANDOM, IS_NEXT)
+            ).astype(np.int64),
         )
 
 

@@ -100,14 +100,14 @@ class PretrainTask:
                 (phase.batch_tokens or config.batch_tokens) // phase.sequence_length,
                 config.masking,
                 sequence_length=phase.sequence_length,
-                next_sentence=config.next_sentence,
+                next_sentence=config.next_sentence and phase.next_sentence,
                 short_sequence_probability=config.short_sequence_probability,
                 sources=phase.corpora,
                 seed=recipe.seed * len(config.phases) + index,  # a phase does not repeat the pairs of another
             )
             for index, phase in enumerate(config.phases)
         ]
-        # Held-out text is read as in the first phase's objective, but without short sequences and with its own masks.
+        # Held-out text has pairs in every phase that has a part in a run with pairs, no short sequences, its own masks.
         self._heldout = [
             PretrainStream(
                 heldout,
@@ -133,7 +133,7 @@ class PretrainTask:
         """Scored tokens and pairs, and real tokens."""
         return {
             "mlm": int((batch["labels"] != IGNORED_LABEL).sum()),
-            "nsp": len(batch["next_sentence_label"]),
+            "nsp": int((batch["next_sentence_label"] != IGNORED_LABEL).sum()),
             "tokens": int(batch["attention_mask"].sum()),
         }
 

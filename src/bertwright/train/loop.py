@@ -305,8 +305,9 @@ def _averages(window: dict[str, float], seconds: float) -> dict[str, float]:
     line = {"loss": window["loss"] / steps, "grad_norm": window["grad_norm"] / steps}
     line["data_wait_share"] = window["data_wait"] / max(1e-9, seconds)
     for name in [key.removesuffix("_loss") for key in window if key.endswith("_loss")]:
-        line[f"{name}_loss"] = window[f"{name}_loss"] / max(1.0, window[f"{name}_count"])
-        line[f"{name}_accuracy"] = window[f"{name}_correct"] / max(1.0, window[f"{name}_count"])
+        if window[f"{name}_count"]:  # a phase can leave an objective out
+            line[f"{name}_loss"] = window[f"{name}_loss"] / window[f"{name}_count"]
+            line[f"{name}_accuracy"] = window[f"{name}_correct"] / window[f"{name}_count"]
     line["tokens_per_second"] = window["tokens"] / max(1e-9, seconds)
     return line
 
