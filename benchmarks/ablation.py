@@ -28,7 +28,7 @@ from common import Json, described, read_lines, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
-CHANGES = ("1-an-hour", "2-reviews", "3-whole-reviews", "4-masks", "5-local", "6-muon", "7-averaging")
+CHANGES = ("1-an-hour", "2-reviews", "3-whole-reviews", "4-masks", "5-local", "6-counted", "7-muon", "8-averaging")
 ROWS: dict[str, tuple[str, ...]] = {
     "the paper's recipe": (),
     "+ many small steps, higher rates": CHANGES[:1],
@@ -36,8 +36,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "+ whole reviews, most of the way without pairs": CHANGES[:3],
     "+ 30 % masks, no dropout": CHANGES[:4],
     "+ local first weights": CHANGES[:5],
-    "+ Muon": CHANGES[:6],
-    "+ averaging block": CHANGES[:7],
+    "+ counted first embeddings": CHANGES[:6],
+    "+ Muon": CHANGES[:7],
+    "+ averaging block": CHANGES[:8],
     "all of these without next sentences": (*CHANGES, "without-next-sentence"),
     "all of these without pre-training": (*CHANGES, "without-pretraining"),
 }

@@ -220,6 +220,8 @@ class PretrainConfig:
         short_sequence_probability: the part of sequences that are cut to a random shorter length (paper: 0.1).
         first_weights: paper draws them all at random; local starts positions as sines and gives each head of the first
             two blocks a neighbour to look at, which saves a short training most of its first plateau.
+        first_embeddings: paper draws the token embeddings at random; counted takes them from what stands near what in
+            the last phase's corpora, and the output bias from how frequent each token is (`text/vectors.py`).
         masking: which tokens must be guessed.
         phases: sequence lengths in order, for example 128 tokens first and 512 at the end.
         optimizer: the optimizer and its schedule.
@@ -235,6 +237,7 @@ class PretrainConfig:
     next_sentence: bool = True
     short_sequence_probability: float = 0.1
     first_weights: Literal["paper", "local"] = "paper"
+    first_embeddings: Literal["paper", "counted"] = "paper"
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     phases: tuple[Phase, ...] = (Phase(),)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

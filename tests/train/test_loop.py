@@ -31,6 +31,7 @@ from bertwright.tasks.classify import finetune
 from bertwright.tasks.pretrain import PretrainTask, pretrain
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
+from bertwright.text.vectors import token_vectors
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Ahead
@@ -235,6 +236,22 @@ def test_a_recipe_can_ask_for_local_first_weights(small_recipe, small_prepared, 
 
     assert rises(positions("local", "local")) == 1
     assert 0.1 < rises(positions("paper", "paper")) < 0.9
+
+
+def test_a_recipe_can_ask_for_counted_first_embeddings(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(pretrain={"first_embeddings": "counted", "max_steps": 1, "evaluate_every": 9})
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+    corpus = PreparedCorpus(small_prepared / "train.arrow", tokenizer.fingerprint)
+    vectors, shares = token_vectors(corpus, tokenizer.vocab_size, recipe.model.hidden_size, None)
+    trained = weights(tmp_path)
+    embeddings = trained["bert.embeddings.word_embeddings.weight"]
+    likeness = torch.nn.functional.cosine_similarity(embeddings, torch.from_numpy(vectors), dim=-1)
+    counted = torch.from_numpy(vectors.any(1))
+    assert likeness[counted].min() > 0.95
+    assert embeddings[~counted].any(1).all()  # what was never seen starts at random
+    bias = trained["cls.predictions.bias"].softmax(0)
+    torch.testing.assert_close(bias, torch.from_numpy(shares), rtol=0.02, atol=0)
 
 
 def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):

@@ -6,6 +6,8 @@ gradient accumulation and several processes change nothing.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,27 @@ class BertForPreTraining(nn.Module):
         mlm_logits = self.masked_language_model(chosen, self.bert.embeddings.token.weight)
         nsp_logits = self.next_sentence(self.bert.pooler(hidden))  # (B, 2)
         return mlm_logits, nsp_logits
+
+
+def start_counted(model: BertForPreTraining, vectors: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> None:
+    """First token embeddings from counts, in place of random ones; only first weights change.
+
+    A token that never stands near another keeps its random embedding. The output bias says how frequent each token is,
+    so that embeddings need not: a bias that starts at zero moves by no more than the learning rate in a step.
+
+    Args:
+        model: freshly initialised. Changed in place.
+        vectors: a unit vector per token, float32 (V, H).
+        shares: of the text, float32 (V,).
+    """
+    width = vectors.shape[1]
+    embedding = model.bert.embeddings.token.weight
+    with torch.no_grad():
+        counted = torch.from_numpy(vectors.any(1))
+        scale = model.bert.config.initializer_range * width**0.5  # as long as random ones are
+        embedding[counted] = scale * torch.from_numpy(vectors)[counted]
+        logs = torch.from_numpy(shares).log()
+        model.masked_language_model.bias.copy_(logs - logs.mean())
 
 
 class BertForSequenceClassification(nn.Module):

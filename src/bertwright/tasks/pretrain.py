@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from bertwright.config import MaskingConfig, Recipe
 from bertwright.files import atomic_path
 from bertwright.model.bert import start_local
-from bertwright.model.heads import BertForPreTraining, score
+from bertwright.model.heads import BertForPreTraining, score, start_counted
 from bertwright.model.interop import save_model
 from bertwright.objectives.batches import IGNORED_LABEL, PretrainBatch, PretrainStream
 from bertwright.text.store import PreparedCorpus
+from bertwright.text.vectors import token_vectors
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import Position
 from bertwright.train.engine import Engine
@@ -203,6 +204,10 @@ def pretrain(
     config = recipe.pretrain
     if config.first_weights == "local":
         start_local(model.bert)
+    if config.first_embeddings == "counted":
+        start_counted(
+            model, *token_vectors(corpus, tokenizer.vocab_size, recipe.model.hidden_size, config.phases[-1].corpora)
+        )
     task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
     loop = LoopConfig(
         optimizer=config.optimizer,
