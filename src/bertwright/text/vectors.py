@@ -86,6 +86,6 @@ def token_vectors(
     vectors[:, : len(values)] = left * np.sqrt(values)
     vectors[rows[:, 0] == 0] = 0  # no neighbours: what stands there is rounding
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats = vectors / np.where(norms > 0, norms, 1).astype(np.float32)
+    vectors /= np.where(norms > 0, norms, 1)
     shares: Floats = ((frequency + 1) / (frequency + 1).sum()).astype(np.float32)
-    return unit, shares
+    return vectors, shares
