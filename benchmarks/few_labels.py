@@ -7,8 +7,8 @@ has not, and as anyone with unlabelled text of their own can do. Each number of 
 of each class, and all systems get the same draws. BERT holds a fifth of its labels out to choose the checkpoint; the
 baselines train on all of them. The recipe's fine-tuning is used without its self-training, which would take fifteen
 times three quarters of an hour; for small numbers of labels it makes batches of 16 and more epochs, so that there are
-steps enough to learn anything. All are judged on the same part of the
-official test split, drawn once. What is done is kept in the work folder: the same command goes on after a stop.
+steps enough to learn anything. All are judged on the same part of the official test split, drawn once. What is done is
+kept in the work folder: the same command goes on after a stop.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FEW = 5_000
 
 
 def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
-    """The recipe's fine-tuning without self-training, with smaller batches and more epochs where there are few labels."""
+    """The recipe's fine-tuning without self-training; smaller batches and more epochs where there are few labels."""
     batch_size = 16 if labels < FEW else config.batch_size
     epochs = math.ceil(LEAST_STEPS * batch_size / (0.8 * labels))
     return replace(
