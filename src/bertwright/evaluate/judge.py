@@ -146,7 +146,7 @@ def _pretraining_examples(run: Path, engine: Engine) -> dict[str, Any]:
 def _sentences(heldout: PreparedCorpus, low: int, high: int) -> list[npt.NDArray[np.int64]]:
     """Positions (start, length, number) of held-out sentences with a length in [low, high), spread over documents."""
     lengths = heldout.sentence_lengths.astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
+    starts = heldout.sentence_starts
     document_end = np.zeros(len(lengths), np.bool_)
     document_end[heldout.document_offsets[1:] - 1] = True
     fit = np.flatnonzero((lengths >= low) & (lengths < high) & ~document_end)
@@ -190,7 +190,7 @@ def _judged_pairs(model: BertForPreTraining, tokenizer: Tokenizer, heldout: Prep
     """Held-out sentences with their successor, and with the successor of another."""
     device = next(model.parameters()).device
     chosen = _sentences(heldout, 8, 40)
-    starts = np.cumsum(heldout.sentence_lengths.astype(np.int64)) - heldout.sentence_lengths
+    starts = heldout.sentence_starts
     follow = [int(i) + 1 for _, _, i in chosen]
     examples = []
     for number, (start, length, _) in enumerate(chosen):

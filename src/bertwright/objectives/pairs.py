@@ -122,7 +122,7 @@ def plan_epoch(
 def _cut_into_units(corpus: PreparedCorpus, sources: tuple[str, ...] | None, target: int, halves: bool) -> _Units:
     lengths = corpus.sentence_lengths.astype(np.int64)
     document = np.repeat(np.arange(corpus.num_documents), np.diff(corpus.document_offsets))
-    start = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    start = corpus.sentence_starts[:-1]
     if sources is not None:
         chosen = np.isin(corpus.document_sources, sources)[document]
         lengths, document, start = lengths[chosen], document[chosen], start[chosen]

@@ -108,7 +108,8 @@ class PretrainTask:
             )
             for index, phase in enumerate(config.phases)
         ]
-        # Held-out text has pairs in every phase that has a part in a run with pairs, no short sequences, its own masks.
+        # Held-out text has pairs in all phases if the run has any, so that what is left of them is seen throughout; no
+        # short sequences, and masks of its own.
         self._heldout = [
             PretrainStream(
                 heldout,

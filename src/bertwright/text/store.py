@@ -176,6 +176,11 @@ class PreparedCorpus:
         self.document_sources = np.array(sources, dtype=np.str_)
 
     @property
+    def sentence_starts(self) -> npt.NDArray[np.int64]:
+        """Position of each sentence's first token, and at the end the number of tokens, int64 (sentences + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.sentence_lengths, dtype=np.int64)])
+
+    @property
     def num_documents(self) -> int:
         """Documents in the file."""
         return len(self.document_offsets) - 1

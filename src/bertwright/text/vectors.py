@@ -1,4 +1,4 @@
-"""Token vectors by counting: what stands near what, factored. A first guess at embeddings that costs a minute.
+"""Token vectors by counting: what stands near what, factored. A first guess at embeddings, in less than a minute.
 
 A skip-gram network with negative sampling factors, without saying so, a matrix of pointwise mutual information between
 words and the words around them (Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization"). Here
@@ -32,7 +32,7 @@ def sampled_documents(corpus: PreparedCorpus, sources: tuple[str, ...] | None) -
         corpus: the prepared corpus.
         sources: take these sources only; None takes all.
     """
-    ends = np.concatenate([[0], np.cumsum(corpus.sentence_lengths.astype(np.int64))])[corpus.document_offsets]
+    ends = corpus.sentence_starts[corpus.document_offsets]
     chosen = np.arange(corpus.num_documents)
     if sources is not None:
         chosen = np.flatnonzero(np.isin(corpus.document_sources, sources))
@@ -60,7 +60,7 @@ def token_vectors(
     ids = np.concatenate(documents)
     document = np.repeat(np.arange(len(documents), dtype=np.int32), [len(part) for part in documents])
     frequency = np.bincount(ids, minlength=vocab_size)
-    contexts = np.argsort(-frequency, kind="stable")[: min(CONTEXTS, vocab_size)]
+    contexts = np.argsort(-frequency, kind="stable")[:CONTEXTS]
     columns = len(contexts)
     column = np.full(vocab_size, -1)
     column[contexts] = np.arange(columns)
