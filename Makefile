@@ -9,9 +9,13 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# From raw text to a report, on the bundled sample: a few minutes on two cores.
+# On the bundled sample, in a few minutes on two cores: first from nothing, then from the encoder in the box.
 demo: .venv/ready
 	$(BIN)/bertwright run recipes/demo.yaml
+	$(BIN)/bertwright run recipes/demo-boxed.yaml
+	@echo 'Next: $(BIN)/bertwright predict "A film to remember." --explain true'
+	@echo '      $(BIN)/bertwright serve'
+	@echo '      your own text and labels: docs/guide/your-text.md, docs/guide/your-labels.md'
 
 test: .venv/ready
 	$(BIN)/pytest

@@ -1,6 +1,6 @@
 """Texts judged per second, from raw text to label: ours against transformers and ONNX Runtime, on the same reviews.
 
-    python benchmarks/predict_speed.py --model runs/imdb-mini --texts /path/to/imdb
+    python benchmarks/predict_speed.py --model boxed --texts /path/to/imdb
 
 All systems hold the same classifier and read the same reviews, cut to the same tokens' number (the head: it is what all
 of them can do), and take turns; a ratio is taken within a round, and the table shows the median.
@@ -102,7 +102,7 @@ def one_text(judge: Judge, times: int = 200) -> float:
 
 
 def main(
-    model: str = "runs/imdb-mini",
+    model: str = "boxed",
     texts: str = str(ROOT / "sample" / "reviews"),
     count: int = 600,
     rounds: int = 5,

@@ -1,6 +1,6 @@
 """Requests per second of the server on loopback, with our model and with transformers' pipeline behind the same server.
 
-    python benchmarks/serve_load.py --model runs/imdb-mini --texts /path/to/imdb
+    python benchmarks/serve_load.py --model boxed --texts /path/to/imdb
 
 The server runs in a process of its own. Clients keep a number of connections busy, one review a request, for a bounded
 time; each answer is compared with what the same system says of that review alone, so that a lost or mixed-up answer
@@ -96,7 +96,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
 
 
 def main(
-    model: str = "runs/imdb-mini",
+    model: str = "boxed",
     texts: str = str(ROOT / "sample" / "reviews"),
     count: int = 200,
     clients: str = "1,32",

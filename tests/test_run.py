@@ -168,3 +168,29 @@ def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, t
     results = json.loads((out / "results.json").read_text())
     assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
     assert "masks" not in capsys.readouterr().err
+    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder))
+    assert "nothing to pretrain: the recipe begins with an encoder" in said
+
+
+def test_a_recipe_with_an_encoder_need_not_speak_of_pretraining(finished, small_data, tmp_path):
+    content = {
+        "name": "own",
+        "data": {"reviews": str(small_data / "reviews")},
+        "finetune": {
+            "data": "reviews",
+            "encoder": str(finished / "pretrain" / "model"),
+            "epochs": 1,
+            "max_length": 64,
+        },
+        "system": {"precision": "fp32", "compile": "off"},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["finetune", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "own")]) == 0
+    assert (tmp_path / "own" / "finetune" / "seed-0" / "model" / "config.json").exists()
+
+
+def test_a_recipe_without_an_encoder_must_say_what_to_pretrain_on(small_data, tmp_path, capsys):
+    content = {"name": "own", "data": {"reviews": str(small_data / "reviews")}, "finetune": {"data": "reviews"}}
+    for more, expected in (({}, "prepare.corpora is empty"), ({"prepare": {"corpora": ["reviews"]}}, "needs a budget")):
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({**content, **more}))
+        assert expected in refused(capsys, "run", str(tmp_path / "own.yaml"))

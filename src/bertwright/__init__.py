@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(model: str | Path) -> Model:
-    """A trained model, ready to answer: `bertwright.load("runs/demo").predict(["A film to remember."])`.
+def load(model: str | Path = "boxed") -> Model:
+    """A trained model, ready to answer: `bertwright.load().predict(["A film to remember."])`.
 
     Args:
-        model: a model folder in the Hugging Face layout, or the folder of a run.
+        model: a model folder in the Hugging Face layout, the folder of a run, or "boxed", the model that comes with
+            Bertwright: English, film reviews.
 
     Raises:
         UserError: if there is no such folder, or it holds no BERT model that can be read.

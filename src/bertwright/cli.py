@@ -180,7 +180,7 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
         workflow.engine.accelerator.wait_for_everyone()
 
 
-def _given_files(path: str | None) -> list[Any]:
+def _given_files(path: str | Path | None) -> list[Any]:
     """Digests of the files of a tokenizer or an encoder that a recipe names by path."""
     place = Path(path or "")
     return digests(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
@@ -212,8 +212,10 @@ class _Workflow:
         """Do a stage unless it is done; the stages before it must be done.
 
         Raises:
-            UserError: if a stage before it is not done or out of date.
+            UserError: if a stage before it is not done or out of date, or the recipe has no such stage.
         """
+        if stage not in self.stages:
+            raise UserError(f"there is nothing to {stage}: the recipe begins with an encoder (finetune.encoder)")
         for before in self._needs(stage):
             done = self.run.finished(before)
             if done is None or done["fingerprint"] != self.fingerprint(before):
@@ -257,7 +259,7 @@ class _Workflow:
             return [recipe.model, recipe.pretrain, recipe.seed]
         if stage == "finetune":
             own = recipe.finetune
-            return [own, _given_files(own.encoder), *self._sources(own.entries)]
+            return [own, _given_files(self._encoder() if own.encoder else None), *self._sources(own.entries)]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
     def _sources(self, corpora: Sequence[str]) -> list[Any]:
@@ -300,11 +302,15 @@ class _Workflow:
     def _finetune(self) -> None:
         from bertwright.tasks.classify import finetune
 
+        folder = self.run.stage("finetune")
+        finetune(self.recipe, self._encoder(), folder, self.fingerprint("finetune"), self.engine, self.notice)
+
+    def _encoder(self) -> Path:
+        """The folder with the weights that fine-tuning begins with."""
+        from bertwright.model.interop import find_model
+
         given = self.recipe.finetune.encoder
-        encoder = self.run.stage("pretrain") / "model" if given is None else Path(given)
-        finetune(
-            self.recipe, encoder, self.run.stage("finetune"), self.fingerprint("finetune"), self.engine, self.notice
-        )
+        return self.run.stage("pretrain") / "model" if given is None else find_model(given, "encoder")
 
     def labelled(self) -> tuple[list[str], Any, list[str]]:
         """Texts and class numbers of train, and texts of test.

@@ -81,13 +81,12 @@ class PrepareConfig:
         workers: processes that split and tokenize; the default is one per core.
     """
 
-    corpora: tuple[str, ...]
+    corpora: tuple[str, ...] = ()
     heldout_share: float = 0.005
     drop_duplicates: bool = True
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        _require(len(self.corpora) > 0, "prepare.corpora is empty; name at least one entry of `data`")
         _require(0 < self.heldout_share < 0.5, f"prepare.heldout_share is {self.heldout_share}; use 0 < share < 0.5")
         _require(self.workers is None or self.workers >= 1, "prepare.workers must be at least 1")
 
@@ -247,8 +246,8 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require(
-            (self.max_steps is None) != (self.max_minutes is None),
-            "pretrain needs a budget: give either max_steps or max_minutes, not both",
+            self.max_steps is None or self.max_minutes is None,
+            "pretrain has two budgets: give either max_steps or max_minutes, not both",
         )
         total = sum(phase.share for phase in self.phases)
         _require(abs(total - 1) < 1e-6, f"the shares of pretrain.phases add up to {total:g}; they must add up to 1")
@@ -270,7 +269,8 @@ class FinetuneConfig:
 
     Args:
         data: the entry of `data` with labelled texts; it has a train and a test split.
-        encoder: a folder with pre-trained weights; the default takes those of the pretrain stage.
+        encoder: a folder with pre-trained weights, or boxed: the encoder that comes with Bertwright; the default takes
+            those of the pretrain stage.
         unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
@@ -352,7 +352,7 @@ class Recipe:
         seed: the seed of everything drawn at random before fine-tuning, which has seeds of its own.
         data: named sources; a plain string is a source with default columns.
         tokenizer: the vocabulary.
-        prepare: the corpora to pre-train on.
+        prepare: the corpora to pre-train on; with finetune.encoder, this, model and pretrain may be left out.
         model: the network; a recipe may name a file of recipes/models here.
         pretrain: pre-training.
         finetune: fine-tuning.
@@ -361,9 +361,9 @@ class Recipe:
 
     name: str
     data: dict[str, str | Source]
-    prepare: PrepareConfig
-    pretrain: PretrainConfig
     finetune: FinetuneConfig
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     out: str | None = None
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -371,6 +371,16 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
+        if self.finetune.encoder is None:
+            _require(
+                len(self.prepare.corpora) > 0,
+                "prepare.corpora is empty; name at least one entry of `data`, or begin with an encoder: "
+                "finetune.encoder",
+            )
+            _require(
+                self.pretrain.max_steps is not None or self.pretrain.max_minutes is not None,
+                "pretrain needs a budget: give max_steps or max_minutes",
+            )
         used = {entry.partition(":")[0] for entry in (*self.prepare.corpora, *self.finetune.entries)}
         for name in used - set(self.data):
             raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from bertwright.errors import UserError
 from bertwright.model.interop import load_classifier, load_pretraining_model
@@ -72,6 +73,34 @@ def test_the_folder_opens_in_transformers_and_tells_where_it_comes_from(exported
     for words in ("license: apache-2.0", "text-classification", "| BERT (this run) |", "max_steps: 8", "## Limits"):
         assert words in card
     assert "fill-mask" in (exported["pretrained"] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["classifier", "pretrained"])
+def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, name):
+    small = export(folders[name], tmp_path / name, onnx=False, int8=False, small=True)
+    weights = [load_file(folder / "model.safetensors") for folder in (folders[name], small)]
+    sizes = [sum(value.nbytes for value in tensors.values()) for tensors in weights]
+    assert sizes[1] < 0.5 * sizes[0]
+    auto = transformers.AutoModelForSequenceClassification if name == "classifier" else transformers.BertForPreTraining
+    given = batch_of(7, 33)
+    theirs = auto.from_pretrained(small).eval()
+    assert {parameter.dtype for parameter in theirs.parameters()} == {torch.float32}
+    read = load_classifier if name == "classifier" else load_pretraining_model
+    with torch.inference_mode():
+        opened = theirs(**given)
+        arguments = given["input_ids"], given["token_type_ids"], given["attention_mask"]
+        ours, exact = read(small).eval()(*arguments), read(folders[name]).eval()(*arguments)
+    if name == "classifier":
+        opened, ours, exact = [opened.logits], [ours], [exact]
+    else:
+        opened = [opened.prediction_logits, opened.seq_relationship_logits]
+    seen = given["attention_mask"].bool()
+    for a, b, c in zip(opened, ours, exact, strict=True):
+        if a.ndim == 3:  # what stands at padding means nothing
+            a, b, c = a[seen], b[seen], c[seen]
+        assert torch.allclose(a, b, atol=1e-4)
+        assert (b - c).abs().max() < 0.1 * c.abs().max()
+        assert not torch.equal(b, c)
 
 
 def test_an_existing_folder_is_not_overwritten(folders, tmp_path):

@@ -46,6 +46,20 @@ NAMES = {
 }
 
 
+BOX = Path(__file__).parent.parent / "boxed"
+"""The model in the box: folders `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
+
+
+def find_model(model: str | Path, part: str) -> Path:
+    """The folder that a user's word for a model means.
+
+    Args:
+        model: a folder, or "boxed" for the model that comes with Bertwright.
+        part: encoder or sentiment: which of the box's two.
+    """
+    return BOX / part if str(model) == "boxed" else Path(model)
+
+
 def to_hugging_face(name: str) -> str:
     """Hugging Face's name of one of our parameters."""
     return _translate(name, NAMES)

@@ -22,7 +22,7 @@ _AT_ONCE = 2_000
 
 def predict(
     texts: list[str],
-    model: str,
+    model: str = "boxed",
     file: str | None = None,
     text_column: str = "text",
     format: Literal["table", "jsonl", "html"] = "table",
@@ -32,7 +32,7 @@ def predict(
 
     Args:
         texts: to judge.
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
         text_column: of the file.
         format: a table to read, JSON lines, or a page (with explain).
@@ -79,12 +79,12 @@ def _explain(judge: Model, texts: Sequence[str], format: str) -> None:
             print(f"{verdict.label}, {verdict.score:.3f}\n  {as_terminal(explanation, colours)}")
 
 
-def fill_mask(text: str, model: str, top_k: int = 5, format: Literal["table", "jsonl"] = "table") -> None:
+def fill_mask(text: str, model: str = "boxed", top_k: int = 5, format: Literal["table", "jsonl"] = "table") -> None:
     """Guess the hidden words of a text.
 
     Args:
         text: with one [MASK] or more.
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         top_k: how many guesses for each mask.
         format: a table to read, or JSON lines, one for each mask.
 
@@ -98,13 +98,13 @@ def fill_mask(text: str, model: str, top_k: int = 5, format: Literal["table", "j
             print(f"[MASK] {number}: " + ", ".join(f"{guess.token} {guess.score:.3f}" for guess in guesses))
 
 
-def next_sentence(first: str, second: str, model: str, format: Literal["table", "jsonl"] = "table") -> None:
+def next_sentence(first: str, second: str, model: str = "boxed", format: Literal["table", "jsonl"] = "table") -> None:
     """Judge whether a text follows another.
 
     Args:
         first: the text before.
         second: the text that may follow it.
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         format: a line to read, or JSON.
 
     Raises:
@@ -119,7 +119,7 @@ def next_sentence(first: str, second: str, model: str, format: Literal["table", 
 
 def embed(
     texts: list[str],
-    model: str,
+    model: str = "boxed",
     file: str | None = None,
     text_column: str = "text",
     layers: int = 1,
@@ -129,7 +129,7 @@ def embed(
 
     Args:
         texts: to turn into vectors.
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
         text_column: of the file.
         layers: how many of the last layers a token's vector holds side by side.
@@ -149,19 +149,21 @@ def embed(
 
 def export(
     out: str,
-    model: str,
+    model: str = "boxed",
     part: Literal["classifier", "pretrained"] = "classifier",
     onnx: bool = False,
     int8: bool = False,
+    small: bool = False,
 ) -> None:
     """Write a model folder for the Hugging Face hub, with its card, and if asked for ONNX Runtime.
 
     Args:
         out: the folder to write; it must not exist.
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         part: of a run, its classifier or its pre-trained encoder.
         onnx: also write onnx/model.onnx, in float32.
         int8: also write onnx/model_int8.onnx, with int8 weights.
+        small: weights in bfloat16 and float8 in place of float32: less than half the size.
 
     Raises:
         UserError: if the folder exists, the model cannot be read, or a package that writes ONNX is missing.
@@ -170,14 +172,14 @@ def export(
 
     found = _load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained_folder
-    print(f"written to {write(folder, Path(out), onnx, int8)}")
+    print(f"written to {write(folder, Path(out), onnx, int8, small)}")
 
 
-def serve(model: str, host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(model: str = "boxed", host: str = "127.0.0.1", port: int = 8000) -> None:
     """Serve a model: a web page at /, a JSON API described at /docs, /health and /metrics.
 
     Args:
-        model: a model folder, or the folder of a run.
+        model: a model folder, the folder of a run, or boxed: the model that comes with Bertwright.
         host: the address to listen on; 0.0.0.0 lets other machines in.
         port: the port to listen on.
 

@@ -20,7 +20,14 @@ from bertwright.errors import UserError
 from bertwright.files import read_json
 from bertwright.model.bert import Bert, Block
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
-from bertwright.model.interop import load_classifier, load_pretraining_model, load_tokenizer, read_config, read_weights
+from bertwright.model.interop import (
+    find_model,
+    load_classifier,
+    load_pretraining_model,
+    load_tokenizer,
+    read_config,
+    read_weights,
+)
 from bertwright.objectives.batches import IS_NEXT
 from bertwright.tasks.classify import Ids, encode_texts, predict_probabilities
 from bertwright.text.wordpiece import MASK, Tokenizer
@@ -80,11 +87,14 @@ def load(model: str | Path) -> Model:
 
     Args:
         model: a model folder in the Hugging Face layout, or the folder of a run, of which each answer takes the model
-            that was trained for it: the classifier of its first seed, or the pre-trained encoder.
+            that was trained for it: the classifier of its first seed, or the pre-trained encoder. "boxed" is the model
+            that comes with Bertwright: English, film reviews.
 
     Raises:
         UserError: if there is no such folder, or it holds no BERT model that can be read.
     """
+    if str(model) == "boxed":
+        return Model(find_model(model, "sentiment"), find_model(model, "encoder"))
     folder = Path(model)
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; give one, such as runs/demo, or runs/demo/pretrain/model")
