@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 import transformers
 from safetensors.torch import load_file
 
+import bertwright
 from bertwright.errors import UserError
-from bertwright.model.interop import load_classifier, load_pretraining_model
+from bertwright.model.interop import load_classifier, load_pretraining_model, load_tokenizer
 from bertwright.use.export import INT8_FILE, ONNX_FILE, export
 
 onnxruntime = pytest.importorskip(
@@ -101,6 +103,54 @@ def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, 
         assert torch.allclose(a, b, atol=1e-4)
         assert (b - c).abs().max() < 0.1 * c.abs().max()
         assert not torch.equal(b, c)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("pretrained", "AutoModel"),
+        ("pretrained", "AutoModelForPreTraining"),
+        ("pretrained", "AutoModelForMaskedLM"),
+        ("pretrained", "AutoModelForNextSentencePrediction"),
+        ("classifier", "AutoModelForSequenceClassification"),
+    ],
+)
+def test_every_head_of_transformers_opens_what_we_write_and_we_what_it_saves(folders, tmp_path, name, head):
+    theirs, told = getattr(transformers, head).from_pretrained(folders[name], output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["mismatched_keys"]
+    theirs.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(folders[name]).save_pretrained(tmp_path)
+    given = batch_of(3, 20)
+    arguments = given["input_ids"], given["token_type_ids"], given["attention_mask"]
+    with torch.inference_mode():
+        opened = theirs.eval()(**given)
+        if name == "classifier":
+            again = load_classifier(tmp_path).eval()
+            assert torch.allclose(again(*arguments), opened.logits, atol=1e-5)
+        else:
+            again = load_pretraining_model(tmp_path).eval()
+            masked, following = again(*arguments)
+            seen = given["attention_mask"].bool()
+            if head == "AutoModel":
+                assert torch.allclose(again.bert(*arguments)[seen], opened.last_hidden_state[seen], atol=1e-5)
+                assert torch.allclose(again.bert.pooler(opened.last_hidden_state), opened.pooler_output, atol=1e-5)
+            if head in ("AutoModelForPreTraining", "AutoModelForMaskedLM"):
+                logits = opened.logits if head == "AutoModelForMaskedLM" else opened.prediction_logits
+                assert torch.allclose(masked[seen], logits[seen], atol=1e-4)
+            if head in ("AutoModelForPreTraining", "AutoModelForNextSentencePrediction"):
+                logits = opened.seq_relationship_logits if head == "AutoModelForPreTraining" else opened.logits
+                assert torch.allclose(following, logits, atol=1e-5)
+    assert load_tokenizer(tmp_path).tokens == load_tokenizer(folders[name]).tokens
+
+
+def test_pipelines_and_sentence_transformers_give_our_vectors(folders):
+    text = "The river by the stone was old again."
+    ours = bertwright.load(folders["pretrained"]).embed([text])[0]
+    features = transformers.pipeline("feature-extraction", model=str(folders["pretrained"]))(text)
+    assert np.allclose(np.array(features)[0], ours.vectors, atol=1e-5)
+    sentence = sentence_transformers.SentenceTransformer(str(folders["pretrained"]), device="cpu").encode(text)
+    assert np.allclose(sentence, ours.vectors.mean(0), atol=1e-5)  # it averages [CLS] and [SEP], too
 
 
 def test_an_existing_folder_is_not_overwritten(folders, tmp_path):
