@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench companion clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -24,6 +24,10 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# BERT.pdf, the paper section by section beside our code and our figures.
+companion: .venv/ready
+	$(BIN)/python docs/companion/build.py
 
 # The figures of results/speed; let nothing else run meanwhile.
 bench: .venv/ready

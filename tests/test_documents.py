@@ -1,6 +1,8 @@
 """What README and docs point at is there."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,54 @@ def test_the_readme_s_first_table_says_what_the_results_say():
     assert [line for line in shown.splitlines() if line in rows] == sorted(
         rows, key=lambda row: row.split("|")[2], reverse=True
     )
+
+
+def _defined_in(path: Path) -> set[str]:
+    """The classes, functions and constants of a module, and those inside a class as Class.name."""
+
+    def names(body: list[ast.stmt], prefix: str) -> set[str]:
+        found = set()
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                found.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                found |= names(node.body, f"{prefix}{node.name}.")
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found |= {prefix + part.id for t in targets for part in ast.walk(t) if isinstance(part, ast.Name)}
+        return found
+
+    return names(ast.parse(path.read_text()).body, "")
+
+
+def _stale_pointers(text: str) -> list[str]:
+    """Pointers of the companion, `code("file", "name")`, whose file is missing or does not define the name."""
+    stale = []
+    for file, name in re.findall(r'code\(\s*"([^"]+)"(?:\s*,\s*"([^"]+)")?\s*\)', text):
+        path = next((home / file for home in (ROOT / "src" / "bertwright", ROOT) if (home / file).is_file()), None)
+        if path is None or (name and name not in _defined_in(path)):
+            stale.append(f"{file}::{name}")
+    return stale
+
+
+COMPANION = sorted((ROOT / "docs" / "companion").rglob("*.typ"))
+
+
+def test_every_pointer_of_the_companion_leads_to_the_code():
+    texts = [path.read_text() for path in COMPANION]
+    assert sum(len(re.findall(r'code\(\s*"', text)) for text in texts) > 40
+    assert [stale for text in texts for stale in _stale_pointers(text)] == []
+
+
+@pytest.mark.parametrize(
+    "pointer", ['"model/bert.py", "Gone"', '"model/gone.py", "Bert"', '"model/bert.py", "Bert.gone"']
+)
+def test_a_stale_pointer_is_seen(pointer):
+    assert len(_stale_pointers(f'#code({pointer}) and #code("model/bert.py",\n  "Bert.forward")')) == 1
+
+
+def test_sections_of_the_decisions_that_the_companion_names_are_there():
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "decisions.md").read_text(), re.MULTILINE)
+    named = {name for path in COMPANION for name in re.findall(r'decided\("([^"]+)"\)', path.read_text())}
+    assert named
+    assert named <= set(headings)

@@ -6,6 +6,7 @@ in 5.3.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,6 +132,14 @@ class Model:
         return load_classifier(self.classifier_folder).to(self._device).eval()
 
     @cached_property
+    def _fast_classifier(self) -> BertForSequenceClassification:
+        """The classifier in bfloat16, where the hardware multiplies that faster.
+
+        Autocast would turn every weight into bfloat16 in every batch, and carry float32 between the matrix products.
+        """
+        return copy.deepcopy(self.classifier).to(torch.bfloat16) if has_bf16() else self.classifier
+
+    @cached_property
     def pretrained(self) -> BertForPreTraining:
         """The encoder with its pre-training heads."""
         return load_pretraining_model(self.pretrained_folder).to(self._device).eval()
@@ -193,8 +202,7 @@ class Model:
     def judge(self, encoded: Sequence[Ids]) -> list[Verdict]:
         """The class of each text that `encode` has read, in order."""
         names = self.classifier.label_names
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bf16()):
-            rows = predict_probabilities(self.classifier, encoded, _BATCH_TOKENS)
+        rows = predict_probabilities(self._fast_classifier, encoded, _BATCH_TOKENS)
         return [
             Verdict(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))
             for row in rows

@@ -1,0 +1,38 @@
+"""Typeset the companion to the paper: `make companion`, or `python docs/companion/build.py`.
+
+The result is BERT.pdf at the repository's root; the same sources, results and typesetter give the same bytes. With
+--pages FOLDER the pages are also written there as images, to look at.
+"""
+
+import argparse
+from pathlib import Path
+
+import typst
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Typeset, and say where the pages are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=ROOT / "BERT.pdf")
+    parser.add_argument("--pages", type=Path, help="also write page-N.png here")
+    arguments = parser.parse_args()
+    # Which studies have results: the text says of the others that they have not been measured yet.
+    studies = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
+    compiler = typst.Compiler(
+        ROOT / "docs" / "companion" / "main.typ",
+        root=ROOT,
+        ignore_system_fonts=True,
+        sys_inputs={"studies": ",".join(studies)},
+    )
+    compiler.compile(output=arguments.output, format="pdf", timestamp=0)
+    print(arguments.output)
+    if arguments.pages:
+        arguments.pages.mkdir(parents=True, exist_ok=True)
+        compiler.compile(output=arguments.pages / "page-{p}.png", format="png", ppi=60)
+        print(arguments.pages)
+
+
+if __name__ == "__main__":
+    main()
