@@ -319,7 +319,7 @@ def attention_maps(bert: Bert, input_ids: Tensor, token_type_ids: Tensor | None 
         )
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (A, S, S)
         if bert.config.is_decoder:
-            scores = scores.masked_fill(~seen_from_left(*scores.shape[1:], scores.device), -torch.inf)
+            scores = scores.masked_fill(~seen_from_left(scores.shape[1], scores.shape[2], scores.device), -torch.inf)
         maps.append(scores.softmax(-1))
         hidden = block(hidden, None)
     return torch.stack(maps)
