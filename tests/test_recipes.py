@@ -45,6 +45,42 @@ def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
     assert recipe.finetune.epochs == 1
 
 
+STUDY = ROOT / "recipes" / "bidirectional"
+
+
+def row_of_the_study(name):
+    return load_recipe(str(STUDY / "base.yaml"), "--recipe", str(STUDY / f"{name}.yaml"))
+
+
+def test_the_study_s_rows_differ_in_nothing_but_their_objective():
+    rows = {path.stem: row_of_the_study(path.stem) for path in STUDY.glob("*.yaml") if path.stem != "base"}
+    assert set(rows) == {"both", "without-next-sentence", "left-to-right", "without-pretraining"}
+    objective = {name: (row.model.is_decoder, row.pretrain.next_sentence) for name, row in rows.items()}
+    assert objective["both"] == objective["without-pretraining"] == (False, True)
+    assert objective["without-next-sentence"] == (False, False)
+    assert objective["left-to-right"] == (True, False)
+    plain = [
+        dataclasses.replace(
+            row,
+            model=dataclasses.replace(row.model, is_decoder=False),
+            pretrain=dataclasses.replace(row.pretrain, next_sentence=True),
+        )
+        for name, row in rows.items()
+        if name != "without-pretraining"
+    ]
+    assert plain[0] == plain[1] == plain[2]
+    assert (plain[0].model.hidden_size, plain[0].model.hidden_dropout_prob) == (256, 0)
+    assert plain[0].pretrain.max_steps * plain[0].pretrain.batch_tokens == pytest.approx(6e6, rel=0.05)
+    untrained = rows["without-pretraining"]
+    assert (untrained.pretrain.max_steps, untrained.pretrain.first_embeddings) == (1, "paper")
+    assert dataclasses.replace(untrained, pretrain=plain[0].pretrain) == plain[0]
+
+
+def test_next_sentences_are_refused_for_a_left_to_right_model(capsys):
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), "--model.is_decoder", "true")
+    assert "--pretrain.next_sentence false" in said
+
+
 def test_an_option_on_the_command_line_wins_over_the_recipe():
     words = ["run", "--recipe", str(ROOT / "recipes" / "demo.yaml"), "--pretrain.max_minutes", "50"]
     assert make_parser().parse_args(words).run.pretrain.max_minutes == 50

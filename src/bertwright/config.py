@@ -106,6 +106,8 @@ class ModelConfig:
         attention_probs_dropout_prob: dropout on attention weights.
         layer_norm_eps: the constant inside layer normalisation.
         initializer_range: standard deviation of the truncated normal that weights start from.
+        is_decoder: whether the model reads from left to right: each position sees itself and those before it, and
+            pre-training guesses the next token in place of masked ones (paper, section 5.1, "LTR").
     """
 
     hidden_size: int = 768
@@ -118,6 +120,7 @@ class ModelConfig:
     attention_probs_dropout_prob: float = 0.1
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    is_decoder: bool = False
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "type_vocab_size"):
@@ -221,7 +224,7 @@ class PretrainConfig:
             two blocks a neighbour to look at, which saves a short training most of its first plateau.
         first_embeddings: paper draws the token embeddings at random; counted takes them from what stands near what in
             the last phase's corpora, and the output bias from how frequent each token is (`text/vectors.py`).
-        masking: which tokens must be guessed.
+        masking: which tokens must be guessed; a left-to-right model (model.is_decoder) guesses all, and hides none.
         phases: sequence lengths in order, for example 128 tokens first and 512 at the end.
         optimizer: the optimizer and its schedule.
         log_every: steps between two lines of metrics.jsonl.
@@ -391,6 +394,11 @@ class Recipe:
             self.pretrain.first_weights == "paper" or head_width % 2 == 0,
             "pretrain.first_weights local needs an even model.hidden_size / model.num_attention_heads; it is "
             f"{head_width}",
+        )
+        _require(
+            not (self.model.is_decoder and self.pretrain.next_sentence),
+            "pretrain.next_sentence is on, but model.is_decoder makes a left-to-right model, whose [CLS] sees neither "
+            "sentence; switch it off with --pretrain.next_sentence false",
         )
         for phase in self.pretrain.phases:
             _require(

@@ -97,13 +97,16 @@ def test_logits_losses_and_gradients_equal_transformers(pair, lengths, mode):
     assert len(list(ours.parameters())) == len(their_gradients)
 
 
-def test_both_ways_of_attending_agree():
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("positions", [9, 3])
+def test_both_ways_of_attending_agree(causal, positions):
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 9, 8).double()
+    query = query[:, :, :positions]
     allowed = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])[:, None, None, :]
-    written_out = attend(query, key, value, allowed, 0.0)
+    written_out = attend(query, key, value, allowed, 0.0, causal)
     with torch.no_grad():
-        fused = attend(query, key, value, allowed, 0.0)
+        fused = attend(query, key, value, allowed, 0.0, causal)
     torch.testing.assert_close(written_out, fused, atol=1e-6, rtol=1e-6)
 
 

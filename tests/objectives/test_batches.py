@@ -179,6 +179,18 @@ def test_without_next_sentences_there_is_one_segment(stream_of):
     assert (batch.next_sentence_label == IGNORED_LABEL).all()
 
 
+def test_without_masks_each_position_s_label_is_the_ordinary_token_after_it(stream_of, tokenizer):
+    stream = stream_of(next_sentence=False)
+    hidden = stream.batch(0)
+    stream.masking = None
+    batch = stream.batch(0)
+    np.testing.assert_array_equal(batch.input_ids, restored(hidden))
+    special = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):
+        following = [*ids[1:], tokenizer.pad_id]
+        assert labels == [IGNORED_LABEL if token in special else token for token in following]
+
+
 def test_words_are_masked_whole(stream_of, tokenizer):
     batch = stream_of(masking=MaskingConfig(rate=0.3, unit="word")).batch(0)
     ids = restored(batch)

@@ -209,6 +209,33 @@ def test_the_loss_is_the_mean_over_all_scored_tokens(small_recipe, small_prepare
     assert logged["loss"] == pytest.approx((expected_mlm + expected_nsp).item(), rel=1e-5)
 
 
+def test_a_left_to_right_run_scores_every_token_once_against_the_one_before_it(
+    small_recipe, small_prepared, engine, tmp_path
+):
+    changes = {"max_steps": 1, "micro_batch_tokens": 64 * 2, "next_sentence": False}
+    recipe = without_dropout(small_recipe(model={"is_decoder": True}, pretrain=changes))
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    logged, heldout = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+    corpora = [PreparedCorpus(small_prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")]
+    torch.manual_seed(recipe.seed)
+    model = BertForPreTraining(recipe.model, tokenizer.vocab_size)
+    batch = PretrainTask(recipe, model, tokenizer, *corpora)._streams[0].batch(0)
+    ids = torch.from_numpy(batch.input_ids)
+    assert not (ids == tokenizer.mask_id).any()
+    logits, _ = model(ids, torch.zeros_like(ids), torch.from_numpy(batch.attention_mask))
+    losses = [
+        torch.nn.functional.cross_entropy(logits[row, place - 1], ids[row, place]).item()
+        for row, place in itertools.product(*map(range, ids.shape))
+        if ids[row, place] not in (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id)
+    ]
+    assert logged["ltr_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert {key for key in (*logged, *heldout) if "_" in key and key[:3] in ("mlm", "ltr", "nsp")} == {
+        "ltr_loss",
+        "ltr_accuracy",
+    }
+
+
 def two_topics(folder):
     """Forty documents about the sea or about cooking: a random next sentence is off the topic half of the time."""
     topics = (

@@ -79,7 +79,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         },
     )
     examples = _judged_texts(test, labels, predictions["bert"])
-    if recipe.finetune.encoder is None:
+    if recipe.finetune.encoder is None and not recipe.model.is_decoder:
         progress("filling masks and judging pairs")
         examples |= _pretraining_examples(run, engine)
     write_json(folder / "examples.json", examples)

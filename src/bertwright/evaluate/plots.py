@@ -74,7 +74,7 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return averages
 
 
-def _save(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Axes, Theme], None]) -> None:
+def save_panel(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Axes, Theme], None]) -> None:
     """Draw once per theme. Figures are made without pyplot, so no window system and no global state is touched."""
     for theme in THEMES:
         settings: Any = {
@@ -168,7 +168,7 @@ def save_curves(
         if sum(line.label is not None for line in series) + (level is not None) > 1:
             axes.legend(frameon=False, fontsize=9, handlelength=1.6)
 
-    _save(folder, name, (5.2, 3.3), paint)
+    save_panel(folder, name, (5.2, 3.3), paint)
 
 
 def _smooth_gaps(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -222,7 +222,7 @@ def save_intervals(
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.14 * (right - left))
 
-    _save(folder, name, (5.6, 0.8 + 0.5 * max(len(ordered), 2)), paint)
+    save_panel(folder, name, (5.6, 0.8 + 0.5 * max(len(ordered), 2)), paint)
 
 
 def save_roc(
@@ -255,7 +255,7 @@ def save_roc(
             # In the corner a weak system's curve runs where a legend would stand; colours and dashes are the same.
             axes.legend(frameon=False, fontsize=9, loc="lower right", handlelength=2.4)
 
-    _save(folder, name, (4.6, 4.6), paint)
+    save_panel(folder, name, (4.6, 4.6), paint)
 
 
 def roc_curve(

@@ -86,25 +86,37 @@ LONGEST_WRITTEN_OUT = 192
 """Longest sequence whose attention is written out on a CPU; the fused kernel overtakes it between 128 and 256."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_prob: float) -> Tensor:
+def seen_from_left(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Which positions a left-to-right model looks at: bool (queries, keys), True at a query's own and those before."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_prob: float, causal: bool = False
+) -> Tensor:
     """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
 
     Written out where a CPU needs gradients of short sequences: PyTorch's fused kernel is the faster one everywhere
     else, but its backward pass on a CPU is slow at 128 tokens (docs/decisions.md).
 
     Args:
-        query: (B, A, S, D), as are key and value.
-        key: what queries are compared with.
-        value: what is averaged.
+        query: (B, A, P, D), of the first P positions.
+        key: what queries are compared with, (B, A, S, D).
+        value: what is averaged, (B, A, S, D).
         allowed: boolean (B, 1, 1, S), True where a position may be looked at; None where all may.
         dropout_prob: dropout on the attention weights.
+        causal: whether a position sees itself and those before it only. Padding stands on the right, where no real
+            position then looks: `allowed` is not needed, and not read.
 
     Returns:
-        (B, A, S, D).
+        (B, A, P, D).
     """
     if query.is_cuda or not torch.is_grad_enabled() or query.shape[-2] > LONGEST_WRITTEN_OUT:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_prob)
-    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, A, S, S)
+        mask = None if causal else allowed
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, is_causal=causal)
+    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, A, P, S)
+    if causal:
+        allowed = seen_from_left(query.shape[-2], key.shape[-2], query.device)
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -1e9)
     weights = dropout(scores.softmax(-1).to(value.dtype), dropout_prob, training=dropout_prob > 0)
@@ -112,12 +124,16 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
 
 
 class SelfAttention(nn.Module):
-    """Every position looks at every position, left and right, in A subspaces at once (Vaswani et al., section 3.2)."""
+    """Every position looks at every position, left and right, in A subspaces at once (Vaswani et al., section 3.2).
+
+    In a left-to-right model (section 5.1) it looks at itself and to the left.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.dropout_prob = config.attention_probs_dropout_prob
+        self.causal = config.is_decoder
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
@@ -146,7 +162,8 @@ class SelfAttention(nn.Module):
             .unbind(0)
         )
         query = query[:, :, :positions]  # (B, A, P, D)
-        context = attend(query, key, value, allowed, self.dropout_prob if self.training else 0.0)  # (B, A, P, D)
+        dropout_prob = self.dropout_prob if self.training else 0.0
+        context = attend(query, key, value, allowed, dropout_prob, self.causal)  # (B, A, P, D)
         joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
         return joined  # (B, P, H)
 
@@ -230,7 +247,8 @@ class Bert(nn.Module):
         Args:
             input_ids: token ids, int64 (B, S).
             token_type_ids: segment of each token, int64 (B, S): 0 up to the first [SEP], 1 after it.
-            attention_mask: (B, S), 1 or True at real tokens, 0 at padding; None says that there is no padding.
+            attention_mask: (B, S), 1 or True at real tokens, 0 at padding, which stands on the right; None says that
+                there is none.
             positions: P, how many positions, from the first, are wanted; None for all. The last block then computes no
                 others: a classifier reads [CLS] alone, and saves nearly a block.
 

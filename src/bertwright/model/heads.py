@@ -51,6 +51,8 @@ class MaskedLanguageModelHead(nn.Module):
 class BertForPreTraining(nn.Module):
     """The encoder with both pre-training heads.
 
+    In a left-to-right model (`is_decoder`) the first head guesses the next token, in place of a masked one.
+
     Args:
         config: the shape of the network.
         vocab_size: number of entries V of the vocabulary.
@@ -112,8 +114,26 @@ def start_counted(model: BertForPreTraining, vectors: npt.NDArray[np.float32], s
         model.masked_language_model.bias.copy_(logs - logs.mean())
 
 
+def last_vector(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The vector of each sequence's last real token, which alone has seen all of it if the model reads left to right.
+
+    Args:
+        hidden: (B, S, H).
+        attention_mask: (B, S), 1 at real tokens; None says that there is no padding.
+
+    Returns:
+        (B, 1, H).
+    """
+    if attention_mask is None:
+        return hidden[:, -1:]
+    last = attention_mask.long().sum(1) - 1  # (B,)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None]
+
+
 class BertForSequenceClassification(nn.Module):
     """The encoder with a classifier on the pooled [CLS] vector (paper, section 4.1).
+
+    A left-to-right model's [CLS] has seen nothing: there the pooler reads the last real token, the closing [SEP].
 
     Args:
         config: the shape of the network.
@@ -140,6 +160,9 @@ class BertForSequenceClassification(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Logits (B, K) of a batch (B, S)."""
-        pooled = self.bert.pooler(self.bert(input_ids, token_type_ids, attention_mask, positions=1))  # (B, H)
-        logits: Tensor = self.classifier(self.dropout(pooled))
+        if self.bert.config.is_decoder:
+            chosen = last_vector(self.bert(input_ids, token_type_ids, attention_mask), attention_mask)  # (B, 1, H)
+        else:
+            chosen = self.bert(input_ids, token_type_ids, attention_mask, positions=1)  # (B, 1, H)
+        logits: Tensor = self.classifier(self.dropout(self.bert.pooler(chosen)))
         return logits

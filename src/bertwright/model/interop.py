@@ -83,8 +83,9 @@ def _translate(name: str, table: dict[str, str]) -> str:
 def hugging_face_config(model: BertForPreTraining | BertForSequenceClassification) -> dict[str, Any]:
     """The config.json of a model."""
     bert = model.bert
+    causal = bert.config.is_decoder and isinstance(model, BertForPreTraining)
     config = {
-        "architectures": [type(model).__name__],
+        "architectures": ["BertLMHeadModel" if causal else type(model).__name__],
         "model_type": "bert",
         "hidden_act": "gelu",
         "vocab_size": bert.vocab_size,

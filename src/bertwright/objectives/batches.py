@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bertwright.config import MaskingConfig
-from bertwright.objectives.masking import Bools, Ints, Vocabulary, mask_tokens
+from bertwright.objectives.masking import Bools, Ints, Vocabulary, mask_tokens, next_token_labels
 from bertwright.objectives.pairs import Plan, plan_epoch
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -34,7 +34,7 @@ class PretrainBatch:
     """Sequences ready for the model.
 
     Args:
-        input_ids: token ids with some hidden, int64 (batch, seq).
+        input_ids: token ids with some hidden, or none for a left-to-right model, int64 (batch, seq).
         token_type_ids: 0 in A, 1 in B, int64 (batch, seq).
         attention_mask: True at real tokens, bool (batch, seq).
         labels: the token to guess where one must be guessed, `IGNORED_LABEL` elsewhere, int64 (batch, seq).
@@ -78,7 +78,7 @@ class PretrainStream:
         corpus: the prepared corpus.
         tokenizer: the tokenizer it was prepared with.
         batch_size: sequences in a global batch.
-        masking: which tokens must be guessed.
+        masking: which tokens must be guessed; None hides none, and has each position guess the token after it.
         sequence_length: the most tokens in a sequence.
         next_sentence: whether there is a B.
         short_sequence_probability: the part of sequences with a random shorter target length.
@@ -91,7 +91,7 @@ class PretrainStream:
         corpus: PreparedCorpus,
         tokenizer: Tokenizer,
         batch_size: int,
-        masking: MaskingConfig,
+        masking: MaskingConfig | None,
         *,
         sequence_length: int,
         next_sentence: bool,
@@ -192,19 +192,22 @@ class PretrainStream:
         ids[separator] = self.tokenizer.sep_id
         real = position <= last_end
         maskable = real & ~separator & (position > 0)
-        # Drawn for the global batch and cut afterwards: a process sees the masks that a lone process would see.
-        whole, held = (
-            np.full((self.batch_size, seq), self.tokenizer.pad_id, np.int64),
-            np.zeros((2, self.batch_size, seq)),
-        )
-        whole[rows], held[0, rows] = ids, maskable
-        masked, chosen = mask_tokens(whole, held[0].astype(np.bool_), self.masking, self.vocabulary, rng)
-        masked, chosen = masked[rows], chosen[rows]
+        if self.masking is None:
+            shown, labels = ids, next_token_labels(ids, maskable, IGNORED_LABEL)
+        else:
+            # Drawn for the global batch and cut afterwards: a process sees the masks that a lone process would see.
+            whole, held = (
+                np.full((self.batch_size, seq), self.tokenizer.pad_id, np.int64),
+                np.zeros((2, self.batch_size, seq)),
+            )
+            whole[rows], held[0, rows] = ids, maskable
+            masked, chosen = mask_tokens(whole, held[0].astype(np.bool_), self.masking, self.vocabulary, rng)
+            shown, labels = masked[rows], np.where(chosen[rows], ids, IGNORED_LABEL)
         return PretrainBatch(
-            input_ids=masked,
+            input_ids=shown,
             token_type_ids=(real & (position > first_end)).astype(np.int64),
             attention_mask=real,
-            labels=np.where(chosen, ids, IGNORED_LABEL),
+            labels=labels,
             next_sentence_label=np.where(
                 plan.second_length == 0, IGNORED_LABEL, np.where(plan.is_random, IS_RANDOM, IS_NEXT)
             ).astype(np.int64),

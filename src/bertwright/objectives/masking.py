@@ -1,5 +1,7 @@
 """Which tokens must be guessed, and what stands in their place (paper, section 3.1, task 1, and appendix A.1).
 
+A masked language model guesses some, which are hidden from it; a left-to-right one guesses each from those before it.
+
 Masks are drawn when a batch is built, never stored: every epoch hides other tokens.
 """
 
@@ -63,6 +65,25 @@ def mask_tokens(
         masked = np.where(chosen & (action >= 0.8), random_ids, masked)
         masked = np.where(chosen & (action >= 0.9), input_ids, masked)
     return masked, chosen
+
+
+def next_token_labels(input_ids: Ints, guessed: Bools, ignored: int) -> Ints:
+    """Labels of a left-to-right model: at each position the token after it (paper, section 5.1, "LTR").
+
+    Every ordinary token is guessed once, the first one from [CLS]. [SEP] is not: it says where a sequence was cut, not
+    how language goes on, and masking leaves it out, too.
+
+    Args:
+        input_ids: int64 (batch, seq).
+        guessed: bool (batch, seq), True at the tokens to guess, False at special tokens and padding.
+        ignored: the label of a position that guesses nothing, as the last one always does.
+
+    Returns:
+        int64 (batch, seq).
+    """
+    labels = np.full_like(input_ids, ignored)
+    labels[:, :-1] = np.where(guessed[:, 1:], input_ids[:, 1:], ignored)
+    return labels
 
 
 def _choose(

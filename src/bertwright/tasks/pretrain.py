@@ -1,4 +1,7 @@
-"""The pretrain stage: masked words and next sentences, from random weights (paper, section 3.1)."""
+"""The pretrain stage: masked words and next sentences, from random weights (paper, section 3.1).
+
+A left-to-right model (`model.is_decoder`) guesses next tokens instead, the paper's rival in section 5.1.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertwright.config import MaskingConfig, Recipe
+from bertwright.config import MaskingConfig, ModelConfig, Recipe
 from bertwright.files import atomic_path
 from bertwright.model.bert import start_local
 from bertwright.model.heads import BertForPreTraining, score, start_counted
@@ -35,6 +38,14 @@ SCORED_STEP = 128
 scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
 
 
+def guess_name(config: ModelConfig) -> str:
+    """What the figures on guessed tokens are called: mlm, or ltr for a left-to-right model.
+
+    Their losses are not to be compared: one guesses a few tokens from both sides, the other all from the left.
+    """
+    return "ltr" if config.is_decoder else "mlm"
+
+
 class PretrainingObjective(nn.Module):
     """The model with both losses: what the loop calls and the compiler sees.
 
@@ -46,6 +57,7 @@ class PretrainingObjective(nn.Module):
     def __init__(self, model: BertForPreTraining, next_sentence: bool) -> None:
         super().__init__()
         self.model = model
+        self.guesses = guess_name(model.bert.config)
         self.uses_next_sentence = next_sentence
         if not next_sentence:
             # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
@@ -63,8 +75,8 @@ class PretrainingObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Summed losses and right guesses of a batch as `objectives.batches.PretrainBatch` describes it."""
         mlm_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
-        mlm_loss, mlm_correct = score(mlm_logits, labels)
-        outcome = {"mlm_loss": mlm_loss, "mlm_correct": mlm_correct}
+        loss, correct = score(mlm_logits, labels)
+        outcome = {f"{self.guesses}_loss": loss, f"{self.guesses}_correct": correct}
         if self.uses_next_sentence:
             outcome["nsp_loss"], outcome["nsp_correct"] = score(nsp_logits, next_sentence_label)
         return outcome
@@ -93,13 +105,15 @@ class PretrainTask:
         self.config = config
         self.model = model
         self.objective = PretrainingObjective(model, config.next_sentence)
+        self.guesses = guess_name(recipe.model)
+        left_to_right = recipe.model.is_decoder
         self.phase_shares = tuple(phase.share for phase in config.phases)
         self._streams = [
             PretrainStream(
                 corpus,
                 tokenizer,
                 (phase.batch_tokens or config.batch_tokens) // phase.sequence_length,
-                config.masking,
+                None if left_to_right else config.masking,
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence and phase.next_sentence,
                 short_sequence_probability=config.short_sequence_probability,
@@ -115,7 +129,7 @@ class PretrainTask:
                 heldout,
                 tokenizer,
                 config.micro_batch_tokens // phase.sequence_length,
-                EVALUATION_MASKING,
+                None if left_to_right else EVALUATION_MASKING,
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence,
                 short_sequence_probability=0.0,
@@ -134,13 +148,13 @@ class PretrainTask:
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
         return {
-            "mlm": int((batch["labels"] != IGNORED_LABEL).sum()),
+            self.guesses: int((batch["labels"] != IGNORED_LABEL).sum()),
             "nsp": int((batch["next_sentence_label"] != IGNORED_LABEL).sum()),
             "tokens": int(batch["attention_mask"].sum()),
         }
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
-        """Loss and accuracy of both objectives on held-out text, masked as in the paper."""
+        """Loss and accuracy of both objectives on held-out text, masked as in the paper (or not, if left to right)."""
         stream = self._heldout[phase]
         sequences = min(EVALUATION_SEQUENCES, len(stream.plan(0)))
         sums: dict[str, float] = {}
@@ -154,7 +168,7 @@ class PretrainTask:
             for name, value in {**outcome, **self.counts(batch)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         figures = {}
-        for name in ("mlm", "nsp") if "nsp_loss" in sums else ("mlm",):
+        for name in (self.guesses, "nsp") if "nsp_loss" in sums else (self.guesses,):
             figures[f"{name}_loss"] = sums[f"{name}_loss"] / sums[name]
             figures[f"{name}_accuracy"] = sums[f"{name}_correct"] / sums[name]
         return figures
@@ -167,13 +181,13 @@ class PretrainTask:
 def _tensors(batch: PretrainBatch) -> Batch:
     """A batch as the objective takes it, with the scored positions picked out, and some unscored ones to fill up."""
     scored = np.flatnonzero(batch.labels != IGNORED_LABEL)
-    masked_positions = np.pad(scored, (0, -len(scored) % SCORED_STEP))  # position 0 is [CLS], which is never scored
+    missing = (0, -len(scored) % SCORED_STEP)
     return {
         "input_ids": torch.from_numpy(batch.input_ids),
         "token_type_ids": torch.from_numpy(batch.token_type_ids),
         "attention_mask": torch.from_numpy(batch.attention_mask),
-        "masked_positions": torch.from_numpy(masked_positions),
-        "labels": torch.from_numpy(batch.labels.reshape(-1)[masked_positions]),
+        "masked_positions": torch.from_numpy(np.pad(scored, missing)),
+        "labels": torch.from_numpy(np.pad(batch.labels.reshape(-1)[scored], missing, constant_values=IGNORED_LABEL)),
         "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
     }
 

@@ -43,11 +43,17 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False)
         `out`.
 
     Raises:
-        UserError: if `out` exists, the model cannot be read, or a package that writes ONNX is missing.
+        UserError: if `out` exists, the model cannot be read, it is a left-to-right classifier, or a package that
+            writes ONNX is missing.
     """
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")
     config = read_config(folder)
+    if config.get("is_decoder") and "id2label" in config:
+        raise UserError(
+            f"{folder} is a left-to-right classifier, which judges by the last token; elsewhere BERT judges by [CLS] "
+            "and would say something else: it stays here"
+        )
     model = load_classifier(folder) if "id2label" in config else load_pretraining_model(folder)
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bertwright.errors import UserError
 from bertwright.files import read_json
-from bertwright.model.bert import Bert, Block
+from bertwright.model.bert import Bert, Block, seen_from_left
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
 from bertwright.model.interop import (
     find_model,
@@ -148,8 +148,14 @@ class Model:
         """Refuse to answer with a head of random weights, which a classifier's folder would get.
 
         Raises:
-            UserError: if the folder holds no weights of the head.
+            UserError: if the folder holds no weights of the head, or a left-to-right model, which has not learnt to
+                fill masks or to tell next sentences.
         """
+        if self.pretrained.bert.config.is_decoder:
+            raise UserError(
+                f"{self.pretrained_folder} reads from left to right: it has learnt to guess next tokens, and its "
+                f"{called} answers nothing; give a model that was pre-trained both ways"
+            )
         if head not in self._stored:
             raise UserError(f"{self.pretrained_folder} has no {called}; give a model that was pre-trained with one")
 
@@ -329,6 +335,9 @@ def attention_maps(bert: Bert, input_ids: Tensor, token_type_ids: Tensor | None 
             part(hidden)[0].unflatten(-1, (heads, -1)).transpose(0, 1)  # (A, S, D)
             for part in (block.attention.query, block.attention.key)
         )
-        maps.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1))
+        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (A, S, S)
+        if bert.config.is_decoder:
+            scores = scores.masked_fill(~seen_from_left(scores.shape[1], scores.shape[2], scores.device), -torch.inf)
+        maps.append(scores.softmax(-1))
         hidden = block(hidden, None)
     return torch.stack(maps)
