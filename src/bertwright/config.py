@@ -277,6 +277,8 @@ class FinetuneConfig:
         unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
+        unlabelled_max_length: the most tokens of a text without labels; longer ones are left out. A judgement teaches
+            about as much whatever the text's length, and costs by the token.
         epochs: passes over the training part.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
@@ -297,6 +299,7 @@ class FinetuneConfig:
     data: str
     encoder: str | None = None
     unlabelled: str | None = None
+    unlabelled_max_length: int = 512
     epochs: float = 3.0
     batch_size: int = 32
     micro_batch_tokens: int = 8_192

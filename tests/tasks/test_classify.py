@@ -29,7 +29,7 @@ from bertwright.tasks.classify import (
     start_classifier,
     truncate,
 )
-from bertwright.text.corpus import LabelledText
+from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.train.engine import Engine
 
 SHAPE = ModelConfig(
@@ -263,6 +263,21 @@ def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_to
         "fine-tuning with seed 0: 66 texts, 4 to validate on",
     ]
     assert (seed / "model" / "model.safetensors").exists()
+
+
+def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
+    folder = tmp_path / "encoder"
+    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    changes = {"unlabelled": "reviews:test", "epochs": 0.2, "unlabelled_max_length": 63}
+    recipe = small_recipe(finetune=changes)
+    texts = [example.text for example in read_labelled(recipe.source("reviews"), "test")]
+    short = [ids for ids in encode_texts(texts, small_tokenizer, 64, "head-tail") if len(ids) <= 63]
+    assert 0 < len(short) < len(texts)
+    finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
+    assert len(np.load(tmp_path / "out" / "seed-0" / "teacher" / "guesses.npy")) == len(short)
+    recipe = small_recipe(finetune={**changes, "unlabelled_max_length": 3})
+    with pytest.raises(UserError, match="no text of at most 3 tokens"):
+        finetune(recipe, folder, tmp_path / "out2", "f", engine, lambda _: None)
 
 
 def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not_count():

@@ -381,6 +381,12 @@ def finetune(
         more = [document.text for document in read_documents(recipe.source(source), splits)]
         notice(f"encoding {len(more):,} texts without labels")
         unlabelled = encode_texts(more, tokenizer, config.max_length, config.truncation)
+        unlabelled = [ids for ids in unlabelled if len(ids) <= config.unlabelled_max_length]
+        if not unlabelled:
+            raise UserError(
+                f"{config.unlabelled} has no text of at most {config.unlabelled_max_length} tokens; raise "
+                "finetune.unlabelled_max_length"
+            )
 
     def run(target: Path, seed: int, texts: EncodedTexts, doing: str) -> None:
         if (target / "done.json").exists():
