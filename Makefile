@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs notebook check-notebook bench clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -20,6 +20,18 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, from the guides and the docstrings: build/docs/index.html.
+docs: .venv/ready
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+
+# The lesson: BERT.ipynb from docs/lesson/lesson.py, executed from top to bottom; some six minutes on two cores.
+notebook: .venv/ready
+	$(BIN)/python docs/lesson/build.py
+
+# The same, leaving BERT.ipynb as it is: do all cells run, and do their assertions hold?
+check-notebook: .venv/ready
+	$(BIN)/python docs/lesson/build.py --check
 
 # The figures of results/speed; let nothing else run meanwhile.
 bench: .venv/ready
