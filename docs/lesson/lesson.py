@@ -514,7 +514,8 @@ assert spread(after) < spread(before)
 # ### Embeddings, before and after
 #
 # Words that can stand in the same place get like vectors, though nobody has told the network what a preposition is:
-# along the diagonal, families show as darker squares. The boxed encoder knows more words, and more about them.
+# along the diagonal, families show as darker squares. In a network that has read so little, rare words are alike, too,
+# whatever they mean: it has hardly met them. The boxed encoder knows more words, and more about them.
 
 # %%
 families = {
