@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench companion clean
+.PHONY: demo test lint companion docs notebook check-notebook bench clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -28,6 +28,18 @@ lint: .venv/ready
 # BERT.pdf, the paper section by section beside our code and our figures.
 companion: .venv/ready
 	$(BIN)/python docs/companion/build.py
+
+# The site, from the guides and the docstrings: build/docs/index.html.
+docs: .venv/ready
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+
+# The lesson: BERT.ipynb from docs/lesson/lesson.py, executed from top to bottom; some six minutes on two cores.
+notebook: .venv/ready
+	$(BIN)/python docs/lesson/build.py
+
+# The same, leaving BERT.ipynb as it is: do all cells run, and do their assertions hold?
+check-notebook: .venv/ready
+	$(BIN)/python docs/lesson/build.py --check
 
 # The figures of results/speed; let nothing else run meanwhile.
 bench: .venv/ready

@@ -103,3 +103,24 @@ def test_sections_of_the_decisions_that_the_companion_names_are_there():
     named = {name for path in COMPANION for name in re.findall(r'decided\("([^"]+)"\)', path.read_text())}
     assert named
     assert named <= set(headings)
+
+
+def test_every_word_of_the_glossary_lives_where_it_says():
+    package = ROOT / "src" / "bertwright"
+    everything = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    rows = [line.split("|") for line in (ROOT / "docs" / "guide" / "glossary.md").read_text().splitlines()]
+    pointers = [row[-2] for row in rows if len(row) > 4 and "`" in row[-2]]
+    assert len(pointers) > 20
+    for pointer in pointers:
+        named = re.findall(r"`([^`]+)`", pointer)
+        files = [name for name in named if name.endswith(".py")]
+        text = "".join((package / file).read_text() for file in files) or everything
+        for word in ".".join(name for name in named if name not in files).split("."):
+            assert re.search(rf"\b{word}\b", text), f"the glossary says{pointer}"
+
+
+def test_every_module_stands_in_the_site_s_reference():
+    package = ROOT / "src"
+    modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[!_]*.py")}
+    shown = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
+    assert shown == modules | {"bertwright"}

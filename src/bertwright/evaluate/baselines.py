@@ -29,8 +29,8 @@ _ALL_WORDS = r"(?u)\b\w+\b"
 class LogCountRatio(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Scales each feature by its naive Bayes log-count ratio (Wang and Manning 2012, "Baselines and Bigrams").
 
-    The ratio of a feature is log(p / |p|) - log(q / |q|), with p its sum over rows of the second class plus alpha, q
-    the same for the first class, and |.| the sum over features. A linear classifier on features scaled in this way
+    The ratio of a feature is `log(p / |p|) - log(q / |q|)`, with p its sum over rows of the second class plus alpha, q
+    the same for the first class, and `|.|` the sum over features. A linear classifier on features scaled in this way
     starts from what naive Bayes believes.
 
     Args:

@@ -36,7 +36,7 @@ _SHORTEN_OVER = 320
 
 
 def write_report(run_folder: Path) -> Path:
-    """Make report.html and plots/*.png from the files of a run folder; files that are absent leave their part out.
+    """Make `report.html` and `plots/*.png` from the files of a run folder; absent files leave their part out.
 
     In evaluate/examples.json, `label` of judged texts and mistakes is the true class; `probability` is that of class 1
     with two classes, and that of the model's own answer, which an optional `prediction` names, with more.
