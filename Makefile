@@ -9,7 +9,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# On the bundled sample, in a few minutes on two cores: first from nothing, then from the encoder in the box.
+# On the bundled sample, in a few minutes on two cores: first from nothing, then from the model in the box.
 demo: .venv/ready
 	$(BIN)/bertwright run recipes/demo.yaml
 	$(BIN)/bertwright run recipes/demo-boxed.yaml
