@@ -4,7 +4,8 @@ import pytest
 import transformers
 
 import bertwright
-from bertwright.cli import load_recipe, main
+from bertwright.cli import main
+from bertwright.files import read_json
 from bertwright.model.interop import BOX
 from conftest import ROOT
 
@@ -61,9 +62,10 @@ def test_it_answers_where_no_model_is_named(capsys):
     assert capsys.readouterr().out.startswith("positive")
 
 
-def test_a_recipe_can_begin_with_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", [[], ["--finetune.encoder", "boxed"]], ids=["classifier", "encoder"])
+def test_a_recipe_can_begin_with_it(words, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert load_recipe("recipes/demo-boxed.yaml").finetune.encoder == "boxed"
     out = tmp_path / "run"
-    assert main(["finetune", "recipes/demo-boxed.yaml", "--out", str(out), "--finetune.epochs", "0.1"]) == 0
-    assert (out / "finetune" / "seed-0" / "model" / "config.json").exists()
+    assert main(["finetune", "recipes/demo-boxed.yaml", "--out", str(out), "--finetune.epochs", "0.1", *words]) == 0
+    layers = read_json(out / "finetune" / "seed-0" / "model" / "config.json")["num_hidden_layers"]
+    assert layers == (4 if words else 5)
