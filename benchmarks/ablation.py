@@ -24,7 +24,7 @@ from bertwright.cli import load_recipe, main
 from bertwright.config import to_dict
 from bertwright.evaluate.metrics import mean_and_spread
 from bertwright.files import read_json, write_json
-from common import Json, described, read_lines, write
+from common import Json, described, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
@@ -60,14 +60,14 @@ def measure(changes: Sequence[str], books: str, imdb: str, work: Path, seeds: Se
     for stage in ("prepare", "pretrain", "finetune"):
         if main([stage, base, *options]) != 0:
             raise SystemExit(1)
-    heldout = [line for line in read_lines(work / "pretrain" / "metrics.jsonl") if line["kind"] == "eval"][-1]
+    last = last_evaluation(work / "pretrain")
     chosen = [read_json(work / "finetune" / f"seed-{seed}" / "done.json") for seed in seeds]
     return {
         "validation_accuracy": [seed["validation_accuracy"] for seed in chosen],
-        "pretrain_tokens": heldout["tokens"],
-        "pretrain_seconds": heldout["seconds"],
+        "pretrain_tokens": last["tokens"],
+        "pretrain_seconds": last["seconds"],
         "finetune_seconds": [seed["seconds"] for seed in chosen],
-        "heldout": {key: heldout[key] for key in heldout if key.startswith(("mlm_", "nsp_"))},
+        "heldout": last["heldout"],
         "recipe": to_dict(load_recipe(base, *options)),
     }
 

@@ -38,7 +38,7 @@ from bertwright.tasks.classify import (
 from bertwright.text.corpus import read_labelled
 from bertwright.text.store import PreparedCorpus
 from bidirectional_figures import save_attention, save_uncovered
-from common import Json, described, read_lines, write
+from common import Json, described, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "bidirectional"
@@ -78,11 +78,11 @@ def measure(folder: Path, recipe: Recipe) -> Json:
     model = load_pretraining_model(folder / "pretrain" / "model").eval()
     tokenizer = load_tokenizer(folder / "pretrain" / "model")
     heldout = PreparedCorpus(folder / "prepare" / "heldout.arrow", tokenizer.fingerprint)
-    last = [line for line in read_lines(folder / "pretrain" / "metrics.jsonl") if line["kind"] == "eval"][-1]
+    last = last_evaluation(folder / "pretrain")
     length = recipe.pretrain.phases[-1].sequence_length
     probes = [probe for probe in probing.read_probes() if probing.fits(probe, tokenizer)]
     measured: Json = {
-        "heldout": {key: last[key] for key in last if key.startswith(("mlm_", "ltr_", "nsp_"))},
+        "heldout": last["heldout"],
         "tokens": last["tokens"],
         "seconds": last["seconds"],
         "log_odds": {probe.id: probing.log_odds(model, tokenizer, probe) for probe in probes},

@@ -73,6 +73,12 @@ def read_lines(path: Path) -> list[Json]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def last_evaluation(pretrain: Path) -> Json:
+    """What the last evaluation of a finished pretrain stage says, and the figures on held-out text under `heldout`."""
+    last = [line for line in read_lines(pretrain / "metrics.jsonl") if line["kind"] == "eval"][-1]
+    return {**last, "heldout": {key: last[key] for key in last if key.startswith(("mlm_", "ltr_", "nsp_"))}}
+
+
 def described() -> Json:
     """Machine, versions and command of this benchmark."""
     from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file

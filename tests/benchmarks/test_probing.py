@@ -12,6 +12,7 @@ from bertwright.config import ModelConfig
 from bertwright.files import write_json
 from bertwright.model.heads import BertForPreTraining
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
+from small_models import shaken
 
 PROBES = probing.read_probes()
 SETS = defaultdict(list)
@@ -100,11 +101,7 @@ def model_of(vocab_size, is_decoder):
         max_position_embeddings=64,
         is_decoder=is_decoder,
     )
-    model = BertForPreTraining(shape, vocab_size).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
+    return shaken(BertForPreTraining(shape, vocab_size).eval(), 0.2)
 
 
 class TestLogOdds:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from bertwright.config import ModelConfig
+import small_models
 from bertwright.errors import UserError
 from bertwright.files import read_json
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification, score
@@ -16,26 +16,9 @@ from bertwright.objectives.batches import IGNORED_LABEL
 from bertwright.objectives.masking import next_token_labels
 from bertwright.use.export import export
 from bertwright.use.predict import attention_maps, hidden_states, load
+from small_models import VOCAB, relative, shaken
 
-SHAPE = ModelConfig(
-    hidden_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=96,
-    max_position_embeddings=64,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-    is_decoder=True,
-)
-VOCAB = 211
-
-
-def shaken(model):
-    """Away from the zeros and ones of initialisation, where mistakes hide."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model
+SHAPE = replace(small_models.SHAPE, is_decoder=True)
 
 
 def make_model():
@@ -48,10 +31,6 @@ def make_batch(lengths=(31, 18, 5, 2)):
     ids = rng.integers(5, VOCAB, (len(lengths), max(lengths)))
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
     return torch.from_numpy(np.where(mask, ids, 0)), torch.from_numpy(mask)
-
-
-def relative(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)).item()
 
 
 @pytest.fixture

@@ -20,26 +20,12 @@ from bertwright.model.interop import (
     to_hugging_face,
 )
 from bertwright.text.wordpiece import Tokenizer
-
-SHAPE = ModelConfig(
-    hidden_size=48,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=96,
-    max_position_embeddings=64,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
-)
-VOCAB = 211
+from small_models import SHAPE, VOCAB, relative, shaken
 
 
 def make_model(seed=0):
     torch.manual_seed(seed)
-    model = BertForPreTraining(SHAPE, VOCAB)
-    with torch.no_grad():  # away from the zeros and ones of initialisation, where mistakes hide
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model
+    return shaken(BertForPreTraining(SHAPE, VOCAB))
 
 
 def make_batch(seed=0, lengths=(31, 18, 5, 1)):
@@ -52,10 +38,6 @@ def make_batch(seed=0, lengths=(31, 18, 5, 1)):
     labels = torch.where(mask & torch.from_numpy(rng.random((batch, seq)) < 0.3), ids, -100)
     labels[0, 1] = ids[0, 1]
     return ids, segments, mask, labels, torch.from_numpy(rng.integers(0, 2, batch))
-
-
-def relative(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)).item()
 
 
 @pytest.fixture

@@ -34,10 +34,10 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False)
     Args:
         folder: a model folder. Where it belongs to a run, the card tells the run's recipe and figures.
         out: the folder to write; it must not exist.
-        small: write weights in bfloat16, and token embeddings in float8, in place of float32: less than half the size.
-            Whoever opens the folder, `transformers` included, computes in float32 all the same.
         onnx: also write the model for ONNX Runtime, in float32.
         int8: also write it with int8 weights.
+        small: write weights in bfloat16, and token embeddings in float8, in place of float32: less than half the size.
+            Whoever opens the folder, `transformers` included, computes in float32 all the same.
 
     Returns:
         `out`.

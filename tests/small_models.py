@@ -1,0 +1,29 @@
+"""What tests of the model share: a network small enough to compare number by number, and how to compare."""
+
+import torch
+
+from bertwright.config import ModelConfig
+
+SHAPE = ModelConfig(
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=96,
+    max_position_embeddings=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+VOCAB = 211
+
+
+def shaken(model, scale=0.05):
+    """Away from the zeros and ones of initialisation, where mistakes hide."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * scale)
+    return model
+
+
+def relative(ours, theirs):
+    """The largest difference, as a share of the largest value."""
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)).item()
