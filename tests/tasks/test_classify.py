@@ -249,20 +249,20 @@ def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_to
     torch.manual_seed(0)
     save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
     said = []
-    recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 1})
+    recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 1, "seeds": [0, 1]})
     finetune(recipe, folder, tmp_path / "out", "f", engine, said.append)
-    seed = tmp_path / "out" / "seed-0"
-    guesses = np.load(seed / "teacher" / "guesses.npy")
+    guesses = np.load(tmp_path / "out" / "teacher" / "guesses.npy")
     assert guesses.shape == (30, 2)
-    teacher = load_classifier(seed / "teacher" / "model")
+    teacher = load_classifier(tmp_path / "out" / "teacher" / "model")
     books = sorted(Path(recipe.source("books").path).glob("*.txt"))
     ids = encode_texts([book.read_text() for book in books], small_tokenizer, 64, "head-tail")
     assert np.allclose(guesses, predict_probabilities(teacher, ids, 256), atol=1e-6)
     assert [line for line in said if "fine-tuning" in line] == [
         "fine-tuning a teacher with seed 0: 36 texts, 4 to validate on",
         "fine-tuning with seed 0: 66 texts, 4 to validate on",
+        "fine-tuning with seed 1: 66 texts, 4 to validate on",
     ]
-    assert (seed / "model" / "model.safetensors").exists()
+    assert all((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").exists() for seed in (0, 1))
 
 
 def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
@@ -274,7 +274,7 @@ def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, e
     short = [ids for ids in encode_texts(texts, small_tokenizer, 64, "head-tail") if len(ids) <= 63]
     assert 0 < len(short) < len(texts)
     finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
-    assert len(np.load(tmp_path / "out" / "seed-0" / "teacher" / "guesses.npy")) == len(short)
+    assert len(np.load(tmp_path / "out" / "teacher" / "guesses.npy")) == len(short)
     recipe = small_recipe(finetune={**changes, "unlabelled_max_length": 3})
     with pytest.raises(UserError, match="no text of at most 3 tokens"):
         finetune(recipe, folder, tmp_path / "out2", "f", engine, lambda _: None)

@@ -16,6 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 
 from bertwright.config import ModelConfig
 
@@ -23,9 +24,10 @@ from bertwright.config import ModelConfig
 def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     """Set a random part of `values` to zero and scale up the rest, as `torch.nn.functional.dropout` does.
 
-    On a CPU PyTorch draws random numbers one after the other, which would take half of a small BERT's step. Here each
-    element's number is a hash of its index and one drawn seed (the finalizer of MurmurHash3, on the lower 16 bits of
-    which the choice rests): it vectorises, and the compiler fuses it into its neighbours.
+    On a CPU PyTorch draws random numbers one after the other, which would take half of a small BERT's step; on a GPU it
+    reads and writes all values once more. Here each element's number is a hash of its index and one drawn seed (the
+    finalizer of MurmurHash3, on the lower 16 bits of which the choice rests): it vectorises, and the compiler fuses it
+    into its neighbours.
 
     Args:
         values: any shape.
@@ -37,10 +39,9 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or probability == 0:
         return values
-    if values.is_cuda:
-        return F.dropout(values, probability)
-    seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32)
-    bits = torch.arange(values.numel(), dtype=torch.int32).view(values.shape) ^ seed
+    device = values.device
+    seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
+    bits = torch.arange(values.numel(), dtype=torch.int32, device=device).view(values.shape) ^ seed
     bits = (bits ^ (bits >> 16)) * -2048144789
     bits = (bits ^ (bits >> 13)) * -1028477387
     keep = ((bits ^ (bits >> 16)) & 0xFFFF) >= round(probability * 65_536)
@@ -82,13 +83,13 @@ class Embeddings(nn.Module):
         return embedded  # (B, S, H)
 
 
-LONGEST_WRITTEN_OUT = 192
-"""Longest sequence whose attention is written out on a CPU; the fused kernel overtakes it between 128 and 256."""
-
-
 def seen_from_left(queries: int, keys: int, device: torch.device) -> Tensor:
     """Which positions a left-to-right model looks at: bool (queries, keys), True at a query's own and those before."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril()
+
+
+FORBIDDEN = -1e9
+"""What is added to the score of a position that may not be looked at: after the softmax nothing is left of it."""
 
 
 def attend(
@@ -96,8 +97,8 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
 
-    Written out where a CPU needs gradients of short sequences: PyTorch's fused kernel is the faster one everywhere
-    else, but its backward pass on a CPU is slow at 128 tokens (docs/decisions.md).
+    Written out on a CPU, where PyTorch's fused kernels take up to three times as long (docs/decisions.md), and fused on
+    a GPU.
 
     Args:
         query: (B, A, P, D), of the first P positions.
@@ -111,16 +112,48 @@ def attend(
     Returns:
         (B, A, P, D).
     """
-    if query.is_cuda or not torch.is_grad_enabled() or query.shape[-2] > LONGEST_WRITTEN_OUT:
+    if query.is_cuda:
+        whole = query.shape == key.shape and query.dtype == torch.bfloat16 and dropout_prob == 0
+        if whole and allowed is not None and not causal:
+            return attend_within(query, key, value, allowed)
         mask = None if causal else allowed
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, is_causal=causal)
-    scores = (query @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5  # (B, A, P, S)
+    batch, heads, queries, width = query.shape
     if causal:
-        allowed = seen_from_left(query.shape[-2], key.shape[-2], query.device)
+        allowed = seen_from_left(queries, key.shape[-2], query.device)[None, None]  # (1, 1, P, S)
+    bias = query.new_zeros(1, 1, 1)
     if allowed is not None:
-        scores = scores.masked_fill(~allowed, -1e9)
-    weights = dropout(scores.softmax(-1).to(value.dtype), dropout_prob, training=dropout_prob > 0)
-    return weights @ value
+        bias = query.new_zeros(allowed.shape).masked_fill(~allowed, FORBIDDEN)
+        bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)  # (B A, 1 or P, S)
+    query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)  # (B A, P or S, D)
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=width**-0.5)  # (B A, P, S)
+    weights = dropout(scores.softmax(-1), dropout_prob, training=dropout_prob > 0)
+    return torch.bmm(weights, value).view(batch, heads, queries, width)
+
+
+def attend_within(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """`attend` on a GPU by flash attention, which knows no mask, but stretches of different lengths end to end.
+
+    Each row is two stretches: its real tokens, and the padding on their right, which looks at itself and is never read.
+    With all positions in place nothing is copied, and no shape hangs on how long the rows are.
+
+    Args:
+        query: bfloat16 (B, A, S, D).
+        key: (B, A, S, D).
+        value: (B, A, S, D).
+        allowed: bool (B, 1, 1, S), True at real tokens, which stand on the left.
+
+    Returns:
+        (B, A, S, D).
+    """
+    batch, heads, seq, width = query.shape
+    starts = torch.arange(batch, device=query.device) * seq  # (B,)
+    ends = starts + allowed.sum(-1).flatten()  # (B,) of the real tokens
+    edges = torch.cat([torch.stack([starts, ends], dim=1).flatten(), starts[-1:] + seq]).int()  # (2 B + 1,)
+    query, key, value = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))  # (B S, A, D) each
+    context = varlen_attn(query, key, value, edges, edges, seq, seq)
+    assert isinstance(context, Tensor)  # no log-sum-exp was asked for
+    return context.view(batch, seq, heads, width).transpose(1, 2)
 
 
 class SelfAttention(nn.Module):

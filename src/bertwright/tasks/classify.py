@@ -346,7 +346,7 @@ def start_classifier(
 def finetune(
     recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
 ) -> None:
-    """Fine-tune a classifier once per seed; each goes to `folder`/seed-N/model.
+    """Fine-tune a classifier once per seed; each goes to `folder`/seed-N/model, and a teacher to `folder`/teacher/model.
 
     Args:
         recipe: the whole recipe.
@@ -409,13 +409,12 @@ def finetune(
             write_json(target / "done.json", {"seconds": position.seconds, "validation_accuracy": position.best})
         engine.accelerator.wait_for_everyone()
 
+    learnt = training
+    if unlabelled:
+        run(folder / "teacher", config.seeds[0], training, "fine-tuning a teacher")
+        learnt = _with_guesses(training, unlabelled, folder / "teacher", config, engine, notice)
     for seed in config.seeds:
-        target = folder / f"seed-{seed}"
-        learnt = training
-        if unlabelled:
-            run(target / "teacher", seed, training, "fine-tuning a teacher")
-            learnt = _with_guesses(training, unlabelled, target / "teacher", config, engine, notice)
-        run(target, seed, learnt, "fine-tuning")
+        run(folder / f"seed-{seed}", seed, learnt, "fine-tuning")
 
 
 def _with_guesses(

@@ -76,6 +76,8 @@ class Engine:
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
+        if self.world == 1:
+            return value
         total: Tensor = self.accelerator.reduce(value.to(self.device), reduction="sum")
         return total
 
