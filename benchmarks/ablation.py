@@ -10,8 +10,8 @@ imdb-mini shows what it adds, since the teacher is what the run would end with w
 
     bertwright finetune recipes/bert-mini-original.yaml --recipe recipes/ablation/1-an-hour.yaml ...
 
-Rows share a run folder, so that the corpus is prepared only when a row changes it. What is done is kept there: the same
-command goes on after a stop.
+Rows share a run folder, so that the corpus is prepared only when a row changes it. The result is written after each
+row, and a row that it has with the same recipe is not done again: the same command goes on after a stop.
 """
 
 import time
@@ -23,7 +23,7 @@ from jsonargparse import auto_cli
 from bertwright.cli import load_recipe, main
 from bertwright.config import to_dict
 from bertwright.evaluate.metrics import mean_and_spread
-from bertwright.files import read_json, write_json
+from bertwright.files import read_json
 from common import Json, described, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ RECIPES = ROOT / "recipes"
 CHANGES = ("1-an-hour", "2-reviews", "3-whole-reviews", "4-masks", "5-local", "6-counted", "7-muon", "8-averaging")
 ROWS: dict[str, tuple[str, ...]] = {
     "the paper's recipe": (),
-    "+ many small steps, higher rates": CHANGES[:1],
+    "+ smaller batches, higher rates": CHANGES[:1],
     "+ reviews, read last": CHANGES[:2],
     "+ whole reviews, most of the way without pairs": CHANGES[:3],
     "+ 30 % masks, no dropout": CHANGES[:4],
@@ -53,10 +53,8 @@ def words(changes: Sequence[str], books: str, imdb: str, work: Path) -> list[str
     return [*recipes, "--data.books", books, "--data.imdb", imdb, "--out", str(work)]
 
 
-def measure(changes: Sequence[str], books: str, imdb: str, work: Path, seeds: Sequence[int]) -> Json:
+def measure(base: str, options: Sequence[str], work: Path, seeds: Sequence[int]) -> Json:
     """Run a row; returns its figures."""
-    base = str(RECIPES / "bert-mini-original.yaml")
-    options = [*words(changes, books, imdb, work), "--finetune.seeds", str(list(seeds))]
     for stage in ("prepare", "pretrain", "finetune"):
         if main([stage, base, *options]) != 0:
             raise SystemExit(1)
@@ -68,7 +66,7 @@ def measure(changes: Sequence[str], books: str, imdb: str, work: Path, seeds: Se
         "pretrain_seconds": last["seconds"],
         "finetune_seconds": [seed["seconds"] for seed in chosen],
         "heldout": last["heldout"],
-        "recipe": to_dict(load_recipe(base, *options)),
+        "environment": described(),
     }
 
 
@@ -100,18 +98,22 @@ def ablation(
         imdb: labelled and unlabelled reviews.
         seeds: of fine-tuning.
         work: the run folder.
-        out: the JSON file.
+        out: the JSON file; a relative path starts at the repository.
     """
-    rows = {}
-    for number, (name, changes) in enumerate(ROWS.items()):
-        done = Path(work) / "rows" / f"{number}.json"
-        if not done.exists():
+    target = ROOT / out
+    done = read_json(target)["rows"] if target.exists() else {}
+    base = str(RECIPES / "bert-mini-original.yaml")
+    rows: dict[str, Json] = {}
+    for name, changes in ROWS.items():
+        options = [*words(changes, books, imdb, Path(work)), "--finetune.seeds", str(list(seeds))]
+        recipe = to_dict(load_recipe(base, *options))
+        rows[name] = done.get(name, {})
+        if rows[name].get("recipe") != recipe:
             start = time.monotonic()
-            write_json(done, measure(changes, books, imdb, Path(work), seeds))
+            rows[name] = {**measure(base, options, Path(work), seeds), "recipe": recipe}
+            write({"rows": rows}, out)
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-        rows[name] = read_json(done)
     print(table(rows))
-    write({"rows": rows, "environment": described()}, out)
 
 
 if __name__ == "__main__":

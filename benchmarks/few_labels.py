@@ -1,14 +1,15 @@
 """How many labels each system needs: BERT and the baselines, trained on 100 to all labelled reviews.
 
-    python benchmarks/few_labels.py --imdb /path/to/imdb --run runs/imdb-mini
+    python benchmarks/few_labels.py --imdb /path/to/imdb
 
-The encoder is the one that a run has pre-trained; it has read the reviews of train without their labels, as the paper's
-has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn several times, as many
-of each class, and all systems get the same draws. BERT holds a fifth of its labels out to choose the checkpoint; the
-baselines train on all of them. The recipe's fine-tuning is used without its self-training, which would take fifteen
-times three quarters of an hour; for small numbers of labels it makes batches of 16 and more epochs, so that there are
-steps enough to learn anything. All are judged on the same part of the official test split, drawn once. What is done is
-kept in the work folder: the same command goes on after a stop.
+The encoder is the one in the box, or one that a run has pre-trained; it has read the reviews of train without their
+labels, as the paper's has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn
+several times, as many of each class, and all systems get the same draws. BERT holds a fifth of its labels out
+to choose the checkpoint; the baselines train on all of them. The recipe's fine-tuning is used without its
+self-training, which would take fifteen times three quarters of an hour; for small numbers of labels it makes batches of
+16 and more epochs, so that there are steps enough to learn anything. All are judged on the same part of the official
+test split, drawn once. The result is written after each draw, and what it has is not done again: the same command goes
+on after a stop.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from bertwright.evaluate.baselines import SYSTEMS, fit_and_predict
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.report import SYSTEM_NAMES
-from bertwright.files import read_json, write_json, write_text
-from bertwright.model.interop import load_classifier
+from bertwright.files import read_json, write_text
+from bertwright.model.interop import find_model, load_classifier
 from bertwright.tasks.classify import encode_texts, finetune, label_names, label_numbers, predict_probabilities
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from common import Json, described, write
+from common import described, write
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_STEPS = 200
@@ -98,7 +99,7 @@ def table(scores: dict[int, dict[str, list[float]]]) -> str:
 
 def main(
     imdb: str,
-    run: str = "runs/imdb-mini",
+    encoder: str = "boxed",
     recipe: str = "recipes/imdb-mini.yaml",
     sizes: tuple[int, ...] = (100, 500, 2_500, 10_000, 25_000),
     draws: int = 3,
@@ -110,13 +111,13 @@ def main(
 
     Args:
         imdb: labelled reviews with a train and a test split.
-        run: a run folder with a finished pretrain stage.
+        encoder: a folder with a pre-trained encoder, or boxed.
         recipe: whose fine-tuning is used.
         sizes: numbers of labels.
         draws: how often each number is drawn; also the number of fine-tuning seeds.
         test_texts: how many texts of the test split judge.
-        work: keeps what is done.
-        out: the JSON file; the plot goes beside it.
+        work: a folder to work in.
+        out: the JSON file; a relative path starts at the repository, and the plot goes beside it.
     """
     loaded = load_recipe(str(ROOT / recipe))
     source = Source(path=imdb)
@@ -126,35 +127,29 @@ def main(
     judged = np.random.default_rng(0).permutation(len(test))[:test_texts]
     test = [test[i] for i in judged]
     truth = label_numbers(test, names, imdb)
+    target = ROOT / out
+    done = read_json(target)["f1"] if target.exists() else {}
     scores: dict[int, dict[str, list[float]]] = {}
     for size in sizes:
         for number in range(draws):
-            folder = Path(work) / f"{size}-{number}"
-            done = folder / "f1.json"
-            if not done.exists():
+            name = f"{size} labels, draw {number}"
+            if name not in done:
                 start = time.monotonic()
                 rows = draw(training, labels, size, number)
                 chosen = [training[i] for i in rows]
                 texts = [text.text for text in test]
                 found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
                 found["bert"] = bert_probabilities(
-                    loaded, Path(run) / "pretrain" / "model", chosen, texts, folder, number
+                    loaded, find_model(encoder, "encoder"), chosen, texts, Path(work) / f"{size}-{number}", number
                 )
-                f1 = {name: classification_scores(truth, value, 0)["f1"] for name, value in found.items()}
-                write_json(done, f1)
-                print(f"{size:,} labels, draw {number}: {f1} ({time.monotonic() - start:.0f} s)", flush=True)
-            for name, value in read_json(done).items():
-                scores.setdefault(size, {}).setdefault(name, []).append(value)
+                done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
+                write({"test_texts": len(test), "encoder": encoder, "f1": done, "environment": described()}, out)
+                print(f"{name}: {done[name]} ({time.monotonic() - start:.0f} s)", flush=True)
+            for system, value in done[name].items():
+                scores.setdefault(size, {}).setdefault(system, []).append(value)
     print(table(scores))
-    result: Json = {
-        "test_texts": len(test),
-        "draws": draws,
-        "f1": {str(size): found for size, found in scores.items()},
-        "environment": described(),
-    }
-    write(result, out)
     save_curves(
-        (ROOT / out).parent,
+        target.parent,
         "few-labels",
         [
             Series(

@@ -346,7 +346,7 @@ def start_classifier(
 def finetune(
     recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Callable[[str], None]
 ) -> None:
-    """Fine-tune a classifier once per seed; each goes to `folder`/seed-N/model, and a teacher to `folder`/teacher/model.
+    """Fine-tune a classifier once per seed: `folder`/seed-N/model; a teacher of all seeds goes to `folder`/teacher.
 
     Args:
         recipe: the whole recipe.
