@@ -101,19 +101,17 @@ def ablation(
         out: the JSON file; a relative path starts at the repository.
     """
     target = ROOT / out
-    done = read_json(target)["rows"] if target.exists() else {}
+    done: dict[str, Json] = read_json(target)["rows"] if target.exists() else {}
     base = str(RECIPES / "bert-mini-original.yaml")
-    rows: dict[str, Json] = {}
     for name, changes in ROWS.items():
         options = [*words(changes, books, imdb, Path(work)), "--finetune.seeds", str(list(seeds))]
         recipe = to_dict(load_recipe(base, *options))
-        rows[name] = done.get(name, {})
-        if rows[name].get("recipe") != recipe:
+        if done.get(name, {}).get("recipe") != recipe:
             start = time.monotonic()
-            rows[name] = {**measure(base, options, Path(work), seeds), "recipe": recipe}
-            write({"rows": rows}, out)
+            done[name] = {**measure(base, options, Path(work), seeds), "recipe": recipe}
+            write({"rows": done}, out)
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
-    print(table(rows))
+    print(table({name: done[name] for name in ROWS}))
 
 
 if __name__ == "__main__":
