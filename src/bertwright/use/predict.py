@@ -34,7 +34,7 @@ from bertwright.tasks.classify import Ids, encode_texts, predict_probabilities
 from bertwright.text.wordpiece import MASK, Tokenizer
 from bertwright.train.engine import has_bf16
 
-_BATCH_TOKENS = 8192
+_BATCH_TOKENS = 2048
 """Tokens that are computed together, padding included."""
 
 
