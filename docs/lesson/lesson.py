@@ -393,7 +393,8 @@ print(f"{end['step']} steps, {end['tokens'] / 1e6:.1f} million tokens read in {e
 # ask, what to offer, what to do with the answer. That takes a while, and then the loss falls again.
 #
 # Dots are text that is never trained on. Our sample is tiny and is read many times over, so in the end the network
-# knows it by heart: training goes on falling where the held-out text has stopped.
+# knows it by heart: training goes on falling where the held-out text has stopped. The step up at four fifths is where
+# sequences become twice as long: from there on half of the positions are new to the network.
 
 
 # %%
@@ -568,9 +569,9 @@ display(Image(RUN / "plots" / "finetune-loss.png", width=560))
 # %% [markdown]
 # ## 7. The same, after hours on real text
 #
-# Bertwright comes with a classifier that was trained on two such cores: more than an hour of riddles from books and film
-# reviews, and then 25,000 labelled reviews of IMDB. None of our 200 reviews, of films that do not exist, was among them.
-# Fine-tuned on these a little further, by the same code, from a recipe of a few lines:
+# Bertwright comes with a classifier that was trained on two such cores: more than an hour of riddles from books and
+# film reviews, and then 25,000 labelled reviews of IMDB. None of our 200 reviews, of films that do not exist, was among
+# them. Fine-tuned on these a little further, by the same code, from a recipe of a few lines:
 
 # %%
 BOXED = Path("runs/lesson-boxed")
@@ -580,7 +581,7 @@ larger = read_json(BOXED / "results.json")
 # %%
 rivals = [row for row in score_rows(larger) if row["system"] != "bert"]
 lines = [(row["name"], row["f1"], row["f1_low"], row["f1_high"]) for row in rivals]
-for name, results in (("micro BERT, two minutes on the sample", micro), ("boxed BERT, hours on real text", larger)):
+for name, results in (("micro BERT, minutes on the sample", micro), ("boxed BERT, hours on real text", larger)):
     if results["task"] == larger["task"]:
         lines.append((name, *(results["scores"]["bert"][key] for key in ("f1", "f1_low", "f1_high"))))
 save_intervals(RUN / "plots", "lesson-systems", lines, x_label="F1 on the sample's test reviews", emphasis=lines[-1][0])
@@ -678,7 +679,8 @@ rows = score_rows(full)
 lines = [(row["name"], row["f1"], row.get("f1_low"), row.get("f1_high")) for row in rows]
 save_intervals(RUN / "plots", "lesson-full-systems", lines, x_label="F1, IMDB test", emphasis="BERT (this run)")
 display(Image(RUN / "plots" / "lesson-full-systems.png", width=560))
-print(verdict(full)["text"])
+predictions = {path.stem: np.load(path) for path in (FULL / "predictions").glob("*.npy")}
+print(verdict(full, predictions)["text"])
 assert full["scores"]["bert"]["f1"] > full["scores"]["naive_bayes"]["f1"]
 assert full["scores"]["bert"]["count"] == 25_000
 
