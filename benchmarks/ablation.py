@@ -5,8 +5,9 @@
 A row is `recipes/bert-mini-original.yaml` with the changes of `recipes/ablation/` up to it; two more leave out
 pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, ten minutes of
 pre-training and one pass of fine-tuning, and is judged on the validation part of train, for each seed: the test split
-is not read. The last change, self-training, takes longer than all else in such a row and is left out here: every run of
-imdb-mini shows what it adds, since the teacher is what the run would end with without it. To run a row by hand:
+is not read. The last changes, self-training and co-training, take longer than all else in such a row and are left out
+here: every run of imdb-mini shows what both add, since the teacher is what the run would end with without them, and
+`benchmarks/co_training.py` parts one from the other. To run a row by hand:
 
     bertwright finetune recipes/bert-mini-original.yaml --recipe recipes/ablation/1-an-hour.yaml ...
 
@@ -24,7 +25,7 @@ from bertwright.cli import load_recipe, main
 from bertwright.config import to_dict
 from bertwright.evaluate.metrics import mean_and_spread
 from bertwright.files import read_json
-from common import Json, described, last_evaluation, write
+from common import Json, described, kept_evaluation, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
@@ -59,9 +60,10 @@ def measure(base: str, options: Sequence[str], work: Path, seeds: Sequence[int])
         if main([stage, base, *options]) != 0:
             raise SystemExit(1)
     last = last_evaluation(work / "pretrain")
-    chosen = [read_json(work / "finetune" / f"seed-{seed}" / "done.json") for seed in seeds]
+    chosen = [kept_evaluation(work / "finetune" / f"seed-{seed}") for seed in seeds]
     return {
-        "validation_accuracy": [seed["validation_accuracy"] for seed in chosen],
+        "validation_accuracy": [seed["accuracy"] for seed in chosen],
+        "validation_loss": [seed["loss"] for seed in chosen],
         "pretrain_tokens": last["tokens"],
         "pretrain_seconds": last["seconds"],
         "finetune_seconds": [seed["seconds"] for seed in chosen],

@@ -79,6 +79,14 @@ def last_evaluation(pretrain: Path) -> Json:
     return {**last, "heldout": {key: last[key] for key in last if key.startswith(("mlm_", "ltr_", "nsp_"))}}
 
 
+def kept_evaluation(finetuned: Path) -> Json:
+    """The evaluation of a finished fine-tuning, `seed-N` or `teacher`, whose weights were kept."""
+    return min(
+        (line for line in read_lines(finetuned / "metrics.jsonl") if line["kind"] == "eval"),
+        key=lambda row: row["loss"],
+    )
+
+
 def described() -> Json:
     """Machine, versions and command of this benchmark."""
     from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file

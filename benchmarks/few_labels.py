@@ -51,6 +51,7 @@ def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
     return replace(
         config,
         unlabelled=None,
+        co_training=False,
         batch_size=batch_size,
         epochs=max(config.epochs, min(MOST_EPOCHS, epochs)),
         validation_share=0.2 if labels < FEW else config.validation_share,

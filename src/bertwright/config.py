@@ -280,6 +280,10 @@ class FinetuneConfig:
             All seeds learn from one teacher.
         unlabelled_max_length: the most tokens of a text without labels; longer ones are left out. A judgement teaches
             about as much whatever the text's length, and costs by the token.
+        co_training: whether NB-weighted logistic regression, trained on the same labels, judges the texts without
+            labels, too; the second model learns from the mean of both probabilities. The one reads in order, the other
+            knows rare phrases, and they err in different places (Blum and Mitchell 1998, "Combining Labeled and
+            Unlabeled Data with Co-Training").
         epochs: passes over the training part.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
@@ -289,7 +293,7 @@ class FinetuneConfig:
             a short pre-training [CLS] alone knows too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
-        validation_share: the part of train that is held out; it chooses the checkpoint.
+        validation_share: the part of train that is held out; the checkpoint with the lowest loss on it is kept.
         evaluations_per_epoch: how often the validation part is judged in an epoch.
         seeds: one fine-tuning run per seed.
         optimizer: the optimizer and its schedule.
@@ -301,6 +305,7 @@ class FinetuneConfig:
     encoder: str | None = None
     unlabelled: str | None = None
     unlabelled_max_length: int = 512
+    co_training: bool = False
     epochs: float = 3.0
     batch_size: int = 32
     micro_batch_tokens: int = 8_192
@@ -323,6 +328,10 @@ class FinetuneConfig:
         _require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")
         _require(self.batch_size >= 1, "finetune.batch_size must be at least 1")
+        _require(
+            self.unlabelled is not None or not self.co_training,
+            "finetune.co_training needs texts without labels: name them in finetune.unlabelled, or leave it out",
+        )
         _require(
             self.micro_batch_tokens >= self.max_length,
             f"finetune.micro_batch_tokens ({self.micro_batch_tokens}) must be at least finetune.max_length "

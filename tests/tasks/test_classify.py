@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bertwright.config import FinetuneConfig, ModelConfig, SystemConfig
 from bertwright.errors import UserError
+from bertwright.evaluate.baselines import nb_logistic_regression
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
 from bertwright.model.interop import load_classifier, load_pretraining_model, save_model
 from bertwright.tasks.classify import (
@@ -195,9 +196,15 @@ def test_the_best_checkpoint_by_validation_is_the_one_that_is_kept(small_recipe,
     for seed in (0, 1):
         folder = tmp_path / "out" / f"seed-{seed}"
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        best = max(row["accuracy"] for row in rows if row["kind"] == "eval")
-        assert json.loads((folder / "done.json").read_text())["validation_accuracy"] == best
-        assert (folder / "model" / "model.safetensors").is_file()
+        best = min(row["loss"] for row in rows if row["kind"] == "eval")
+        assert json.loads((folder / "done.json").read_text())["validation_loss"] == best
+        texts = read_labelled(recipe.source("reviews"), "train")
+        labels = np.array([int(text.label) for text in texts])
+        _, held_out = split_validation(labels, 0.25)
+        ids = encode_texts([texts[i].text for i in held_out], small_tokenizer, 64, "head-tail")
+        said = predict_probabilities(load_classifier(folder / "model"), ids, 256)
+        loss = -np.log(said[np.arange(len(held_out)), labels[held_out]]).mean()
+        assert loss == pytest.approx(best, rel=1e-4)
     one, other = ((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").read_bytes() for seed in (0, 1))
     assert one != other
 
@@ -263,6 +270,29 @@ def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_to
         "fine-tuning with seed 1: 66 texts, 4 to validate on",
     ]
     assert all((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").exists() for seed in (0, 1))
+
+
+def test_co_training_learns_from_the_mean_of_the_teacher_and_a_bag_of_words(
+    small_recipe, small_tokenizer, engine, tmp_path
+):
+    folder = tmp_path / "encoder"
+    torch.manual_seed(0)
+    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    changes = {"unlabelled": "reviews:test", "epochs": 0.2}
+    recipe = small_recipe(finetune={**changes, "co_training": True})
+    finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
+    train = read_labelled(recipe.source("reviews"), "train")
+    labels = np.array([int(example.label) for example in train])
+    own, _ = split_validation(labels, recipe.finetune.validation_share)
+    bag = nb_logistic_regression().fit([train[i].text for i in own], labels[own])
+    texts = [example.text for example in read_labelled(recipe.source("reviews"), "test")]
+    teacher = load_classifier(tmp_path / "out" / "teacher" / "model")
+    alone = predict_probabilities(teacher, encode_texts(texts, small_tokenizer, 64, "head-tail"), 256)
+    both = np.load(tmp_path / "out" / "teacher" / "guesses.npy")
+    assert np.allclose(both, (alone + bag.predict_proba(texts)) / 2, atol=1e-5)
+    assert not np.allclose(both, alone, atol=1e-2)
+    with pytest.raises(UserError, match=r"finetune\.co_training needs texts without labels"):
+        small_recipe(finetune={"co_training": True})
 
 
 def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):

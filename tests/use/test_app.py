@@ -1,41 +1,15 @@
 """The server, through a real client: answers, refusals, limits, and many clients at once."""
 
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx2
 import pytest
-import uvicorn
 
 import bertwright
 from bertwright.use import app as served
 from bertwright.use.app import Limits, make_app
+from serving import Server
 
 TEXTS = ["A wonderful film about a river.", "A dreadful film.", "We saw a boat and a stone. Wonderful."]
-
-
-class Server:
-    """A server on a free port of loopback, in a thread."""
-
-    def __init__(self, app) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-        self.thread = threading.Thread(target=self.server.run)
-
-    def __enter__(self) -> httpx2.Client:
-        self.thread.start()
-        deadline = time.monotonic() + 30
-        while not self.server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
-        return self.client
-
-    def __exit__(self, *_) -> None:
-        self.client.close()
-        self.server.should_exit = True
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ class Position:
         seconds: training time so far, compilation left out.
         tokens: real tokens seen by all processes.
         phase_steps: steps done in each phase.
-        best: the best validation score so far, if there is one.
+        best: what the task's best evaluation so far had, if it chooses a checkpoint by one.
     """
 
     step: int = 0

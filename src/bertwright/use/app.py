@@ -199,7 +199,8 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
         UserError: if the model's folder holds no classifier.
     """
     limits = limits or Limits()
-    _ = model.classifier, model.pretrained, model.classifier_tokenizer, model.tokenizer, model.reading
+    _ = model.pretrained, model.tokenizer
+    model.judge(model.encode(["warm"]))  # loads what a verdict needs, so that no client waits for it
     registry = CollectorRegistry()
     requests = Counter("bertwright_requests", "Requests", ["path", "status"], registry=registry)
     seconds = Histogram("bertwright_seconds", "Seconds from request to answer", ["path"], registry=registry)
