@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --books '/path/to/books-*.jsonl.xz' --imdb /path/to/imdb
 
 A row is `recipes/bert-mini-original.yaml` with the changes of `recipes/ablation/` up to it; two more leave out
-pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, ten minutes of
+pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, six minutes of
 pre-training and one pass of fine-tuning, and is judged on the validation part of train, for each seed: the test split
 is not read. The last changes, self-training and co-training, take longer than all else in such a row and are left out
 here: every run of imdb-mini shows what both add, since the teacher is what the run would end with without them, and

@@ -43,33 +43,13 @@ from bertwright.tasks.classify import (
 from bertwright.text.corpus import read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from bertwright.train.loop import Ahead, LoopConfig, gradients
-from bertwright.train.optim import make_optimizers
 from common import VOCABULARIES, Json, described, write
-from racing import DEVICE, Step, race, show
+from racing import Step, race, show
+from steps import our_step, rival_step
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMIZER = OptimizerConfig(learning_rate=5e-5)
 NAMES = ["negative", "positive"]
-
-
-def ours(task: ClassifyTask) -> Step:
-    """The training loop's step."""
-    engine = Engine(SystemConfig(), print)
-    task.model.to(engine.device)
-    optimizers = make_optimizers(task.model, OPTIMIZER)
-    objective = engine.prepare(task.objective).train()
-    loop = LoopConfig(OPTIMIZER, 0, 1, None, 1, 1, 1)
-    ahead = Ahead(task, engine)
-
-    def step(number: int) -> float:
-        figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return figures["loss"]
-
-    return step
 
 
 def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
@@ -80,27 +60,12 @@ def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
     with TemporaryDirectory() as folder:
         save_weights(task.model, Path(folder))
         model = transformers.BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    model.to(DEVICE).train()
-    (optimizer,) = make_optimizers(model, OPTIMIZER)
-    torch._inductor.config.fallback_random = True
-    called = torch.compile(model, dynamic=True) if compiled else model
-    batches: dict[int, dict[str, Tensor]] = {}
 
-    def step(number: int) -> Tensor:
-        if number not in batches:  # built once, in the warm-up
-            texts = task.training.take(task.epoch_batches(0)[number])
-            batch = {**collate(texts.ids, task.tokenizer.pad_id), "labels": torch.from_numpy(texts.labels)}
-            batches[number] = {name: value.to(DEVICE) for name, value in batch.items()}
-            batches[number]["attention_mask"] = batches[number]["attention_mask"].long()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
-            loss = called(**batches[number]).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+    def batch(number: int) -> dict[str, Tensor]:
+        texts = task.training.take(task.epoch_batches(0)[number])
+        return {**collate(texts.ids, task.tokenizer.pad_id), "labels": torch.from_numpy(texts.labels)}
 
-    return step
+    return rival_step(model, batch, OPTIMIZER, bf16=bf16, compiled=compiled, dynamic=True)
 
 
 def useful_flops(shape: ModelConfig, lengths: np.ndarray) -> float:
@@ -161,7 +126,7 @@ def main(
                 "transformers_fp32": rival(task, bf16=False, compiled=False),
                 "transformers_bf16": rival(task, bf16=True, compiled=False),
                 "transformers_bf16_compiled": rival(task, bf16=True, compiled=True),
-                "ours": ours(task),
+                "ours": our_step(task, OPTIMIZER, Engine(SystemConfig(), print)),
             }
             print(f"{size}, 32 texts of up to {config.max_length} tokens", flush=True)
             tokens, flops = [int(n.sum()) for n in lengths], [useful_flops(shape, n) for n in lengths]

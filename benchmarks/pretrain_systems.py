@@ -18,10 +18,9 @@ from bertwright.tasks.pretrain import PretrainTask
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from bertwright.train.loop import Ahead, LoopConfig, gradients
-from bertwright.train.optim import make_optimizers
 from common import recipe_of
-from racing import DEVICE, Step
+from racing import Step
+from steps import our_step, rival_step
 
 SEQUENCE = 128
 VOCABULARY = 30_522
@@ -88,23 +87,9 @@ class Setting:
 
 def ours(setting: Setting, precision: Literal["auto", "fp32"] = "auto") -> Step:
     """The training loop's step."""
-    engine = Engine(SystemConfig(precision=precision), print)
     recipe = recipe_of("unused", TokenizerConfig(), setting.shape, setting.pretrain)
-    model = setting.fresh_model().to(engine.device)
-    task = PretrainTask(recipe, model, setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
-    optimizers = make_optimizers(model, setting.pretrain.optimizer)
-    objective = engine.prepare(task.objective).train()
-    loop = LoopConfig(setting.pretrain.optimizer, 0, 1, None, 1, 1, 1)
-    ahead = Ahead(task, engine)
-
-    def step(number: int) -> float:
-        figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return figures["loss"]
-
-    return step
+    task = PretrainTask(recipe, setting.fresh_model(), setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
+    return our_step(task, setting.pretrain.optimizer, Engine(SystemConfig(precision=precision), print))
 
 
 def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
@@ -117,27 +102,11 @@ def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
         model = transformers.BertForPreTraining.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=setting.attention
         )
-    model.to(DEVICE).train()
-    config: OptimizerConfig = setting.pretrain.optimizer
-    (optimizer,) = make_optimizers(model, config)  # AdamW, with the same parameters decayed
-    torch._inductor.config.fallback_random = True
-    called = torch.compile(model) if compiled else model
-    batches: dict[int, dict[str, Tensor]] = {}
 
-    def step(number: int) -> Tensor:
-        if number not in batches:  # built once, in the warm-up
-            arrays = vars(setting.stream.batch(number))
-            batches[number] = {name: torch.from_numpy(array).to(DEVICE) for name, array in arrays.items()}
-            batches[number]["attention_mask"] = batches[number]["attention_mask"].long()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
-            loss = called(**batches[number]).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+    def batch(number: int) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array) for name, array in vars(setting.stream.batch(number)).items()}
 
-    return step
+    return rival_step(model, batch, setting.pretrain.optimizer, bf16=bf16, compiled=compiled)
 
 
 BUILDERS: dict[str, Callable[[Setting], Step]] = {
