@@ -13,9 +13,9 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
-from bertwright.evaluate.baselines import nb_logistic_regression
 from bertwright.evaluate.metrics import classification_scores, f1_difference
 from bertwright.model.interop import load_tokenizer
+from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.classify import label_names, label_numbers, split_validation, texts_without_labels
 from bertwright.text.corpus import read_labelled
 from common import Json, described, write

@@ -26,12 +26,12 @@ from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
 from bertwright.config import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint
-from bertwright.evaluate.baselines import SYSTEMS, fit_and_predict
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json, write_text
 from bertwright.model.interop import find_model, load_classifier
+from bertwright.tasks.baselines import SYSTEMS, fit_and_predict
 from bertwright.tasks.classify import encode_texts, finetune, label_names, label_numbers, predict_probabilities
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.wordpiece import Tokenizer

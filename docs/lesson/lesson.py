@@ -553,7 +553,7 @@ assert contrast["boxed"] > contrast["before"] + 0.1
 #
 # BERT has rivals, and they see the very same reviews: naive Bayes on word counts, and two logistic regressions. They
 # train in a second. `bertwright run` does all that is left, and prints the table. Read: `tasks/classify.py`,
-# `evaluate/baselines.py`, `evaluate/judge.py`.
+# `tasks/baselines.py`, `evaluate/judge.py`.
 
 # %%
 command("run", RECIPE, *OPTIONS)

@@ -328,7 +328,7 @@ class _Workflow:
         return [t.text for t in training], label_numbers(training, names, f"data.{data}"), [t.text for t in test]
 
     def _baselines(self) -> None:
-        from bertwright.evaluate.baselines import fit_and_predict
+        from bertwright.tasks.baselines import fit_and_predict
 
         texts, labels, test = self.labelled()
         predictions = fit_and_predict(texts, labels, test, progress=self.notice)

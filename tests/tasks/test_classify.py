@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bertwright.config import FinetuneConfig, ModelConfig, SystemConfig
 from bertwright.errors import UserError
-from bertwright.evaluate.baselines import nb_logistic_regression
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
 from bertwright.model.interop import load_classifier, load_pretraining_model, save_model
+from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.classify import (
     ClassificationObjective,
     ClassifyTask,

@@ -1,1 +1,1 @@
-"""Scores, baselines, the verdict on the test split, and the report."""
+"""Scores, the verdict on the test split, and the report."""

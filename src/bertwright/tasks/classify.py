@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
-from bertwright.evaluate.baselines import nb_logistic_regression
 from bertwright.files import atomic_path, recover, write_array, write_json
 from bertwright.model.bert import start_averaging
 from bertwright.model.heads import BertForSequenceClassification
@@ -28,6 +27,7 @@ from bertwright.model.interop import (
     save_model,
 )
 from bertwright.objectives.batches import WIDTH_STEP
+from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.text.corpus import LabelledText, parse_corpus_name, read_documents, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 
-from bertwright.evaluate.baselines import SYSTEMS, LogCountRatio, fit_and_predict
 from bertwright.evaluate.metrics import classification_scores
+from bertwright.tasks.baselines import SYSTEMS, LogCountRatio, fit_and_predict
 
 IMDB = Path(__file__).resolve().parents[3] / "shared" / "data" / "imdb"
 
