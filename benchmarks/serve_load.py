@@ -54,6 +54,13 @@ def serve(model: str, system: str, port: int) -> None:
     uvicorn.run(make_app(served), host="127.0.0.1", port=port, log_level="error")
 
 
+async def batches(client: httpx2.AsyncClient) -> tuple[float, float]:
+    """How many texts the server has judged so far, and in how many batches."""
+    rows = [line.split() for line in (await client.get("/metrics")).text.splitlines() if not line.startswith("#")]
+    figures = {row[0]: float(row[1]) for row in rows}
+    return figures["bertwright_batch_texts_sum"], figures["bertwright_batch_texts_count"]
+
+
 async def load(port: int, texts: list[str], clients: int, seconds: float) -> Json:
     """Keep `clients` connections busy; what came back."""
     expected: dict[int, str] = {}
@@ -63,6 +70,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         for number, text in enumerate(texts):  # alone, one after the other: what each answer must be
             expected[number] = (await client.post("/predict", json={"texts": [text]})).json()[0]["label"]
+        before = await batches(client)
         end = time.perf_counter() + seconds
 
         async def keep_asking() -> None:
@@ -79,19 +87,16 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
         start = time.perf_counter()
         await asyncio.gather(*(keep_asking() for _ in range(clients)))
         passed = time.perf_counter() - start
-        batches = (await client.get("/metrics")).text
-    figures = {
-        line.split()[0]: float(line.split()[1]) for line in batches.splitlines() if line.startswith("bertwright_batch")
-    }
+        judged, made = (after - earlier for after, earlier in zip(await batches(client), before, strict=True))
     p50, p99 = np.percentile(took, [50, 99])
     return {
         "requests": len(took),
         "requests_per_second": round(len(took) / passed, 1),
-        "p50_ms": round(1000 * p50, 1),
-        "p99_ms": round(1000 * p99, 1),
+        "p50_ms": round(1000 * float(p50), 1),
+        "p99_ms": round(1000 * float(p99), 1),
         "failed": failed,
         "other_label_than_alone": mixed,
-        "texts_per_batch": round(figures["bertwright_batch_texts_sum"] / figures["bertwright_batch_texts_count"], 1),
+        "texts_per_batch": round(judged / made, 1),
     }
 
 
