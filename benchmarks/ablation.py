@@ -66,7 +66,7 @@ def measure(base: str, options: Sequence[str], work: Path, seeds: Sequence[int])
         "validation_loss": [seed["loss"] for seed in chosen],
         "pretrain_tokens": last["tokens"],
         "pretrain_seconds": last["seconds"],
-        "finetune_seconds": [seed["seconds"] for seed in chosen],
+        "finetune_seconds": [read_json(work / "finetune" / f"seed-{s}" / "done.json")["seconds"] for s in seeds],
         "heldout": last["heldout"],
         "environment": described(),
     }

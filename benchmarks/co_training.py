@@ -46,19 +46,19 @@ def main(run: str, out: str = "results/imdb-mini/co-training.json") -> None:
         .predict_proba(asked),
     }
     predictions = sorted((folder / "evaluate" / "predictions").glob("bert-seed-*.npy"))
+    bert = {path.stem: np.load(path, allow_pickle=False) for path in predictions}
     result: Json = {**described(), "run": run, "systems": {}}
     for name, rows in answers.items():
         on_test = rows[len(held_out) :]
-        differences = [f1_difference(truth, np.load(path, allow_pickle=False), on_test) for path in predictions]
         found = {
             "validation_accuracy": float((rows[: len(held_out)].argmax(1) == labels[held_out]).mean()),
             "test": classification_scores(truth, on_test),
-            "bert_is_higher_by": {path.stem: found for path, found in zip(predictions, differences, strict=True)},
+            "bert_is_higher_by": {seed: f1_difference(truth, ours, on_test) for seed, ours in bert.items()},
         }
         result["systems"][name] = found
         print(f"{name}: validation {found['validation_accuracy']:.4f}, test F1 {found['test']['f1']:.4f}")
-        for path, higher in found["bert_is_higher_by"].items():
-            print(f"    {path} is higher by {higher['difference']:.4f} ({higher['low']:.4f} to {higher['high']:.4f})")
+        for seed, higher in found["bert_is_higher_by"].items():
+            print(f"    {seed} is higher by {higher['difference']:.4f} ({higher['low']:.4f} to {higher['high']:.4f})")
     write(result, out)
 
 

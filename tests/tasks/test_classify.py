@@ -182,8 +182,6 @@ def test_labels_get_numbers_in_the_order_of_their_names():
 
 
 def encoder_folder(folder: Path, tokenizer) -> Path:
-    from bertwright.model.heads import BertForPreTraining
-
     torch.manual_seed(1)
     save_model(BertForPreTraining(SHAPE, tokenizer.vocab_size, tokenizer.pad_id), tokenizer, folder)
     return folder
@@ -252,9 +250,7 @@ def test_an_encoder_with_another_vocabulary_than_its_tokenizer_is_refused(
 
 
 def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_tokenizer, engine, tmp_path):
-    folder = tmp_path / "encoder"
-    torch.manual_seed(0)
-    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
     said = []
     recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 1, "seeds": [0, 1]})
     finetune(recipe, folder, tmp_path / "out", "f", engine, said.append)
@@ -275,9 +271,7 @@ def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_to
 def test_co_training_learns_from_the_mean_of_the_teacher_and_a_bag_of_words(
     small_recipe, small_tokenizer, engine, tmp_path
 ):
-    folder = tmp_path / "encoder"
-    torch.manual_seed(0)
-    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
     changes = {"unlabelled": "reviews:test", "epochs": 0.2}
     recipe = small_recipe(finetune={**changes, "co_training": True})
     finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
@@ -296,8 +290,7 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_bag_of_words(
 
 
 def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
-    folder = tmp_path / "encoder"
-    save_model(BertForPreTraining(SHAPE, small_tokenizer.vocab_size, small_tokenizer.pad_id), small_tokenizer, folder)
+    folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
     changes = {"unlabelled": "reviews:test", "epochs": 0.2, "unlabelled_max_length": 63}
     recipe = small_recipe(finetune=changes)
     texts = [example.text for example in read_labelled(recipe.source("reviews"), "test")]

@@ -435,19 +435,23 @@ def finetune(
     if unlabelled:
         run(folder / "teacher", config.seeds[0], training, "fine-tuning a teacher")
         path = folder / "teacher" / "guesses.npy"
-        if not path.exists():
+        if engine.is_main and not path.exists():
             notice(f"the teacher judges {len(unlabelled):,} texts without labels")
-            teacher = load_classifier(folder / "teacher" / "model").to(engine.device)
-            with engine.accelerator.autocast():
-                guesses = predict_probabilities(teacher, unlabelled, config.micro_batch_tokens)
+            guesses = _teacher_s_guesses(folder / "teacher" / "model", unlabelled, config, engine)
             if config.co_training:
                 notice("so does a bag of words that has learnt from the same labels")
                 bag = nb_logistic_regression().fit([examples[i].text for i in train_part], labels[train_part])
                 guesses = (guesses + bag.predict_proba(more).astype(np.float32)) / 2
-            if engine.is_main:
-                write_array(path, guesses)
-            engine.accelerator.wait_for_everyone()
+            write_array(path, guesses)
+        engine.accelerator.wait_for_everyone()
         guesses = np.load(path, allow_pickle=False)
         learnt = EncodedTexts([*training.ids, *unlabelled], np.concatenate([training.targets, guesses]))
     for seed in config.seeds:
         run(folder / f"seed-{seed}", seed, learnt, "fine-tuning")
+
+
+def _teacher_s_guesses(folder: Path, unlabelled: list[Ids], config: FinetuneConfig, engine: Engine) -> Floats:
+    """What the classifier in `folder` makes of texts without labels, float32 (texts, classes)."""
+    teacher = load_classifier(folder).to(engine.device)
+    with engine.accelerator.autocast():
+        return predict_probabilities(teacher, unlabelled, config.micro_batch_tokens)
