@@ -19,6 +19,7 @@ from typing import Literal
 import httpx2
 import numpy as np
 from jsonargparse import auto_cli
+from prometheus_client.parser import text_string_to_metric_families
 
 from bertwright.config import Source
 from bertwright.text.corpus import read_labelled
@@ -50,14 +51,14 @@ def serve(model: str, system: str, port: int) -> None:
             def judge(self, encoded):
                 return [Verdict(row["label"], row["score"], {}) for row in judge(encoded, truncation=True)]
 
-        served = Pipeline(served.classifier_folder, served.pretrained_folder)
+        served = Pipeline(served.name, served.classifier_folder, served.pretrained_folder)
     uvicorn.run(make_app(served), host="127.0.0.1", port=port, log_level="error")
 
 
 async def batches(client: httpx2.AsyncClient) -> tuple[float, float]:
     """How many texts the server has judged so far, and in how many batches."""
-    rows = [line.split() for line in (await client.get("/metrics")).text.splitlines() if not line.startswith("#")]
-    figures = {row[0]: float(row[1]) for row in rows}
+    families = text_string_to_metric_families((await client.get("/metrics")).text)
+    figures = {sample.name: sample.value for family in families for sample in family.samples}
     return figures["bertwright_batch_texts_sum"], figures["bertwright_batch_texts_count"]
 
 

@@ -98,7 +98,9 @@ def test_a_full_queue_and_a_slow_answer_are_said(model):
 
 
 def test_health_metrics_description_and_page(client):
-    assert client.get("/health").json()["labels"] == ["negative", "positive"]
+    health = client.get("/health").json()
+    assert health["labels"] == ["negative", "positive"]
+    assert "/" not in health["model"]  # clients need not know where it lies
     client.post("/predict", json={"texts": TEXTS})
     metrics = client.get("/metrics").text
     assert 'bertwright_requests_total{path="/predict",status="200"}' in metrics

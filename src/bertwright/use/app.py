@@ -250,7 +250,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether the server can answer, and with which model."""
-        return {"status": "ok", "model": str(model.classifier_folder), "labels": model.classifier.label_names}
+        return {"status": "ok", "model": model.name, "labels": model.classifier.label_names}
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:

@@ -95,28 +95,31 @@ def load(model: str | Path) -> Model:
         UserError: if there is no such folder, or it holds no BERT model that can be read.
     """
     if str(model) == "boxed":
-        return Model(find_model(model, "sentiment"), find_model(model, "encoder"))
+        return Model("boxed", find_model(model, "sentiment"), find_model(model, "encoder"))
     folder = Path(model)
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; give one, such as runs/demo, or runs/demo/pretrain/model")
     if (folder / "config.json").exists():
-        return Model(folder, folder)
+        return Model(folder.resolve().name, folder, folder)
     seeds = sorted(folder.glob("finetune/seed-*/model"), key=lambda path: int(path.parent.name.partition("-")[2]))
     pretrained = folder / "pretrain" / "model"
     if not seeds and not pretrained.exists():
         raise UserError(f"{folder} holds neither a config.json nor a finished pretrain or finetune stage")
-    return Model(seeds[0] if seeds else pretrained, pretrained if pretrained.exists() else seeds[0])
+    classifier = seeds[0] if seeds else pretrained
+    return Model(folder.resolve().name, classifier, pretrained if pretrained.exists() else classifier)
 
 
 class Model:
     """What `load` gives: every answer, from the folder that was trained for it.
 
     Args:
+        name: what strangers may call it: the folder's own name, without the way there.
         classifier_folder: for labels.
         pretrained_folder: for masks, next sentences and features.
     """
 
-    def __init__(self, classifier_folder: Path, pretrained_folder: Path) -> None:
+    def __init__(self, name: str, classifier_folder: Path, pretrained_folder: Path) -> None:
+        self.name = name
         self.classifier_folder = classifier_folder
         self.pretrained_folder = pretrained_folder
         read_config(classifier_folder)
