@@ -63,7 +63,8 @@ def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
 
     def batch(number: int) -> dict[str, Tensor]:
         texts = task.training.take(task.epoch_batches(0)[number])
-        return {**collate(texts.ids, task.tokenizer.pad_id), "labels": torch.from_numpy(texts.labels)}
+        batch = collate(texts.ids, task.tokenizer.pad_id, task.model.bert.config.max_position_embeddings)
+        return {**batch, "labels": torch.from_numpy(texts.labels)}
 
     return rival_step(model, batch, OPTIMIZER, bf16=bf16, compiled=compiled, dynamic=True)
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bertwright.cli import STAGES, main
+from bertwright.cli import STAGES, load_recipe, main
+from bertwright.evaluate.judge import evaluate
 from bertwright.files import read_json
 from bertwright.run import RunFolder
+from bertwright.train.engine import Engine
 from conftest import ROOT
 
 
@@ -49,6 +51,23 @@ def test_scores_are_those_of_the_saved_predictions_and_of_scikit_learn(finished)
     labels = np.load(folder / "labels.npy")
     f1 = [f1_score(labels, np.load(folder / f"bert-seed-{seed}.npy").argmax(1)) for seed in (0, 1)]
     assert read_json(finished / "results.json")["scores"]["bert"]["f1"] == pytest.approx(sum(f1) / 2)
+
+
+@pytest.mark.parametrize("new", ["none", "one class"])
+def test_a_test_split_that_stands_in_train_is_judged_all_the_same(finished, recipe_file, small_data, tmp_path, new):
+    rows = [(small_data / "reviews" / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
+    # Labels alternate: the second half of the rows, or of its class, is new.
+    test = rows[0] if new == "none" else [rows[number % 2][number] for number in range(40)]
+    (tmp_path / "reviews").mkdir()
+    for split, lines in (("train", rows[0]), ("test", test)):
+        (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = load_recipe(str(recipe_file), "--data.reviews", str(tmp_path / "reviews"))
+    evaluate(recipe, finished, tmp_path / "out", Engine(recipe.system, print), lambda _: None)
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["scores"]["bert"]["count"] == 40
+    without = scores["without_train_duplicates"]
+    assert without["count_removed"] == (40 if new == "none" else 20)
+    assert new == "none" or "roc_auc" not in without["spread"]
 
 
 def test_the_fine_tuned_model_judges_alike_in_transformers(finished):

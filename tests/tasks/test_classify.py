@@ -1,6 +1,7 @@
 """Fine-tuning's view of its texts: what is cut, how batches are formed, what is held out, how texts are judged."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,33 @@ def test_the_validation_part_is_balanced_the_same_every_time_and_apart():
     assert sorted([*training.tolist(), *validation.tolist()]) == list(range(100))
     assert np.bincount(labels[validation]).tolist() == [18, 2]
     assert split_validation(labels, 0.2)[1].tolist() == validation.tolist()
+
+
+def test_a_class_of_one_text_is_trained_on():
+    training, validation = split_validation(np.array([0] * 40 + [1]), 0.2)
+    assert 40 in training
+    assert len(validation) == 8
+
+
+def test_padding_stays_within_the_model_s_positions(small_tokenizer, tmp_path):
+    torch.manual_seed(0)
+    shape = replace(SHAPE, max_position_embeddings=60)  # no multiple of the step that widths are rounded to
+    model = BertForSequenceClassification(shape, small_tokenizer.vocab_size, ["a", "b"], 0.1, small_tokenizer.pad_id)
+    texts = texts_of([60, 50])
+    assert predict_probabilities(model, texts.ids, 128).shape == (2, 2)
+    config = FinetuneConfig(data="reviews", max_length=60, micro_batch_tokens=64)
+    task = ClassifyTask(config, 0, model, small_tokenizer, texts, texts, tmp_path)
+    assert [batch["input_ids"].shape for batch in task.micro_batches(0, 0, 0, 1)] == [(1, 60), (1, 60)]
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "b", "c"]])
+def test_a_classifier_is_a_start_for_any_number_of_classes(small_tokenizer, tmp_path, names):
+    given = model_of(["negative", "positive"], small_tokenizer.vocab_size, small_tokenizer.pad_id)
+    save_model(given, small_tokenizer, tmp_path)
+    model = start_classifier(tmp_path, FinetuneConfig(data="reviews"), names, print)
+    assert model.classifier.out_features == len(names)
+    assert torch.equal(model.classifier.weight[:2], given.classifier.weight) == (len(names) == 2)
+    assert torch.equal(model.bert.pooler.dense.weight, given.bert.pooler.dense.weight)
 
 
 @pytest.mark.parametrize("size", [10, 60])
@@ -305,7 +333,7 @@ def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, e
 
 def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not_count():
     model = model_of(["a", "b", "c"], 60).eval()
-    batch = collate([np.arange(5, 15, dtype=np.int32)] * 3, 0)
+    batch = collate([np.arange(5, 15, dtype=np.int32)] * 3, 0, 64)
     targets = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     outcome = ClassificationObjective(model)(**batch, targets=targets)
     logits = model(**batch)[:2]

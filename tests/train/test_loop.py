@@ -36,7 +36,26 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Ahead
 from bertwright.train.optim import learning_rate_factor, make_optimizers
+from bertwright.use.predict import load
 from conftest import ROOT
+
+FINETUNE = """
+from dataclasses import replace
+from bertwright.errors import UserError
+from bertwright.tasks import classify
+folder = pathlib.Path(sys.argv[3])
+assert engine.world == 2
+if not engine.is_main:
+    classify.save_model = None  # only the main process writes
+classify.finetune(recipe, folder / "model", folder / "finetune", "x", engine, print)
+try:
+    few = replace(recipe, pretrain=replace(recipe.pretrain, batch_tokens=64, micro_batch_tokens=64))
+    pretrain(few, pathlib.Path(sys.argv[2]), folder / "few", "x", engine, print)
+except UserError as error:
+    assert "fewer than the 2 processes" in str(error)
+else:
+    raise AssertionError
+"""
 
 PRETRAIN = """
 import sys, pickle, pathlib
@@ -174,7 +193,7 @@ def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine,
     pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, print)
     (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
     script = tmp_path / "two.py"
-    script.write_text(PRETRAIN + "assert engine.world == 2\n")
+    script.write_text(PRETRAIN + FINETUNE)
     launch = "from accelerate.commands.accelerate_cli import main; main()"
     command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]
     command += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
@@ -182,6 +201,7 @@ def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine,
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert weights(tmp_path / "two" / "finetune" / "seed-0")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3, msg=name)
@@ -320,6 +340,9 @@ def test_without_next_sentence_prediction_its_parts_keep_their_first_weights(
     fresh = BertForPreTraining(recipe.model, 160)
     trained = weights(tmp_path)
     assert torch.equal(trained["bert.pooler.dense.weight"], fresh.bert.pooler.dense.weight)
+    assert not [name for name in trained if "seq_relationship" in name]  # of a head that has learnt nothing
+    with pytest.raises(UserError, match="no next-sentence head"):
+        load(tmp_path / "model").next_sentence("The river was old.", "It was new again.")
     assert not torch.equal(trained["bert.embeddings.word_embeddings.weight"], fresh.bert.embeddings.token.weight)
     assert "nsp_loss" not in (tmp_path / "metrics.jsonl").read_text()
 
@@ -346,12 +369,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
     assert load_file(kept / "model.safetensors")
 
 
-def test_a_truncated_checkpoint_gives_way_to_the_one_before(small_recipe, small_prepared, engine, tmp_path):
+@pytest.mark.parametrize("damage", ["optimizer.safetensors", "state.json", "another shape", "no state"])
+def test_a_broken_checkpoint_gives_way_to_the_one_before(small_recipe, small_prepared, engine, tmp_path, damage):
     recipe = small_recipe()
     pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
     pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, print)
-    newest = tmp_path / "cut" / "checkpoints" / "step-00000006" / "optimizer.safetensors"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest = tmp_path / "cut" / "checkpoints" / "step-00000006"
+    if damage == "another shape":
+        (newest / "state.json").write_text("[]")
+    elif damage == "no state":
+        (newest / "state.json").unlink()
+    else:
+        (newest / damage).write_bytes((newest / damage).read_bytes()[:100])
     said = []
     pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, said.append)
     assert any("step-00000006 is broken" in text for text in said)
@@ -450,3 +479,26 @@ def test_the_share_of_time_that_a_step_waits_for_data_is_logged(small_recipe, sm
     shares = [line["data_wait_share"] for line in lines if line["kind"] == "train"]
     assert shares
     assert all(0 <= share < 1 for share in shares)
+
+
+def test_the_step_that_compiles_has_no_part_in_the_speed(small_recipe, small_prepared, engine, tmp_path):
+    pretrain(small_recipe(), small_prepared, tmp_path, "print", engine, lambda _: None)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["kind"] == "train"]
+    assert ["tokens_per_second" in line for line in trained] == [False] + [True] * 5
+    tokens = trained[-1]["tokens"] - trained[0]["tokens"]
+    assert sum(line["tokens_per_second"] for line in trained[1:]) / 5 < 3 * tokens / trained[-1]["seconds"]
+
+
+def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, tmp_path):
+    recipe = small_recipe()
+    recipe = replace(recipe, prepare=replace(recipe.prepare, heldout_share=0.015))
+    prepare_corpus(recipe, tmp_path / "prepare", "x")
+    heldout = json.loads((tmp_path / "prepare" / "manifest.json").read_text())["heldout"]
+    assert heldout["documents"] == 1
+    pretrain(recipe, tmp_path / "prepare", tmp_path / "out", "x", engine, print)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    judged = [line for line in lines if line["kind"] == "eval"]
+    assert judged
+    assert all("mlm_loss" in line and "nsp_loss" not in line for line in judged)
+    assert all("nsp_loss" in line for line in lines if line["kind"] == "train")

@@ -73,7 +73,9 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             **_scores(recipe, labels, predictions),
             "without_train_duplicates": {
                 "count_removed": int((~new).sum()),
-                **_scores(recipe, labels[new], {name: values[new] for name, values in predictions.items()}),
+                **(
+                    _scores(recipe, labels[new], {name: p[new] for name, p in predictions.items()}) if new.any() else {}
+                ),
             },
             "heldout": _heldout_figures(recipe, run, engine) if recipe.finetune.encoder is None else {},
         },
@@ -81,7 +83,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     examples = _judged_texts(test, labels, predictions["bert"])
     if recipe.finetune.encoder is None and not recipe.model.is_decoder:
         progress("filling masks and judging pairs")
-        examples |= _pretraining_examples(run, engine)
+        examples |= _pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
 
 
@@ -92,7 +94,9 @@ def _scores(recipe: Recipe, labels: npt.NDArray[np.int64], predictions: dict[str
     for key, value in scores["bert"].items():
         if isinstance(value, float):
             scores["bert"][key] = float(np.mean([seed[key] for seed in seeds.values()]))
-    spread = {key: mean_and_spread([seed[key] for seed in seeds.values()]) for key in ("accuracy", "f1", "roc_auc")}
+    # roc_auc is missing where only one class is judged.
+    keys = [key for key in ("accuracy", "f1", "roc_auc") if key in scores["bert"]]
+    spread = {key: mean_and_spread([seed[key] for seed in seeds.values()]) for key in keys}
     return {"scores": scores, "bert_seeds": seeds, "spread": spread}
 
 
@@ -131,15 +135,15 @@ def _judged_texts(
     return {"judged": [described(int(i)) for i in judged], "mistakes": [described(int(i)) for i in mistakes]}
 
 
-def _pretraining_examples(run: Path, engine: Engine) -> dict[str, Any]:
-    """Filled masks and judged pairs from held-out text."""
+def _pretraining_examples(recipe: Recipe, run: Path, engine: Engine) -> dict[str, Any]:
+    """Filled masks, and judged pairs if the model has learnt from pairs, from held-out text."""
     model = load_pretraining_model(run / "pretrain" / "model").to(engine.device).eval()
     tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
     heldout = PreparedCorpus(run / "prepare" / "heldout.arrow", tokenizer.fingerprint)
     with torch.inference_mode():
         return {
             "filled_masks": _filled_masks(model, tokenizer, heldout),
-            "next_sentence": _judged_pairs(model, tokenizer, heldout),
+            "next_sentence": _judged_pairs(model, tokenizer, heldout) if recipe.pretrain.next_sentence else [],
         }
 
 
@@ -159,7 +163,7 @@ def _filled_masks(model: BertForPreTraining, tokenizer: Tokenizer, heldout: Prep
     device = next(model.parameters()).device
     rng = np.random.default_rng(11)
     examples = []
-    for start, length, _ in _sentences(heldout, 12, 40):
+    for start, length, _ in _sentences(heldout, 12, min(40, model.bert.config.max_position_embeddings - 1)):
         ids = heldout.spans(np.array([start]), np.array([length]))[0].astype(np.int64)
         continues = np.append(tokenizer.is_continuation[ids], False)
         words = [
@@ -189,7 +193,8 @@ def _filled_masks(model: BertForPreTraining, tokenizer: Tokenizer, heldout: Prep
 def _judged_pairs(model: BertForPreTraining, tokenizer: Tokenizer, heldout: PreparedCorpus) -> list[dict[str, Any]]:
     """Held-out sentences with their successor, and with the successor of another."""
     device = next(model.parameters()).device
-    chosen = _sentences(heldout, 8, 40)
+    positions = model.bert.config.max_position_embeddings
+    chosen = _sentences(heldout, 8, min(40, positions // 2))
     starts = heldout.sentence_starts
     follow = [int(i) + 1 for _, _, i in chosen]
     examples = []
@@ -198,7 +203,7 @@ def _judged_pairs(model: BertForPreTraining, tokenizer: Tokenizer, heldout: Prep
         other = follow[number] if is_next else follow[(number + 1) % len(follow)]
         lengths = np.array([length, heldout.sentence_lengths[other]])
         a, b = heldout.spans(np.array([start, starts[other]]), lengths)
-        b = b[:80]
+        b = b[: min(80, positions - len(a) - 3)]
         row = np.concatenate([[tokenizer.cls_id], a, [tokenizer.sep_id], b, [tokenizer.sep_id]]).astype(np.int64)
         segment = np.repeat([0, 1], [len(a) + 2, len(b) + 1])
         _, logits = model(

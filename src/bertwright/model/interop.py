@@ -102,11 +102,21 @@ def hugging_face_config(model: BertForPreTraining | BertForSequenceClassificatio
     return config
 
 
-def save_weights(model: BertForPreTraining | BertForSequenceClassification, folder: Path) -> None:
-    """Write config.json and model.safetensors into a folder (make it atomic with `files.atomic_path`)."""
+def save_weights(model: BertForPreTraining | BertForSequenceClassification, folder: Path, leave_out: str = "") -> None:
+    """Write config.json and model.safetensors into a folder (make it atomic with `files.atomic_path`).
+
+    Args:
+        model: ours.
+        folder: made if it is missing.
+        leave_out: beginning of the names of parameters that are not written; none where it is empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses views; the tied output matrix is not a parameter of ours and is not written.
-    state = {to_hugging_face(name): value.detach().cpu().clone() for name, value in model.named_parameters()}
+    state = {
+        to_hugging_face(name): value.detach().cpu().clone()
+        for name, value in model.named_parameters()
+        if not (leave_out and name.startswith(leave_out))
+    }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", hugging_face_config(model))
 
@@ -117,6 +127,7 @@ def save_model(
     folder: Path,
     max_length: int | None = None,
     truncation: str = "head-tail",
+    leave_out: str = "",
 ) -> None:
     """Write a model folder that `transformers` opens: weights, configuration and tokenizer.
 
@@ -126,8 +137,9 @@ def save_model(
         folder: made if it is missing.
         max_length: the most tokens that the model was trained to read; None is its number of positions.
         truncation: which part of a longer text that is.
+        leave_out: as in `save_weights`.
     """
-    save_weights(model, folder)
+    save_weights(model, folder, leave_out)
     tokenizer.save(folder, max_length or model.bert.config.max_position_embeddings, truncation)
 
 

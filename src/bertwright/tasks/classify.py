@@ -95,9 +95,15 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, tr
     return encoded
 
 
-def collate(ids: Sequence[Ids], pad_id: int) -> Batch:
-    """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq)."""
-    width = -(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP
+def collate(ids: Sequence[Ids], pad_id: int, positions: int) -> Batch:
+    """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq).
+
+    Args:
+        ids: of each text, none longer than `positions`.
+        pad_id: of the padding.
+        positions: that the model has; a length rounded up may not exceed it.
+    """
+    width = min(-(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP, positions)
     input_ids = np.full((len(ids), width), pad_id, np.int64)
     mask = np.zeros((len(ids), width), np.bool_)
     for row, values in enumerate(ids):
@@ -158,7 +164,6 @@ class ClassifyTask:
         self.training = training
         self.validation = validation
         self.best_folder = best_folder
-        recover(best_folder)
         self.objective = ClassificationObjective(model)
         self.phase_shares = (1.0,)
         self.batches_per_epoch = math.ceil(len(training.ids) / config.batch_size)
@@ -188,13 +193,15 @@ class ClassifyTask:
         if len(own) == 0:
             return [self._blank()]
         return [
-            {**collate(part.ids, self.tokenizer.pad_id), "targets": torch.from_numpy(part.targets)}
+            {**self._collate(part.ids), "targets": torch.from_numpy(part.targets)}
             for part in self._cut(self.training.take(own))
         ]
 
     def _blank(self) -> Batch:
-        batch = collate([self.training.ids[0]], self.tokenizer.pad_id)
-        return {**batch, "targets": torch.zeros(1, self.training.targets.shape[1])}
+        return {**self._collate([self.training.ids[0]]), "targets": torch.zeros(1, self.training.targets.shape[1])}
+
+    def _collate(self, ids: Sequence[Ids]) -> Batch:
+        return collate(ids, self.tokenizer.pad_id, self.model.bert.config.max_position_embeddings)
 
     def _cut(self, texts: EncodedTexts) -> list[EncodedTexts]:
         """Parts of at most micro_batch_tokens, padding included, longest texts first."""
@@ -223,15 +230,16 @@ class ClassifyTask:
             "f1": _f1(labels, probabilities.argmax(1), probabilities.shape[1]),
         }
 
-    def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
+    def on_evaluation(self, figures: dict[str, float], best: float | None, engine: Engine) -> float | None:
         """Keep the weights with the lowest validation loss, which says more than how many texts are on the right side.
 
         Two thousand texts leave an accuracy uncertain by half a point, and checkpoints differ by less.
         """
         if best is not None and figures["loss"] >= best:
             return best
-        with atomic_path(self.best_folder) as temporary:
-            save_model(self.model, self.tokenizer, temporary, self.config.max_length, self.config.truncation)
+        if engine.is_main:
+            with atomic_path(self.best_folder) as temporary:
+                save_model(self.model, self.tokenizer, temporary, self.config.max_length, self.config.truncation)
         return figures["loss"]
 
 
@@ -264,7 +272,7 @@ def predict_probabilities(
         while start < len(order):
             width = -(-len(ids[order[start]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[start : start + max(1, micro_batch_tokens // width)]
-            batch = collate([ids[i] for i in rows], model.bert.pad_token_id)
+            batch = collate([ids[i] for i in rows], model.bert.pad_token_id, model.bert.config.max_position_embeddings)
             logits = model(**{name: value.to(device) for name, value in batch.items()})
             result[rows] = logits.float().softmax(-1).cpu().numpy()
             start += len(rows)
@@ -299,6 +307,8 @@ def label_numbers(examples: Sequence[LabelledText], names: Sequence[str], where:
 def split_validation(labels: Ints, share: float) -> tuple[Ints, Ints]:
     """Indices of the training and the validation part, the same for every seed, with equal shares of each class.
 
+    A class of a single text has none in the validation part.
+
     The validation part is made of runs of neighbours. Rows of a file that stand side by side often belong together, as
     the reviews of one film do in IMDB, and its test split is about other films: a validation part that is drawn row by
     row has a film's other reviews in training, and rewards a model for learning names.
@@ -307,7 +317,7 @@ def split_validation(labels: Ints, share: float) -> tuple[Ints, Ints]:
     for label in np.unique(labels):
         rng = np.random.default_rng(0)  # the same places for each class, so that mixed classes keep their neighbours
         rows = np.flatnonzero(labels == label)
-        wanted = max(1, round(share * len(rows)))
+        wanted = min(max(1, round(share * len(rows))), len(rows) - 1)
         size = min(_LONGEST_RUN, max(1, wanted // 5))
         runs = [rows[start : start + size] for start in range(0, len(rows), size)]
         parts.append(np.concatenate([runs[i] for i in rng.permutation(len(runs))])[:wanted])
@@ -320,6 +330,8 @@ def start_classifier(
 ) -> BertForSequenceClassification:
     """A classifier with an encoder's weights, as fine-tuning starts from it.
 
+    The head of a classifier of as many classes is taken over, too.
+
     Args:
         encoder: a model folder.
         config: decides dropout, and whether an averaging block is put on top.
@@ -331,6 +343,8 @@ def start_classifier(
     shape = model_config(stored)
     if config.hidden_dropout_prob is not None:
         shape = replace(shape, hidden_dropout_prob=config.hidden_dropout_prob)
+    if len(weights.get("classifier.bias", names)) != len(names):  # a classifier of something else
+        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
     may_miss = ["classifier", "bert.pooler"]
     if config.averaging_block:
         may_miss.append(f"bert.blocks.{shape.num_hidden_layers}.")
@@ -407,12 +421,16 @@ def finetune(
     texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
     encoded = EncodedTexts(texts, certain(labels, len(names)))
     train_part, validation_part = split_validation(labels, config.validation_share)
+    if len(validation_part) == 0:
+        raise UserError(f"data.{config.data} has one text of each class to train on; a class needs two or more")
     training, validation = encoded.take(train_part), encoded.take(validation_part)
     more, unlabelled = texts_without_labels(recipe, tokenizer, notice)
 
     def run(target: Path, seed: int, texts: EncodedTexts, doing: str) -> None:
         if (target / "done.json").exists():
             return
+        if engine.is_main:
+            recover(target / "model")
         torch.manual_seed(seed)
         model = start_classifier(encoder, config, names, notice)
         task = ClassifyTask(config, seed, model, tokenizer, texts, validation, target / "model")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bertwright.config import MaskingConfig, ModelConfig, Recipe
+from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.model.bert import start_local
 from bertwright.model.heads import BertForPreTraining, score, start_counted
@@ -122,8 +123,9 @@ class PretrainTask:
             )
             for index, phase in enumerate(config.phases)
         ]
-        # Held-out text has pairs in all phases if the run has any, so that what is left of them is seen throughout; no
-        # short sequences, and masks of its own.
+        # Held-out text has pairs in all phases if the run has any, so that what is left of them is seen throughout, but
+        # not if a small corpus left one document, from which no pair can be drawn; no short sequences, and masks of its
+        # own.
         self._heldout = [
             PretrainStream(
                 heldout,
@@ -131,7 +133,7 @@ class PretrainTask:
                 config.micro_batch_tokens // phase.sequence_length,
                 None if left_to_right else EVALUATION_MASKING,
                 sequence_length=phase.sequence_length,
-                next_sentence=config.next_sentence,
+                next_sentence=config.next_sentence and heldout.num_documents > 1,
                 short_sequence_probability=0.0,
                 sources=None,
                 seed=0,
@@ -168,12 +170,12 @@ class PretrainTask:
             for name, value in {**outcome, **self.counts(batch)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         figures = {}
-        for name in (self.guesses, "nsp") if "nsp_loss" in sums else (self.guesses,):
+        for name in (self.guesses, "nsp") if "nsp_loss" in sums and sums["nsp"] else (self.guesses,):
             figures[f"{name}_loss"] = sums[f"{name}_loss"] / sums[name]
             figures[f"{name}_accuracy"] = sums[f"{name}_correct"] / sums[name]
         return figures
 
-    def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
+    def on_evaluation(self, figures: dict[str, float], best: float | None, engine: Engine) -> float | None:
         """Pre-training keeps its last weights, not its best."""
         return None
 
@@ -209,7 +211,8 @@ def pretrain(
         Where the run ended.
 
     Raises:
-        UserError: if corpus and tokenizer do not belong together, or the loss is not a number.
+        UserError: if corpus and tokenizer do not belong together, a step has fewer sequences than there are processes,
+            or the loss is not a number.
     """
     tokenizer = Tokenizer.load(prepared / "tokenizer")
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
@@ -223,6 +226,13 @@ def pretrain(
         start_counted(
             model, *token_vectors(corpus, tokenizer.vocab_size, recipe.model.hidden_size, config.phases[-1].corpora)
         )
+    for phase in config.phases:
+        sequences = (phase.batch_tokens or config.batch_tokens) // phase.sequence_length
+        if sequences < engine.world:
+            raise UserError(
+                f"a step has {sequences} sequences of {phase.sequence_length} tokens, fewer than the {engine.world} "
+                "processes; raise pretrain.batch_tokens"
+            )
     task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
     loop = LoopConfig(
         optimizer=config.optimizer,
@@ -236,5 +246,6 @@ def pretrain(
     position = train(task, loop, engine, folder, run_fingerprint, notice)
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
-            save_model(model, tokenizer, temporary)
+            # A head that was not trained is left out, so that nobody takes what it says for an answer.
+            save_model(model, tokenizer, temporary, leave_out="" if config.next_sentence else "next_sentence.")
     return position

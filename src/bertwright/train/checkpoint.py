@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bertwright.errors import UserError
 from bertwright.files import atomic_path, read_json, write_json
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
 from bertwright.model.interop import load_into, read_weights, save_weights
@@ -94,7 +95,7 @@ def load_checkpoint(
         try:
             state = read_json(path / "state.json")
             broken = [name for name, digest in state["hashes"].items() if _hash(path / name) != digest]
-        except (OSError, ValueError, KeyError) as error:
+        except (UserError, OSError, KeyError, TypeError, AttributeError) as error:  # not JSON, or not of this shape
             notice(f"{path} is broken ({error}); trying the checkpoint before it")
             continue
         if broken:

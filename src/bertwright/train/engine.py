@@ -11,17 +11,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 import bertwright
 from bertwright.config import SystemConfig
 
 Notice = Callable[[str], None]
+
+LONGEST_WAIT = timedelta(hours=12)
+"""For another process, before a run on several gives up."""
 
 
 class Engine:
@@ -42,6 +47,8 @@ class Engine:
         self.accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
+            # The others wait while the main process prepares a corpus or fits the baselines.
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index

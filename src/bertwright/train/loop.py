@@ -63,8 +63,8 @@ class Task(Protocol):
         """Figures on held-out data."""
         ...
 
-    def on_evaluation(self, figures: dict[str, float], best: float | None) -> float | None:
-        """Told about each evaluation; returns the best score so far, if the task chooses a checkpoint by one."""
+    def on_evaluation(self, figures: dict[str, float], best: float | None, engine: Engine) -> float | None:
+        """Told about each evaluation, in every process; returns the best score so far, if the task chooses by one."""
         ...
 
 
@@ -133,7 +133,7 @@ def train(
         objective.eval()
         with torch.inference_mode():
             figures = task.evaluate(objective, engine, phase)
-        position.best = task.on_evaluation(figures, position.best)
+        position.best = task.on_evaluation(figures, position.best, engine)
         if metrics is not None:
             metrics.write("eval", position, figures)
 
@@ -167,7 +167,7 @@ def train(
                 tick = elapsed / config.max_seconds if config.max_seconds else tick
             else:
                 window_start = time.perf_counter()
-                window = {}
+                window = {"untimed_tokens": figures["tokens"]}
                 figures["data_wait"] = 0.0  # the first batch waits for the plan of an epoch: start-up, too
             seen_phase = phase
             position.step += 1
@@ -268,7 +268,7 @@ def gradients(
         for name, value in outcome.items():
             sums[name] = sums.get(name, torch.zeros((), device=engine.device)) + value.detach().float()
     norm = engine.accelerator.clip_grad_norm_(objective.parameters(), config.optimizer.max_grad_norm)
-    gathered = engine.sum(torch.stack([*sums.values()]).double()).tolist()
+    gathered = engine.sum(torch.stack([*sums.values()]).cpu().double()).tolist()  # an Apple GPU has no float64
     figures = dict(zip(sums, gathered, strict=True)) | {f"{name}_count": totals[name] for name in names}
     figures["tokens"] = totals["tokens"]
     figures["grad_norm"] = float(norm)
@@ -308,7 +308,9 @@ def _averages(window: dict[str, float], seconds: float) -> dict[str, float]:
         if window[f"{name}_count"]:  # a phase can leave an objective out
             line[f"{name}_loss"] = window[f"{name}_loss"] / window[f"{name}_count"]
             line[f"{name}_accuracy"] = window[f"{name}_correct"] / window[f"{name}_count"]
-    line["tokens_per_second"] = window["tokens"] / max(1e-9, seconds)
+    timed = window["tokens"] - window.get("untimed_tokens", 0.0)
+    if timed > 0:
+        line["tokens_per_second"] = timed / max(1e-9, seconds)
     return line
 
 
@@ -367,7 +369,9 @@ class _ProgressBar:
     def show(self, line: dict[str, float]) -> None:
         shown = {"loss": f"{line['loss']:.3f}"}
         shown |= {key.replace("_accuracy", ""): f"{value:.1%}" for key, value in line.items() if "accuracy" in key}
-        self._bar.set_postfix({**shown, "tok/s": f"{line['tokens_per_second']:,.0f}"}, refresh=False)
+        if "tokens_per_second" in line:
+            shown["tok/s"] = f"{line['tokens_per_second']:,.0f}"
+        self._bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:
         self._bar.close()
