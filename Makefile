@@ -41,12 +41,13 @@ notebook: .venv/ready
 check-notebook: .venv/ready
 	$(BIN)/python docs/lesson/build.py --check
 
-# The figures of results/speed; let nothing else run meanwhile.
+# The figures of results/speed: make bench BOOKS='/path/to/books-*.jsonl.xz' IMDB=/path/to/imdb, and let nothing else run.
 bench: .venv/ready
-	$(BIN)/python benchmarks/pretrain_speed.py
-	$(BIN)/python benchmarks/finetune_speed.py
-	$(BIN)/python benchmarks/prepare_speed.py
-	$(BIN)/python benchmarks/sentence_speed.py
+	$(if $(and $(BOOKS),$(IMDB)),,$(error say where the texts are: make bench BOOKS='…/books-*.jsonl.xz' IMDB=…/imdb))
+	$(BIN)/python benchmarks/pretrain_speed.py --sizes tiny,mini,small,base --text '$(BOOKS)'
+	$(BIN)/python benchmarks/finetune_speed.py --texts '$(IMDB)'
+	$(BIN)/python benchmarks/prepare_speed.py --texts '$(IMDB)'
+	$(BIN)/python benchmarks/data_speed.py --books '$(BOOKS)'
 
 clean:
 	rm -rf .venv

@@ -54,9 +54,6 @@ def test_logits_loss_and_gradients_equal_transformers(pair, lengths):
     positions = torch.nonzero(labels != IGNORED_LABEL).flatten()
     logits, _ = ours(ids, segments, mask)
     assert relative(logits[mask], reference.logits[mask]) < 1e-5
-    with torch.no_grad():
-        fused, _ = ours(ids, segments, mask)
-    assert relative(fused[mask], reference.logits[mask]) < 1e-5
 
     chosen, _ = ours(ids, segments, mask, positions)
     loss, _ = score(chosen, labels[positions])
@@ -74,14 +71,13 @@ def test_logits_loss_and_gradients_equal_transformers(pair, lengths):
     assert compared == len(expected)
 
 
-@pytest.mark.parametrize("gradients", [True, False], ids=["written out", "fused"])
-def test_a_position_s_logits_do_not_hang_on_the_tokens_after_it(gradients):
+def test_a_position_s_logits_do_not_hang_on_the_tokens_after_it():
     model = make_model()
     ids, _ = make_batch((31,))
     for place in (0, 1, 17, 29):
         changed = ids.clone()
         changed[0, place + 1 :] = 5 + (changed[0, place + 1 :] + 7) % (VOCAB - 5)
-        with torch.set_grad_enabled(gradients):
+        with torch.no_grad():
             before, after = (model(row, torch.zeros_like(row))[0][0] for row in (ids, changed))
         torch.testing.assert_close(before[: place + 1], after[: place + 1], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(before[place + 1], after[place + 1], atol=1e-3)

@@ -81,15 +81,15 @@ def test_logits_losses_and_gradients_equal_transformers(pair, lengths, mode):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("positions", [9, 3])
-def test_both_ways_of_attending_agree(causal, positions):
+def test_attention_is_that_of_pytorch(causal, positions):
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 9, 8).double()
     query = query[:, :, :positions]
     allowed = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])[:, None, None, :]
-    written_out = attend(query, key, value, allowed, 0.0, causal)
-    with torch.no_grad():
-        fused = attend(query, key, value, allowed, 0.0, causal)
-    torch.testing.assert_close(written_out, fused, atol=1e-6, rtol=1e-6)
+    seen = torch.ones(positions, 9, dtype=torch.bool).tril() if causal else allowed
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen)
+    found = attend(query, key, value, None if causal else allowed, 0.0, causal)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_weights_go_to_transformers_and_back_to_the_bit(pair, tmp_path):

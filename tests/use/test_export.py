@@ -1,5 +1,7 @@
 """Models in other tools: ONNX Runtime against us, and the hub folder against `transformers`."""
 
+import shutil
+
 import numpy as np
 import pytest
 import sentence_transformers
@@ -25,7 +27,7 @@ def folders(finished):
 @pytest.fixture(scope="module")
 def exported(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported")
-    return {name: export(folder, out / name, onnx=True, int8=True) for name, folder in folders.items()}
+    return {name: export(folder, out / name, onnx=True, int8=True, license="mit") for name, folder in folders.items()}
 
 
 def batch_of(batch: int, length: int) -> dict[str, torch.Tensor]:
@@ -72,7 +74,14 @@ def test_the_folder_opens_in_transformers_and_tells_where_it_comes_from(exported
     judge = transformers.pipeline("text-classification", model=str(exported["classifier"]), truncation=True)
     assert judge("A wonderful film. " * 60)[0]["label"] == "positive"  # cut at the model's length by its tokenizer
     card = (exported["classifier"] / "README.md").read_text()
-    for words in ("license: apache-2.0", "text-classification", "| BERT (this run) |", "max_steps: 8", "## Limits"):
+    known = (
+        "license: mit",
+        "text-classification",
+        "Trained from random weights",
+        "| BERT (this run) |",
+        "max_steps: 8",
+    )
+    for words in (*known, "mean over 2 fine-tuning seeds. This model is seed 0", "## Limits"):
         assert words in card
     assert "fill-mask" in (exported["pretrained"] / "README.md").read_text()
 
@@ -151,6 +160,13 @@ def test_pipelines_and_sentence_transformers_give_our_vectors(folders):
     assert np.allclose(np.array(features)[0], ours.vectors, atol=1e-5)
     sentence = sentence_transformers.SentenceTransformer(str(folders["pretrained"]), device="cpu").encode(text)
     assert np.allclose(sentence, ours.vectors.mean(0), atol=1e-5)  # it averages [CLS] and [SEP], too
+
+
+def test_the_card_claims_no_more_than_is_known(folders, tmp_path):
+    shutil.copytree(folders["pretrained"], tmp_path / "given")
+    card = (export(tmp_path / "given", tmp_path / "out", onnx=False, int8=False) / "README.md").read_text()
+    assert "license: unknown" in card
+    assert "random weights" not in card
 
 
 def test_an_existing_folder_is_not_overwritten(folders, tmp_path):

@@ -154,6 +154,7 @@ def export(
     onnx: bool = False,
     int8: bool = False,
     small: bool = False,
+    license: str = "unknown",
 ) -> None:
     """Write a model folder for the Hugging Face hub, with its card, and if asked for ONNX Runtime.
 
@@ -164,6 +165,7 @@ def export(
         onnx: also write onnx/model.onnx, in float32.
         int8: also write onnx/model_int8.onnx, with int8 weights.
         small: weights in bfloat16 and float8 in place of float32: less than half the size.
+        license: the hub's identifier of what others may do with the model, such as apache-2.0, for the card.
 
     Raises:
         UserError: if the folder exists, the model cannot be read, or a package that writes ONNX is missing.
@@ -172,7 +174,7 @@ def export(
 
     found = _load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained_folder
-    print(f"written to {write(folder, Path(out), onnx, int8, small)}")
+    print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
 
 def serve(model: str = "boxed", host: str = "127.0.0.1", port: int = 8000) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jinja2
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ INT8_FILE = "onnx/model_int8.onnx"
 _OPSET = 20  # the first with GELU as one operator
 
 
-def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False) -> Path:
+def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False, license: str = "unknown") -> Path:
     """Write a folder that is ready to push to the hub.
 
     Args:
@@ -38,6 +39,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False)
         int8: also write it with int8 weights.
         small: write weights in bfloat16, and token embeddings in float8, in place of float32: less than half the size.
             Whoever opens the folder, `transformers` included, computes in float32 all the same.
+        license: the hub's identifier of what others may do with it, such as apache-2.0; it goes on the card.
 
     Returns:
         `out`.
@@ -69,9 +71,8 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False)
             _quantize(temporary / ONNX_FILE, temporary / INT8_FILE)
             if not onnx:
                 (temporary / ONNX_FILE).unlink()
-        write_text(
-            temporary / "README.md", model_card(folder, config, sum(p.numel() for p in model.parameters()), small)
-        )
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        write_text(temporary / "README.md", model_card(folder, config, parameters, small, license))
     return out
 
 
@@ -154,7 +155,7 @@ def _quantize(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
 
 
-def model_card(folder: Path, config: dict[str, Any], parameters: int, small: bool) -> str:
+def model_card(folder: Path, config: dict[str, Any], parameters: int, small: bool, license: str) -> str:
     """The README.md of a model on the hub.
 
     Args:
@@ -162,6 +163,7 @@ def model_card(folder: Path, config: dict[str, Any], parameters: int, small: boo
         config: its config.json.
         parameters: how many weights it has.
         small: whether they are rounded.
+        license: the hub's identifier.
     """
     run = next((parent for parent in folder.resolve().parents if (parent / "results.json").exists()), None)
     found: dict[str, Any] = {}
@@ -170,10 +172,21 @@ def model_card(folder: Path, config: dict[str, Any], parameters: int, small: boo
             "results": read_json(run / "results.json"),
             "environment": read_json(run / "environment.json"),
             "recipe": (run / "recipe.yaml").read_text(encoding="utf-8"),
+            "seed": folder.resolve().parent.name.removeprefix("seed-"),
         }
+        found["from_nothing"] = (yaml.safe_load(found["recipe"])["finetune"].get("encoder")) is None
     template = importlib.resources.files("bertwright.use").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
         .from_string(template)
-        .render(config=config, parameters=parameters, small=small, system_names=SYSTEM_NAMES, **found)
+        .render(
+            config=config,
+            parameters=parameters,
+            small=small,
+            license=license,
+            classifier="id2label" in config,
+            left_to_right=config.get("is_decoder", False),
+            system_names=SYSTEM_NAMES,
+            **found,
+        )
     )
