@@ -181,9 +181,10 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
 
 
 def _given_files(path: str | Path | None) -> list[Any]:
-    """Digests of the files of a tokenizer or an encoder that a recipe names by path."""
+    """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
     place = Path(path or "")
-    return digests(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return digests([file for file in files if file.is_file()]) if path else []
 
 
 class _Workflow:
