@@ -104,6 +104,21 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_first(recipe_file, tmp_
     assert "run `bertwright prepare` first" in refused(capsys, "pretrain", str(recipe_file), "--out", str(tmp_path))
 
 
+def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_file, tmp_path, capsys):
+    for name in ("recipe.yaml", "environment.json", "prepare/stage.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(finished / name, tmp_path / name)
+    before = {path: path.read_text() for path in tmp_path.glob("*.*")}
+    assert len(before) == 2
+    for words in (
+        ("pretrain", "--tokenizer.vocab_size", "170"),
+        ("prepare", "--data.books", "/nowhere"),
+        ("run", "--data.reviews", str(tmp_path / "recipe.yaml")),
+    ):
+        refused(capsys, words[0], str(recipe_file), "--out", str(tmp_path), *words[1:])
+        assert {path: path.read_text() for path in before} == before, words
+
+
 def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
     with RunFolder(tmp_path).locked():
         assert "another bertwright command" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path))

@@ -163,10 +163,12 @@ def _perform(command: str, recipe: Recipe) -> None:
         _follow(workflow, stages)
         return
     with run.locked():
-        run.write_recipe(recipe)
-        write_json(run.path / "environment.json", environment(engine))
+        workflow.check(stages[0])
         if command == "run":
             workflow.labelled()  # hours before they are needed: a fault in the labels is said now
+        # Only now: what is refused must not leave a recipe that was never run beside an earlier result.
+        run.write_recipe(recipe)
+        write_json(run.path / "environment.json", environment(engine))
         for stage in stages:
             workflow.perform(stage)
             engine.accelerator.wait_for_everyone()
@@ -209,11 +211,12 @@ class _Workflow:
         """What `run` does: all of it, or with an encoder from elsewhere what comes after pre-training."""
         return STAGES if self.recipe.finetune.encoder is None else STAGES[2:]
 
-    def perform(self, stage: str) -> None:
-        """Do a stage unless it is done; the stages before it must be done.
+    def check(self, stage: str) -> None:
+        """See that a stage can begin.
 
         Raises:
-            UserError: if a stage before it is not done or out of date, or the recipe has no such stage.
+            UserError: if a stage before it is not done or out of date, a source of it can't be found, or the recipe has
+                no such stage.
         """
         if stage not in self.stages:
             raise UserError(f"there is nothing to {stage}: the recipe begins with an encoder (finetune.encoder)")
@@ -223,6 +226,15 @@ class _Workflow:
                 raise UserError(
                     f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first"
                 )
+        self.fingerprint(stage)  # looks for the sources
+
+    def perform(self, stage: str) -> None:
+        """Do a stage unless it is done.
+
+        Raises:
+            UserError: as `check`, or as the stage itself.
+        """
+        self.check(stage)
         work = getattr(self, f"_{stage}")
         self.run.perform(stage, self.fingerprint(stage), work, self.engine.is_main, self.notice)
         if stage == "report" and self.engine.is_main:
