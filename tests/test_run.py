@@ -151,6 +151,40 @@ def test_a_label_that_train_does_not_know_is_refused(recipe_file, tmp_path, smal
     assert "negative, positive" in said
 
 
+@pytest.fixture
+def reviews_without_labels(small_data, tmp_path):
+    """The small reviews with a third split, whose last row is broken."""
+    folder = shutil.copytree(small_data / "reviews", tmp_path / "reviews")
+    rows = [json.dumps({"text": f"A film of {year}."}) for year in range(1990, 2000)]
+    (folder / "unsup.jsonl").write_text("\n".join([*rows, "{"]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("reviews:unlabelled", "no split `unlabelled`"),
+        ("reviews:unsup", "unsup.jsonl, line 11 is not valid JSON"),
+        ("more", "reads the test split that the report judges on; name other texts, or leave it out"),
+        ("reviews", "reads the test split that the report judges on; write reviews:unsupervised"),
+        ("reviews:unsup+test", "reads the test split that the report judges on; write reviews:unsupervised"),
+    ],
+)
+def test_texts_without_labels_are_looked_at_before_anything_is_trained(
+    reviews_without_labels, recipe_file, tmp_path, capsys, entry, expected
+):
+    words = ["--data.reviews", str(reviews_without_labels), "--finetune.unlabelled", entry]
+    if entry == "more":
+        words += ["--data.more", str(reviews_without_labels / "te*.jsonl")]
+    assert expected in refused(capsys, "run", str(recipe_file), "--out", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out" / "prepare").exists()
+
+
+def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_judges(recipe_file, tmp_path, capsys):
+    words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "boxed"]
+    assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
+
+
 def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
     out = tmp_path / "run"
     words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]

@@ -166,6 +166,8 @@ def _perform(command: str, recipe: Recipe) -> None:
         workflow.check(stages[0])
         if command == "run":
             workflow.labelled()  # hours before they are needed: a fault in the labels is said now
+        if "finetune" in stages:
+            workflow.check_unlabelled()
         # Only now: what is refused must not leave a recipe that was never run beside an earlier result.
         run.write_recipe(recipe)
         write_json(run.path / "environment.json", environment(engine))
@@ -339,6 +341,30 @@ class _Workflow:
         names = label_names(training)
         label_numbers(test, names, f"data.{data}")
         return [t.text for t in training], label_numbers(training, names, f"data.{data}"), [t.text for t in test]
+
+    def check_unlabelled(self) -> None:
+        """Read the texts without labels once, if the recipe names any: a fault in them is said before training.
+
+        Raises:
+            UserError: if they can't be read, or the report judges on some of them.
+        """
+        from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents
+
+        entry = self.recipe.finetune.unlabelled
+        if entry is None:
+            return
+        name, splits = parse_corpus_name(entry)
+        source = self.recipe.source(name)
+        judged = parts_read(self.recipe.source(self.recipe.finetune.data), ["test"])
+        if judged.keys() & parts_read(source, splits).keys():
+            others = {split: None for part, split in parts_read(source, None).items() if part not in judged and split}
+            others.pop("train", None)  # its texts have labels
+            instead = f"write {name}:{'+'.join(others)}" if others else "name other texts, or leave it out"
+            raise UserError(
+                f"finetune.unlabelled is `{entry}`, which reads the test split that the report judges on; {instead}"
+            )
+        for _ in read_documents(source, splits):
+            pass
 
     def _baselines(self) -> None:
         from bertwright.tasks.baselines import fit_and_predict

@@ -291,7 +291,7 @@ class FinetuneConfig:
         unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
-            All seeds learn from one teacher.
+            All seeds learn from one teacher. The test split of `data` is refused.
         unlabelled_max_length: the most tokens of a text without labels; longer ones are left out. A judgement teaches
             about as much whatever the text's length, and costs by the token.
         co_training: whether NB-weighted logistic regression, trained on the same labels, judges the texts without

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -165,6 +165,35 @@ def read_labelled(source: Source, split: str) -> list[LabelledText]:
         only = f"has only the label `{labels.pop()}`" if labels else "holds no labelled text"
         raise UserError(f"{source.path}, split {split}, {only}; classification needs texts of at least two classes")
     return texts
+
+
+def parts_read(source: Source, splits: Sequence[str] | None) -> dict[Hashable, str | None]:
+    """What is read for some splits of a source, so that two entries of a recipe can be told to share a part.
+
+    Args:
+        source: where the texts are.
+        splits: as for `read_documents`.
+
+    Returns:
+        For each file, or for each split of a data set that is read by split, the split it belongs to; None for a file
+        whose name says none.
+
+    Raises:
+        UserError: if the source or a split does not exist.
+    """
+    place = locate(source)
+    parts: dict[Hashable, str | None]
+    if isinstance(place, Files):
+        parts = {path.resolve(): split for path, split in place.paths.items()}
+    elif isinstance(place, Reviews):
+        parts = {(place.path.resolve(), split): split for split in _REVIEW_SPLITS}
+    else:
+        # `datasets` takes a second to import, which reading files should not cost.
+        from bertwright.text import hub
+
+        parts = {(place, split): split for split in hub.open_splits(place.repository, place.revision, place.subset)}
+    wanted = choose(splits, parts.values(), source)
+    return {part: split for part, split in parts.items() if splits is None or split in wanted}
 
 
 def source_fingerprint(source: Source) -> str:
