@@ -81,6 +81,39 @@ def test_a_second_run_skips_what_has_not_changed_and_says_so(finished, recipe_fi
     assert (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cut_short_goes_on(
+    finished, recipe_file, capsys, tmp_path
+):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    words = ["run", str(recipe_file), "--out", str(out), "--prepare.workers", "2"]
+    for name in ("pretrain.log_every", "pretrain.evaluate_every", "pretrain.checkpoint_every"):
+        words += [f"--{name}", "3"]
+    for name in ("finetune.log_every", "finetune.checkpoint_every"):
+        words += [f"--{name}", "7"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    for stage in STAGES:
+        assert f"{stage}: nothing has changed" in said
+    (out / "pretrain" / "stage.json").unlink()
+    shutil.rmtree(out / "pretrain" / "checkpoints" / "step-00000008")
+    assert main(["pretrain", *words[1:]]) == 0
+    said = capsys.readouterr().err
+    assert "going on from step 4" in said
+    assert "have changed" not in said
+
+
+def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not_none(
+    finished, recipe_file, capsys, tmp_path
+):
+    words = ["prepare", str(recipe_file), "--out", str(tmp_path / "run")]
+    for name, expected in (("first", "prepare: starting"), ("second", "nothing has changed")):
+        folder = shutil.copytree(finished / "prepare" / "tokenizer", tmp_path / name)
+        assert main([*words, "--tokenizer.path", str(folder)]) == 0
+        assert expected in capsys.readouterr().err
+    words[3] = str(shutil.copytree(finished, tmp_path / "own"))
+    assert "/nowhere" in refused(capsys, *words, "--tokenizer.path", "/nowhere")
+
+
 def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
@@ -217,7 +250,10 @@ def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, t
     results = json.loads((out / "results.json").read_text())
     assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
     assert "masks" not in capsys.readouterr().err
-    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder))
+    moved = str(encoder.rename(tmp_path / "moved"))
+    assert main(["finetune", str(recipe_file), "--out", str(out), "--finetune.encoder", moved]) == 0
+    assert "finetune: nothing has changed" in capsys.readouterr().err
+    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", moved)
     assert "nothing to pretrain: the recipe begins with an encoder" in said
 
 

@@ -191,6 +191,16 @@ def _given_files(path: str | Path | None) -> list[Any]:
     return digests([file for file in files if file.is_file()]) if path else []
 
 
+def _at_defaults(config: Any, *names: str) -> Any:
+    """A section of a recipe with some settings at their defaults: those that do not change what comes out."""
+    return replace(config, **{name: getattr(type(config), name) for name in names})
+
+
+def _without_path(config: Any, name: str) -> Any:
+    """A section of a recipe that says of a path only whether one is given: what stands there is hashed itself."""
+    return replace(config, **{name: getattr(config, name) and "-"})
+
+
 class _Workflow:
     """The stages in order, each with what goes into it.
 
@@ -265,15 +275,17 @@ class _Workflow:
         recipe = self.recipe
         if stage == "prepare":
             return [
-                recipe.tokenizer,
-                recipe.prepare,
+                _without_path(recipe.tokenizer, "path"),
+                _at_defaults(recipe.prepare, "workers"),
                 _given_files(recipe.tokenizer.path),
                 *self._sources(recipe.prepare.corpora),
             ]
         if stage == "pretrain":
-            return [recipe.model, recipe.pretrain, recipe.seed]
+            own = _at_defaults(recipe.pretrain, "log_every", "evaluate_every", "checkpoint_every")
+            return [recipe.model, own, recipe.seed]
         if stage == "finetune":
-            own = recipe.finetune
+            # Not evaluations_per_epoch: the best evaluation decides which weights are kept.
+            own = _without_path(_at_defaults(recipe.finetune, "log_every", "checkpoint_every"), "encoder")
             return [own, _given_files(self._encoder() if own.encoder else None), *self._sources(own.entries)]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
@@ -287,8 +299,6 @@ class _Workflow:
     def _prepare(self) -> None:
         from bertwright.text.prepare import prepare_corpus
 
-        bar = tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5)
-
         def progress(doing: str, characters: int, documents: int) -> None:
             bar.set_description(doing, refresh=False)
             if characters < bar.n:
@@ -296,8 +306,8 @@ class _Workflow:
             bar.set_postfix({"documents": f"{documents:,}"}, refresh=False)
             bar.update(characters - bar.n)
 
-        report = prepare_corpus(self.recipe, self.run.stage("prepare"), self.fingerprint("prepare"), progress)
-        bar.close()
+        with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
+            report = prepare_corpus(self.recipe, self.run.stage("prepare"), self.fingerprint("prepare"), progress)
         total = report["total"]
         self.notice(
             f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
