@@ -23,7 +23,7 @@ LONGEST_DOCUMENT = 8 << 20
 BLOCK_SENTENCES = 512
 # Rows that are searched for a blank one before a running text is taken to have none.
 _SEARCHED_ROWS = 100_000
-# Reasons in the counts of `read_documents`.
+# What `read_documents` counts: documents that are used, but not as they stand in the source.
 CUT = "documents over 8 Mi characters, cut at a paragraph"
 BLOCKS = f"documents made of {BLOCK_SENTENCES} consecutive sentences, since no row is blank"
 
@@ -95,7 +95,7 @@ def parse_corpus_name(name: str) -> tuple[str, list[str] | None]:
 
 
 def read_documents(
-    source: Source, splits: Sequence[str] | None, skipped: Counter[str] | None = None
+    source: Source, splits: Sequence[str] | None, changed: Counter[str] | None = None
 ) -> Iterator[Document]:
     """Streams the documents of a source, in order: of its splits, of its files by name, of their rows.
 
@@ -107,7 +107,7 @@ def read_documents(
         source: where the texts are.
         splits: the splits to read, in this order; None reads everything. `unsup` is `unsupervised`, `dev` and `valid`
             are `validation`. A file's split is in its folder's or its own name.
-        skipped: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
+        changed: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
 
     Returns:
         The documents; also empty ones, which the caller counts. One over 8 Mi characters comes in several, cut at a
@@ -116,7 +116,7 @@ def read_documents(
     Raises:
         UserError: at once if the source or a split does not exist; while reading, if a file or row is at fault.
     """
-    counts = Counter[str]() if skipped is None else skipped
+    counts = Counter[str]() if changed is None else changed
     place = locate(source)
     if isinstance(place, Reviews):
         wanted = choose(splits, _REVIEW_SPLITS, source)
