@@ -373,7 +373,7 @@ class SystemConfig:
     Args:
         precision: bf16 computes matrix products in bfloat16 with float32 weights; auto picks it where the hardware
             has it.
-        compile: whether torch.compile is used; auto uses it where a compiler is found.
+        compile: whether torch.compile is used; auto uses it where a compiler is found, on refuses to run without one.
     """
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"

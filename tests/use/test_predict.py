@@ -161,6 +161,9 @@ class TestLoad:
         write_json(other / "config.json", {**read_json(other / "config.json"), "model_type": "gpt2"})
         with pytest.raises(UserError, match="holds a gpt2 model"):
             bertwright.load(other)
+        (other / "config.json").write_text("{")
+        with pytest.raises(UserError, match=r"config\.json cannot be read as JSON"):
+            bertwright.load(other)
         lone = shutil.copytree(folders["classifier"], tmp_path / "lone")
         (lone / "tokenizer.json").unlink()
         (lone / "vocab.txt").unlink()
