@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,40 @@ def test_a_second_run_skips_what_has_not_changed_and_says_so(finished, recipe_fi
     assert (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
-    import shutil
+def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cut_short_goes_on(
+    finished, recipe_file, capsys, tmp_path
+):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    words = ["run", str(recipe_file), "--out", str(out), "--prepare.workers", "2"]
+    for name in ("pretrain.log_every", "pretrain.evaluate_every", "pretrain.checkpoint_every"):
+        words += [f"--{name}", "3"]
+    for name in ("finetune.log_every", "finetune.checkpoint_every"):
+        words += [f"--{name}", "7"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    for stage in STAGES:
+        assert f"{stage}: nothing has changed" in said
+    (out / "pretrain" / "stage.json").unlink()
+    shutil.rmtree(out / "pretrain" / "checkpoints" / "step-00000008")
+    assert main(["pretrain", *words[1:]]) == 0
+    said = capsys.readouterr().err
+    assert "going on from step 4" in said
+    assert "have changed" not in said
 
+
+def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not_none(
+    finished, recipe_file, capsys, tmp_path
+):
+    words = ["prepare", str(recipe_file), "--out", str(tmp_path / "run")]
+    for name, expected in (("first", "prepare: starting"), ("second", "nothing has changed")):
+        folder = shutil.copytree(finished / "prepare" / "tokenizer", tmp_path / name)
+        assert main([*words, "--tokenizer.path", str(folder)]) == 0
+        assert expected in capsys.readouterr().err
+    words[3] = str(shutil.copytree(finished, tmp_path / "own"))
+    assert "/nowhere" in refused(capsys, *words, "--tokenizer.path", "/nowhere")
+
+
+def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     assert main(["run", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]) == 0
@@ -122,6 +154,21 @@ def refused(capsys, *words):
 
 def test_a_stage_whose_input_is_missing_says_what_to_run_first(recipe_file, tmp_path, capsys):
     assert "run `bertwright prepare` first" in refused(capsys, "pretrain", str(recipe_file), "--out", str(tmp_path))
+
+
+def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_file, tmp_path, capsys):
+    for name in ("recipe.yaml", "environment.json", "prepare/stage.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(finished / name, tmp_path / name)
+    before = {path: path.read_text() for path in tmp_path.glob("*.*")}
+    assert len(before) == 2
+    for words in (
+        ("pretrain", "--tokenizer.vocab_size", "170"),
+        ("prepare", "--data.books", "/nowhere"),
+        ("run", "--data.reviews", str(tmp_path / "recipe.yaml")),
+    ):
+        refused(capsys, words[0], str(recipe_file), "--out", str(tmp_path), *words[1:])
+        assert {path: path.read_text() for path in before} == before, words
 
 
 def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
@@ -156,6 +203,40 @@ def test_a_label_that_train_does_not_know_is_refused(recipe_file, tmp_path, smal
     assert "negative, positive" in said
 
 
+@pytest.fixture
+def reviews_without_labels(small_data, tmp_path):
+    """The small reviews with a third split, whose last row is broken."""
+    folder = shutil.copytree(small_data / "reviews", tmp_path / "reviews")
+    rows = [json.dumps({"text": f"A film of {year}."}) for year in range(1990, 2000)]
+    (folder / "unsup.jsonl").write_text("\n".join([*rows, "{"]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("reviews:unlabelled", "no split `unlabelled`"),
+        ("reviews:unsup", "unsup.jsonl, line 11 is not valid JSON"),
+        ("more", "reads the test split that the report judges on; name other texts, or leave it out"),
+        ("reviews", "reads the test split that the report judges on; write reviews:unsupervised"),
+        ("reviews:unsup+test", "reads the test split that the report judges on; write reviews:unsupervised"),
+    ],
+)
+def test_texts_without_labels_are_looked_at_before_anything_is_trained(
+    reviews_without_labels, recipe_file, tmp_path, capsys, entry, expected
+):
+    words = ["--data.reviews", str(reviews_without_labels), "--finetune.unlabelled", entry]
+    if entry == "more":
+        words += ["--data.more", str(reviews_without_labels / "te*.jsonl")]
+    assert expected in refused(capsys, "run", str(recipe_file), "--out", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out" / "prepare").exists()
+
+
+def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_judges(recipe_file, tmp_path, capsys):
+    words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "boxed"]
+    assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
+
+
 def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
     out = tmp_path / "run"
     words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]
@@ -181,13 +262,17 @@ def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
 
 def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, tmp_path, capsys):
     out = tmp_path / "own"
-    encoder = finished / "pretrain" / "model"
+    encoder = shutil.copytree(finished / "pretrain" / "model", tmp_path / "encoder")
+    (encoder / "onnx").mkdir()  # as `export` leaves it; a clone has .git there
     assert main(["run", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder)]) == 0
     assert not (out / "pretrain").exists()
     results = json.loads((out / "results.json").read_text())
     assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
     assert "masks" not in capsys.readouterr().err
-    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder))
+    moved = str(encoder.rename(tmp_path / "moved"))
+    assert main(["finetune", str(recipe_file), "--out", str(out), "--finetune.encoder", moved]) == 0
+    assert "finetune: nothing has changed" in capsys.readouterr().err
+    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", moved)
     assert "nothing to pretrain: the recipe begins with an encoder" in said
 
 

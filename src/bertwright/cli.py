@@ -163,10 +163,14 @@ def _perform(command: str, recipe: Recipe) -> None:
         _follow(workflow, stages)
         return
     with run.locked():
-        run.write_recipe(recipe)
-        write_json(run.path / "environment.json", environment(engine))
+        workflow.check(stages[0])
         if command == "run":
             workflow.labelled()  # hours before they are needed: a fault in the labels is said now
+        if "finetune" in stages:
+            workflow.check_unlabelled()
+        # Only now: what is refused must not leave a recipe that was never run beside an earlier result.
+        run.write_recipe(recipe)
+        write_json(run.path / "environment.json", environment(engine))
         for stage in stages:
             workflow.perform(stage)
             engine.accelerator.wait_for_everyone()
@@ -181,9 +185,20 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
 
 
 def _given_files(path: str | Path | None) -> list[Any]:
-    """Digests of the files of a tokenizer or an encoder that a recipe names by path."""
+    """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
     place = Path(path or "")
-    return digests(sorted(place.iterdir()) if place.is_dir() else [place]) if path and place.exists() else []
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return digests([file for file in files if file.is_file()]) if path else []
+
+
+def _at_defaults(config: Any, *names: str) -> Any:
+    """A section of a recipe with some settings at their defaults: those that do not change what comes out."""
+    return replace(config, **{name: getattr(type(config), name) for name in names})
+
+
+def _without_path(config: Any, name: str) -> Any:
+    """A section of a recipe that says of a path only whether one is given: what stands there is hashed itself."""
+    return replace(config, **{name: getattr(config, name) and "-"})
 
 
 class _Workflow:
@@ -208,11 +223,12 @@ class _Workflow:
         """What `run` does: all of it, or with an encoder from elsewhere what comes after pre-training."""
         return STAGES if self.recipe.finetune.encoder is None else STAGES[2:]
 
-    def perform(self, stage: str) -> None:
-        """Do a stage unless it is done; the stages before it must be done.
+    def check(self, stage: str) -> None:
+        """See that a stage can begin.
 
         Raises:
-            UserError: if a stage before it is not done or out of date, or the recipe has no such stage.
+            UserError: if a stage before it is not done or out of date, a source of it can't be found, or the recipe has
+                no such stage.
         """
         if stage not in self.stages:
             raise UserError(f"there is nothing to {stage}: the recipe begins with an encoder (finetune.encoder)")
@@ -222,6 +238,15 @@ class _Workflow:
                 raise UserError(
                     f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first"
                 )
+        self.fingerprint(stage)  # looks for the sources
+
+    def perform(self, stage: str) -> None:
+        """Do a stage unless it is done.
+
+        Raises:
+            UserError: as `check`, or as the stage itself.
+        """
+        self.check(stage)
         work = getattr(self, f"_{stage}")
         self.run.perform(stage, self.fingerprint(stage), work, self.engine.is_main, self.notice)
         if stage == "report" and self.engine.is_main:
@@ -250,15 +275,17 @@ class _Workflow:
         recipe = self.recipe
         if stage == "prepare":
             return [
-                recipe.tokenizer,
-                recipe.prepare,
+                _without_path(recipe.tokenizer, "path"),
+                _at_defaults(recipe.prepare, "workers"),
                 _given_files(recipe.tokenizer.path),
                 *self._sources(recipe.prepare.corpora),
             ]
         if stage == "pretrain":
-            return [recipe.model, recipe.pretrain, recipe.seed]
+            own = _at_defaults(recipe.pretrain, "log_every", "evaluate_every", "checkpoint_every")
+            return [recipe.model, own, recipe.seed]
         if stage == "finetune":
-            own = recipe.finetune
+            # Not evaluations_per_epoch: the best evaluation decides which weights are kept.
+            own = _without_path(_at_defaults(recipe.finetune, "log_every", "checkpoint_every"), "encoder")
             return [own, _given_files(self._encoder() if own.encoder else None), *self._sources(own.entries)]
         return self._sources([recipe.finetune.data]) if stage == "baselines" else []
 
@@ -272,8 +299,6 @@ class _Workflow:
     def _prepare(self) -> None:
         from bertwright.text.prepare import prepare_corpus
 
-        bar = tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5)
-
         def progress(doing: str, characters: int, documents: int) -> None:
             bar.set_description(doing, refresh=False)
             if characters < bar.n:
@@ -281,8 +306,8 @@ class _Workflow:
             bar.set_postfix({"documents": f"{documents:,}"}, refresh=False)
             bar.update(characters - bar.n)
 
-        report = prepare_corpus(self.recipe, self.run.stage("prepare"), self.fingerprint("prepare"), progress)
-        bar.close()
+        with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
+            report = prepare_corpus(self.recipe, self.run.stage("prepare"), self.fingerprint("prepare"), progress)
         total = report["total"]
         self.notice(
             f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
@@ -326,6 +351,30 @@ class _Workflow:
         names = label_names(training)
         label_numbers(test, names, f"data.{data}")
         return [t.text for t in training], label_numbers(training, names, f"data.{data}"), [t.text for t in test]
+
+    def check_unlabelled(self) -> None:
+        """Read the texts without labels once, if the recipe names any: a fault in them is said before training.
+
+        Raises:
+            UserError: if they can't be read, or the report judges on some of them.
+        """
+        from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents
+
+        entry = self.recipe.finetune.unlabelled
+        if entry is None:
+            return
+        name, splits = parse_corpus_name(entry)
+        source = self.recipe.source(name)
+        judged = parts_read(self.recipe.source(self.recipe.finetune.data), ["test"])
+        if judged.keys() & parts_read(source, splits).keys():
+            others = {split: None for part, split in parts_read(source, None).items() if part not in judged and split}
+            others.pop("train", None)  # its texts have labels
+            instead = f"write {name}:{'+'.join(others)}" if others else "name other texts, or leave it out"
+            raise UserError(
+                f"finetune.unlabelled is `{entry}`, which reads the test split that the report judges on; {instead}"
+            )
+        for _ in read_documents(source, splits):
+            pass
 
     def _baselines(self) -> None:
         from bertwright.tasks.baselines import fit_and_predict

@@ -67,6 +67,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 64, f"tokenizer.vocab_size is {self.vocab_size}; it must be at least 64")
+        _require(self.min_frequency >= 1, f"tokenizer.min_frequency is {self.min_frequency}; it must be at least 1")
         _require(self.sample_megabytes > 0, "tokenizer.sample_megabytes must be above 0")
 
 
@@ -180,7 +181,12 @@ class OptimizerConfig:
     warmup_share: float = 0.01
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be above 0")
+        for name in ("learning_rate", "muon_learning_rate", "max_grad_norm"):
+            _require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("weight_decay", "epsilon"):
+            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be below 0")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}; it must be in [0, 1)")
         _require(0 <= self.warmup_share < 1, f"warmup_share is {self.warmup_share}; it must be in [0, 1)")
 
 
@@ -249,6 +255,14 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         _require(
+            self.max_steps is None or self.max_steps >= 1,
+            f"pretrain.max_steps is {self.max_steps}; it must be at least 1",
+        )
+        _require(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"pretrain.max_minutes is {self.max_minutes}; it must be above 0",
+        )
+        _require(
             self.max_steps is None or self.max_minutes is None,
             "pretrain has two budgets: give either max_steps or max_minutes, not both",
         )
@@ -277,7 +291,7 @@ class FinetuneConfig:
         unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
-            All seeds learn from one teacher.
+            All seeds learn from one teacher. The test split of `data` is refused.
         unlabelled_max_length: the most tokens of a text without labels; longer ones are left out. A judgement teaches
             about as much whatever the text's length, and costs by the token.
         co_training: whether NB-weighted logistic regression, trained on the same labels, judges the texts without
@@ -322,12 +336,20 @@ class FinetuneConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
+        _require(
+            ":" not in self.data,
+            f"finetune.data is `{self.data}`; name the entry of `data` alone, for its train and test splits are read",
+        )
         _require(self.epochs > 0, "finetune.epochs must be above 0")
         _require(self.max_length >= 8, f"finetune.max_length is {self.max_length}; it must be at least 8")
         _require(0 < self.validation_share < 1, "finetune.validation_share must lie between 0 and 1")
         _require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")
-        _require(self.batch_size >= 1, "finetune.batch_size must be at least 1")
+        _require(min(self.seeds) >= 0, f"finetune.seeds names {min(self.seeds)}; a seed must not be below 0")
+        for name in ("batch_size", "evaluations_per_epoch", "log_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"finetune.{name} must be at least 1")
+        for name in ("hidden_dropout_prob", "classifier_dropout"):
+            _require(0 <= (getattr(self, name) or 0) < 1, f"finetune.{name} must be in [0, 1)")
         _require(
             self.unlabelled is not None or not self.co_training,
             "finetune.co_training needs texts without labels: name them in finetune.unlabelled, or leave it out",
@@ -351,7 +373,7 @@ class SystemConfig:
     Args:
         precision: bf16 computes matrix products in bfloat16 with float32 weights; auto picks it where the hardware
             has it.
-        compile: whether torch.compile is used; auto uses it where a compiler is found.
+        compile: whether torch.compile is used; auto uses it where a compiler is found, on refuses to run without one.
     """
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -387,6 +409,7 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed is {self.seed}; it must not be below 0")
         if self.finetune.encoder is None:
             _require(
                 len(self.prepare.corpora) > 0,

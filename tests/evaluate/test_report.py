@@ -111,7 +111,7 @@ def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
     write(folder / "prepare" / "data_report.json", {
         "sources": {
             "imdb": {**numbers, "how": how, "left_out": {"duplicate documents": 288, "empty documents": 3}},
-            "books": {**numbers, "how": "one document per row", "left_out": {}},
+            "books": {**numbers, "how": "one document per row", "left_out": {}, "changed": {"documents cut": 7}},
         },
         "total": numbers, "train": {"documents": 74_000, "tokens": 21_000_000},
         "heldout": {"documents": 375, "tokens": 105_000},
@@ -242,6 +242,12 @@ def test_a_mistake_shows_what_the_model_said_and_the_truth(run):
     assert "The model says positive (99.8 %); labelled negative." in text
     assert "The model says negative (98.0 %); labelled positive." in text
     assert "The model says positive (98.7 %); labelled positive." in text
+
+
+def test_what_was_left_out_and_what_was_changed_are_two_things(run):
+    text = " ".join(Page(run[1]).text.split())
+    assert "Left out of imdb: 288 duplicate documents, 3 empty documents." in text
+    assert "Changed in books, but used: 7 documents cut." in text
 
 
 def test_long_texts_are_folded_and_complete(run):

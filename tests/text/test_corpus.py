@@ -25,6 +25,7 @@ from bertwright.text import corpus
 from bertwright.text.corpus import (
     describe,
     parse_corpus_name,
+    parts_read,
     read_documents,
     read_labelled,
     source_fingerprint,
@@ -200,6 +201,20 @@ def test_acl_imdb_gives_the_same_reviews_as_folder_and_as_archive(acl_imdb: Path
     if not packed:
         (acl_imdb / "train/pos/0_9.txt").write_text("Very good.")
         assert source_fingerprint(source) != before
+
+
+def test_two_entries_share_the_files_and_splits_that_both_would_read(tmp_path: Path, acl_imdb: Path) -> None:
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    for name in ("train", "test", "more"):
+        (folder / f"{name}.jsonl").write_bytes(_jsonl(ROWS))
+    whole, pattern = Source(path=str(folder)), Source(path=f"{folder}/t*.jsonl")
+    assert list(parts_read(whole, None).values()) == [None, "test", "train"]
+    assert parts_read(whole, ["train", "test"]) == parts_read(pattern, None)
+    assert not parts_read(whole, ["train"]).keys() & parts_read(pattern, ["test"]).keys()
+    reviews = Source(path=str(acl_imdb))
+    assert list(parts_read(reviews, ["unsup"]).values()) == ["unsupervised"]
+    assert parts_read(reviews, None).keys() > parts_read(reviews, ["test"]).keys()
 
 
 def test_rows_of_sentences_without_blank_rows_become_blocks_and_are_counted(tmp_path: Path) -> None:

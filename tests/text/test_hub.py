@@ -73,7 +73,7 @@ def hub(hub_server: ModuleType) -> Iterator[str]:
 
 
 def test_the_presets_stream_from_the_hub_without_running_remote_code(hub: str, tmp_path: Path) -> None:
-    books, imdb, every, labelled, wikipedia, other, prints = _at_hub(
+    books, imdb, every, labelled, wikipedia, other, prints, shared = _at_hub(
         hub,
         tmp_path,
         """
@@ -83,6 +83,8 @@ out.append([[text.id, text.label] for text in read_labelled(Source(path="imdb"),
 out.append([document.text for document in read_documents(Source(path="wikipedia"), None)])
 out.append([document.text for document in read_documents(Source(path="wikimedia/wikipedia", subset="other"), None)])
 out.append([source_fingerprint(Source(path=name)) for name in ("imdb", "stanfordnlp/imdb", "bookcorpus")])
+shared = parts_read(Source(path="imdb"), None).keys() & parts_read(Source(path="stanfordnlp/imdb"), ["test"]).keys()
+out.append([split for _, split in shared])
 """,
     )
     assert [len(text.split("\n")) for text in books] == [512, 188]
@@ -91,6 +93,7 @@ out.append([source_fingerprint(Source(path=name)) for name in ("imdb", "stanford
     assert labelled == [["test/0", 1], ["test/1", 1], ["test/2", 0]]
     assert (wikipedia, other) == (["Article."], ["Other."])
     assert prints[0] == prints[1] != prints[2]
+    assert shared == ["test"]
 
 
 def test_what_goes_wrong_at_the_hub_is_said_in_one_sentence(hub: str, tmp_path: Path) -> None:

@@ -335,6 +335,18 @@ def test_dropped_duplicates_are_no_part_of_the_share_of_one_sentence_documents(
     assert [warning for warning in found if "1 of 6 documents have a single sentence" in warning]
 
 
+def test_documents_that_are_used_in_another_shape_are_not_left_out(vocabulary: Path, tmp_path: Path) -> None:
+    corpora = Corpora(tmp_path)
+    corpora.add_lines("stories", [[f"Story {i} was the river." for i in range(513)]])
+    report = _prepare(corpora, tmp_path / "out", vocabulary, heldout_share=0.4).report
+    for counts in (report["sources"]["stories"], report["total"]):
+        assert counts["documents"] == 2
+        assert counts["left_out"] == {}
+        assert list(counts["changed"].values()) == [2]
+    (warning,) = report["warnings"]
+    assert warning.startswith("stories: 1 of 2 documents have a single sentence")
+
+
 def test_duplicates_are_warned_about_above_a_twentieth_and_kept_if_asked(vocabulary: Path, tmp_path: Path) -> None:
     texts = [f"Story {i} was. The river." for i in range(20)]
     assert _warnings(tmp_path / "one", [*texts[:19], texts[4]], vocabulary) == []

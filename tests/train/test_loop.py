@@ -450,6 +450,8 @@ def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):
     engine = Engine(SystemConfig(precision="fp32", compile="auto"), said.append)
     assert not engine.compiles
     assert "no C++ compiler" in said[0]
+    with pytest.raises(UserError, match="is on, but no C"):
+        Engine(SystemConfig(precision="fp32", compile="on"), print)
 
 
 class Numbers:

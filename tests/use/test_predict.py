@@ -161,6 +161,9 @@ class TestLoad:
         write_json(other / "config.json", {**read_json(other / "config.json"), "model_type": "gpt2"})
         with pytest.raises(UserError, match="holds a gpt2 model"):
             bertwright.load(other)
+        (other / "config.json").write_text("{")
+        with pytest.raises(UserError, match=r"config\.json cannot be read as JSON"):
+            bertwright.load(other)
         lone = shutil.copytree(folders["classifier"], tmp_path / "lone")
         (lone / "tokenizer.json").unlink()
         (lone / "vocab.txt").unlink()
@@ -202,6 +205,23 @@ class TestCommands:
 
         monkeypatch.setattr("sys.stdin", io.StringIO("A wonderful film.\n\nA dreadful film.\n"))
         assert [line.split()[0] for line in say("predict").splitlines()] == ["positive", "negative"]
+
+    @pytest.mark.parametrize(
+        ("name", "rows", "place"),
+        [
+            ("a.csv", ["text", *["A film."] * 2004, '" "'], "a.csv, line 2006"),
+            ("a.csv", ["text", '"A\nfilm."', "\u200b"], "a.csv, line 4"),
+            ("a.txt", ["A film.", "", "\u200b"], "a.txt, line 3"),
+        ],
+    )
+    @pytest.mark.parametrize("more", [("predict",), ("predict", "--explain", "true"), ("embed",)], ids=" ".join)
+    def test_a_row_without_a_word_is_named_as_the_file_has_it(self, say, tmp_path, name, rows, place, more):
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+        assert f"{place} has nothing to read" in say(*more, "--file", str(tmp_path / name), status=2)
+
+    def test_after_thousands_of_verdicts_a_row_is_still_named_as_the_file_has_it(self, say, tmp_path):
+        (tmp_path / "a.txt").write_text("A film.\n" * 2004 + "\u200b\n")
+        assert "a.txt, line 2005 has nothing to read" in say("predict", "--file", str(tmp_path / "a.txt"), status=2)
 
     def test_the_other_answers_are_printed(self, say):
         assert say("fill-mask", "The [MASK] was [MASK].", "--top_k", "2").count("[MASK]") == 2

@@ -24,9 +24,9 @@ Rows = list[dict[str, Any]]
 def read_metrics(path: Path) -> Rows:
     """The lines of a metrics file, in order of steps; an absent file has none.
 
-    A run that was killed may leave half a line, to which the first line is glued when it goes on: that is left out, a
-    gap of one point in a curve. It also repeats the steps since its last checkpoint: of several lines for one kind and
-    step, the last counts.
+    The file of a run that is at work, or was killed, may end in half a line, which is left out. A run that goes on
+    drops it, and the lines after its checkpoint, by itself (`train/loop.py`). In a file that came about in another way,
+    a line that can't be read costs one point of a curve, and of several lines for one kind and step the last counts.
     """
     if not path.is_file():
         return []

@@ -314,6 +314,7 @@ def _data_tables(report: dict[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "how": {name: values["how"] for name, values in columns.items() if values.get("how")},
         "left_out": {name: values["left_out"] for name, values in columns.items() if values.get("left_out")},
+        "changed": {name: values["changed"] for name, values in columns.items() if values.get("changed")},
         "parts": {part: report[part] for part in ("train", "heldout") if report.get(part)},
         "warnings": report.get("warnings", []),
     }

@@ -7,7 +7,6 @@ we write without custom code, and we open what it writes. Weights are read from 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -162,15 +161,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a BERT model folder.
 
     Raises:
-        UserError: if there is none, or it is of another architecture or has a variant that we do not compute.
+        UserError: if there is none, it is not JSON, or it is of another architecture or has a variant that we do not
+            compute.
     """
     path = folder / "config.json"
     if not path.exists():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        config: dict[str, Any] = read_json(path)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); copy the model folder again") from error
+    config: dict[str, Any] = read_json(path)
     if config.get("model_type", "bert") != "bert":
         raise UserError(f"{folder} holds a {config['model_type']} model; Bertwright reads BERT models")
     if config.get("hidden_act", "gelu") != "gelu":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ LONGEST_DOCUMENT = 8 << 20
 BLOCK_SENTENCES = 512
 # Rows that are searched for a blank one before a running text is taken to have none.
 _SEARCHED_ROWS = 100_000
-# Reasons in the counts of `read_documents`.
+# What `read_documents` counts: documents that are used, but not as they stand in the source.
 CUT = "documents over 8 Mi characters, cut at a paragraph"
 BLOCKS = f"documents made of {BLOCK_SENTENCES} consecutive sentences, since no row is blank"
 
@@ -95,7 +95,7 @@ def parse_corpus_name(name: str) -> tuple[str, list[str] | None]:
 
 
 def read_documents(
-    source: Source, splits: Sequence[str] | None, skipped: Counter[str] | None = None
+    source: Source, splits: Sequence[str] | None, changed: Counter[str] | None = None
 ) -> Iterator[Document]:
     """Streams the documents of a source, in order: of its splits, of its files by name, of their rows.
 
@@ -107,7 +107,7 @@ def read_documents(
         source: where the texts are.
         splits: the splits to read, in this order; None reads everything. `unsup` is `unsupervised`, `dev` and `valid`
             are `validation`. A file's split is in its folder's or its own name.
-        skipped: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
+        changed: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
 
     Returns:
         The documents; also empty ones, which the caller counts. One over 8 Mi characters comes in several, cut at a
@@ -116,7 +116,7 @@ def read_documents(
     Raises:
         UserError: at once if the source or a split does not exist; while reading, if a file or row is at fault.
     """
-    counts = Counter[str]() if skipped is None else skipped
+    counts = Counter[str]() if changed is None else changed
     place = locate(source)
     if isinstance(place, Reviews):
         wanted = choose(splits, _REVIEW_SPLITS, source)
@@ -165,6 +165,35 @@ def read_labelled(source: Source, split: str) -> list[LabelledText]:
         only = f"has only the label `{labels.pop()}`" if labels else "holds no labelled text"
         raise UserError(f"{source.path}, split {split}, {only}; classification needs texts of at least two classes")
     return texts
+
+
+def parts_read(source: Source, splits: Sequence[str] | None) -> dict[Hashable, str | None]:
+    """What is read for some splits of a source, so that two entries of a recipe can be told to share a part.
+
+    Args:
+        source: where the texts are.
+        splits: as for `read_documents`.
+
+    Returns:
+        For each file, or for each split of a data set that is read by split, the split it belongs to; None for a file
+        whose name says none.
+
+    Raises:
+        UserError: if the source or a split does not exist.
+    """
+    place = locate(source)
+    parts: dict[Hashable, str | None]
+    if isinstance(place, Files):
+        parts = {path.resolve(): split for path, split in place.paths.items()}
+    elif isinstance(place, Reviews):
+        parts = {(place.path.resolve(), split): split for split in _REVIEW_SPLITS}
+    else:
+        # `datasets` takes a second to import, which reading files should not cost.
+        from bertwright.text import hub
+
+        parts = {(place, split): split for split in hub.open_splits(place.repository, place.revision, place.subset)}
+    wanted = choose(splits, parts.values(), source)
+    return {part: split for part, split in parts.items() if splits is None or split in wanted}
 
 
 def source_fingerprint(source: Source) -> str:

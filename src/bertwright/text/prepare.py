@@ -43,7 +43,8 @@ class SourceReport:
 
     Args:
         how: one sentence on how documents were made.
-        left_out: documents that were not used or were changed, by reason.
+        left_out: documents that were not used, by reason.
+        changed: documents that were used but not as they stand in the source, by what was done to them.
     """
 
     how: str = ""
@@ -57,12 +58,12 @@ class SourceReport:
     longest_document_tokens: int = 0
     unknown_tokens: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, with unknown tokens as a share of all."""
-        plain = {key: value for key, value in vars(self).items() if key not in ("unknown_tokens", "left_out")}
-        plain["unknown_token_share"] = self.unknown_tokens / max(1, self.tokens)
-        plain["left_out"] = dict(self.left_out)
+        plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
+        plain["unknown_token_share"] = plain.pop("unknown_tokens") / max(1, self.tokens)
         return plain
 
 
@@ -96,9 +97,9 @@ def prepare_corpus(
     return report
 
 
-def _documents(recipe: Recipe, corpus_name: str, left_out: Counter[str]) -> Iterator[Document]:
+def _documents(recipe: Recipe, corpus_name: str, changed: Counter[str]) -> Iterator[Document]:
     name, splits = parse_corpus_name(corpus_name)
-    return read_documents(recipe.source(name), splits, left_out)
+    return read_documents(recipe.source(name), splits, changed)
 
 
 def _sample_texts(recipe: Recipe, progress: Progress) -> list[str]:
@@ -181,7 +182,7 @@ def _tokenize_all(
             batch: list[Document] = []
             held: list[bool] = []
             size = 0
-            for document in _documents(recipe, name, report.left_out):
+            for document in _documents(recipe, name, report.changed):
                 report.documents += 1
                 documents += 1
                 characters += len(document.text)
@@ -240,8 +241,8 @@ def _data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout:
         for key, value in vars(report).items():
             if key == "longest_document_tokens":
                 total.longest_document_tokens = max(total.longest_document_tokens, value)
-            elif key == "left_out":
-                total.left_out.update(value)
+            elif key in ("left_out", "changed"):
+                getattr(total, key).update(value)
             elif key != "how":
                 setattr(total, key, getattr(total, key) + value)
     warnings = []

@@ -7,7 +7,6 @@ they are. Training cuts its batches straight from the mapped buffers, without a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -199,8 +198,3 @@ class PreparedCorpus:
             self._chunks[chunk][start : start + length]
             for chunk, start, length in zip(chunks.tolist(), local.tolist(), lengths.tolist(), strict=True)
         ]
-
-
-def join(parts: Sequence[Array] | Iterable[Array], dtype: np.dtype[np.generic]) -> Array:
-    """Arrays end to end; an empty array of `dtype` where there are none."""
-    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)

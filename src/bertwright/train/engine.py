@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import bertwright
 from bertwright.config import SystemConfig
+from bertwright.errors import UserError
 
 Notice = Callable[[str], None]
 
@@ -35,6 +36,9 @@ class Engine:
     Args:
         config: what the recipe asks of the machine.
         notice: told in a sentence where something asked for is not there.
+
+    Raises:
+        UserError: if the recipe insists on a compiler and there is none.
     """
 
     def __init__(self, config: SystemConfig, notice: Notice) -> None:
@@ -61,6 +65,10 @@ class Engine:
             return False
         if torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++")):
             return True
+        if config.compile == "on":
+            raise UserError(
+                "system.compile is on, but no C++ compiler was found; install g++, or set it to auto or off"
+            )
         notice(
             "no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to mend it)"
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +15,24 @@ from bertwright.errors import UserError
 from bertwright.text import formats
 
 if TYPE_CHECKING:  # torch takes seconds to load: not for --help
+    from bertwright.text.wordpiece import Tokenizer
     from bertwright.use.predict import Model
 
 _AT_ONCE = 2_000
 """Texts that are judged before their verdicts are printed: a file of millions shows results from the start."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A text to answer.
+
+    Args:
+        text: as it was given.
+        where: its place, for a message.
+    """
+
+    text: str
+    where: str
 
 
 def predict(
@@ -50,11 +65,13 @@ def predict(
         return
     for start in range(0, len(given), _AT_ONCE):
         part = given[start : start + _AT_ONCE]
-        for text, verdict in zip(part, judge.predict(part), strict=True):
+        with _naming(part, judge.classifier_tokenizer):
+            verdicts = judge.predict([one.text for one in part])
+        for one, verdict in zip(part, verdicts, strict=True):
             if format == "jsonl":
-                _print_json({"text": text, **asdict(verdict)})
+                _print_json({"text": one.text, **asdict(verdict)})
             else:
-                print(f"{verdict.label:<12} {verdict.score:.3f}  {_shortened(text)}")
+                print(f"{verdict.label:<12} {verdict.score:.3f}  {_shortened(one.text)}")
 
 
 def _load(model: str) -> Model:
@@ -63,10 +80,31 @@ def _load(model: str) -> Model:
     return load(model)
 
 
-def _explain(judge: Model, texts: Sequence[str], format: str) -> None:
+@contextmanager
+def _naming(part: Sequence[_Given], tokenizer: Tokenizer) -> Iterator[None]:
+    """Says where a text without a word stands: a model knows only its number among those that it was asked about.
+
+    Raises:
+        UserError: if the block does, with the place of the text that has no word.
+    """
+    from bertwright.tasks.classify import cleaned
+
+    try:
+        yield
+    except UserError as error:
+        for one, ids in zip(part, tokenizer.encode([cleaned(one.text) for one in part]), strict=True):
+            if len(ids) == 0:
+                raise _nothing_to_read(one.where) from error
+        raise
+
+
+def _explain(judge: Model, given: Sequence[_Given], format: str) -> None:
     from bertwright.use.explain import as_html, as_terminal, explain
 
-    found = [explain(judge, text) for text in texts]
+    found = []
+    for one in given:
+        with _naming([one], judge.classifier_tokenizer):
+            found.append(explain(judge, one.text))
     if format == "html":
         print(as_html(found))
     for explanation in found if format != "html" else []:
@@ -139,9 +177,10 @@ def embed(
         UserError: if there is no text, or one is too long.
     """
     encoder = _load(model)
-    for text in _given(texts, file, text_column):
-        found = encoder.embed([text], layers)[0]
-        line: dict[str, Any] = {"text": text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
+    for one in _given(texts, file, text_column):
+        with _naming([one], encoder.tokenizer):
+            found = encoder.embed([one.text], layers)[0]
+        line: dict[str, Any] = {"text": one.text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
         if per_token:
             line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
         _print_json(line)
@@ -199,32 +238,45 @@ def serve(model: str = "boxed", host: str = "127.0.0.1", port: int = 8000) -> No
     uvicorn.run(make_app(_load(model)), host=host, port=port, log_level="warning")
 
 
-def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[str]:
+def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Given]:
     """The texts of a command: its arguments, a file's rows, or the lines of standard input."""
     if texts and file:
         raise UserError("give texts or --file, not both")
     if file:
         found = list(_read(Path(file), text_column))
+    elif texts:
+        found = [_Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
     else:
-        found = list(texts) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
     return found
 
 
-def _read(path: Path, text_column: str) -> Iterator[str]:
+def _read(path: Path, text_column: str) -> Iterator[_Given]:
     if path.exists() and formats.format_of(path) is None:
         raise UserError(f"{path} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}")
     if formats.format_of(path) == ".txt":
-        for part in formats.read_text(path):
-            yield from (line for line in part.split("\n") if line.strip())
+        lines = (line for part in formats.read_text(path) for line in part.removesuffix("\n").split("\n"))
+        yield from _lines(lines, str(path))
         return
     for number, (text,) in formats.read_rows(path, [(text_column, "--text_column")]):
+        where = formats.place(path, number)
         if not isinstance(text, str):
-            raise UserError(
-                f"{formats.place(path, number)} has {type(text).__name__} where text is expected; set --text_column"
-            )
-        yield text
+            raise UserError(f"{where} has {type(text).__name__} where text is expected; set --text_column")
+        if not text.strip():  # said before the rows above it are judged
+            raise _nothing_to_read(where)
+        yield _Given(text, where)
+
+
+def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _Given(line.rstrip("\n"), f"{source}, line {number}")
+
+
+def _nothing_to_read(where: str) -> UserError:
+    return UserError(f"{where} has nothing to read; leave it out, or write a word")
 
 
 def _print_json(value: dict[str, Any]) -> None:
