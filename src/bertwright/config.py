@@ -220,7 +220,7 @@ class PretrainConfig:
 
     Args:
         max_steps: the budget in optimizer steps; give this or max_minutes.
-        max_minutes: the budget in minutes of wall-clock time, start-up of the compiler left out.
+        max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.
         batch_tokens: tokens in a global batch, all processes together: sequences times sequence length.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time; gradients are
             accumulated over the global batch.
@@ -292,8 +292,9 @@ class FinetuneConfig:
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
             All seeds learn from one teacher. The test split of `data` is refused.
-        unlabelled_max_length: the most tokens of a text without labels; longer ones are left out. A judgement teaches
-            about as much whatever the text's length, and costs by the token.
+        unlabelled_max_length: the most tokens of a text without labels, cut to max_length as it is; longer ones are
+            left out, so that it must be below max_length to leave any out. A judgement teaches about as much whatever
+            the text's length, and costs by the token.
         co_training: whether NB-weighted logistic regression, trained on the same labels, judges the texts without
             labels, too; the second model learns from the mean of both probabilities. The one reads in order, the other
             knows rare phrases, and they err in different places (Blum and Mitchell 1998, "Combining Labeled and
