@@ -78,7 +78,11 @@ def cleaned(text: str) -> str:
 
 
 def truncate(ids: Ids, room: int, truncation: str) -> Ids:
-    """At most `room` tokens of a text: its head, its tail, or half of each (Sun et al. 2019, section 5.3.1)."""
+    """At most `room` tokens of a text: its head, its tail, or half of each.
+
+    After Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1, where head and tail share
+    the room as one to three.
+    """
     if len(ids) <= room:
         return ids
     head = {"head": room, "tail": 0, "head-tail": room // 2}[truncation]
