@@ -27,6 +27,7 @@ from bertwright.cli import load_recipe, main
 from bertwright.config import Recipe
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.files import write_json, write_text
+from bertwright.model.heads import BertForPreTraining
 from bertwright.model.interop import load_classifier, load_pretraining_model, load_tokenizer
 from bertwright.tasks.classify import (
     encode_texts,
@@ -37,6 +38,7 @@ from bertwright.tasks.classify import (
 )
 from bertwright.text.corpus import read_labelled
 from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
 from bidirectional_figures import save_attention, save_uncovered
 from common import Json, described, last_evaluation, write
 
@@ -80,12 +82,11 @@ def measure(folder: Path, recipe: Recipe) -> Json:
     heldout = PreparedCorpus(folder / "prepare" / "heldout.arrow", tokenizer.fingerprint)
     last = last_evaluation(folder / "pretrain")
     length = recipe.pretrain.phases[-1].sequence_length
-    probes = [probe for probe in probing.read_probes() if probing.fits(probe, tokenizer)]
     measured: Json = {
         "heldout": last["heldout"],
         "tokens": last["tokens"],
         "seconds": last["seconds"],
-        "log_odds": {probe.id: probing.log_odds(model, tokenizer, probe) for probe in probes},
+        "log_odds": ask(model, tokenizer),
         "attention": probing.attention_profile(model, tokenizer, heldout, 64, length).tolist(),
         "imdb": judge(folder, recipe),
     }
@@ -96,6 +97,24 @@ def measure(folder: Path, recipe: Recipe) -> Json:
             for kind in probing.KINDS
         }
     return measured
+
+
+def ask(model: BertForPreTraining, tokenizer: Tokenizer) -> dict[str, list[float]]:
+    """The log-odds of all probes whose words are in the vocabulary, by their ids."""
+    probes = [probe for probe in probing.read_probes() if probing.fits(probe, tokenizer)]
+    return {probe.id: probing.log_odds(model, tokenizer, probe) for probe in probes}
+
+
+def probed(odds: Sequence[dict[str, list[float]]]) -> Json:
+    """The share of probes that each seed's log-odds get right, by what is seen and where the decisive word stands."""
+    probes = [probe for probe in probing.read_probes() if probe.id in odds[0]]
+    # What sees the whole sentence: the mask of a model that reads both ways, the likelihood of one that reads from the
+    # left. What sees the left side alone is the latter at the gap; of the former it is a gap with masks after it.
+    steps = {"whole sentence": -1, "left side alone": 0}
+    return {
+        name: {side: probing.accuracy([p for p in probes if p.side == side], odds, step) for side in SIDES}
+        for name, step in steps.items()
+    }
 
 
 def judge(folder: Path, recipe: Recipe) -> Json:
@@ -115,17 +134,11 @@ def summary(runs: Sequence[Json]) -> Json:
     """A row's figures over its seeds."""
     odds = [run["log_odds"] for run in runs]
     probes = [probe for probe in probing.read_probes() if probe.id in odds[0]]
-    # What sees the whole sentence: the mask of a model that reads both ways, the likelihood of one that reads from the
-    # left. What sees the left side alone is the latter at the gap; of the former it is a gap with masks after it.
-    steps = {"whole sentence": -1, "left side alone": 0}
     found: Json = {
         "heldout": {key: mean_and_spread([run["heldout"][key] for run in runs]) for key in sorted(runs[0]["heldout"])},
         "tokens": [run["tokens"] for run in runs],
         "seconds": [run["seconds"] for run in runs],
-        "probes": {
-            name: {side: probing.accuracy([p for p in probes if p.side == side], odds, step) for side in SIDES}
-            for name, step in steps.items()
-        },
+        "probes": probed(odds),
         "agreement_by_distance": {
             str(distance): probing.accuracy([p for p in probes if p.distance == distance], odds, -1)
             for distance in range(1, 9)
@@ -193,6 +206,7 @@ def bidirectional(
     books: str,
     imdb: str,
     seeds: tuple[int, ...] = (0, 1),
+    longer: str | None = None,
     work: str = "runs/bidirectional",
     out: str = "results/bidirectional",
 ) -> None:
@@ -202,6 +216,8 @@ def bidirectional(
         books: general text.
         imdb: labelled and unlabelled reviews.
         seeds: of pre-training and fine-tuning.
+        longer: the folder of a longer run, such as runs/imdb-mini, whose encoder is asked the same probes: what do they
+            say of more training?
         work: folder of the run folders.
         out: folder for results.json, table.md, raw/ and the figures.
     """
@@ -226,10 +242,15 @@ def bidirectional(
     rows = {row: summary(found) for row, found in runs.items()}
     write_text(target / "table.md", table(rows))
     print(table(rows))
-    left_out = len(known) - len(runs["both"][0]["log_odds"])
-    write(
-        {"rows": rows, "seeds": seeds, "probes_left_out": left_out, "environment": described()}, f"{out}/results.json"
-    )
+    found: Json = {"rows": rows, "seeds": seeds, "probes_left_out": len(known) - len(runs["both"][0]["log_odds"])}
+    if longer:
+        pretrained = Path(longer) / "pretrain"
+        odds = ask(load_pretraining_model(pretrained / "model").eval(), load_tokenizer(pretrained / "model"))
+        tokens = last_evaluation(pretrained)["tokens"]
+        found["longer"] = {"run": Path(longer).name, "tokens": tokens, "probes": probed([odds])}
+        lines = [f"{side} {share(shares)}" for side, shares in found["longer"]["probes"]["whole sentence"].items()]
+        print(f"{longer}, {tokens / 1e6:.1f} million tokens, whole sentence: {', '.join(lines)}")
+    write({**found, "environment": described()}, f"{out}/results.json")
 
 
 if __name__ == "__main__":
