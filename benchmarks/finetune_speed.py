@@ -63,8 +63,7 @@ def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
 
     def batch(number: int) -> dict[str, Tensor]:
         texts = task.training.take(task.epoch_batches(0)[number])
-        batch = collate(texts.ids, task.tokenizer.pad_id, task.model.bert.config.max_position_embeddings)
-        return {**batch, "labels": torch.from_numpy(texts.labels)}
+        return {**collate(texts.ids, task.model.bert), "labels": torch.from_numpy(texts.labels)}
 
     return rival_step(model, batch, OPTIMIZER, bf16=bf16, compiled=compiled, dynamic=True)
 

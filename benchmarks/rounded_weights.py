@@ -33,11 +33,7 @@ def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
         session = onnxruntime.InferenceSession(folder / INT8_FILE)
         for start in range(0, len(order), 32):
             part = order[start : start + 32]
-            batch = collate(
-                [encoded[i] for i in part],
-                model.classifier_tokenizer.pad_id,
-                model.classifier.bert.config.max_position_embeddings,
-            )
+            batch = collate([encoded[i] for i in part], model.classifier.bert)
             given = {name: value.numpy().astype(np.int64) for name, value in batch.items()}
             logits[part] = session.run(["logits"], given)[0]
     exponentials = np.exp(logits - logits.max(1, keepdims=True))

@@ -333,7 +333,7 @@ def test_long_texts_without_labels_are_left_out(small_recipe, small_tokenizer, e
 
 def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not_count():
     model = model_of(["a", "b", "c"], 60).eval()
-    batch = collate([np.arange(5, 15, dtype=np.int32)] * 3, 0, 64)
+    batch = collate([np.arange(5, 15, dtype=np.int32)] * 3, model.bert)
     targets = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     outcome = ClassificationObjective(model)(**batch, targets=targets)
     logits = model(**batch)[:2]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bertwright.config import FinetuneConfig, Recipe, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, recover, write_array, write_json
-from bertwright.model.bert import start_averaging
+from bertwright.model.bert import Bert, start_averaging
 from bertwright.model.heads import BertForSequenceClassification
 from bertwright.model.interop import (
     load_classifier,
@@ -99,16 +99,15 @@ def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, tr
     return encoded
 
 
-def collate(ids: Sequence[Ids], pad_id: int, positions: int) -> Batch:
+def collate(ids: Sequence[Ids], bert: Bert) -> Batch:
     """Pad token ids to a common length: tensors input_ids, token_type_ids and attention_mask, (batch, seq).
 
     Args:
-        ids: of each text, none longer than `positions`.
-        pad_id: of the padding.
-        positions: that the model has; a length rounded up may not exceed it.
+        ids: of each text, none longer than the encoder's positions.
+        bert: the encoder, which says what padding is, and has no more positions even for a length rounded up.
     """
-    width = min(-(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP, positions)
-    input_ids = np.full((len(ids), width), pad_id, np.int64)
+    width = min(-(-max(len(row) for row in ids) // WIDTH_STEP) * WIDTH_STEP, bert.config.max_position_embeddings)
+    input_ids = np.full((len(ids), width), bert.pad_token_id, np.int64)
     mask = np.zeros((len(ids), width), np.bool_)
     for row, values in enumerate(ids):
         input_ids[row, : len(values)] = values
@@ -197,15 +196,13 @@ class ClassifyTask:
         if len(own) == 0:
             return [self._blank()]
         return [
-            {**self._collate(part.ids), "targets": torch.from_numpy(part.targets)}
+            {**collate(part.ids, self.model.bert), "targets": torch.from_numpy(part.targets)}
             for part in self._cut(self.training.take(own))
         ]
 
     def _blank(self) -> Batch:
-        return {**self._collate([self.training.ids[0]]), "targets": torch.zeros(1, self.training.targets.shape[1])}
-
-    def _collate(self, ids: Sequence[Ids]) -> Batch:
-        return collate(ids, self.tokenizer.pad_id, self.model.bert.config.max_position_embeddings)
+        batch = collate([self.training.ids[0]], self.model.bert)
+        return {**batch, "targets": torch.zeros(1, self.training.targets.shape[1])}
 
     def _cut(self, texts: EncodedTexts) -> list[EncodedTexts]:
         """Parts of at most micro_batch_tokens, padding included, longest texts first."""
@@ -276,7 +273,7 @@ def predict_probabilities(
         while start < len(order):
             width = -(-len(ids[order[start]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[start : start + max(1, micro_batch_tokens // width)]
-            batch = collate([ids[i] for i in rows], model.bert.pad_token_id, model.bert.config.max_position_embeddings)
+            batch = collate([ids[i] for i in rows], model.bert)
             logits = model(**{name: value.to(device) for name, value in batch.items()})
             result[rows] = logits.float().softmax(-1).cpu().numpy()
             start += len(rows)
