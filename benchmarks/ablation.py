@@ -1,13 +1,13 @@
 """What each change on the way from the paper's recipe to imdb-mini adds.
 
-    python benchmarks/ablation.py --books '/path/to/books-*.jsonl.xz' --imdb /path/to/imdb
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/ablation.py --books '/path/books-*.jsonl.xz' --imdb /path/imdb
 
 A row is `recipes/bert-mini-original.yaml` with the changes of `recipes/ablation/` up to it; two more leave out
-pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, six minutes of
-pre-training and one pass of fine-tuning, and is judged on the validation part of train, for each seed: the test split
-is not read. The last changes, self-training and co-training, take longer than all else in such a row and are left out
-here: every run of imdb-mini shows what both add, since the teacher is what the run would end with without them, and
-`benchmarks/co_training.py` parts one from the other. To run a row by hand:
+pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, twelve minutes of
+pre-training on one core and one pass of fine-tuning, and is judged on the validation part of train, for each seed: the
+test split is not read. The last changes, self-training and co-training, take longer than all else in such a row and are
+left out here: every run of imdb-mini shows what both add, since the teacher is what the run would end with without
+them, and `benchmarks/co_training.py` parts one from the other. To run a row by hand:
 
     bertwright finetune recipes/bert-mini-original.yaml --recipe recipes/ablation/1-an-hour.yaml ...
 

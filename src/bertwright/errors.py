@@ -11,3 +11,21 @@ class UserError(Exception):
     Args:
         message: one sentence, without a trailing line break: what is wrong, where, and what to do.
     """
+
+
+NOTHING_TO_READ = "has nothing to read; leave it out, or write a word"
+
+
+class UnreadableText(UserError):
+    """One text among several cannot be answered.
+
+    Args:
+        number: its place among the texts that the model was asked about, from 0.
+        texts: how many those are.
+        problem: what is wrong, and what to do.
+    """
+
+    def __init__(self, number: int, texts: int, problem: str) -> None:
+        super().__init__(f"text {number + 1} of {texts} {problem}" if texts > 1 else f"the text {problem}")
+        self.number = number
+        self.problem = problem

@@ -1,6 +1,7 @@
 """What a trained model answers, against `transformers` on the same folders, and what it refuses."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -218,6 +219,11 @@ class TestCommands:
     def test_a_row_without_a_word_is_named_as_the_file_has_it(self, say, tmp_path, name, rows, place, more):
         (tmp_path / name).write_text("\n".join(rows) + "\n")
         assert f"{place} has nothing to read" in say(*more, "--file", str(tmp_path / name), status=2)
+
+    def test_a_text_that_is_too_long_to_embed_is_named_as_the_file_has_it(self, say, tmp_path):
+        (tmp_path / "a.txt").write_text("A film.\n" + "film " * 600 + "\n")
+        said = say("embed", "--file", str(tmp_path / "a.txt"), status=2)
+        assert re.search(r"a.txt, line 2 has [\d,]+ tokens, and the model reads 62", said)
 
     def test_after_thousands_of_verdicts_a_row_is_still_named_as_the_file_has_it(self, say, tmp_path):
         (tmp_path / "a.txt").write_text("A film.\n" * 2004 + "\u200b\n")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bertwright.config import MaskingConfig, ModelConfig, Recipe
+from bertwright.config import MaskingConfig, ModelConfig, Phase, PretrainConfig, Recipe
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.model.bert import start_local
@@ -45,6 +45,11 @@ def guess_name(config: ModelConfig) -> str:
     Their losses are not to be compared: one guesses a few tokens from both sides, the other all from the left.
     """
     return "ltr" if config.is_decoder else "mlm"
+
+
+def sequences_per_step(config: PretrainConfig, phase: Phase) -> int:
+    """How many sequences a global batch of a phase has, all processes together."""
+    return (phase.batch_tokens or config.batch_tokens) // phase.sequence_length
 
 
 class PretrainingObjective(nn.Module):
@@ -113,7 +118,7 @@ class PretrainTask:
             PretrainStream(
                 corpus,
                 tokenizer,
-                (phase.batch_tokens or config.batch_tokens) // phase.sequence_length,
+                sequences_per_step(config, phase),
                 None if left_to_right else config.masking,
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence and phase.next_sentence,
@@ -214,25 +219,25 @@ def pretrain(
         UserError: if corpus and tokenizer do not belong together, a step has fewer sequences than there are processes,
             or the loss is not a number.
     """
+    config = recipe.pretrain
+    for phase in config.phases:
+        sequences = sequences_per_step(config, phase)
+        if sequences < engine.world:
+            raise UserError(
+                f"a step has {sequences} sequences of {phase.sequence_length} tokens, fewer than the {engine.world} "
+                "processes; raise pretrain.batch_tokens"
+            )
     tokenizer = Tokenizer.load(prepared / "tokenizer")
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     torch.manual_seed(recipe.seed)
     model = BertForPreTraining(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)
-    config = recipe.pretrain
     if config.first_weights == "local":
         start_local(model.bert)
     if config.first_embeddings == "counted":
         start_counted(
             model, *token_vectors(corpus, tokenizer.vocab_size, recipe.model.hidden_size, config.phases[-1].corpora)
         )
-    for phase in config.phases:
-        sequences = (phase.batch_tokens or config.batch_tokens) // phase.sequence_length
-        if sequences < engine.world:
-            raise UserError(
-                f"a step has {sequences} sequences of {phase.sequence_length} tokens, fewer than the {engine.world} "
-                "processes; raise pretrain.batch_tokens"
-            )
     task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
     loop = LoopConfig(
         optimizer=config.optimizer,

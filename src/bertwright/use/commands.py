@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertwright.errors import UserError
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.text import formats
 
 if TYPE_CHECKING:  # torch takes seconds to load: not for --help
-    from bertwright.text.wordpiece import Tokenizer
     from bertwright.use.predict import Model
 
 _AT_ONCE = 2_000
@@ -65,7 +64,7 @@ def predict(
         return
     for start in range(0, len(given), _AT_ONCE):
         part = given[start : start + _AT_ONCE]
-        with _naming(part, judge.classifier_tokenizer):
+        with _naming(part):
             verdicts = judge.predict([one.text for one in part])
         for one, verdict in zip(part, verdicts, strict=True):
             if format == "jsonl":
@@ -81,21 +80,16 @@ def _load(model: str) -> Model:
 
 
 @contextmanager
-def _naming(part: Sequence[_Given], tokenizer: Tokenizer) -> Iterator[None]:
-    """Says where a text without a word stands: a model knows only its number among those that it was asked about.
+def _naming(part: Sequence[_Given]) -> Iterator[None]:
+    """Says where a text stands that cannot be answered: a model knows its number among those that it was asked about.
 
     Raises:
-        UserError: if the block does, with the place of the text that has no word.
+        UserError: if the block does, with the place of the text.
     """
-    from bertwright.tasks.classify import cleaned
-
     try:
         yield
-    except UserError as error:
-        for one, ids in zip(part, tokenizer.encode([cleaned(one.text) for one in part]), strict=True):
-            if len(ids) == 0:
-                raise _nothing_to_read(one.where) from error
-        raise
+    except UnreadableText as error:
+        raise UserError(f"{part[error.number].where} {error.problem}") from error
 
 
 def _explain(judge: Model, given: Sequence[_Given], format: str) -> None:
@@ -103,7 +97,7 @@ def _explain(judge: Model, given: Sequence[_Given], format: str) -> None:
 
     found = []
     for one in given:
-        with _naming([one], judge.classifier_tokenizer):
+        with _naming([one]):
             found.append(explain(judge, one.text))
     if format == "html":
         print(as_html(found))
@@ -178,7 +172,7 @@ def embed(
     """
     encoder = _load(model)
     for one in _given(texts, file, text_column):
-        with _naming([one], encoder.tokenizer):
+        with _naming([one]):
             found = encoder.embed([one.text], layers)[0]
         line: dict[str, Any] = {"text": one.text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
         if per_token:
@@ -265,7 +259,7 @@ def _read(path: Path, text_column: str) -> Iterator[_Given]:
         if not isinstance(text, str):
             raise UserError(f"{where} has {type(text).__name__} where text is expected; set --text_column")
         if not text.strip():  # said before the rows above it are judged
-            raise _nothing_to_read(where)
+            raise UserError(f"{where} {NOTHING_TO_READ}")
         yield _Given(text, where)
 
 
@@ -273,10 +267,6 @@ def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield _Given(line.rstrip("\n"), f"{source}, line {number}")
-
-
-def _nothing_to_read(where: str) -> UserError:
-    return UserError(f"{where} has nothing to read; leave it out, or write a word")
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertwright.errors import UserError
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.files import read_json
 from bertwright.model.bert import Bert, Block, seen_from_left
 from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
@@ -192,9 +192,9 @@ class Model:
         """
         max_length, truncation = self.reading
         encoded = encode_texts(texts, self.classifier_tokenizer, max_length, truncation)
-        for number, ids in enumerate(encoded, 1):
+        for number, ids in enumerate(encoded):
             if len(ids) == 2:  # [CLS] and [SEP]
-                raise UserError(f"text {number} of {len(texts)} has nothing to read; leave it out, or write a word")
+                raise UnreadableText(number, len(texts), NOTHING_TO_READ)
         return encoded
 
     def predict(self, texts: Sequence[str]) -> list[Verdict]:
@@ -280,8 +280,8 @@ class Model:
         if not 1 <= layers <= len(bert.blocks):
             raise UserError(f"layers is {layers}, but the model has {len(bert.blocks)} layers; give 1 to that many")
         features = []
-        for text in texts:
-            ids = self._framed(text)
+        for number, text in enumerate(texts):
+            ids = self._framed(text, number, len(texts))
             hidden = hidden_states(bert, self._tensor(ids)[None])
             last = hidden[-1][0]  # (S, H)
             features.append(
@@ -294,14 +294,15 @@ class Model:
             )
         return features
 
-    def _framed(self, text: str) -> Ids:
-        """[CLS] text [SEP] for the pre-trained encoder."""
+    def _framed(self, text: str, number: int = 0, texts: int = 1) -> Ids:
+        """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
         ids = self.tokenizer.encode([text])[0]
         positions = self.pretrained.bert.config.max_position_embeddings
         if len(ids) == 0:
-            raise UserError("the text has nothing to read; write a word")
+            raise UnreadableText(number, texts, NOTHING_TO_READ)
         if len(ids) + 2 > positions:
-            raise UserError(f"the text has {len(ids):,} tokens, and the model reads {positions - 2}; shorten it")
+            problem = f"has {len(ids):,} tokens, and the model reads {positions - 2}; shorten it"
+            raise UnreadableText(number, texts, problem)
         return np.concatenate([[self.tokenizer.cls_id], ids, [self.tokenizer.sep_id]]).astype(np.int32)
 
     def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
