@@ -709,7 +709,7 @@ for place, (name, row, sees) in enumerate(readers):
     axes.bar(np.arange(4) + 0.4 * place - 0.2, shares, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
 axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
 axes.set_xticks(range(4), ["left", "right", "both sides", "agreement"])
-axes.set(ylim=(0, 1), xlabel="where the word stands that decides", ylabel="gaps filled right")
+axes.set(ylim=(0, 1.15), xlabel="where the word stands that decides", ylabel="gaps filled right")
 axes.legend(frameon=False, ncols=2, loc="upper right")
 plt.show()
 on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in readers]
