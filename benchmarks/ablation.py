@@ -29,17 +29,28 @@ from common import Json, described, kept_evaluation, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
-CHANGES = ("1-an-hour", "2-reviews", "3-whole-reviews", "4-masks", "5-local", "6-counted", "7-muon", "8-averaging")
+CHANGES = (
+    "1-an-hour",
+    "2-reviews",
+    "3-whole-reviews",
+    "4-two-layers",
+    "5-masks",
+    "6-local",
+    "7-counted",
+    "8-muon",
+    "9-averaging",
+)
 ROWS: dict[str, tuple[str, ...]] = {
     "the paper's recipe": (),
     "+ smaller batches, higher rates": CHANGES[:1],
     "+ reviews, read last": CHANGES[:2],
     "+ whole reviews, most of the way without pairs": CHANGES[:3],
-    "+ 30 % masks, no dropout": CHANGES[:4],
-    "+ local first weights": CHANGES[:5],
-    "+ counted first embeddings": CHANGES[:6],
-    "+ Muon": CHANGES[:7],
-    "+ averaging block": CHANGES[:8],
+    "+ two layers": CHANGES[:4],
+    "+ 30 % masks, no dropout": CHANGES[:5],
+    "+ local first weights": CHANGES[:6],
+    "+ counted first embeddings": CHANGES[:7],
+    "+ Muon": CHANGES[:8],
+    "+ averaging block": CHANGES[:9],
     "all of these without next sentences": (*CHANGES, "without-next-sentence"),
     "all of these without pre-training": (*CHANGES, "without-pretraining"),
 }
