@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.config import (
-    FinetuneConfig,
     ModelConfig,
     PrepareConfig,
     PretrainConfig,
@@ -41,7 +40,6 @@ def recipe_of(
         prepare=PrepareConfig(corpora=("text",), heldout_share=0.05),
         model=model or ModelConfig(),
         pretrain=pretrain or PretrainConfig(max_steps=1),
-        finetune=FinetuneConfig(data="text"),
     )
 
 

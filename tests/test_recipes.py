@@ -42,6 +42,10 @@ def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
     files = [ROOT / "recipes" / "ablation" / f"{name}.yaml" for name in ("short", extra)]
     recipe = load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"), *[w for f in files for w in ("--recipe", str(f))])
     assert recipe.finetune.epochs == 1
+    if extra == "without-pretraining":
+        assert (recipe.pretrain.max_steps, recipe.pretrain.first_embeddings) == (1, "paper")
+    else:
+        assert not recipe.pretrain.next_sentence
 
 
 STUDY = ROOT / "recipes" / "bidirectional"

@@ -102,7 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        parsed = make_parser().parse_args(words)
+        try:
+            parsed = make_parser().parse_args(words)
+        except UnicodeDecodeError as error:
+            raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
         given = parsed[parsed.command]
         if parsed.command in USES:
             USES[parsed.command][0](**vars(given))
@@ -164,13 +167,14 @@ def _perform(command: str, recipe: Recipe) -> None:
         return
     with run.locked():
         workflow.check(stages[0])
-        if command == "run":
+        if command == "run" and "finetune" in stages:
             workflow.labelled()  # hours before they are needed: a fault in the labels is said now
         if "finetune" in stages:
             workflow.check_unlabelled()
         # Only now: what is refused must not leave a recipe that was never run beside an earlier result.
         run.write_recipe(recipe)
-        write_json(run.path / "environment.json", environment(engine))
+        if any(stage not in ("evaluate", "report") and not workflow.is_done(stage) for stage in stages):
+            write_json(run.path / "environment.json", environment(engine))  # where the models come from
         for stage in stages:
             workflow.perform(stage)
             engine.accelerator.wait_for_everyone()
@@ -187,7 +191,8 @@ def _follow(workflow: _Workflow, stages: Sequence[str]) -> None:
 def _given_files(path: str | Path | None) -> list[Any]:
     """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
     place = Path(path or "")
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    # Beside a vocab.txt another file may say how its tokenizer treats case.
+    files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
     return digests([file for file in files if file.is_file()]) if path else []
 
 
@@ -220,7 +225,9 @@ class _Workflow:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What `run` does: all of it, or with an encoder from elsewhere what comes after pre-training."""
+        """What `run` does: all of it; without labels pre-training; with an encoder from elsewhere what comes after."""
+        if self.recipe.finetune.data == "":
+            return STAGES[:2]
         return STAGES if self.recipe.finetune.encoder is None else STAGES[2:]
 
     def check(self, stage: str) -> None:
@@ -231,14 +238,21 @@ class _Workflow:
                 no such stage.
         """
         if stage not in self.stages:
-            raise UserError(f"there is nothing to {stage}: the recipe begins with an encoder (finetune.encoder)")
+            without = "begins with an encoder (finetune.encoder)"
+            if self.recipe.finetune.data == "":
+                without = "names no labelled texts (finetune.data)"
+            raise UserError(f"there is nothing to {stage}: the recipe {without}")
         for before in self._needs(stage):
-            done = self.run.finished(before)
-            if done is None or done["fingerprint"] != self.fingerprint(before):
+            if not self.is_done(before):
                 raise UserError(
                     f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first"
                 )
         self.fingerprint(stage)  # looks for the sources
+
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage is done for this recipe."""
+        done = self.run.finished(stage)
+        return done is not None and done["fingerprint"] == self.fingerprint(stage)
 
     def perform(self, stage: str) -> None:
         """Do a stage unless it is done.
@@ -341,8 +355,10 @@ class _Workflow:
         """Texts and class numbers of train, and texts of test.
 
         Raises:
-            UserError: if a split is missing, or the test split has a label that train does not know.
+            UserError: if a split is missing, the test split has a label that train does not know, or the texts of train
+                share no word.
         """
+        from bertwright.tasks.baselines import check_words
         from bertwright.tasks.classify import label_names, label_numbers
         from bertwright.text.corpus import read_labelled
 
@@ -350,6 +366,7 @@ class _Workflow:
         training, test = (read_labelled(self.recipe.source(data), split) for split in ("train", "test"))
         names = label_names(training)
         label_numbers(test, names, f"data.{data}")
+        check_words(t.text for t in training)
         return [t.text for t in training], label_numbers(training, names, f"data.{data}"), [t.text for t in test]
 
     def check_unlabelled(self) -> None:
@@ -393,7 +410,8 @@ class _Workflow:
         from bertwright.evaluate.judge import collect_results
         from bertwright.evaluate.report import write_report
 
-        seconds = {stage: (self.run.finished(stage) or {}).get("seconds", 0.0) for stage in STAGES[:-1]}
+        done = {stage: self.run.finished(stage) or {} for stage in self.stages if stage != "report"}
+        seconds = {stage: found.get("seconds", 0.0) for stage, found in done.items()}
         write_json(self.run.path / "results.json", collect_results(self.recipe, self.run.path, seconds))
         self.run.stage("report").mkdir(exist_ok=True)
         write_report(self.run.path)

@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from bertwright.errors import UserError
 
+LARGEST_SEED = 2**63
+"""Below which a seed must be, for PyTorch to take it."""
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -133,6 +136,7 @@ class ModelConfig:
         )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _require(0 <= getattr(self, name) < 1, f"model.{name} must be in [0, 1)")
+        _require(self.initializer_range > 0, f"model.initializer_range is {self.initializer_range}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +289,8 @@ class FinetuneConfig:
     """Fine-tuning for text classification (paper, section 4.1 and appendix A.3).
 
     Args:
-        data: the entry of `data` with labelled texts; it has a train and a test split.
+        data: the entry of `data` with labelled texts; it has a train and a test split. The default names
+            none: the recipe ends with pre-training.
         encoder: a folder with pre-trained weights, or boxed: the encoder that comes with Bertwright; the default takes
             those of the pretrain stage.
         unlabelled: texts without labels, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
@@ -316,7 +321,7 @@ class FinetuneConfig:
         checkpoint_every: steps between two checkpoints.
     """
 
-    data: str
+    data: str = ""
     encoder: str | None = None
     unlabelled: str | None = None
     unlabelled_max_length: int = 512
@@ -338,6 +343,10 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         _require(
+            self.data != "" or (self.encoder is None and self.unlabelled is None),
+            "finetune needs labelled texts: name their entry of `data` in finetune.data",
+        )
+        _require(
             ":" not in self.data,
             f"finetune.data is `{self.data}`; name the entry of `data` alone, for its train and test splits are read",
         )
@@ -346,7 +355,12 @@ class FinetuneConfig:
         _require(0 < self.validation_share < 1, "finetune.validation_share must lie between 0 and 1")
         _require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         _require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")
-        _require(min(self.seeds) >= 0, f"finetune.seeds names {min(self.seeds)}; a seed must not be below 0")
+        for seed in self.seeds:
+            _require(0 <= seed < LARGEST_SEED, f"finetune.seeds names {seed}; a seed must be in [0, 2^63)")
+        _require(
+            self.unlabelled_max_length >= 8,
+            f"finetune.unlabelled_max_length is {self.unlabelled_max_length}; it must be at least 8",
+        )
         for name in ("batch_size", "evaluations_per_epoch", "log_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"finetune.{name} must be at least 1")
         for name in ("hidden_dropout_prob", "classifier_dropout"):
@@ -364,7 +378,7 @@ class FinetuneConfig:
     @property
     def entries(self) -> tuple[str, ...]:
         """The entries of a recipe's `data` that fine-tuning reads."""
-        return (self.data,) if self.unlabelled is None else (self.data, self.unlabelled)
+        return tuple(entry for entry in (self.data, self.unlabelled) if entry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,9 +414,9 @@ class Recipe:
 
     name: str
     data: dict[str, str | Source]
-    finetune: FinetuneConfig
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     out: str | None = None
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -410,7 +424,7 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, f"seed is {self.seed}; it must not be below 0")
+        _require(0 <= self.seed < LARGEST_SEED, f"seed is {self.seed}; it must be in [0, 2^63)")
         if self.finetune.encoder is None:
             _require(
                 len(self.prepare.corpora) > 0,
@@ -447,7 +461,14 @@ class Recipe:
             for corpus in phase.corpora or ():
                 _require(corpus in self.prepare.corpora, f"a phase names `{corpus}`, which prepare.corpora lacks")
         _require(
-            self.finetune.max_length <= self.model.max_position_embeddings,
+            self.model.type_vocab_size > 1 or not self.pretrain.next_sentence,
+            "model.type_vocab_size is 1, but next-sentence prediction tells two segments apart; raise it, or set "
+            "pretrain.next_sentence to false",
+        )
+        _require(
+            self.finetune.data == ""
+            or self.finetune.encoder is not None  # whose own length is checked when it is read
+            or self.finetune.max_length <= self.model.max_position_embeddings,
             f"finetune.max_length is {self.finetune.max_length}, but the model has "
             f"{self.model.max_position_embeddings} positions; lower it or raise model.max_position_embeddings",
         )

@@ -31,10 +31,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The block may make a file or a folder there. A folder replaces an existing one.
 
     Raises:
-        UserError: if the disk is full.
+        UserError: if the disk is full, or the place can't be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    recover(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover(target)
+    except OSError as error:
+        raise UserError(f"{target} can't be written ({error.strerror}); give another place") from error
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     try:
         yield temporary
@@ -51,6 +54,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         if _means_disk_full(error):
             raise UserError(f"no space left on the disk while writing {target}; free some and run again") from error
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"{target} can't be written ({error}); give another place") from error
         raise
     finally:
         _remove(temporary)

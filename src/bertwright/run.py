@@ -35,16 +35,21 @@ class RunFolder:
         """Keep other processes' commands out of the folder for the duration of the block.
 
         Raises:
-            UserError: if another command is at work in it.
+            UserError: if another command is at work in it, or it can't be made or written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another bertwright command is at work in {self.path}; wait for it, or give another folder: --out"
-                ) from error
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another bertwright command is at work in {self.path}; wait for it, or give another folder: --out"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{self.path} can't be used as a run folder ({error.strerror}); give another: --out"
+            ) from error
+        with lock:
             yield
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -79,7 +84,7 @@ class RunFolder:
             return
         folder = self.stage(name)
         begun = folder.with_name(f".{name}.begun.json")
-        before = read_json(begun) if begun.exists() else None
+        before = read_json(begun) if begun.exists() else done  # a copy of a folder may lack its hidden files
         if is_main:
             if before is not None and before["fingerprint"] != fingerprint and folder.exists():
                 aside = _free_name(folder)

@@ -78,6 +78,9 @@ def test_bad_requests_get_a_clear_4xx(client):
         assert answer.status_code == status, path
         assert words in answer.text
     assert client.post("/predict", content=b"{nonsense").status_code == 422
+    half = client.post("/predict", content=rb'{"texts": ["half an emoji \ud83d"]}')
+    assert half.status_code == 422
+    assert "half an emoji" not in half.text
     assert client.get("/predict").status_code == 405
 
 
@@ -93,6 +96,9 @@ def test_a_full_queue_and_a_slow_answer_are_said(model):
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
         assert client.post("/predict", json={"texts": TEXTS[:2]}).status_code == 200  # nothing is left behind
+    with Server(make_app(model, Limits(waiting=0))) as client:  # one queue, whatever is asked
+        for path in ("/explain", "/attention"):
+            assert client.post(path, json={"text": TEXTS[0]}).status_code == 503
     with Server(make_app(model, Limits(seconds=0.0))) as client:
         assert client.post("/explain", json={"text": TEXTS[0]}).status_code == 504
 

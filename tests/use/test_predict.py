@@ -225,6 +225,14 @@ class TestCommands:
         said = say("embed", "--file", str(tmp_path / "a.txt"), status=2)
         assert re.search(r"a.txt, line 2 has [\d,]+ tokens, and the model reads 62", said)
 
+    @pytest.mark.parametrize("format", ["jsonl", "table"])
+    @pytest.mark.parametrize("more", [(), ("--explain", "true")], ids=["", "explain"])
+    def test_half_an_emoji_is_no_obstacle(self, say, tmp_path, more, format):
+        (tmp_path / "a.jsonl").write_text(r'{"text": "A wonderful film. \ud83d"}' + "\n")
+        said = say("predict", "--file", str(tmp_path / "a.jsonl"), "--format", format, *more)
+        assert "wonderful" in said
+        said.encode("utf-8")  # which the text itself would refuse
+
     def test_after_thousands_of_verdicts_a_row_is_still_named_as_the_file_has_it(self, say, tmp_path):
         (tmp_path / "a.txt").write_text("A film.\n" * 2004 + "\u200b\n")
         assert "a.txt, line 2005 has nothing to read" in say("predict", "--file", str(tmp_path / "a.txt"), status=2)

@@ -55,7 +55,13 @@ def write_report(run_folder: Path) -> Path:
     predictions = _predictions(run_folder / "evaluate" / "predictions")
     recipe_path = run_folder / "recipe.yaml"
     recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
-    phases = yaml.safe_load(recipe)["pretrain"]["phases"] if recipe else []
+    asked = yaml.safe_load(recipe) if recipe else {}
+    phases = asked["pretrain"]["phases"] if recipe else []
+    if asked.get("finetune", {}).get("encoder"):  # what lies in these folders is an earlier run's
+        pretraining, data = [], {}
+    else:
+        pretraining = read_metrics(run_folder / "pretrain" / "metrics.jsonl")
+        data = _json(run_folder / "prepare" / "data_report.json")
     lengths = [phase["sequence_length"] for phase in phases]
     context = {
         "title": results.get("recipe") or run_folder.resolve().name,
@@ -65,12 +71,12 @@ def write_report(run_folder: Path) -> Path:
         "rows": rows,
         "removed": results.get("without_train_duplicates", {}).get("count_removed", 0),
         "rows_without_duplicates": score_rows(results.get("without_train_duplicates", {})),
-        "pretrain": pretrain_figures(read_metrics(run_folder / "pretrain" / "metrics.jsonl"), lengths, folder),
+        "pretrain": pretrain_figures(pretraining, lengths, folder),
         "finetune": finetune_figures(_finetune_metrics(run_folder / "finetune"), folder),
         "score_figures": _score_figures(rows, predictions, folder),
         "confusion": _confusion(results, names),
         "examples": _examples(run_folder / "evaluate" / "examples.json", names),
-        "data": _data_tables(_json(run_folder / "prepare" / "data_report.json")),
+        "data": _data_tables(data),
         "environment": {_label(key): _plain(value) for key, value in environment.items() if key != "command"},
         "recipe": recipe,
         "command": _command(results, environment),

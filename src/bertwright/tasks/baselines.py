@@ -7,8 +7,9 @@ three work for any number of classes.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from bertwright.errors import UserError
 
 # scikit-learn's default drops words of one letter; "a", "i" and the "t" of "don't" matter inside 2- and 3-grams.
 _ALL_WORDS = r"(?u)\b\w+\b"
@@ -83,6 +86,21 @@ def nb_logistic_regression() -> Pipeline:
     presence = CountVectorizer(ngram_range=(1, 3), binary=True, min_df=2, token_pattern=_ALL_WORDS, dtype=np.float32)
     one = Pipeline([("weights", LogCountRatio()), ("classifier", LogisticRegression(C=1.0, max_iter=1000))])
     return Pipeline([("presence", presence), ("classifier", OneVsRestClassifier(one))])
+
+
+def check_words(texts: Iterable[str]) -> None:
+    """See that texts have something to learn from: a word of two letters or more that two of them share.
+
+    Raises:
+        UserError: if there is none, and the baselines would have no feature.
+    """
+    seen: set[str] = set()
+    for text in texts:
+        words = set(re.findall(r"\w\w+", text.lower()))
+        if words & seen:
+            return
+        seen |= words
+    raise UserError("no two of the labelled texts share a word, so that nothing can be learnt from them; add texts")
 
 
 SYSTEMS: dict[str, Callable[[], Pipeline]] = {

@@ -27,8 +27,10 @@ from bertwright.model.interop import (
     save_model,
 )
 from bertwright.objectives.batches import WIDTH_STEP
-from bertwright.tasks.baselines import nb_logistic_regression
+from bertwright.tasks.baselines import check_words, nb_logistic_regression
 from bertwright.text.corpus import LabelledText, parse_corpus_name, read_documents, read_labelled
+from bertwright.text.formats import repaired
+from bertwright.text.sentences import HTML_BREAK
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Batch, LoopConfig, train
@@ -73,8 +75,11 @@ def certain(labels: Ints, classes: int) -> Floats:
 
 
 def cleaned(text: str) -> str:
-    """The text without <br /> tags: white space to a classifier, and the corpus that the encoder knows has none."""
-    return text.replace("<br />", " ")
+    """The text without <br /> tags: white space to a classifier, and the corpus that the encoder knows has none.
+
+    Half a surrogate pair becomes a question mark.
+    """
+    return HTML_BREAK.sub(" ", repaired(text))
 
 
 def truncate(ids: Ids, room: int, truncation: str) -> Ids:
@@ -421,6 +426,8 @@ def finetune(
     notice(f"encoding {len(examples):,} texts")
     texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
     encoded = EncodedTexts(texts, certain(labels, len(names)))
+    if config.co_training:
+        check_words(example.text for example in examples)
     train_part, validation_part = split_validation(labels, config.validation_share)
     if len(validation_part) == 0:
         raise UserError(f"data.{config.data} has one text of each class to train on; a class needs two or more")

@@ -217,7 +217,7 @@ def pretrain(
 
     Raises:
         UserError: if corpus and tokenizer do not belong together, a step has fewer sequences than there are processes,
-            or the loss is not a number.
+            a phase has no text, or the loss is not a number.
     """
     config = recipe.pretrain
     for phase in config.phases:
@@ -230,6 +230,16 @@ def pretrain(
     tokenizer = Tokenizer.load(prepared / "tokenizer")
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
+    for phase in config.phases:
+        chosen = corpus.document_sources if phase.corpora is None else phase.corpora
+        documents = int(np.isin(corpus.document_sources, chosen).sum())
+        needed = 2 if config.next_sentence and phase.next_sentence else 1
+        if documents < needed:
+            names = ", ".join(phase.corpora or recipe.prepare.corpora)
+            raise UserError(
+                f"a phase of pretrain.phases reads {names}, which has {documents} documents to train on, and needs "
+                f"{needed} (two for next sentences); duplicates and held-out documents do not count"
+            )
     torch.manual_seed(recipe.seed)
     model = BertForPreTraining(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)
     if config.first_weights == "local":

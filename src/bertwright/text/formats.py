@@ -34,6 +34,14 @@ _BUFFER = 1 << 20
 _LIST_LIMIT = 256 << 20
 
 
+def repaired(text: str) -> str:
+    """Half a surrogate pair, which cut-off emoji leave behind in JSON, becomes a question mark.
+
+    So do the bytes of a command line or of standard input that are not UTF-8.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def format_of(path: Path) -> str | None:
     """The suffix that says a file's format, compression left out; None where Bertwright cannot read it."""
     name = path.name.lower()

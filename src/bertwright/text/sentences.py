@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 # Reviews carry HTML line breaks. They end a line like a real one, and are the only characters that are dropped.
-_HTML_BREAK = re.compile(r"<br\s*+/?>", re.IGNORECASE)
+HTML_BREAK = re.compile(r"<br\s*+/?>", re.IGNORECASE)
 
 # Words whose full stop announces a name, and so never ends a sentence.
 _TITLES = (
@@ -66,7 +66,7 @@ def split_sentences(text: str) -> list[str]:
     """
     sentences = []
     if "<" in text:
-        text = _HTML_BREAK.sub("\n", text)
+        text = HTML_BREAK.sub("\n", text)
     for line in text.splitlines():
         start = 0
         for boundary in _BOUNDARY.finditer(line):

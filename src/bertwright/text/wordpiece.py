@@ -23,6 +23,7 @@ from tokenizers.trainers import WordPieceTrainer
 from bertwright.config import TokenizerConfig
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json, write_text
+from bertwright.text.formats import repaired
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
@@ -71,11 +72,11 @@ class Tokenizer:
         """Learn a vocabulary of `config.vocab_size` entries from texts.
 
         Raises:
-            UserError: if the texts hold too few different words for a vocabulary of that size.
+            UserError: if the texts hold too few different words for a vocabulary of that size, or too many characters.
         """
         model = WordPiece(unk_token=UNK, max_input_chars_per_word=100)
         inner = _untrained(model, config.lowercase, config.strip_accents)
-        pieces = [_repaired(text) for text in texts]
+        pieces = [repaired(text) for text in texts]
         # The library numbers ##-characters as its hash tables please, which decides ties between pairs, so that two
         # trainings differ. A first pass finds the characters; given as "special", sorted, their order is fixed.
         inner.train_from_iterator(pieces, WordPieceTrainer(vocab_size=0, show_progress=False))
@@ -97,6 +98,11 @@ class Tokenizer:
             raise UserError(
                 f"tokenizer.vocab_size is {config.vocab_size}, but the corpus allows only {len(vocabulary)} "
                 "entries; lower tokenizer.vocab_size or add text"
+            )
+        if len(vocabulary) > config.vocab_size:
+            raise UserError(
+                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
+                f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size"
             )
         return cls(_with_vocabulary(vocabulary, config.lowercase, config.strip_accents, True))
 
@@ -184,7 +190,7 @@ class Tokenizer:
         try:
             encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
-            encodings = self.inner.encode_batch_fast([_repaired(text) for text in texts], add_special_tokens=False)
+            encodings = self.inner.encode_batch_fast([repaired(text) for text in texts], add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -229,11 +235,6 @@ def _most_frequent(characters: list[str], inner: tokenizers.Tokenizer, texts: It
     for text in texts:
         counts.update(inner.normalizer.normalize_str(text))
     return sorted(sorted(characters, key=lambda c: (-counts[c], c))[:_ALPHABET])
-
-
-def _repaired(text: str) -> str:
-    """Half a surrogate pair, which cut-off emoji leave behind in JSON, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _add_template(inner: tokenizers.Tokenizer) -> None:

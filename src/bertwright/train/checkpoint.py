@@ -68,7 +68,8 @@ def save_checkpoint(
             temporary / "state.json",
             {"position": asdict(position), "run_fingerprint": run_fingerprint, "hashes": hashes},
         )
-    for old in _newest_first(folder)[KEEP:]:
+    # Those of higher numbers were passed over when this run began, and say nothing of which of its own are old.
+    for old in [path for path in _newest_first(folder) if path.name <= target.name][KEEP:]:
         shutil.rmtree(old)
 
 
@@ -144,6 +145,5 @@ def _restore_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer
                 name = next(n for n, p in parameters.items() if p is parameter)
                 if name in states:
                     optimizer.state[parameter] = {
-                        key: value if key == "step" else value.to(parameter.device)
-                        for key, value in states[name].items()
+                        key: value.to(parameter.device) for key, value in states[name].items()
                     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def environment(engine: Engine) -> dict[str, Any]:
     return {
         "bertwright": bertwright.__version__,
         "commit": _commit(),
-        "command": " ".join(["bertwright", *sys.argv[1:]]),
+        "command": shlex.join(["bertwright", *sys.argv[1:]]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -142,8 +143,11 @@ def _machine() -> str:
 
 
 def _commit() -> str:
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # A package that is installed may lie in the repository of another project.
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
+        described = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

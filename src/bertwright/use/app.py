@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field
@@ -118,15 +119,25 @@ class Batcher:
         Raises:
             HTTPException: if too many texts wait already.
         """
-        if self.waiting + len(encoded) > self._limits.waiting:
-            raise HTTPException(503, "too many texts are waiting; try again in a moment", {"Retry-After": "1"})
-        item = _Waiting(encoded, asyncio.get_running_loop().create_future())
-        self.waiting += len(encoded)
-        await self._queue.put(item)
-        try:
+        with self.room(len(encoded)):
+            item = _Waiting(encoded, asyncio.get_running_loop().create_future())
+            await self._queue.put(item)
             return await item.answer
+
+    @contextmanager
+    def room(self, texts: int) -> Iterator[None]:
+        """Counts texts as waiting, whatever they wait for.
+
+        Raises:
+            HTTPException: if too many wait already.
+        """
+        if self.waiting + texts > self._limits.waiting:
+            raise HTTPException(503, "too many texts are waiting; try again in a moment", {"Retry-After": "1"})
+        self.waiting += texts
+        try:
+            yield
         finally:
-            self.waiting -= len(encoded)
+            self.waiting -= texts
 
     async def work(self) -> None:
         """Judge what comes, for ever."""
@@ -234,6 +245,12 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
     async def refuse(_: Request, error: UserError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
+    @app.exception_handler(RequestValidationError)
+    async def refuse_form(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Without what was sent, which FastAPI would repeat: it may be long, or not even be text.
+        faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
+        return JSONResponse({"detail": faults}, 422)
+
     async def within(work: Awaitable[Any]) -> Any:
         try:
             return await asyncio.wait_for(work, limits.seconds)
@@ -241,7 +258,8 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
             raise HTTPException(504, f"no answer within {limits.seconds:g} seconds") from None
 
     async def compute(function: Callable[..., Any], *arguments: Any) -> Any:
-        return await within(asyncio.get_running_loop().run_in_executor(thread, function, *arguments))
+        with batcher.room(1):
+            return await within(asyncio.get_running_loop().run_in_executor(thread, function, *arguments))
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> str:

@@ -229,7 +229,9 @@ def serve(model: str = "boxed", host: str = "127.0.0.1", port: int = 8000) -> No
         raise UserError(
             f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
         ) from error
-    uvicorn.run(make_app(_load(model)), host=host, port=port, log_level="warning")
+    app = make_app(_load(model))
+    print(f"serving on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Given]:
@@ -244,7 +246,7 @@ def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Gi
         found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
-    return found
+    return [_Given(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
 
 
 def _read(path: Path, text_column: str) -> Iterator[_Given]:
