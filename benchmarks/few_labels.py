@@ -4,12 +4,12 @@
 
 The encoder is the one in the box, or one that a run has pre-trained; it has read the reviews of train without their
 labels, as the paper's has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn
-several times, as many of each class, and all systems get the same draws. BERT holds a fifth of its labels out
-to choose the checkpoint; the baselines train on all of them. The recipe's fine-tuning is used without its
-self-training, which would take fifteen times three quarters of an hour; for small numbers of labels it makes batches of
-16, AdamW's steps and more epochs, so that there are steps enough to learn anything. All are judged on the same part of
-the official test split, drawn once. The result is written after each draw, and what it has is not done again: the same
-command goes on after a stop.
+several times, as many of each class, and all systems get the same draws. BERT holds a fifth of its labels out (the
+recipe's share, of 5,000 labels or more) to choose the checkpoint; the baselines train on all of them. The recipe's
+fine-tuning is used without its self-training, which would take fifteen times three quarters of an hour; for small
+numbers of labels it makes batches of 16, AdamW's steps and more epochs, so that there are steps enough to learn
+anything. All are judged on the same part of the official test split, drawn once. The result is written after each draw,
+and what it has is not done again: the same command goes on after a stop.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
-from bertwright.config import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint
+from bertwright.config import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.report import SYSTEM_NAMES
-from bertwright.files import read_json, write_text
+from bertwright.files import digests, read_json, write_text
 from bertwright.model.interop import find_model, load_classifier
 from bertwright.tasks.baselines import SYSTEMS, fit_and_predict
 from bertwright.tasks.classify import encode_texts, finetune, label_names, label_numbers, predict_probabilities
@@ -132,7 +132,15 @@ def main(
     test = [test[i] for i in judged]
     truth = label_numbers(test, names, imdb)
     target = ROOT / out
-    done = read_json(target)["f1"] if target.exists() else {}
+    settings = {
+        "encoder": encoder,
+        "weights": digests([find_model(encoder, "encoder") / "model.safetensors"]),
+        "finetune": to_dict(loaded.finetune),
+        "test_texts": len(test),
+    }
+    earlier = read_json(target) if target.exists() else {}
+    done = earlier["f1"] if earlier.get("settings") == settings else {}
+    folder = Path(work) / fingerprint(settings)
     scores: dict[int, dict[str, list[float]]] = {}
     for size in sizes:
         for number in range(draws):
@@ -144,10 +152,10 @@ def main(
                 texts = [text.text for text in test]
                 found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
                 found["bert"] = bert_probabilities(
-                    loaded, find_model(encoder, "encoder"), chosen, texts, Path(work) / f"{size}-{number}", number
+                    loaded, find_model(encoder, "encoder"), chosen, texts, folder / f"{size}-{number}", number
                 )
                 done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
-                write({"test_texts": len(test), "encoder": encoder, "f1": done, "environment": described()}, out)
+                write({"settings": settings, "f1": done, "environment": described()}, out)
                 print(f"{name}: {done[name]} ({time.monotonic() - start:.0f} s)", flush=True)
             for system, value in done[name].items():
                 scores.setdefault(size, {}).setdefault(system, []).append(value)

@@ -122,9 +122,13 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("finetune.checkpoint_every", "0", "finetune.checkpoint_every must be at least 1"),
         ("finetune.classifier_dropout", "1", "classifier_dropout must be in [0, 1)"),
         ("finetune.hidden_dropout_prob", "-0.1", "finetune.hidden_dropout_prob must be in [0, 1)"),
-        ("finetune.seeds", "[0, -1]", "names -1; a seed must not be below 0"),
+        ("finetune.seeds", "[0, -1]", "names -1; a seed must be in [0, 2^63)"),
+        ("finetune.seeds", "[18446744073709551616]", "a seed must be in [0, 2^63)"),
+        ("finetune.unlabelled_max_length", "0", "finetune.unlabelled_max_length is 0; it must be at least 8"),
+        ("model.initializer_range", "0", "model.initializer_range is 0.0; it must be above 0"),
+        ("model.type_vocab_size", "1", "model.type_vocab_size is 1, but next-sentence prediction"),
         ("finetune.data", "reviews:train", "name the entry of `data` alone"),
-        ("seed", "-1", "seed is -1; it must not be below 0"),
+        ("seed", "-1", "seed is -1; it must be in [0, 2^63)"),
         ("prepare.heldout_share", "0.9", "heldout_share"),
         ("prepare.corpora", "[book]", "`data` does not name"),
         ("data.extra", "somewhere", "not used by the recipe"),
@@ -134,6 +138,11 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
 def test_a_wrong_value_is_refused_with_one_sentence_that_names_it(capsys, option, value, expected):
     said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), f"--{option}", value)
     assert expected in said, said
+
+
+def test_a_recipe_in_another_encoding_is_refused(capsys, tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("name: caf\u00e9\n".encode("latin-1"))
+    assert "not UTF-8" in refusal(capsys, "run", str(tmp_path / "latin.yaml"))
 
 
 def test_a_missing_recipe_is_refused(capsys):

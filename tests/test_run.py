@@ -145,6 +145,17 @@ def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(f
     assert not (out / "finetune" / "seed-1").exists()
 
 
+def test_a_copy_without_hidden_files_is_no_excuse_to_take_over_another_recipe_s_results(
+    finished, recipe_file, capsys, tmp_path
+):
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out, ignore=shutil.ignore_patterns(".*"))
+    words = ["finetune", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]
+    assert main(words) == 0
+    assert "finetune: recipe or data have changed" in capsys.readouterr().err
+    assert (out / "finetune.before-1" / "seed-1" / "model").exists()
+
+
 def refused(capsys, *words):
     assert main(words) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -174,6 +185,54 @@ def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_fi
 def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
     with RunFolder(tmp_path).locked():
         assert "another bertwright command" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/bertwright"])
+def test_a_folder_that_cannot_be_is_refused(recipe_file, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("not a folder")
+    assert "can't be used as a run folder" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path / out))
+
+
+def test_options_beside_a_vocabulary_are_part_of_it(finished, recipe_file, capsys, tmp_path):
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copyfile(finished / "prepare" / "tokenizer" / name, tmp_path / name)
+    words = [
+        "prepare",
+        str(recipe_file),
+        "--out",
+        str(tmp_path / "run"),
+        "--tokenizer.path",
+        str(tmp_path / "vocab.txt"),
+    ]
+    assert main(words) == 0
+    options = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**options, "do_lower_case": False}))
+    assert main(words) == 0
+    assert "prepare: recipe or data have changed" in capsys.readouterr().err
+
+
+def test_without_git_a_run_has_no_commit_and_goes_on(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["prepare", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
+    assert read_json(tmp_path / "run" / "environment.json")["commit"] == "unknown"
+
+
+def test_a_later_report_says_where_the_models_come_from(finished, recipe_file, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    elsewhere = json.dumps({**read_json(out / "environment.json"), "machine": "another"})
+    (out / "environment.json").write_text(elsewhere)
+    assert main(["report", str(recipe_file), "--out", str(out)]) == 0
+    assert read_json(out / "environment.json")["machine"] == "another"
+
+
+def test_texts_that_share_no_word_are_refused_before_anything_is_trained(recipe_file, tmp_path, capsys):
+    (tmp_path / "reviews").mkdir()
+    rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(("good", "bad", "fine", "awful"))]
+    for split in ("train", "test"):
+        (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    words = ["run", str(recipe_file), "--out", str(tmp_path / "run"), "--data.reviews", str(tmp_path / "reviews")]
+    assert "no two of the labelled texts share a word" in refused(capsys, *words)
+    assert not (tmp_path / "run" / "prepare").exists()
 
 
 def test_a_missing_file_is_refused(recipe_file, tmp_path, capsys):
@@ -291,6 +350,17 @@ def test_a_recipe_with_an_encoder_need_not_speak_of_pretraining(finished, small_
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     assert main(["finetune", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "own")]) == 0
     assert (tmp_path / "own" / "finetune" / "seed-0" / "model" / "config.json").exists()
+
+
+def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_path, capsys):
+    content = yaml.safe_load(Path(recipe_file).read_text())
+    del content["finetune"]
+    content |= {"data": {"books": str(small_data / "books")}, "prepare": {"corpora": ["books"], "workers": 1}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    words = [str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")]
+    assert main(["run", *words]) == 0
+    assert (tmp_path / "run" / "pretrain" / "model" / "model.safetensors").exists()
+    assert "names no labelled texts (finetune.data)" in refused(capsys, "finetune", *words)
 
 
 def test_a_recipe_without_an_encoder_must_say_what_to_pretrain_on(small_data, tmp_path, capsys):

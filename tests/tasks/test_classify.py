@@ -83,7 +83,7 @@ def test_a_long_text_keeps_its_head_its_tail_or_half_of_each(length, room, where
 
 
 def test_texts_are_framed_by_special_tokens_and_fit(small_tokenizer):
-    texts = ["the cat", "rain was falling " * 30, "", "one<br /><br />two"]
+    texts = ["the cat", "rain was falling " * 30, "", "one<br /><BR>two"]
     encoded = encode_texts(texts, small_tokenizer, 16, "tail")
     for ids in encoded:
         assert ids[0] == small_tokenizer.cls_id

@@ -158,6 +158,8 @@ def test_rare_words_are_not_learnt_whole_and_no_more_entries_are_promised_than_t
             _train(most + 1, texts, min_frequency=frequency)
     with pytest.raises(UserError, match="allows only 5 "):
         Tokenizer.train([], TokenizerConfig(vocab_size=64))
+    with pytest.raises(UserError, match=r"vocab_size is 64, but the characters of the corpus alone.* are 83 entries"):
+        _train(64, texts, min_frequency=1)
 
 
 def test_training_twice_on_the_same_texts_gives_the_same_vocabulary() -> None:

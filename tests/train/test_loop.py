@@ -388,6 +388,15 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(small_recipe, small_pre
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
+def test_new_checkpoints_outlive_broken_ones_of_later_steps(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe()
+    for step in (500, 1000):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000006", "step-00000500", "step-00001000"]
+
+
 def test_a_full_disk_while_writing_a_checkpoint_loses_nothing(small_recipe, small_prepared, tmp_path, engine):
     recipe = small_recipe()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -504,3 +513,20 @@ def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, t
     assert judged
     assert all("mlm_loss" in line and "nsp_loss" not in line for line in judged)
     assert all("nsp_loss" in line for line in lines if line["kind"] == "train")
+
+
+@pytest.mark.parametrize("first_embeddings", ["paper", "counted"])
+def test_a_phase_without_text_is_refused_before_anything_is_trained(
+    small_recipe, small_data, engine, tmp_path, first_embeddings
+):
+    phases = (Phase(sequence_length=32, share=0.5), Phase(sequence_length=64, share=0.5, corpora=("again",)))
+    recipe = small_recipe(pretrain={"phases": (Phase(sequence_length=32),), "first_embeddings": first_embeddings})
+    (tmp_path / "again").mkdir()  # what stands in an entry before it is left out as a duplicate
+    (tmp_path / "again" / "a.txt").write_text((small_data / "books" / "00.txt").read_text())
+    data = {**recipe.data, "again": str(tmp_path / "again")}
+    prepare = replace(recipe.prepare, corpora=(*recipe.prepare.corpora, "again"))
+    recipe = replace(recipe, data=data, prepare=prepare, pretrain=replace(recipe.pretrain, phases=phases))
+    prepare_corpus(recipe, tmp_path / "prepare", "x")
+    with pytest.raises(UserError, match="reads again, which has 0 documents to train on, and needs 2"):
+        pretrain(recipe, tmp_path / "prepare", tmp_path / "out", "x", engine, print)
+    assert not (tmp_path / "out").exists()

@@ -155,6 +155,13 @@ def _quantize(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
 
 
+def _without_folders(recipe: Any) -> Any:
+    """A recipe whose absolute paths are names alone: where things lay on one machine is nobody else's business."""
+    if isinstance(recipe, dict):
+        return {key: _without_folders(value) for key, value in recipe.items()}
+    return Path(recipe).name if isinstance(recipe, str) and Path(recipe).is_absolute() else recipe
+
+
 def model_card(folder: Path, config: dict[str, Any], parameters: int, small: bool, license: str) -> str:
     """The README.md of a model on the hub.
 
@@ -171,10 +178,12 @@ def model_card(folder: Path, config: dict[str, Any], parameters: int, small: boo
         found = {
             "results": read_json(run / "results.json"),
             "environment": read_json(run / "environment.json"),
-            "recipe": (run / "recipe.yaml").read_text(encoding="utf-8"),
             "seed": folder.resolve().parent.name.removeprefix("seed-"),
         }
-        found["from_nothing"] = (yaml.safe_load(found["recipe"])["finetune"].get("encoder")) is None
+        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        found["from_nothing"] = recipe["finetune"].get("encoder") is None
+        found["truncation"] = recipe["finetune"]["truncation"]
+        found["recipe"] = yaml.safe_dump(_without_folders(recipe), sort_keys=False, allow_unicode=True)
     template = importlib.resources.files("bertwright.use").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
