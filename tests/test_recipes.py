@@ -124,7 +124,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("finetune.hidden_dropout_prob", "-0.1", "finetune.hidden_dropout_prob must be in [0, 1)"),
         ("finetune.seeds", "[0, -1]", "names -1; a seed must be in [0, 2^63)"),
         ("finetune.seeds", "[18446744073709551616]", "a seed must be in [0, 2^63)"),
-        ("finetune.unlabelled_max_length", "0", "finetune.unlabelled_max_length is 0; it must be at least 8"),
+        ("finetune.unlabelled_max_length", "0", "finetune.unlabelled_max_length is 0; it must be at least 3"),
         ("model.initializer_range", "0", "model.initializer_range is 0.0; it must be above 0"),
         ("model.type_vocab_size", "1", "model.type_vocab_size is 1, but next-sentence prediction"),
         ("finetune.data", "reviews:train", "name the entry of `data` alone"),

@@ -355,7 +355,7 @@ def test_a_recipe_with_an_encoder_need_not_speak_of_pretraining(finished, small_
 def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_path, capsys):
     content = yaml.safe_load(Path(recipe_file).read_text())
     del content["finetune"]
-    content |= {"data": {"books": str(small_data / "books")}, "prepare": {"corpora": ["books"], "workers": 1}}
+    content |= {"data": {"books": str(small_data / "books")}, "prepare": {"corpora": ["books"], "heldout_share": 0.1}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     words = [str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")]
     assert main(["run", *words]) == 0

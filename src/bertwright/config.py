@@ -358,8 +358,8 @@ class FinetuneConfig:
         for seed in self.seeds:
             _require(0 <= seed < LARGEST_SEED, f"finetune.seeds names {seed}; a seed must be in [0, 2^63)")
         _require(
-            self.unlabelled_max_length >= 8,
-            f"finetune.unlabelled_max_length is {self.unlabelled_max_length}; it must be at least 8",
+            self.unlabelled_max_length >= 3,
+            f"finetune.unlabelled_max_length is {self.unlabelled_max_length}; it must be at least 3",
         )
         for name in ("batch_size", "evaluations_per_epoch", "log_every", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"finetune.{name} must be at least 1")

@@ -111,7 +111,7 @@ def test_case_and_accents_are_kept_or_dropped_as_asked() -> None:
     read = {}
     for lowercase, strip in OPTIONS:
         filler = "sphinx of black quartz judge my vow"
-        tokenizer = _train(size=64, texts=[text, filler], lowercase=lowercase, strip_accents=strip)
+        tokenizer = _train(size=70, texts=[text, filler], lowercase=lowercase, strip_accents=strip)
         read[lowercase, strip] = tokenizer.decode(tokenizer.encode([text])[0].tolist())
     assert read[True, None] == read[True, True] == "zoe drank cafe noir in sao tome. 北 京"
     assert read[True, False] == "zoë drank café noir in são tomé. 北 京"
