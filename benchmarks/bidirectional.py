@@ -105,9 +105,14 @@ def ask(model: BertForPreTraining, tokenizer: Tokenizer) -> dict[str, list[float
     return {probe.id: probing.log_odds(model, tokenizer, probe) for probe in probes}
 
 
+def answered(odds: Sequence[dict[str, list[float]]]) -> list[probing.Probe]:
+    """The probes that were asked."""
+    return [probe for probe in probing.read_probes() if probe.id in odds[0]]
+
+
 def probed(odds: Sequence[dict[str, list[float]]]) -> Json:
     """The share of probes that each seed's log-odds get right, by what is seen and where the decisive word stands."""
-    probes = [probe for probe in probing.read_probes() if probe.id in odds[0]]
+    probes = answered(odds)
     # What sees the whole sentence: the mask of a model that reads both ways, the likelihood of one that reads from the
     # left. What sees the left side alone is the latter at the gap; of the former it is a gap with masks after it.
     steps = {"whole sentence": -1, "left side alone": 0}
@@ -133,7 +138,7 @@ def judge(folder: Path, recipe: Recipe) -> Json:
 def summary(runs: Sequence[Json]) -> Json:
     """A row's figures over its seeds."""
     odds = [run["log_odds"] for run in runs]
-    probes = [probe for probe in probing.read_probes() if probe.id in odds[0]]
+    probes = answered(odds)
     found: Json = {
         "heldout": {key: mean_and_spread([run["heldout"][key] for run in runs]) for key in sorted(runs[0]["heldout"])},
         "tokens": [run["tokens"] for run in runs],

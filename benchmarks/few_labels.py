@@ -132,9 +132,10 @@ def main(
     test = [test[i] for i in judged]
     truth = label_numbers(test, names, imdb)
     target = ROOT / out
+    start_from = find_model(encoder, "encoder")
     settings = {
         "encoder": encoder,
-        "weights": digests([find_model(encoder, "encoder") / "model.safetensors"]),
+        "weights": digests([start_from / "model.safetensors"]),
         "finetune": to_dict(loaded.finetune),
         "test_texts": len(test),
     }
@@ -152,7 +153,7 @@ def main(
                 texts = [text.text for text in test]
                 found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
                 found["bert"] = bert_probabilities(
-                    loaded, find_model(encoder, "encoder"), chosen, texts, folder / f"{size}-{number}", number
+                    loaded, start_from, chosen, texts, folder / f"{size}-{number}", number
                 )
                 done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
                 write({"settings": settings, "f1": done, "environment": described()}, out)

@@ -124,7 +124,7 @@ def _cut_into_units(corpus: PreparedCorpus, sources: tuple[str, ...] | None, tar
     document = np.repeat(np.arange(corpus.num_documents), np.diff(corpus.document_offsets))
     start = corpus.sentence_starts[:-1]
     if sources is not None:
-        chosen = np.isin(corpus.document_sources, sources)[document]
+        chosen = corpus.is_from(sources)[document]
         lengths, document, start = lengths[chosen], document[chosen], start[chosen]
     longest = target // 2 if halves else target
     parts = -(-lengths // longest)

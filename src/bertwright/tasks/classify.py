@@ -423,11 +423,11 @@ def finetune(
     examples = read_labelled(recipe.source(config.data), "train")
     names = label_names(examples)
     labels = label_numbers(examples, names, f"data.{config.data}")
+    if config.co_training:
+        check_words(example.text for example in examples)
     notice(f"encoding {len(examples):,} texts")
     texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
     encoded = EncodedTexts(texts, certain(labels, len(names)))
-    if config.co_training:
-        check_words(example.text for example in examples)
     train_part, validation_part = split_validation(labels, config.validation_share)
     if len(validation_part) == 0:
         raise UserError(f"data.{config.data} has one text of each class to train on; a class needs two or more")

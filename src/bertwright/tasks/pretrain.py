@@ -231,8 +231,7 @@ def pretrain(
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     for phase in config.phases:
-        chosen = corpus.document_sources if phase.corpora is None else phase.corpora
-        documents = int(np.isin(corpus.document_sources, chosen).sum())
+        documents = int(corpus.is_from(phase.corpora).sum())
         needed = 2 if config.next_sentence and phase.next_sentence else 1
         if documents < needed:
             names = ", ".join(phase.corpora or recipe.prepare.corpora)

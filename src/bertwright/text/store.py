@@ -184,6 +184,12 @@ class PreparedCorpus:
         """Documents in the file."""
         return len(self.document_offsets) - 1
 
+    def is_from(self, sources: tuple[str, ...] | None) -> npt.NDArray[np.bool_]:
+        """Which documents come from these sources, bool (documents,); None stands for all sources."""
+        if sources is None:
+            return np.ones(self.num_documents, np.bool_)
+        return np.isin(self.document_sources, sources)
+
     @property
     def num_tokens(self) -> int:
         """Tokens in the file, special ones not counted: these are added when sequences are built."""

@@ -33,9 +33,7 @@ def sampled_documents(corpus: PreparedCorpus, sources: tuple[str, ...] | None) -
         sources: take these sources only; None takes all.
     """
     ends = corpus.sentence_starts[corpus.document_offsets]
-    chosen = np.arange(corpus.num_documents)
-    if sources is not None:
-        chosen = np.flatnonzero(np.isin(corpus.document_sources, sources))
+    chosen = np.flatnonzero(corpus.is_from(sources))
     lengths = np.diff(ends)[chosen]
     step = max(1, round(lengths.sum() / SAMPLE_TOKENS))
     return [ids.astype(np.int64) for ids in corpus.spans(ends[chosen[::step]], lengths[::step])]
