@@ -1,4 +1,4 @@
-"""What rounding costs: F1 of the boxed classifier, in bfloat16 and float8, and of its int8 form in ONNX Runtime.
+"""What rounding costs: F1 of the boxed classifier, in bfloat16, and of its int8 form in ONNX Runtime.
 
     python benchmarks/rounded_weights.py --run runs/imdb-mini --imdb /path/to/imdb
 

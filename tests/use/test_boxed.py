@@ -22,7 +22,7 @@ def test_the_box_takes_at_most_24_megabytes():
 @pytest.mark.parametrize("part", ["encoder", "sentiment"])
 def test_a_card_says_where_it_comes_from(part):
     card = (BOX / part / "README.md").read_text()
-    for words in ("license: apache-2.0", "Commit ", "## Recipe", "name: imdb-mini", "## Limits", "float8"):
+    for words in ("license: apache-2.0", "Commit ", "## Recipe", "name: imdb-mini", "## Limits", "bfloat16"):
         assert words in card
 
 

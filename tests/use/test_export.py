@@ -91,7 +91,7 @@ def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, 
     small = export(folders[name], tmp_path / name, onnx=False, int8=False, small=True)
     weights = [load_file(folder / "model.safetensors") for folder in (folders[name], small)]
     sizes = [sum(value.nbytes for value in tensors.values()) for tensors in weights]
-    assert sizes[1] < 0.5 * sizes[0]
+    assert sizes[1] == 0.5 * sizes[0]
     auto = transformers.AutoModelForSequenceClassification if name == "classifier" else transformers.BertForPreTraining
     given = batch_of(7, 33)
     theirs = auto.from_pretrained(small).eval()
@@ -110,7 +110,7 @@ def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, 
         if a.ndim == 3:  # what stands at padding means nothing
             a, b, c = a[seen], b[seen], c[seen]
         assert torch.allclose(a, b, atol=1e-4)
-        assert (b - c).abs().max() < 0.1 * c.abs().max()
+        assert (b - c).abs().max() < 0.05 * c.abs().max()
         assert not torch.equal(b, c)
 
 

@@ -197,7 +197,7 @@ def export(
         part: of a run, its classifier or its pre-trained encoder.
         onnx: also write onnx/model.onnx, in float32.
         int8: also write onnx/model_int8.onnx, with int8 weights.
-        small: weights in bfloat16 and float8 in place of float32: less than half the size.
+        small: weights in bfloat16 in place of float32: half the size.
         license: the hub's identifier of what others may do with the model, such as apache-2.0, for the card.
 
     Raises:

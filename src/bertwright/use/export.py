@@ -37,7 +37,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
         out: the folder to write; it must not exist.
         onnx: also write the model for ONNX Runtime, in float32.
         int8: also write it with int8 weights.
-        small: write weights in bfloat16, and token embeddings in float8, in place of float32: less than half the size.
+        small: write weights in bfloat16 in place of float32: half the size.
             Whoever opens the folder, `transformers` included, computes in float32 all the same.
         license: the hub's identifier of what others may do with it, such as apache-2.0; it goes on the card.
 
@@ -77,15 +77,8 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
 
 
 def _shrink(path: Path) -> None:
-    """Rewrite a file of weights in fewer bits: bfloat16, and float8 for the token embeddings, which are most of it.
-
-    Each embedding is rounded to 3 bits after its leading one; their errors are independent, and what reads them adds
-    hundreds up.
-    """
-    tensors = {
-        name: value.to(torch.float8_e4m3fn if name.endswith("word_embeddings.weight") else torch.bfloat16)
-        for name, value in load_file(path).items()
-    }
+    """Rewrite a file of weights in bfloat16."""
+    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
