@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LEAST_STEPS = 200
 MOST_EPOCHS = 30
 FEW = 5_000
-GENTLE = OptimizerConfig(learning_rate=2e-4, warmup_share=0.1)
-"""For few labels: Muon's first steps are too bold for two hundred (docs/decisions.md, The model in the box)."""
+GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_share=0.1)
+"""For few labels: bolder first steps are too bold for two hundred (docs/decisions.md, Training)."""
 
 
 def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from bertwright.files import atomic_path, recover
 
@@ -56,3 +58,11 @@ def test_what_another_running_process_writes_is_left_alone(tmp_path: Path) -> No
     with atomic_path(tmp_path / "model") as temporary:
         temporary.write_text("done")
     assert sorted(os.listdir(tmp_path)) == [other.name, "model"]
+
+
+def test_weights_can_be_read_by_whoever_can_read_the_rest(tmp_path):
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        save_file({"weight": torch.zeros(2)}, temporary / "model.safetensors")
+    (tmp_path / "plain").write_text("as any program writes it")
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -23,6 +23,9 @@ from safetensors import SafetensorError
 
 from bertwright.errors import UserError
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -42,6 +45,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+            if path.is_file():  # safetensors keeps its files from everyone else
+                path.chmod(0o666 & ~_UMASK)
             _sync(path)
         if target.is_dir():
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
