@@ -261,10 +261,11 @@ class _Workflow:
             UserError: as `check`, or as the stage itself.
         """
         self.check(stage)
+        if stage == "report":
+            self._report()
+            return
         work = getattr(self, f"_{stage}")
         self.run.perform(stage, self.fingerprint(stage), work, self.engine.is_main, self.notice)
-        if stage == "report" and self.engine.is_main:
-            self._print_results()
 
     def fingerprint(self, stage: str) -> str:
         """A hash of all that goes into a stage: its part of the recipe, its sources, and the stages before it."""
@@ -407,20 +408,16 @@ class _Workflow:
         evaluate(self.recipe, self.run.path, self.run.stage("evaluate"), self.engine, self.notice)
 
     def _report(self) -> None:
+        """Write the report and print its table: seconds of work, and so done anew each time."""
         from bertwright.evaluate.judge import collect_results
-        from bertwright.evaluate.report import write_report
+        from bertwright.evaluate.report import results_table, write_report
 
         done = {stage: self.run.finished(stage) or {} for stage in self.stages if stage != "report"}
         seconds = {stage: found.get("seconds", 0.0) for stage, found in done.items()}
-        write_json(self.run.path / "results.json", collect_results(self.recipe, self.run.path, seconds))
-        self.run.stage("report").mkdir(exist_ok=True)
+        results = collect_results(self.recipe, self.run.path, seconds)
+        write_json(self.run.path / "results.json", results)
         write_report(self.run.path)
-
-    def _print_results(self) -> None:
-        from bertwright.evaluate.report import results_table
-        from bertwright.files import read_json
-
-        print(results_table(read_json(self.run.path / "results.json"), self.run.path))
+        print(results_table(results, self.run.path))
         self.notice(f"report: {self.run.path / 'report.html'}")
 
 
