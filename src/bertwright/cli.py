@@ -255,7 +255,7 @@ class _Workflow:
         return done is not None and done["fingerprint"] == self.fingerprint(stage)
 
     def perform(self, stage: str) -> None:
-        """Do a stage unless it is done.
+        """Do a stage unless it is done; the report, seconds of work, anew each time.
 
         Raises:
             UserError: as `check`, or as the stage itself.
@@ -408,7 +408,7 @@ class _Workflow:
         evaluate(self.recipe, self.run.path, self.run.stage("evaluate"), self.engine, self.notice)
 
     def _report(self) -> None:
-        """Write the report and print its table: seconds of work, and so done anew each time."""
+        """Write the report and print its table."""
         from bertwright.evaluate.judge import collect_results
         from bertwright.evaluate.report import results_table, write_report
 

@@ -34,6 +34,7 @@ def test_smoothing_averages_and_ends_where_single_points_would_decide():
     noise = np.random.default_rng(0).normal(size=1000)
     smoothed = smooth(noise)
     assert len(smoothed) == 1000
+    assert np.nanstd(smoothed) < 0.5 * noise.std()
     assert np.nanmax(np.abs(smoothed)) < 1
     assert np.isnan(smoothed[[0, -1]]).all()
 

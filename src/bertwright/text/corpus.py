@@ -365,7 +365,7 @@ def _label(value: Any, where: str) -> str | int:
     """A label as a string or whole number: CSV writes all as strings, pandas writes 1.0 and NaN."""
     if isinstance(value, str):
         value = value.strip()
-        value = int(float(value)) if re.fullmatch(r"-?\d+(\.0+)?", value) else value
+        value = int(value.partition(".")[0]) if re.fullmatch(r"-?\d+(\.0+)?", value) else value
     elif isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if value in (None, "", -1) or value != value:
