@@ -55,6 +55,21 @@ class TestPredict:
         for text, verdict in zip(texts, model.predict(texts), strict=True):
             assert verdict.score == pytest.approx(alone[text], abs=0.01)
 
+    def test_many_texts_get_their_own_verdicts_from_any_number_of_cores(self, model):
+        texts = [TEXTS[i] for i in np.random.default_rng(0).integers(len(TEXTS), size=40)]
+        alone = {text: model.predict([text])[0] for text in TEXTS}
+        own = torch.get_num_threads()
+        try:
+            for cores in (1, 2, 3):
+                torch.set_num_threads(cores)
+                together = model.predict(texts)
+                assert torch.get_num_threads() == cores
+                for text, verdict in zip(texts, together, strict=True):
+                    assert verdict.label == alone[text].label
+                    assert verdict.score == pytest.approx(alone[text].score, abs=0.01)
+        finally:
+            torch.set_num_threads(own)
+
     def test_a_long_text_is_read_as_in_fine_tuning(self, model, finished):
         tokenizer_config = read_json(finished / "finetune/seed-0/model/tokenizer_config.json")
         assert tokenizer_config["model_max_length"] == 64

@@ -270,7 +270,8 @@ def predict_probabilities(
     """
     device = next(model.parameters()).device
     was_training = model.training
-    model.eval()
+    if was_training:  # a walk over all modules, which a single short text would notice
+        model.eval()
     order = np.argsort([-len(row) for row in ids], kind="stable")
     result = np.zeros((len(ids), len(model.label_names)), np.float32)
     start = 0
@@ -283,7 +284,8 @@ def predict_probabilities(
             result[rows] = logits.float().softmax(-1).cpu().numpy()
             start += len(rows)
             progress(start)
-    model.train(was_training)
+    if was_training:
+        model.train()
     return result
 
 
