@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,19 @@ class RunFolder:
         Raises:
             UserError: if another command is at work in it, or it can't be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another bertwright command is at work in {self.path}; wait for it, or give another folder: --out"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{self.path} can't be used as a run folder ({error.strerror}); give another: --out"
-            ) from error
-        with lock:
+        with ExitStack() as opened:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = opened.enter_context((self.path / ".lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another bertwright command is at work in {self.path}; wait for it, or give another folder: --out"
+                ) from error
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} can't be used as a run folder ({error.strerror}); give another: --out"
+                ) from error
             yield
 
     def write_recipe(self, recipe: Recipe) -> None:
