@@ -453,6 +453,25 @@ def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tm
         torch.testing.assert_close(on[name], off[name], atol=2e-5, rtol=1e-3, msg=name)
 
 
+THREE_NETWORKS = """
+import torch
+from bertwright.config import SystemConfig
+from bertwright.train.engine import Engine
+
+with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+    for _ in range(3):
+        engine = Engine(SystemConfig(precision="bf16", compile="on"), print)
+        engine.prepare(torch.nn.Linear(4, 4))(torch.zeros(2, 4))
+"""
+
+
+def test_a_process_may_train_one_network_after_the_other():
+    # In a process of its own: this one has chosen its precision.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", THREE_NETWORKS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     said = []

@@ -85,6 +85,8 @@ class Engine:
         if self.compiles:
             # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
+            # Eight compilations of one function and the compiler gives up on it: those of stages before do not count.
+            torch.compiler.reset()
             # Batches have as many rows and columns as their texts need; one compilation serves all of them.
             module.compile(dynamic=True)
         prepared: nn.Module = self.accelerator.prepare(module)
