@@ -4,12 +4,12 @@
 
 The encoder is the one in the box, or one that a run has pre-trained; it has read the reviews of train without their
 labels, as the paper's has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn
-several times, as many of each class, and all systems get the same draws. BERT holds a fifth of its labels out (the
-recipe's share, of 5,000 labels or more) to choose the checkpoint; the baselines train on all of them. The recipe's
-fine-tuning is used without its self-training, which would take fifteen times three quarters of an hour; for small
-numbers of labels it makes batches of 16, AdamW's steps and more epochs, so that there are steps enough to learn
-anything. All are judged on the same part of the official test split, drawn once. The result is written after each draw,
-and what it has is not done again: the same command goes on after a stop.
+several times, as many of each class, and all systems get the same draws. BERT holds up to a fifth of its labels out to
+choose the checkpoint; the baselines train on all of them. The recipe's fine-tuning is used without its self-training,
+which would take fifteen times three quarters of an hour, and with more epochs where there are fewer labels; some
+hundreds of labels get small batches and a gentle AdamW (docs/decisions.md, Training). All are judged on the same part
+of the official test split, drawn once. The result is written after each draw, and what it has is not done again: the
+same command goes on after a stop.
 """
 
 from __future__ import annotations
@@ -39,26 +39,25 @@ from bertwright.train.engine import Engine
 from common import described, write
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAST_STEPS = 200
+FEW = 1_000
 MOST_EPOCHS = 30
-FEW = 5_000
 GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_share=0.1)
-"""For few labels: bolder first steps are too bold for two hundred (docs/decisions.md, Training)."""
 
 
 def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
-    """The recipe's fine-tuning without self-training; for few labels smaller batches, AdamW and more epochs."""
-    batch_size = 16 if labels < FEW else config.batch_size
-    epochs = math.ceil(LEAST_STEPS * batch_size / (0.8 * labels))
+    """The recipe's fine-tuning without self-training, with steps enough to learn something from few labels."""
+    few = labels < FEW
+    batch_size, steps = (16, 200) if few else (config.batch_size, 300)
+    epochs = max(config.epochs, min(MOST_EPOCHS, math.ceil(steps * batch_size / (0.8 * labels))))
     return replace(
         config,
         unlabelled=None,
         co_training=False,
         batch_size=batch_size,
-        epochs=max(config.epochs, min(MOST_EPOCHS, epochs)),
-        validation_share=0.2 if labels < FEW else config.validation_share,
-        evaluations_per_epoch=1 if labels < FEW else config.evaluations_per_epoch,
-        optimizer=GENTLE if labels < FEW else config.optimizer,
+        epochs=epochs,
+        validation_share=max(config.validation_share, min(0.2, 500 / labels)),
+        evaluations_per_epoch=1 if epochs > 2 else config.evaluations_per_epoch,
+        optimizer=GENTLE if few else config.optimizer,
     )
 
 
