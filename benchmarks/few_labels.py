@@ -135,7 +135,7 @@ def main(
     settings = {
         "encoder": encoder,
         "weights": digests([start_from / "model.safetensors"]),
-        "finetune": to_dict(loaded.finetune),
+        "finetune": {str(size): to_dict(budget(loaded.finetune, size)) for size in sizes},
         "test_texts": len(test),
     }
     earlier = read_json(target) if target.exists() else {}
