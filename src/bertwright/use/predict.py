@@ -325,13 +325,16 @@ def _on_each_core(model: BertForSequenceClassification, encoded: Sequence[Ids], 
     order = np.argsort([-len(ids) for ids in encoded], kind="stable")
     shares = [order[core::cores] for core in range(cores)]
     result = np.zeros((len(encoded), len(model.label_names)), np.float32)
-    with ThreadPoolExecutor(cores, "judge", torch.set_num_threads, (1,)) as pool:
-        jobs = [
-            pool.submit(predict_probabilities, model, [encoded[i] for i in share], _BATCH_TOKENS) for share in shares
-        ]
-        for share, job in zip(shares, jobs, strict=True):
-            result[share] = job.result()
-    torch.set_num_threads(cores)  # the number that a thread sets is also what threads to come start with
+    try:
+        with ThreadPoolExecutor(cores, "judge", torch.set_num_threads, (1,)) as pool:
+            jobs = [
+                pool.submit(predict_probabilities, model, [encoded[i] for i in share], _BATCH_TOKENS)
+                for share in shares
+            ]
+            for share, job in zip(shares, jobs, strict=True):
+                result[share] = job.result()
+    finally:
+        torch.set_num_threads(cores)  # what a thread sets is also what threads to come start with
     return result
 
 
