@@ -72,18 +72,22 @@ def draw(texts: Sequence[LabelledText], labels: np.ndarray, size: int, number: i
 
 
 def bert_probabilities(
-    recipe: Recipe, encoder: Path, chosen: Sequence[LabelledText], test: Sequence[str], folder: Path, seed: int
+    recipe: Recipe,
+    config: FinetuneConfig,
+    encoder: Path,
+    chosen: Sequence[LabelledText],
+    test: Sequence[str],
+    folder: Path,
 ) -> np.ndarray:
-    """Fine-tune on the chosen texts and judge the test texts, (texts, classes)."""
+    """Fine-tune on the chosen texts, with one seed, and judge the test texts, (texts, classes)."""
     write_text(
         folder / "data" / "train.jsonl",
         "".join(json.dumps({"text": text.text, "label": text.label}) + "\n" for text in chosen),
     )
-    config = replace(budget(recipe.finetune, len(chosen)), seeds=(seed,))
     own = replace(recipe, data={**recipe.data, config.data: Source(path=str(folder / "data"))}, finetune=config)
     engine = Engine(SystemConfig(), print)
     finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)
-    model_folder = folder / "finetune" / f"seed-{seed}" / "model"
+    model_folder = folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
     ids = encode_texts(test, Tokenizer.load(model_folder), config.max_length, config.truncation)
     model = load_classifier(model_folder).to(engine.device)
     with engine.accelerator.autocast():
@@ -132,10 +136,11 @@ def main(
     truth = label_numbers(test, names, imdb)
     target = ROOT / out
     start_from = find_model(encoder, "encoder")
+    budgets = {size: budget(loaded.finetune, size) for size in sizes}
     settings = {
         "encoder": encoder,
         "weights": digests([start_from / "model.safetensors"]),
-        "finetune": {str(size): to_dict(budget(loaded.finetune, size)) for size in sizes},
+        "finetune": {str(size): to_dict(config) for size, config in budgets.items()},
         "test_texts": len(test),
     }
     earlier = read_json(target) if target.exists() else {}
@@ -151,8 +156,9 @@ def main(
                 chosen = [training[i] for i in rows]
                 texts = [text.text for text in test]
                 found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
+                config = replace(budgets[size], seeds=(number,))
                 found["bert"] = bert_probabilities(
-                    loaded, start_from, chosen, texts, folder / f"{size}-{number}", number
+                    loaded, config, start_from, chosen, texts, folder / f"{size}-{number}"
                 )
                 done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
                 write({"settings": settings, "f1": done, "environment": described()}, out)

@@ -216,7 +216,7 @@ class Model:
         """The class of each text that `encode` has read, in order."""
         names = self.classifier.label_names
         cores = torch.get_num_threads()
-        if self._device.type == "cpu" and len(encoded) >= _TEXTS_PER_CORE * cores > _TEXTS_PER_CORE:
+        if self._device.type == "cpu" and cores > 1 and len(encoded) >= _TEXTS_PER_CORE * cores:
             rows = _on_each_core(self._fast_classifier, encoded, cores)
         else:
             rows = predict_probabilities(self._fast_classifier, encoded, _BATCH_TOKENS)
