@@ -94,6 +94,15 @@ def bert_probabilities(
         return predict_probabilities(model, ids, config.micro_batch_tokens)
 
 
+def by_size(f1: dict[str, dict[str, float]]) -> dict[int, dict[str, list[float]]]:
+    """The F1 of each draw, by number of labels and system."""
+    scores: dict[int, dict[str, list[float]]] = {}
+    for name, found in f1.items():
+        for system, value in found.items():
+            scores.setdefault(int(name.split()[0]), {}).setdefault(system, []).append(value)
+    return scores
+
+
 def table(scores: dict[int, dict[str, list[float]]]) -> str:
     """F1, mean and standard deviation over the draws, a row per number of labels."""
     systems = ("bert", *SYSTEMS)
@@ -146,7 +155,6 @@ def main(
     earlier = read_json(target) if target.exists() else {}
     done = earlier["f1"] if earlier.get("settings") == settings else {}
     folder = Path(work) / fingerprint(settings)
-    scores: dict[int, dict[str, list[float]]] = {}
     for size in sizes:
         for number in range(draws):
             name = f"{size} labels, draw {number}"
@@ -163,8 +171,7 @@ def main(
                 done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
                 write({"settings": settings, "f1": done, "environment": described()}, out)
                 print(f"{name}: {done[name]} ({time.monotonic() - start:.0f} s)", flush=True)
-            for system, value in done[name].items():
-                scores.setdefault(size, {}).setdefault(system, []).append(value)
+    scores = by_size(done)
     print(table(scores))
     save_curves(
         target.parent,

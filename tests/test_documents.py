@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import ablation
+import few_labels
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
 from conftest import ROOT
@@ -52,6 +54,14 @@ def test_the_readme_s_first_table_says_what_the_results_say():
     assert [line for line in shown.splitlines() if line in rows] == sorted(
         rows, key=lambda row: row.split("|")[2], reverse=True
     )
+
+
+def test_the_studies_tables_say_what_was_measured():
+    few = read_json(ROOT / "results" / "few-labels" / "few-labels.json")
+    rows = read_json(ROOT / "results" / "ablation" / "ablation.json")["rows"]
+    tables = {"few-labels": few_labels.table(few_labels.by_size(few["f1"])), "ablation": ablation.table(rows)}
+    for study, table in tables.items():
+        assert table in (ROOT / "results" / study / "README.md").read_text(), study
 
 
 def _defined_in(path: Path) -> set[str]:

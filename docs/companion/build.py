@@ -18,14 +18,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "BERT.pdf")
     parser.add_argument("--pages", type=Path, help="also write page-N.png here")
     arguments = parser.parse_args()
-    # Which studies have results: the text says of the others that they have not been measured yet.
-    studies = sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir())
-    compiler = typst.Compiler(
-        ROOT / "docs" / "companion" / "main.typ",
-        root=ROOT,
-        ignore_system_fonts=True,
-        sys_inputs={"studies": ",".join(studies)},
-    )
+    compiler = typst.Compiler(ROOT / "docs" / "companion" / "main.typ", root=ROOT, ignore_system_fonts=True)
     compiler.compile(output=arguments.output, format="pdf", timestamp=0)
     print(arguments.output)
     if arguments.pages:
