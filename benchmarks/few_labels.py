@@ -39,6 +39,7 @@ from bertwright.train.engine import Engine
 from common import described, write
 
 ROOT = Path(__file__).resolve().parents[1]
+COMPARED = ("bert", *SYSTEMS)
 FEW = 1_000
 MOST_EPOCHS = 30
 GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_share=0.1)
@@ -94,22 +95,12 @@ def bert_probabilities(
         return predict_probabilities(model, ids, config.micro_batch_tokens)
 
 
-def by_size(f1: dict[str, dict[str, float]]) -> dict[int, dict[str, list[float]]]:
-    """The F1 of each draw, by number of labels and system."""
-    scores: dict[int, dict[str, list[float]]] = {}
-    for name, found in f1.items():
-        for system, value in found.items():
-            scores.setdefault(int(name.split()[0]), {}).setdefault(system, []).append(value)
-    return scores
-
-
-def table(scores: dict[int, dict[str, list[float]]]) -> str:
+def table(f1: dict[str, list[dict[str, float]]]) -> str:
     """F1, mean and standard deviation over the draws, a row per number of labels."""
-    systems = ("bert", *SYSTEMS)
-    rows = ["| labels | " + " | ".join(SYSTEM_NAMES[name] for name in systems) + " |", "|---" * 5 + "|"]
-    for size, found in scores.items():
-        cells = [mean_and_spread(found[name]) for name in systems]
-        rows.append(f"| {size:,} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
+    rows = ["| labels | " + " | ".join(SYSTEM_NAMES[name] for name in COMPARED) + " |", "|---" * 5 + "|"]
+    for size, draws in f1.items():
+        cells = [mean_and_spread([found[name] for found in draws]) for name in COMPARED]
+        rows.append(f"| {int(size):,} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
     return "\n".join(rows)
 
 
@@ -142,7 +133,7 @@ def main(
     labels = label_numbers(training, names, imdb)
     judged = np.random.default_rng(0).permutation(len(test))[:test_texts]
     test = [test[i] for i in judged]
-    truth = label_numbers(test, names, imdb)
+    texts, truth = [text.text for text in test], label_numbers(test, names, imdb)
     target = ROOT / out
     start_from = find_model(encoder, "encoder")
     budgets = {size: budget(loaded.finetune, size) for size in sizes}
@@ -153,38 +144,33 @@ def main(
         "test_texts": len(test),
     }
     earlier = read_json(target) if target.exists() else {}
-    done = earlier["f1"] if earlier.get("settings") == settings else {}
+    f1: dict[str, list[dict[str, float]]] = earlier["f1"] if earlier.get("settings") == settings else {}
     folder = Path(work) / fingerprint(settings)
     for size in sizes:
-        for number in range(draws):
-            name = f"{size} labels, draw {number}"
-            if name not in done:
-                start = time.monotonic()
-                rows = draw(training, labels, size, number)
-                chosen = [training[i] for i in rows]
-                texts = [text.text for text in test]
-                found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
-                config = replace(budgets[size], seeds=(number,))
-                found["bert"] = bert_probabilities(
-                    loaded, config, start_from, chosen, texts, folder / f"{size}-{number}"
-                )
-                done[name] = {system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()}
-                write({"settings": settings, "f1": done, "environment": described()}, out)
-                print(f"{name}: {done[name]} ({time.monotonic() - start:.0f} s)", flush=True)
-    scores = by_size(done)
-    print(table(scores))
+        done = f1.setdefault(str(size), [])
+        for number in range(len(done), draws):
+            start = time.monotonic()
+            rows = draw(training, labels, size, number)
+            chosen = [training[i] for i in rows]
+            found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
+            config = replace(budgets[size], seeds=(number,))
+            found["bert"] = bert_probabilities(loaded, config, start_from, chosen, texts, folder / f"{size}-{number}")
+            done.append({system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()})
+            write({"settings": settings, "f1": f1, "environment": described()}, out)
+            print(f"{size} labels, draw {number}: {done[-1]} ({time.monotonic() - start:.0f} s)", flush=True)
+    print(table(f1))
     save_curves(
         target.parent,
         "few-labels",
         [
             Series(
-                np.array([float(size) for size in scores]),
-                np.array([float(np.mean(found[name])) for found in scores.values()]),
+                np.array([float(size) for size in f1]),
+                np.array([np.mean([found[name] for found in done]) for done in f1.values()]),
                 SYSTEM_NAMES[name],
                 "points",
                 color,
             )
-            for color, name in enumerate(("bert", *SYSTEMS))
+            for color, name in enumerate(COMPARED)
         ],
         x_label="labelled reviews",
         y_label="F1 on test reviews, mean over draws",
