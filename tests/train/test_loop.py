@@ -35,7 +35,7 @@ from bertwright.text.vectors import token_vectors
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Ahead
-from bertwright.train.optim import learning_rate_factor, make_optimizers
+from bertwright.train.optim import Muon, learning_rate_factor, make_optimizers, orthogonal
 from bertwright.use.predict import load
 from conftest import ROOT
 
@@ -441,6 +441,46 @@ def test_no_weight_decay_on_biases_and_normalisation(small_recipe):
         for parameter_name, parameter in model.named_parameters():
             free = parameter_name.endswith("bias") or "norm" in parameter_name
             assert decay[id(parameter)] == (0 if free else 0.01), parameter_name
+
+
+SHAPES = (8, 16), (16, 8), (16, 8)
+
+
+def updated_by(make, steps, bf16=False):
+    """Matrices after some steps of an optimizer on random gradients."""
+    chance = torch.Generator().manual_seed(0)
+    matrices = [torch.nn.Parameter(torch.randn(shape, generator=chance)) for shape in SHAPES]
+    optimizer = make(matrices)
+    for _ in range(steps):
+        for matrix in matrices:
+            matrix.grad = torch.randn(matrix.shape, generator=chance)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            optimizer.step()
+    return [matrix.detach() for matrix in matrices]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_muon_moves_as_pytorch_s_does(bf16):
+    def theirs(matrices):
+        return torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+
+    ours = updated_by(lambda matrices: Muon(matrices, 0.01, 0.1), 5, bf16)
+    start, moved = updated_by(theirs, 0), updated_by(theirs, 5)
+    for own, their, first in zip(ours, moved, start, strict=True):
+        assert (own - their).abs().max() < 0.02 * (their - first).abs().max()  # PyTorch's rounds to bfloat16
+
+
+def test_orthogonal_applies_jordan_s_polynomial_to_singular_values():
+    for shape in ((2, 6, 9), (1, 9, 6)):
+        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        left, values, right = torch.linalg.svd(matrices.double(), full_matrices=False)
+        values = values / values.norm(dim=1, keepdim=True)
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+        expected = left @ torch.diag_embed(values) @ right
+        assert torch.allclose(orthogonal(matrices).double(), expected, atol=1e-4)
 
 
 def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tmp_path):

@@ -159,7 +159,8 @@ def train(
                     f"in {checkpoints}: try a lower learning_rate, a longer warmup_share, or system.precision fp32"
                 )
             for optimizer in optimizers:
-                optimizer.step()
+                with engine.accelerator.autocast():  # Muon multiplies, too
+                    optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             elapsed = engine.from_main(time.perf_counter() - start)
             if seen_phase is not None:  # the first step compiles: that is not training time
