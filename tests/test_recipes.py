@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -147,6 +149,12 @@ def test_a_recipe_in_another_encoding_is_refused(capsys, tmp_path):
 
 def test_a_missing_recipe_is_refused(capsys):
     assert "nothere.yaml" in refusal(capsys, "run", "nothere.yaml")
+
+
+def test_the_command_line_is_read_without_loading_torch():
+    asked = "import sys, bertwright.cli; bertwright.cli.make_parser(); print({'torch', 'sklearn'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
 
 
 def test_help_explains_every_setting(capsys):

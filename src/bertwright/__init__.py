@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bertwright.use.predict import Model
+    from bertwright.use.predict import Model as Model
 
 __version__ = "0.1.0"
 

@@ -9,13 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import bertwright
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.text import formats
-
-if TYPE_CHECKING:  # torch takes seconds to load: not for --help
-    from bertwright.use.predict import Model
 
 _AT_ONCE = 2_000
 """Texts that are judged before their verdicts are printed: a file of millions shows results from the start."""
@@ -73,7 +71,9 @@ def predict(
                 print(f"{verdict.label:<12} {verdict.score:.3f}  {_shortened(one.text)}")
 
 
-def _load(model: str) -> Model:
+def _load(model: str) -> bertwright.Model:
+    # Torch takes seconds to load: not for --help. Nor is the class imported above for type checkers alone, since
+    # jsonargparse would import it all the same.
     from bertwright.use.predict import load
 
     return load(model)
@@ -92,7 +92,7 @@ def _naming(part: Sequence[_Given]) -> Iterator[None]:
         raise UserError(f"{part[error.number].where} {error.problem}") from error
 
 
-def _explain(judge: Model, given: Sequence[_Given], format: str) -> None:
+def _explain(judge: bertwright.Model, given: Sequence[_Given], format: str) -> None:
     from bertwright.use.explain import as_html, as_terminal, explain
 
     found = []
