@@ -16,9 +16,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 
 from bertwright.config import ModelConfig
+
+if torch.cuda.is_available():  # takes seconds to load, and is of use on a GPU alone
+    from torch.nn.attention.varlen import varlen_attn
 
 
 def dropout(values: Tensor, probability: float, training: bool) -> Tensor:

@@ -27,7 +27,6 @@ from bertwright.model.interop import (
     save_model,
 )
 from bertwright.objectives.batches import WIDTH_STEP
-from bertwright.tasks.baselines import check_words, nb_logistic_regression
 from bertwright.text.corpus import LabelledText, parse_corpus_name, read_documents, read_labelled
 from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
@@ -414,6 +413,9 @@ def finetune(
     Raises:
         UserError: if the data can't be used, the encoder is too short for max_length, or the loss is not a number.
     """
+    # scikit-learn takes seconds to load: not for those who come to judge a text.
+    from bertwright.tasks.baselines import check_words, nb_logistic_regression
+
     config = recipe.finetune
     stored = read_config(encoder)
     if config.max_length > stored["max_position_embeddings"]:
