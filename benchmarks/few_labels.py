@@ -30,9 +30,9 @@ from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import digests, read_json, write_text
-from bertwright.model.interop import find_model, load_classifier
+from bertwright.model.interop import find_model
 from bertwright.tasks.baselines import SYSTEMS, fit_and_predict
-from bertwright.tasks.classify import encode_texts, finetune, label_names, label_numbers, predict_probabilities
+from bertwright.tasks.classify import encode_texts, finetune, judged_by, label_names, label_numbers
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -90,9 +90,7 @@ def bert_probabilities(
     finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)
     model_folder = folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
     ids = encode_texts(test, Tokenizer.load(model_folder), config.max_length, config.truncation)
-    model = load_classifier(model_folder).to(engine.device)
-    with engine.accelerator.autocast():
-        return predict_probabilities(model, ids, config.micro_batch_tokens)
+    return judged_by(model_folder, ids, config, engine)
 
 
 def table(f1: dict[str, list[dict[str, float]]]) -> str:

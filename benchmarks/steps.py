@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bertwright.config import OptimizerConfig
 from bertwright.train.engine import Engine
-from bertwright.train.loop import Ahead, LoopConfig, Task, gradients
+from bertwright.train.loop import Ahead, LoopConfig, Task, gradients, update
 from bertwright.train.optim import make_optimizers
 from racing import DEVICE, Step
 
@@ -22,9 +22,7 @@ def our_step(task: Task, config: OptimizerConfig, engine: Engine) -> Step:
 
     def step(number: int) -> float:
         figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        update(optimizers, engine)
         return figures["loss"]
 
     return step

@@ -15,9 +15,9 @@ from bertwright.config import Recipe
 from bertwright.evaluate.metrics import classification_scores, mean_and_spread
 from bertwright.files import read_json, write_array, write_json
 from bertwright.model.heads import BertForPreTraining
-from bertwright.model.interop import load_classifier, load_pretraining_model
+from bertwright.model.interop import load_pretraining_model
 from bertwright.objectives.batches import IS_NEXT
-from bertwright.tasks.classify import encode_texts, label_names, label_numbers, predict_probabilities
+from bertwright.tasks.classify import encode_texts, judged_by, label_names, label_numbers
 from bertwright.tasks.pretrain import PretrainTask
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.text.store import PreparedCorpus
@@ -49,12 +49,10 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for seed in recipe.finetune.seeds:
         model_folder = run / "finetune" / f"seed-{seed}" / "model"
         tokenizer = Tokenizer.load(model_folder)
-        model = load_classifier(model_folder).to(engine.device)
         config = recipe.finetune
         ids = encode_texts([text.text for text in test], tokenizer, config.max_length, config.truncation)
         progress(f"judging {len(ids):,} test texts with BERT, seed {seed}")
-        with engine.accelerator.autocast():
-            predictions[f"bert-seed-{seed}"] = predict_probabilities(model, ids, config.micro_batch_tokens)
+        predictions[f"bert-seed-{seed}"] = judged_by(model_folder, ids, config, engine)
     predictions["bert"] = predictions[f"bert-seed-{recipe.finetune.seeds[0]}"]
     for path in sorted((run / "baselines").glob("*.npy")):
         predictions[path.stem] = np.load(path, allow_pickle=False)

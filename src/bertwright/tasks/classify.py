@@ -467,7 +467,7 @@ def finetune(
         path = folder / "teacher" / "guesses.npy"
         if engine.is_main and not path.exists():
             notice(f"the teacher judges {len(unlabelled):,} texts without labels")
-            guesses = _teacher_s_guesses(folder / "teacher" / "model", unlabelled, config, engine)
+            guesses = judged_by(folder / "teacher" / "model", unlabelled, config, engine)
             if config.co_training:
                 notice("so does a bag of words that has learnt from the same labels")
                 bag = nb_logistic_regression().fit([examples[i].text for i in train_part], labels[train_part])
@@ -480,8 +480,8 @@ def finetune(
         run(folder / f"seed-{seed}", seed, learnt, "fine-tuning")
 
 
-def _teacher_s_guesses(folder: Path, unlabelled: list[Ids], config: FinetuneConfig, engine: Engine) -> Floats:
-    """What the classifier in `folder` makes of texts without labels, float32 (texts, classes)."""
-    teacher = load_classifier(folder).to(engine.device)
+def judged_by(folder: Path, ids: Sequence[Ids], config: FinetuneConfig, engine: Engine) -> Floats:
+    """What the classifier in `folder` makes of encoded texts, in the run's precision, float32 (texts, classes)."""
+    model = load_classifier(folder).to(engine.device)
     with engine.accelerator.autocast():
-        return predict_probabilities(teacher, unlabelled, config.micro_batch_tokens)
+        return predict_probabilities(model, ids, config.micro_batch_tokens)

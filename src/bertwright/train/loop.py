@@ -158,10 +158,7 @@ def train(
                     f"the loss became {figures['loss']:g} at step {position.step + 1}; the weights before it are kept "
                     f"in {checkpoints}: try a lower learning_rate, a longer warmup_share, or system.precision fp32"
                 )
-            for optimizer in optimizers:
-                with engine.accelerator.autocast():  # Muon multiplies, too
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            update(optimizers, engine)
             elapsed = engine.from_main(time.perf_counter() - start)
             if seen_phase is not None:  # the first step compiles: that is not training time
                 position.seconds += elapsed
@@ -277,6 +274,14 @@ def gradients(
         figures[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in figures
     )
     return figures
+
+
+def update(optimizers: list[torch.optim.Optimizer], engine: Engine) -> None:
+    """Step by the gradients, in the run's precision, since Muon multiplies; then forget them."""
+    with engine.accelerator.autocast():
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

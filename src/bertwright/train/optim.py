@@ -12,6 +12,9 @@ from bertwright.config import OptimizerConfig
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Jordan's polynomial a x + b x^3 + c x^5: five times over it takes nearly all of (0, 1] to between 0.7 and 1.2."""
 
+MOMENTUM = 0.95
+"""The part of the running mean of gradients that a step of Muon keeps."""
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update of a matrix is made orthogonal, so that it moves all directions alike (Jordan et al. 2024).
@@ -25,25 +28,23 @@ class Muon(torch.optim.Optimizer):
         matrices: parameters of two dimensions.
         lr: the learning rate, in units of AdamW's update size.
         weight_decay: the part of a weight that a step takes away, times the rate.
-        momentum: the part of the running mean of gradients that a step keeps.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: the loop has the gradients
         """Move each matrix that has a gradient."""
         for group in self.param_groups:
-            momentum = group["momentum"]
             updates: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     state = self.state[matrix]
                     if not state:
                         state["momentum_buffer"] = torch.zeros_like(matrix)
-                    mean = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
-                    ahead = matrix.grad.lerp(mean, momentum)  # Nesterov's: the mean as it will be
+                    mean = state["momentum_buffer"].lerp_(matrix.grad, 1 - MOMENTUM)
+                    ahead = matrix.grad.lerp(mean, MOMENTUM)  # Nesterov's: the mean as it will be
                     updates.setdefault(matrix.shape, []).append((matrix, ahead))
             for shape, pairs in updates.items():
                 size = 0.2 * math.sqrt(max(shape))  # AdamW's updates have a root mean square of 0.2 to 0.4
