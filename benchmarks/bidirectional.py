@@ -132,7 +132,8 @@ def judge(folder: Path, recipe: Recipe) -> Json:
     _, chosen = split_validation(labels, config.validation_share)
     texts = [examples[i].text for i in chosen]
     ids = encode_texts(texts, load_tokenizer(model_folder), config.max_length, config.truncation)
-    return classification_scores(labels[chosen], predict_probabilities(classifier, ids, config.micro_batch_tokens))
+    said = predict_probabilities(classifier, ids, config.micro_batch_tokens, config.max_length)
+    return classification_scores(labels[chosen], said)
 
 
 def summary(runs: Sequence[Json]) -> Json:

@@ -30,6 +30,7 @@ from bertwright.tasks.classify import (
     split_validation,
     start_classifier,
     truncate,
+    windows,
 )
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.train.engine import Engine
@@ -80,6 +81,17 @@ def test_a_long_text_keeps_its_head_its_tail_or_half_of_each(length, room, where
         assert kept == list(range(length - room, length))
     else:
         assert kept == [*range(room // 2), *range(length - (room - room // 2), length)]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(length=st.integers(0, 200), most=st.integers(3, 40))
+def test_windows_hold_all_of_a_text_once_in_few_framed_parts_of_like_length(length, most):
+    body = np.arange(10, 10 + length, dtype=np.int32)
+    found = windows(np.concatenate([[1], body, [2]]).astype(np.int32), most)
+    assert all(part[0] == 1 and part[-1] == 2 and len(part) <= most for part in found)
+    assert np.concatenate([part[1:-1] for part in found]).tolist() == body.tolist()
+    assert len(found) == max(1, -(-length // (most - 2)))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
 def test_texts_are_framed_by_special_tokens_and_fit(small_tokenizer):
@@ -156,7 +168,7 @@ def test_padding_stays_within_the_model_s_positions(small_tokenizer, tmp_path):
     shape = replace(SHAPE, max_position_embeddings=60)  # no multiple of the step that widths are rounded to
     model = BertForSequenceClassification(shape, small_tokenizer.vocab_size, ["a", "b"], 0.1, small_tokenizer.pad_id)
     texts = texts_of([60, 50])
-    assert predict_probabilities(model, texts.ids, 128).shape == (2, 2)
+    assert predict_probabilities(model, texts.ids, 128, 64).shape == (2, 2)
     config = FinetuneConfig(data="reviews", max_length=60, micro_batch_tokens=64)
     task = ClassifyTask(config, 0, model, small_tokenizer, texts, texts, tmp_path)
     assert [batch["input_ids"].shape for batch in task.micro_batches(0, 0, 0, 1)] == [(1, 60), (1, 60)]
@@ -185,16 +197,56 @@ def test_a_text_is_judged_alike_whatever_its_batch_mates():
     model = model_of(["a", "b", "c"], 60).eval()
     rng = np.random.default_rng(2)
     ids = [rng.integers(5, 60, n).astype(np.int32) for n in (3, 50, 17, 64, 9, 31)]
-    together = predict_probabilities(model, ids, 128)
-    alone = np.concatenate([predict_probabilities(model, [text], 128) for text in ids])
+    together = predict_probabilities(model, ids, 128, 64)
+    alone = np.concatenate([predict_probabilities(model, [text], 128, 64) for text in ids])
     assert together.shape == (6, 3)
     np.testing.assert_allclose(together, alone, atol=1e-6)
     np.testing.assert_allclose(together.sum(1), 1, atol=1e-6)
 
 
+def test_a_text_in_windows_gets_the_mean_of_their_logits():
+    model = model_of(["a", "b", "c"], 60).eval()
+    rng = np.random.default_rng(2)
+    ids = [rng.integers(5, 60, n).astype(np.int32) for n in (9, 150, 64, 65)]
+    found = predict_probabilities(model, ids, 128, 64)
+    for text, row in zip(ids, found, strict=True):
+        with torch.inference_mode():
+            parts = [torch.from_numpy(part)[None].long() for part in windows(text, 64)]
+            logits = torch.cat([model(part, torch.zeros_like(part)) for part in parts])
+        np.testing.assert_allclose(row, logits.mean(0).softmax(-1).numpy(), atol=1e-6)
+    assert predict_probabilities(model, [], 128, 64).shape == (0, 3)
+
+
+def test_fine_tuning_in_windows_trains_on_each_and_judges_whole_texts(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    settings = {"truncation": "windows", "max_length": 32, "validation_share": 0.25, "epochs": 1}
+    recipe = small_recipe(finetune=settings)
+    texts, others = (read_labelled(recipe.source("reviews"), split) for split in ("train", "test"))
+    labels = np.array([int(text.label) for text in texts])
+    own, held_out = split_validation(labels, 0.25)
+    encoded, more = (
+        encode_texts([text.text for text in part], small_tokenizer, 32, "windows") for part in (texts, others)
+    )
+    middle = int(np.median([len(ids) for ids in more]))
+    assert 32 < middle < max(map(len, more))
+    recipe = small_recipe(finetune={**settings, "unlabelled": "reviews:test", "unlabelled_max_length": middle})
+    said = []
+    finetune(recipe, encoder, tmp_path / "out", "f", engine, said.append)
+    rows = sum(len(windows(encoded[i], 32)) for i in own)
+    assert f"fine-tuning a teacher with seed 0: {rows} texts, {len(held_out)} to validate on" in said
+    short = [ids for ids in more if len(ids) <= middle]
+    assert len(np.load(tmp_path / "out" / "teacher" / "guesses.npy")) == len(short)
+    rows += sum(len(windows(ids, 32)) for ids in short)
+    assert f"fine-tuning with seed 0: {rows} texts, {len(held_out)} to validate on" in said
+    folder = tmp_path / "out" / "seed-0"
+    judged = predict_probabilities(load_classifier(folder / "model"), [encoded[i] for i in held_out], 256, 32)
+    loss = -np.log(judged[np.arange(len(held_out)), labels[held_out]]).mean()
+    assert json.loads((folder / "done.json").read_text())["validation_loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
 def test_judging_leaves_a_training_model_in_training():
     model = model_of(["a", "b"], 60).train()
-    predict_probabilities(model, [np.array([5, 6, 7], np.int32)], 128)
+    predict_probabilities(model, [np.array([5, 6, 7], np.int32)], 128, 64)
     assert model.training
 
 
@@ -228,7 +280,7 @@ def test_the_best_checkpoint_by_validation_is_the_one_that_is_kept(small_recipe,
         labels = np.array([int(text.label) for text in texts])
         _, held_out = split_validation(labels, 0.25)
         ids = encode_texts([texts[i].text for i in held_out], small_tokenizer, 64, "head-tail")
-        said = predict_probabilities(load_classifier(folder / "model"), ids, 256)
+        said = predict_probabilities(load_classifier(folder / "model"), ids, 256, 64)
         loss = -np.log(said[np.arange(len(held_out)), labels[held_out]]).mean()
         assert loss == pytest.approx(best, rel=1e-4)
     one, other = ((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").read_bytes() for seed in (0, 1))
@@ -287,7 +339,7 @@ def test_a_teacher_s_guesses_are_learnt_beside_the_labels(small_recipe, small_to
     teacher = load_classifier(tmp_path / "out" / "teacher" / "model")
     books = sorted(Path(recipe.source("books").path).glob("*.txt"))
     ids = encode_texts([book.read_text() for book in books], small_tokenizer, 64, "head-tail")
-    assert np.allclose(guesses, predict_probabilities(teacher, ids, 256), atol=1e-6)
+    assert np.allclose(guesses, predict_probabilities(teacher, ids, 256, 64), atol=1e-6)
     assert [line for line in said if "fine-tuning" in line] == [
         "fine-tuning a teacher with seed 0: 36 texts, 4 to validate on",
         "fine-tuning with seed 0: 66 texts, 4 to validate on",
@@ -309,7 +361,7 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_bag_of_words(
     bag = nb_logistic_regression().fit([train[i].text for i in own], labels[own])
     texts = [example.text for example in read_labelled(recipe.source("reviews"), "test")]
     teacher = load_classifier(tmp_path / "out" / "teacher" / "model")
-    alone = predict_probabilities(teacher, encode_texts(texts, small_tokenizer, 64, "head-tail"), 256)
+    alone = predict_probabilities(teacher, encode_texts(texts, small_tokenizer, 64, "head-tail"), 256, 64)
     both = np.load(tmp_path / "out" / "teacher" / "guesses.npy")
     assert np.allclose(both, (alone + bag.predict_proba(texts)) / 2, atol=1e-5)
     assert not np.allclose(both, alone, atol=1e-2)

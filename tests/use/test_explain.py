@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 import bertwright
+from bertwright.tasks.classify import windows
 from bertwright.use.explain import as_html, as_terminal, explain, pieces
 
 SAID = ("The river by the stone was new again. A {} film, {} from end to end.", "We saw a boat. A {} film.")
@@ -69,6 +71,25 @@ def test_a_long_text_is_explained_where_it_was_read(model):
     assert found.words[-1].end == len(text)
     assert len(found.words) <= 62
     assert "".join(piece for piece, _ in pieces(found)) == text
+
+
+def test_a_text_in_windows_is_explained_to_its_end(finished, tmp_path):
+    folder = shutil.copytree(finished / "finetune/seed-0/model", tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "text_truncation": "windows"}))
+    model = bertwright.load(folder)
+    fill = "The boat was old again. " * 6
+    parts = f"A dreadful film. {fill}".strip(), f"{fill}A dreadful film."  # as many tokens in each: the windows
+    assert len(windows(model.encode([" ".join(parts)])[0], 64)) == 2
+    whole, *alone = (explain(model, text) for text in (" ".join(parts), *parts))
+    assert whole.words[-1].end == len(whole.text)
+    # Of two classes the one's log-odds are the other's with the sign turned.
+    turned = [1 if found.verdict.label == whole.verdict.label else -1 for found in alone]
+    expected = [sign * word.weight / 2 for sign, found in zip(turned, alone, strict=True) for word in found.words]
+    assert [word.weight for word in whole.words] == pytest.approx(expected, abs=1e-4)
+    assert whole.base == pytest.approx(
+        sum(s * found.base for s, found in zip(turned, alone, strict=True)) / 2, abs=1e-4
+    )
 
 
 def test_what_is_shown_marks_the_word_and_escapes_the_rest(model):

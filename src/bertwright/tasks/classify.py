@@ -67,6 +67,12 @@ class EncodedTexts:
         """The texts at `indices`."""
         return EncodedTexts([self.ids[i] for i in indices], self.targets[indices])
 
+    def in_windows(self, max_length: int) -> EncodedTexts:
+        """Each window of a text as a text of its own, with the same target."""
+        parts = [windows(ids, max_length) for ids in self.ids]
+        targets = self.targets.repeat([len(own) for own in parts], axis=0)
+        return EncodedTexts([part for own in parts for part in own], targets)
+
 
 def certain(labels: Ints, classes: int) -> Floats:
     """Class numbers (texts,) as targets without doubt, float32 (texts, classes)."""
@@ -82,25 +88,41 @@ def cleaned(text: str) -> str:
 
 
 def truncate(ids: Ids, room: int, truncation: str) -> Ids:
-    """At most `room` tokens of a text: its head, its tail, or half of each.
+    """At most `room` tokens of a text: its head, its tail, or half of each; or all of it, to be read in windows.
 
     After Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1, where head and tail share
     the room as one to three.
     """
-    if len(ids) <= room:
+    if len(ids) <= room or truncation == "windows":
         return ids
     head = {"head": room, "tail": 0, "head-tail": room // 2}[truncation]
     return np.concatenate([ids[:head], ids[len(ids) - (room - head) :]])
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str) -> list[Ids]:
-    """Token ids of texts as [CLS] text [SEP], at most `max_length` long."""
+    """Token ids of texts as [CLS] text [SEP], at most `max_length` long unless they are to be read in windows."""
     edges = np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
     encoded = []
     for start in range(0, len(texts), 1_000):  # a thousand at a time: the library's own objects are large
         for ids in tokenizer.encode([cleaned(text) for text in texts[start : start + 1_000]]):
             encoded.append(np.concatenate([edges[0], truncate(ids, max_length - 2, truncation), edges[1]]))
     return encoded
+
+
+def windows(ids: Ids, max_length: int) -> list[Ids]:
+    """[CLS] text [SEP] in as few parts of about equal length as fit, each of them framed alike.
+
+    After Sun et al. 2019, section 5.3.2.
+
+    Args:
+        ids: of a text, int32 (tokens,).
+        max_length: the most tokens of a window, [CLS] and [SEP] included.
+    """
+    if len(ids) <= max_length:
+        return [ids]
+    body = ids[1:-1]
+    parts = np.array_split(body, -(-len(body) // (max_length - 2)))
+    return [np.concatenate([ids[:1], part, ids[-1:]]) for part in parts]
 
 
 def collate(ids: Sequence[Ids], bert: Bert) -> Batch:
@@ -226,7 +248,9 @@ class ClassifyTask:
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss, accuracy and F1 (macro where there are more than two classes) on the validation part."""
         with engine.accelerator.autocast():
-            probabilities = predict_probabilities(self.model, self.validation.ids, self.config.micro_batch_tokens)
+            probabilities = predict_probabilities(
+                self.model, self.validation.ids, self.config.micro_batch_tokens, self.config.max_length
+            )
         labels = self.validation.labels
         picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
@@ -260,32 +284,37 @@ def predict_probabilities(
     model: BertForSequenceClassification,
     ids: Sequence[Ids],
     micro_batch_tokens: int,
-    progress: Callable[[int], None] = lambda _: None,
-) -> npt.NDArray[np.float32]:
+    max_length: int,
+) -> Floats:
     """Class probabilities of encoded texts, float32 (texts, classes), in their order.
 
-    Texts are computed longest first in batches of like length; a text's result does not depend on its batch mates,
-    beyond rounding. The precision is that of the autocast around the call.
+    A text of more than `max_length` tokens is read in windows, whose logits are averaged. Windows are computed longest
+    first in batches of like length; a text's result does not depend on its batch mates, beyond rounding. The precision
+    is that of the autocast around the call.
     """
     device = next(model.parameters()).device
     was_training = model.training
     if was_training:  # a walk over all modules, which a single short text would notice
         model.eval()
-    order = np.argsort([-len(row) for row in ids], kind="stable")
-    result = np.zeros((len(ids), len(model.label_names)), np.float32)
+    parts = [windows(row, max_length) for row in ids]
+    flat = [part for own in parts for part in own]
+    order = np.argsort([-len(row) for row in flat], kind="stable")
+    logits = torch.zeros(len(flat), len(model.label_names))
     start = 0
     with torch.inference_mode():
         while start < len(order):
-            width = -(-len(ids[order[start]]) // WIDTH_STEP) * WIDTH_STEP
+            width = -(-len(flat[order[start]]) // WIDTH_STEP) * WIDTH_STEP
             rows = order[start : start + max(1, micro_batch_tokens // width)]
-            batch = collate([ids[i] for i in rows], model.bert)
-            logits = model(**{name: value.to(device) for name, value in batch.items()})
-            result[rows] = logits.float().softmax(-1).cpu().numpy()
+            batch = collate([flat[i] for i in rows], model.bert)
+            logits[rows] = model(**{name: value.to(device) for name, value in batch.items()}).float().cpu()
             start += len(rows)
-            progress(start)
     if was_training:
         model.train()
-    return result
+    counts = torch.tensor([len(own) for own in parts], dtype=torch.long)
+    texts = torch.arange(len(ids)).repeat_interleave(counts)
+    mean = torch.zeros(len(ids), logits.shape[1]).index_add(0, texts, logits) / counts[:, None]
+    probabilities: Floats = mean.softmax(-1).numpy()
+    return probabilities
 
 
 def label_names(examples: Sequence[LabelledText]) -> list[str]:
@@ -435,7 +464,7 @@ def finetune(
     train_part, validation_part = split_validation(labels, config.validation_share)
     if len(validation_part) == 0:
         raise UserError(f"data.{config.data} has one text of each class to train on; a class needs two or more")
-    training, validation = encoded.take(train_part), encoded.take(validation_part)
+    training, validation = encoded.take(train_part).in_windows(config.max_length), encoded.take(validation_part)
     more, unlabelled = texts_without_labels(recipe, tokenizer, notice)
 
     def run(target: Path, seed: int, texts: EncodedTexts, doing: str) -> None:
@@ -475,7 +504,8 @@ def finetune(
             write_array(path, guesses)
         engine.accelerator.wait_for_everyone()
         guesses = np.load(path, allow_pickle=False)
-        learnt = EncodedTexts([*training.ids, *unlabelled], np.concatenate([training.targets, guesses]))
+        judged = EncodedTexts(unlabelled, guesses).in_windows(config.max_length)
+        learnt = EncodedTexts([*training.ids, *judged.ids], np.concatenate([training.targets, judged.targets]))
     for seed in config.seeds:
         run(folder / f"seed-{seed}", seed, learnt, "fine-tuning")
 
@@ -484,4 +514,4 @@ def judged_by(folder: Path, ids: Sequence[Ids], config: FinetuneConfig, engine: 
     """What the classifier in `folder` makes of encoded texts, in the run's precision, float32 (texts, classes)."""
     model = load_classifier(folder).to(engine.device)
     with engine.accelerator.autocast():
-        return predict_probabilities(model, ids, config.micro_batch_tokens)
+        return predict_probabilities(model, ids, config.micro_batch_tokens, config.max_length)

@@ -32,7 +32,7 @@ from bertwright.use.explain import explain, strengths
 from bertwright.use.predict import Model, Verdict, attention_maps
 
 MAX_CHARACTERS = 20_000
-"""Of one text: more than ten times what the model reads of it."""
+"""Of one text: some ten times what the model reads at once."""
 
 MAX_TEXTS = 64
 """In one request."""

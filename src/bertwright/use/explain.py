@@ -16,9 +16,10 @@ import jinja2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from bertwright.model.heads import BertForSequenceClassification
-from bertwright.tasks.classify import cleaned, truncate
+from bertwright.tasks.classify import cleaned, truncate, windows
 from bertwright.use.predict import Model, Verdict
 
 _STEPS = 24
@@ -72,16 +73,17 @@ def explain(model: Model, text: str) -> Explanation:
     verdict = model.judge(encoded)[0]
     classifier, tokenizer = model.classifier, model.classifier_tokenizer
     target = classifier.label_names.index(verdict.label)
-    ids = torch.from_numpy(encoded[0].astype(np.int64)).to(next(classifier.parameters()).device)
+    max_length, truncation = model.reading
+    device = next(classifier.parameters()).device
+    ids = [torch.from_numpy(part.astype(np.int64)).to(device) for part in windows(encoded[0], max_length)]
     credits, base = _integrated_gradients(classifier, ids, target, tokenizer.mask_id)
 
     read = cleaned(text)
     encoding = tokenizer.inner.encode(read, add_special_tokens=False)
-    max_length, truncation = model.reading
     kept = truncate(np.arange(len(encoding.ids), dtype=np.int32), max_length - 2, truncation)
     weights: dict[int, float] = {}
     borders: dict[int, tuple[int, int]] = {}
-    for index, credit in zip(kept.tolist(), credits[1:-1].tolist(), strict=True):
+    for index, credit in zip(kept.tolist(), credits.tolist(), strict=True):
         word, (start, end) = encoding.word_ids[index], encoding.offsets[index]
         word = -1 - index if word is None else word  # a [MASK] in the text belongs to no word
         weights[word] = weights.get(word, 0.0) + credit
@@ -91,45 +93,65 @@ def explain(model: Model, text: str) -> Explanation:
 
 
 def _integrated_gradients(
-    classifier: BertForSequenceClassification, ids: Tensor, target: int, mask_id: int
+    classifier: BertForSequenceClassification, ids: list[Tensor], target: int, mask_id: int
 ) -> tuple[Tensor, float]:
-    """Credit of each token, float32 (S,), and the log-odds of class `target` of a text of masks.
+    """Credit of each token between [CLS] and [SEP], float32 (tokens,), and the log-odds of a text of masks.
 
     Args:
         classifier: in evaluation mode.
-        ids: [CLS] text [SEP], int64 (S,).
+        ids: the text's windows, each [CLS] text [SEP], int64 (S,).
         target: the class.
         mask_id: id of [MASK].
     """
     table = classifier.bert.embeddings.token
-    hidden = ids.clone()
-    hidden[1:-1] = mask_id
     with torch.no_grad():
-        start, end = table(hidden), table(ids)  # (S, H)
+        end = [table(part) for part in ids]  # of each window (S, H)
+        start = []
+        for part in ids:
+            hidden = part.clone()
+            hidden[1:-1] = mask_id
+            start.append(table(hidden))
+        base = float(_log_odds(classifier, ids, [vectors[None] for vectors in start], target)[0])
     points, shares = np.polynomial.legendre.leggauss(_STEPS)
-    gradient = torch.zeros_like(end)
-    for begin in range(0, _STEPS, _STEPS_AT_ONCE):
-        along = torch.tensor(points[begin : begin + _STEPS_AT_ONCE] / 2 + 0.5, dtype=end.dtype, device=end.device)
-        share = torch.tensor(shares[begin : begin + _STEPS_AT_ONCE] / 2, dtype=end.dtype, device=end.device)
-        vectors = (start + along[:, None, None] * (end - start)).requires_grad_()  # (steps, S, H)
-        odds = _log_odds(classifier, ids.expand(len(along), -1), vectors, target)
-        (found,) = torch.autograd.grad((odds * share).sum(), vectors)
-        gradient += found.sum(0)
-    with torch.no_grad():
-        base = float(_log_odds(classifier, ids[None], start[None], target)[0])
-    return ((end - start) * gradient).sum(-1).detach(), base
+    gradients = [torch.zeros_like(vectors) for vectors in end]
+    at_once = max(1, _STEPS_AT_ONCE // len(ids))
+    for begin in range(0, _STEPS, at_once):
+        along = torch.tensor(points[begin : begin + at_once] / 2 + 0.5, dtype=end[0].dtype, device=end[0].device)
+        share = torch.tensor(shares[begin : begin + at_once] / 2, dtype=end[0].dtype, device=end[0].device)
+        vectors = [
+            (a + along[:, None, None] * (b - a)).requires_grad_()  # (steps, S, H)
+            for a, b in zip(start, end, strict=True)
+        ]
+        odds = _log_odds(classifier, ids, vectors, target)
+        for gradient, found in zip(gradients, torch.autograd.grad((odds * share).sum(), vectors), strict=True):
+            gradient += found.sum(0)
+    credits = [((b - a) * g).sum(-1)[1:-1] for a, b, g in zip(start, end, gradients, strict=True)]
+    return torch.cat(credits).detach(), base
 
 
-def _log_odds(classifier: BertForSequenceClassification, ids: Tensor, vectors: Tensor, target: int) -> Tensor:
-    """Log-odds of a class, (B,), with `vectors` (B, S, H) in place of the token embeddings of `ids` (B, S)."""
-    replaced = classifier.bert.embeddings.token.register_forward_hook(lambda *_: vectors)
-    try:
-        logits = classifier(ids, torch.zeros_like(ids))
-    finally:
-        replaced.remove()
+def _log_odds(
+    classifier: BertForSequenceClassification, ids: list[Tensor], vectors: list[Tensor], target: int
+) -> Tensor:
+    """Log-odds of a class, (B,), with `vectors`, for each window (B, S, H), in place of the token embeddings."""
+    # The backward pass computes each window anew, so that memory does not grow with the text.
+    found = [
+        checkpoint(_logits, classifier, part.expand(len(own), -1), own, use_reentrant=False)
+        for part, own in zip(ids, vectors, strict=True)
+    ]
+    logits = torch.stack(found).mean(0)
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=-1)
     odds: Tensor = logits[:, target] - others.logsumexp(-1)
     return odds
+
+
+def _logits(classifier: BertForSequenceClassification, ids: Tensor, vectors: Tensor) -> Tensor:
+    """Logits (B, K) with `vectors` (B, S, H) in place of the token embeddings of `ids` (B, S)."""
+    replaced = classifier.bert.embeddings.token.register_forward_hook(lambda *_: vectors)
+    try:
+        logits: Tensor = classifier(ids, torch.zeros_like(ids))
+    finally:
+        replaced.remove()
+    return logits
 
 
 def strengths(explanation: Explanation) -> list[float]:

@@ -182,7 +182,7 @@ class Model:
 
     @cached_property
     def reading(self) -> tuple[int, str]:
-        """How the classifier reads a long text: the most tokens, and which part of the text they are."""
+        """How the classifier reads a long text: the most tokens at once, and what becomes of the others."""
         path = self.classifier_folder / "tokenizer_config.json"
         saved = read_json(path) if path.exists() else {}
         positions = self.classifier.bert.config.max_position_embeddings
@@ -215,11 +215,12 @@ class Model:
     def judge(self, encoded: Sequence[Ids]) -> list[Verdict]:
         """The class of each text that `encode` has read, in order."""
         names = self.classifier.label_names
+        max_length, _ = self.reading
         cores = torch.get_num_threads()
         if self._device.type == "cpu" and cores > 1 and len(encoded) >= _TEXTS_PER_CORE * cores:
-            rows = _on_each_core(self._fast_classifier, encoded, cores)
+            rows = _on_each_core(self._fast_classifier, encoded, max_length, cores)
         else:
-            rows = predict_probabilities(self._fast_classifier, encoded, _BATCH_TOKENS)
+            rows = predict_probabilities(self._fast_classifier, encoded, _BATCH_TOKENS, max_length)
         return [
             Verdict(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))
             for row in rows
@@ -317,7 +318,9 @@ class Model:
         return torch.from_numpy(values.astype(np.int64)).to(self._device)
 
 
-def _on_each_core(model: BertForSequenceClassification, encoded: Sequence[Ids], cores: int) -> npt.NDArray[np.float32]:
+def _on_each_core(
+    model: BertForSequenceClassification, encoded: Sequence[Ids], max_length: int, cores: int
+) -> npt.NDArray[np.float32]:
     """`predict_probabilities` with a share of the texts on each core, where no product waits for another core's half.
 
     The shares are alike in their texts' lengths.
@@ -328,7 +331,7 @@ def _on_each_core(model: BertForSequenceClassification, encoded: Sequence[Ids], 
     try:
         with ThreadPoolExecutor(cores, "judge", torch.set_num_threads, (1,)) as pool:
             jobs = [
-                pool.submit(predict_probabilities, model, [encoded[i] for i in share], _BATCH_TOKENS)
+                pool.submit(predict_probabilities, model, [encoded[i] for i in share], _BATCH_TOKENS, max_length)
                 for share in shares
             ]
             for share, job in zip(shares, jobs, strict=True):
