@@ -297,8 +297,9 @@ class FinetuneConfig:
             teacher, says how likely it holds each class for them; a second one learns from that and from the labels
             (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language Understanding").
             All seeds learn from one teacher. The test split of `data` is refused.
-        unlabelled_max_length: the most tokens of a text without labels, cut as `truncation` says; longer ones are left
-            out. A judgement teaches about as much whatever the text's length, and costs by the token.
+        unlabelled_max_length: the most tokens of a text without labels, cut to max_length as it is; longer ones are
+            left out, so that it must be below max_length to leave any out. A judgement teaches about as much whatever
+            the text's length, and costs by the token.
         co_training: whether NB-weighted logistic regression, trained on the same labels, judges the texts without
             labels, too; the second model learns from the mean of both probabilities. The one reads in order, the other
             knows rare phrases, and they err in different places (Blum and Mitchell 1998, "Combining Labeled and
@@ -307,8 +308,8 @@ class FinetuneConfig:
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
         max_length: the most tokens that are read together, [CLS] and [SEP] included.
-        truncation: what becomes of a longer text: its head is kept, its tail, or half of each; or nothing is cut, and
-            the text is read in windows, each of which learns the text's label, and whose logits are averaged.
+        truncation: which part of a longer text is kept: its head, its tail, or half of each; or all of it, judged in
+            windows whose logits are averaged, while training still sees half of its head and half of its tail.
         averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
             a short pre-training [CLS] alone knows too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
@@ -379,6 +380,11 @@ class FinetuneConfig:
     def entries(self) -> tuple[str, ...]:
         """The entries of a recipe's `data` that fine-tuning reads."""
         return tuple(entry for entry in (self.data, self.unlabelled) if entry)
+
+    @property
+    def training_truncation(self) -> str:
+        """The part of a long text that training sees."""
+        return "head-tail" if self.truncation == "windows" else self.truncation
 
 
 @dataclass(frozen=True, kw_only=True)

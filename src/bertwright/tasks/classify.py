@@ -67,12 +67,6 @@ class EncodedTexts:
         """The texts at `indices`."""
         return EncodedTexts([self.ids[i] for i in indices], self.targets[indices])
 
-    def in_windows(self, max_length: int) -> EncodedTexts:
-        """Each window of a text as a text of its own, with the same target."""
-        parts = [windows(ids, max_length) for ids in self.ids]
-        targets = self.targets.repeat([len(own) for own in parts], axis=0)
-        return EncodedTexts([part for own in parts for part in own], targets)
-
 
 def certain(labels: Ints, classes: int) -> Floats:
     """Class numbers (texts,) as targets without doubt, float32 (texts, classes)."""
@@ -416,7 +410,7 @@ def texts_without_labels(
     source, splits = parse_corpus_name(config.unlabelled)
     texts = [document.text for document in read_documents(recipe.source(source), splits)]
     notice(f"encoding {len(texts):,} texts without labels")
-    encoded = encode_texts(texts, tokenizer, config.max_length, config.truncation)
+    encoded = encode_texts(texts, tokenizer, config.max_length, config.training_truncation)
     short = [i for i, ids in enumerate(encoded) if len(ids) <= config.unlabelled_max_length]
     if not short:
         raise UserError(
@@ -458,13 +452,17 @@ def finetune(
     labels = label_numbers(examples, names, f"data.{config.data}")
     if config.co_training:
         check_words(example.text for example in examples)
-    notice(f"encoding {len(examples):,} texts")
-    texts = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
-    encoded = EncodedTexts(texts, certain(labels, len(names)))
     train_part, validation_part = split_validation(labels, config.validation_share)
     if len(validation_part) == 0:
         raise UserError(f"data.{config.data} has one text of each class to train on; a class needs two or more")
-    training, validation = encoded.take(train_part).in_windows(config.max_length), encoded.take(validation_part)
+    notice(f"encoding {len(examples):,} texts")
+    targets = certain(labels, len(names))
+    training, validation = (
+        EncodedTexts(
+            encode_texts([examples[i].text for i in part], tokenizer, config.max_length, truncation), targets[part]
+        )
+        for part, truncation in ((train_part, config.training_truncation), (validation_part, config.truncation))
+    )
     more, unlabelled = texts_without_labels(recipe, tokenizer, notice)
 
     def run(target: Path, seed: int, texts: EncodedTexts, doing: str) -> None:
@@ -504,8 +502,7 @@ def finetune(
             write_array(path, guesses)
         engine.accelerator.wait_for_everyone()
         guesses = np.load(path, allow_pickle=False)
-        judged = EncodedTexts(unlabelled, guesses).in_windows(config.max_length)
-        learnt = EncodedTexts([*training.ids, *judged.ids], np.concatenate([training.targets, judged.targets]))
+        learnt = EncodedTexts([*training.ids, *unlabelled], np.concatenate([training.targets, guesses]))
     for seed in config.seeds:
         run(folder / f"seed-{seed}", seed, learnt, "fine-tuning")
 

@@ -1,0 +1,83 @@
+"""How a classifier should read a review that is longer than it reads at once: its head, its tail, both, or windows.
+
+    python benchmarks/long_texts.py --imdb /path/to/imdb
+
+Four readings are compared on the reviews of train that `recipes/imdb-mini.yaml` held out when the boxed classifier was
+trained. The test split is judged by two: the one that it was trained with, and windows, which train's reviews chose.
+There the best bag of words is compared, too: its probabilities stand in `results/imdb-mini/predictions/`.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from bertwright.config import FinetuneConfig, Source, SystemConfig
+from bertwright.evaluate.metrics import classification_scores, f1_difference
+from bertwright.model.interop import BOX, load_tokenizer
+from bertwright.tasks.classify import encode_texts, judged_by, label_names, label_numbers, split_validation
+from bertwright.text.corpus import LabelledText, read_labelled
+from bertwright.train.engine import Engine
+from common import Json, described, write
+
+ROOT = Path(__file__).resolve().parents[1]
+READINGS = ("head", "tail", "head-tail", "windows")
+HELD_OUT = 0.08
+"""The share of train that the boxed classifier has not learnt from."""
+
+
+def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
+    """Compare.
+
+    Args:
+        imdb: the reviews, a folder or a pattern of files.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    engine = Engine(SystemConfig(), print)
+    config = FinetuneConfig(data="imdb", micro_batch_tokens=4096)
+    model = BOX / "sentiment"
+    tokenizer = load_tokenizer(model)
+    train, test = (read_labelled(Source(path=imdb), split) for split in ("train", "test"))
+    names = label_names(train)
+    _, held_out = split_validation(label_numbers(train, names, "train"), HELD_OUT)
+
+    def judge(texts: list[LabelledText], readings: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Json]:
+        labels = label_numbers(texts, names, imdb)
+        raw = [text.text for text in texts]
+        lengths = np.array([len(ids) for ids in encode_texts(raw, tokenizer, config.max_length, "windows")])
+        long = lengths > config.max_length
+        said, scores = {}, {}
+        for reading in readings:
+            ids = encode_texts(raw, tokenizer, config.max_length, reading)
+            said[reading] = judged_by(model, ids, config, engine)
+            picked = np.clip(said[reading][np.arange(len(labels)), labels], 1e-12, None)
+            scores[reading] = {
+                **classification_scores(labels, said[reading]),
+                "loss": float(-np.log(picked).mean()),
+                "accuracy_long": float((said[reading].argmax(1) == labels)[long].mean()),
+            }
+            row = scores[reading]
+            print(
+                f"{reading:10}F1 {row['f1']:.4f}, accuracy {row['accuracy']:.4f}, of the {long.sum():,} long ones "
+                f"{row['accuracy_long']:.4f}, loss {row['loss']:.4f}",
+                flush=True,
+            )
+        return said, {"count": len(texts), "long": int(long.sum()), "readings": scores}
+
+    print(f"{len(held_out):,} held-out reviews of train")
+    _, validation = judge([train[i] for i in held_out], READINGS)
+    print(f"{len(test):,} reviews of test")
+    said, judged = judge(test, ("head-tail", "windows"))
+    labels = label_numbers(test, names, imdb)
+    rival = np.load(ROOT / "results/imdb-mini/predictions/nb_logistic_regression.npy", allow_pickle=False)
+    judged["windows_higher_by"] = {
+        "head-tail": f1_difference(labels, said["windows"], said["head-tail"]),
+        "nb_logistic_regression": f1_difference(labels, said["windows"], rival),
+    }
+    for name, higher in judged["windows_higher_by"].items():
+        print(f"windows over {name}: {higher['difference']:+.4f} ({higher['low']:+.4f} to {higher['high']:+.4f})")
+    write({**described(), "validation": validation, "test": judged}, out)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
