@@ -16,7 +16,7 @@ from jsonargparse import auto_cli
 import bertwright
 from bertwright.config import Source
 from bertwright.evaluate.metrics import classification_scores
-from bertwright.tasks.classify import collate
+from bertwright.tasks.classify import collate, windows
 from bertwright.text.corpus import read_labelled
 from bertwright.use.export import INT8_FILE, export
 from bertwright.use.predict import Model
@@ -25,7 +25,9 @@ from common import described, write
 
 def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
     """What the int8 form of a classifier makes of texts, (texts, classes)."""
-    encoded = model.encode(texts)
+    max_length, _ = model.reading
+    parts = [windows(ids, max_length) for ids in model.encode(texts)]
+    encoded = [part for own in parts for part in own]
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     logits = np.empty((len(encoded), len(model.classifier.label_names)), np.float32)
     with TemporaryDirectory() as temporary:
@@ -36,6 +38,8 @@ def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
             batch = collate([encoded[i] for i in part], model.classifier.bert)
             given = {name: value.numpy().astype(np.int64) for name, value in batch.items()}
             logits[part] = session.run(["logits"], given)[0]
+    starts = np.cumsum([0, *(len(own) for own in parts[:-1])])
+    logits = np.add.reduceat(logits, starts) / np.array([[len(own)] for own in parts])
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     return exponentials / exponentials.sum(1, keepdims=True)
 
