@@ -15,7 +15,7 @@ from jsonargparse import auto_cli
 from bertwright.config import FinetuneConfig, Source, SystemConfig
 from bertwright.evaluate.metrics import classification_scores, f1_difference
 from bertwright.model.interop import BOX, load_tokenizer
-from bertwright.tasks.classify import encode_texts, judged_by, label_names, label_numbers, split_validation
+from bertwright.tasks.classify import encode_texts, judged_by, label_loss, label_names, label_numbers, split_validation
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.train.engine import Engine
 from common import Json, described, write
@@ -39,21 +39,19 @@ def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
     tokenizer = load_tokenizer(model)
     train, test = (read_labelled(Source(path=imdb), split) for split in ("train", "test"))
     names = label_names(train)
-    _, held_out = split_validation(label_numbers(train, names, "train"), HELD_OUT)
+    known, labels = (label_numbers(texts, names, imdb) for texts in (train, test))
+    _, held_out = split_validation(known, HELD_OUT)
 
-    def judge(texts: list[LabelledText], readings: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Json]:
-        labels = label_numbers(texts, names, imdb)
+    def judge(texts: list[LabelledText], labels: np.ndarray, readings: tuple[str, ...]) -> tuple[dict, Json]:
         raw = [text.text for text in texts]
-        lengths = np.array([len(ids) for ids in encode_texts(raw, tokenizer, config.max_length, "windows")])
-        long = lengths > config.max_length
+        encoded = {reading: encode_texts(raw, tokenizer, config.max_length, reading) for reading in readings}
+        long = np.array([len(ids) for ids in encoded["windows"]]) > config.max_length
         said, scores = {}, {}
-        for reading in readings:
-            ids = encode_texts(raw, tokenizer, config.max_length, reading)
+        for reading, ids in encoded.items():
             said[reading] = judged_by(model, ids, config, engine)
-            picked = np.clip(said[reading][np.arange(len(labels)), labels], 1e-12, None)
             scores[reading] = {
                 **classification_scores(labels, said[reading]),
-                "loss": float(-np.log(picked).mean()),
+                "loss": label_loss(said[reading], labels),
                 "accuracy_long": float((said[reading].argmax(1) == labels)[long].mean()),
             }
             row = scores[reading]
@@ -65,10 +63,9 @@ def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
         return said, {"count": len(texts), "long": int(long.sum()), "readings": scores}
 
     print(f"{len(held_out):,} held-out reviews of train")
-    _, validation = judge([train[i] for i in held_out], READINGS)
+    _, validation = judge([train[i] for i in held_out], known[held_out], READINGS)
     print(f"{len(test):,} reviews of test")
-    said, judged = judge(test, ("head-tail", "windows"))
-    labels = label_numbers(test, names, imdb)
+    said, judged = judge(test, labels, ("head-tail", "windows"))
     rival = np.load(ROOT / "results/imdb-mini/predictions/nb_logistic_regression.npy", allow_pickle=False)
     judged["windows_higher_by"] = {
         "head-tail": f1_difference(labels, said["windows"], said["head-tail"]),

@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime
+import torch
 from jsonargparse import auto_cli
 
 import bertwright
 from bertwright.config import Source
 from bertwright.evaluate.metrics import classification_scores
-from bertwright.tasks.classify import collate, windows
+from bertwright.tasks.classify import collate, text_probabilities, windows
 from bertwright.text.corpus import read_labelled
 from bertwright.use.export import INT8_FILE, export
 from bertwright.use.predict import Model
@@ -38,10 +39,7 @@ def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
             batch = collate([encoded[i] for i in part], model.classifier.bert)
             given = {name: value.numpy().astype(np.int64) for name, value in batch.items()}
             logits[part] = session.run(["logits"], given)[0]
-    starts = np.cumsum([0, *(len(own) for own in parts[:-1])])
-    logits = np.add.reduceat(logits, starts) / np.array([[len(own)] for own in parts])
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+    return text_probabilities(torch.from_numpy(logits), [len(own) for own in parts])
 
 
 def main(run: str, imdb: str, model: str = "boxed", out: str = "results/predict/rounded-weights.json") -> None:

@@ -246,9 +246,8 @@ class ClassifyTask:
                 self.model, self.validation.ids, self.config.micro_batch_tokens, self.config.max_length
             )
         labels = self.validation.labels
-        picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
         return {
-            "loss": float(-np.log(picked).mean()),
+            "loss": label_loss(probabilities, labels),
             "accuracy": float((probabilities.argmax(1) == labels).mean()),
             "f1": _f1(labels, probabilities.argmax(1), probabilities.shape[1]),
         }
@@ -304,11 +303,27 @@ def predict_probabilities(
             start += len(rows)
     if was_training:
         model.train()
-    counts = torch.tensor([len(own) for own in parts], dtype=torch.long)
-    texts = torch.arange(len(ids)).repeat_interleave(counts)
-    mean = torch.zeros(len(ids), logits.shape[1]).index_add(0, texts, logits) / counts[:, None]
+    return text_probabilities(logits, [len(own) for own in parts])
+
+
+def text_probabilities(logits: Tensor, counts: Sequence[int]) -> Floats:
+    """Class probabilities of texts, float32 (texts, classes), from the logits of their windows.
+
+    Args:
+        logits: of all windows, text after text, float32 (windows, classes).
+        counts: windows of each text.
+    """
+    number = torch.tensor(counts, dtype=torch.long)
+    texts = torch.arange(len(number)).repeat_interleave(number)
+    mean = torch.zeros(len(number), logits.shape[1]).index_add(0, texts, logits) / number[:, None]
     probabilities: Floats = mean.softmax(-1).numpy()
     return probabilities
+
+
+def label_loss(probabilities: Floats, labels: Ints) -> float:
+    """Mean of minus the log-probability, in nats, of each text's class."""
+    picked = np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, None)
+    return float(-np.log(picked).mean())
 
 
 def label_names(examples: Sequence[LabelledText]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jinja2
 import numpy as np
@@ -133,11 +134,9 @@ def _log_odds(
     classifier: BertForSequenceClassification, ids: list[Tensor], vectors: list[Tensor], target: int
 ) -> Tensor:
     """Log-odds of a class, (B,), with `vectors`, for each window (B, S, H), in place of the token embeddings."""
-    # The backward pass computes each window anew, so that memory does not grow with the text.
-    found = [
-        checkpoint(_logits, classifier, part.expand(len(own), -1), own, use_reentrant=False)
-        for part, own in zip(ids, vectors, strict=True)
-    ]
+    # Where there are several windows the backward pass computes each anew, so that memory does not grow with the text.
+    compute = partial(checkpoint, _logits, use_reentrant=False) if len(ids) > 1 else _logits
+    found = [compute(classifier, part.expand(len(own), -1), own) for part, own in zip(ids, vectors, strict=True)]
     logits = torch.stack(found).mean(0)
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=-1)
     odds: Tensor = logits[:, target] - others.logsumexp(-1)
