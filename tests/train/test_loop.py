@@ -512,6 +512,33 @@ def test_a_process_may_train_one_network_after_the_other():
     assert done.returncode == 0, done.stderr
 
 
+COMPILED_AMONG_PROCESSES = """
+import sys
+import torch
+from bertwright.config import ModelConfig, SystemConfig
+from bertwright.model.heads import BertForSequenceClassification
+from bertwright.tasks.classify import ClassificationObjective
+from bertwright.train.engine import Engine
+
+shape = ModelConfig(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024)
+model = BertForSequenceClassification(shape, 1_000, ["negative", "positive"], 0.1)
+objective = Engine(SystemConfig(precision="fp32", compile="on"), print).prepare(ClassificationObjective(model))
+objective.compile(dynamic=True, backend="aot_eager")  # as prepare does, without the minute that g++ takes
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+among = torch.nn.parallel.DistributedDataParallel(objective)
+ids = torch.ones(2, 16, dtype=torch.long)
+outcome = among(ids, torch.zeros_like(ids), torch.ones_like(ids, dtype=torch.bool), torch.eye(2))
+outcome["label_loss"].backward()
+"""
+
+
+def test_a_network_with_dropout_is_compiled_among_processes(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", COMPILED_AMONG_PROCESSES, str(tmp_path / "meeting")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     said = []
