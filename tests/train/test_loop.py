@@ -505,11 +505,16 @@ with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=T
 """
 
 
-def test_a_process_may_train_one_network_after_the_other():
-    # In a process of its own: this one has chosen its precision.
+def run_alone(script, *arguments):
+    """Run a script in a process of its own: this one has chosen its precision."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", THREE_NETWORKS], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_process_may_train_one_network_after_the_other():
+    run_alone(THREE_NETWORKS)
 
 
 COMPILED_AMONG_PROCESSES = """
@@ -533,10 +538,7 @@ outcome["label_loss"].backward()
 
 
 def test_a_network_with_dropout_is_compiled_among_processes(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, "-c", COMPILED_AMONG_PROCESSES, str(tmp_path / "meeting")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_alone(COMPILED_AMONG_PROCESSES, tmp_path / "meeting")
 
 
 def test_without_a_compiler_training_says_so_and_goes_on(monkeypatch):

@@ -85,8 +85,8 @@ class Engine:
         if self.compiles:
             # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
-            # Between processes the compiler would cut the network where DDP's buckets end, and fails there on the
-            # seeds of dropout and on shapes that differ from batch to batch (torch 2.13).
+            # Between processes the compiler would cut the network where DDP's buckets end, and fails there on
+            # dropout's seeds (torch 2.13).
             torch._dynamo.config.optimize_ddp = False
             # Eight compilations of one function and the compiler gives up on it: those of stages before do not count.
             torch.compiler.reset()
