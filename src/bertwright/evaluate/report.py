@@ -52,12 +52,13 @@ def write_report(run_folder: Path) -> Path:
     folder = run_folder / "plots"
     rows = score_rows(results)
     names = results.get("label_names") or []
-    predictions = _predictions(run_folder / "evaluate" / "predictions")
+    predictions = saved_predictions(run_folder / "evaluate" / "predictions")
     recipe_path = run_folder / "recipe.yaml"
     recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
     asked = yaml.safe_load(recipe) if recipe else {}
     phases = asked["pretrain"]["phases"] if recipe else []
-    if asked.get("finetune", {}).get("encoder"):  # what lies in these folders is an earlier run's
+    encoder = asked.get("finetune", {}).get("encoder")
+    if encoder:  # what lies in these folders is an earlier run's
         pretraining, data = [], {}
     else:
         pretraining = read_metrics(run_folder / "pretrain" / "metrics.jsonl")
@@ -67,6 +68,7 @@ def write_report(run_folder: Path) -> Path:
         "title": results.get("recipe") or run_folder.resolve().name,
         "results": results,
         "bert": results.get("scores", {}).get("bert"),
+        "encoder": encoder,
         "verdict": verdict(results, predictions),
         "rows": rows,
         "removed": results.get("without_train_duplicates", {}).get("count_removed", 0),
@@ -123,7 +125,7 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None) ->
     if spread := seeds_sentence(results):
         text += ["", spread]
     if run_folder is not None:
-        text += ["", verdict(results, _predictions(run_folder / "evaluate" / "predictions"))["text"]]
+        text += ["", verdict(results, saved_predictions(run_folder / "evaluate" / "predictions"))["text"]]
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -231,8 +233,11 @@ def _finetune_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _predictions(folder: Path) -> dict[str, Any]:
-    """Saved probabilities by system, and `labels`; empty without labels or where lengths do not fit together."""
+def saved_predictions(folder: Path) -> dict[str, Any]:
+    """What `evaluate` saved: by system, float32 probabilities (rows, classes), and `labels`, int64 (rows,).
+
+    {} without labels; systems of another number of rows are left out.
+    """
     if not (folder / "labels.npy").is_file():
         return {}
     labels = np.load(folder / "labels.npy")
