@@ -14,6 +14,7 @@ from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
 from bertwright.evaluate.metrics import classification_scores, f1_difference
+from bertwright.evaluate.report import saved_predictions
 from bertwright.model.interop import load_tokenizer
 from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.classify import label_names, label_numbers, split_validation, texts_without_labels
@@ -45,8 +46,8 @@ def main(run: str, out: str = "results/imdb-mini/co-training.json") -> None:
         .fit([*texts, *more], np.concatenate([labels[own], judgements.argmax(1)]))
         .predict_proba(asked),
     }
-    predictions = sorted((folder / "evaluate" / "predictions").glob("bert-seed-*.npy"))
-    bert = {path.stem: np.load(path, allow_pickle=False) for path in predictions}
+    saved = saved_predictions(folder / "evaluate" / "predictions")
+    bert = {name: rows for name, rows in saved.items() if name.startswith("bert-seed-")}
     result: Json = {**described(), "run": run, "systems": {}}
     for name, rows in answers.items():
         on_test = rows[len(held_out) :]
