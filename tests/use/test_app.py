@@ -31,7 +31,7 @@ def test_texts_are_judged_as_by_the_model(client, model):
         assert found["probabilities"] == pytest.approx(verdict.probabilities, abs=0.01)
 
 
-def test_the_other_answers_are_the_model_s(client, model):
+def test_the_other_answers_are_the_model_s(client, model, monkeypatch):
     text = "The [MASK] was old again."
     guesses = client.post("/fill-mask", json={"text": text, "top_k": 3}).json()
     assert [guess["token"] for guess in guesses[0]] == [guess.token for guess in model.fill_mask(text, 3)[0]]
@@ -44,6 +44,11 @@ def test_the_other_answers_are_the_model_s(client, model):
     assert len(look["weights"]) == 2
     assert all(sum(row) == pytest.approx(1, abs=0.02) for layer in look["weights"] for head in layer for row in head)
     assert len(look["weights"][0][0]) == len(look["tokens"])
+    assert look["tokens"][1:-1] == [model.tokenizer.tokens[i] for i in model.tokenizer.encode([TEXTS[1]])[0]]
+    monkeypatch.setattr(served, "MAX_ATTENTION", 500)  # more than this model's positions
+    positions = model.pretrained.bert.config.max_position_embeddings
+    long = client.post("/attention", json={"text": TEXTS[0] * 20}).json()
+    assert len(long["tokens"]) == len(long["weights"][0][0]) == positions
 
 
 def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -29,7 +28,7 @@ import bertwright
 from bertwright.errors import UserError
 from bertwright.tasks.classify import Ids
 from bertwright.use.explain import explain, strengths
-from bertwright.use.predict import Model, Verdict, attention_maps
+from bertwright.use.predict import Model, Verdict
 
 MAX_CHARACTERS = 20_000
 """Of one text: some ten times what the model reads at once."""
@@ -301,23 +300,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
     @app.post("/attention")
     async def attention(request: TextRequest) -> dict[str, Any]:
         """Who looks at whom in the pre-trained encoder: tokens, and weights as layers, heads, rows, columns."""
-        found: dict[str, Any] = await compute(_attention, model, request.text)
-        return found
+        tokens, weights = await compute(model.attention, request.text, MAX_ATTENTION)
+        return {"tokens": tokens, "weights": np.round(weights.cpu().numpy(), 3).tolist()}
 
     return app
-
-
-@torch.inference_mode()
-def _attention(model: Model, text: str) -> dict[str, Any]:
-    tokenizer = model.tokenizer
-    ids: Sequence[int] = tokenizer.encode([text])[0].tolist()
-    if not ids:
-        raise UserError("the text has nothing to read; write a word")
-    framed = [tokenizer.cls_id, *ids[: MAX_ATTENTION - 2], tokenizer.sep_id]
-    maps = attention_maps(
-        model.pretrained.bert, torch.tensor(framed, device=next(model.pretrained.parameters()).device)
-    )
-    return {
-        "tokens": [tokenizer.tokens[i] for i in framed],
-        "weights": np.round(maps.float().cpu().numpy(), 3).tolist(),
-    }

@@ -303,6 +303,26 @@ class Model:
             )
         return features
 
+    @torch.inference_mode()
+    def attention(self, text: str, max_tokens: int) -> tuple[list[str], Tensor]:
+        """A text's tokens, [CLS] and [SEP] included, and who looks at whom in the pre-trained encoder.
+
+        Args:
+            text: of a longer one its beginning is shown.
+            max_tokens: the most tokens, if the encoder reads as many.
+
+        Returns:
+            The tokens, and the weights as `attention_maps` gives them, float32 (layers, heads, tokens, tokens).
+
+        Raises:
+            UserError: if the text has no word.
+        """
+        bert = self.pretrained.bert
+        ids = encode_texts([text], self.tokenizer, min(max_tokens, bert.config.max_position_embeddings), "head")[0]
+        if len(ids) == 2:  # [CLS] and [SEP]
+            raise UnreadableText(0, 1, NOTHING_TO_READ)
+        return [self.tokenizer.tokens[i] for i in ids], attention_maps(bert, self._tensor(ids))
+
     def _framed(self, text: str, number: int = 0, texts: int = 1) -> Ids:
         """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
         ids = self.tokenizer.encode([text])[0]
