@@ -194,12 +194,7 @@ class Model:
         Raises:
             UserError: if a text has no word.
         """
-        max_length, truncation = self.reading
-        encoded = encode_texts(texts, self.classifier_tokenizer, max_length, truncation)
-        for number, ids in enumerate(encoded):
-            if len(ids) == 2:  # [CLS] and [SEP]
-                raise UnreadableText(number, len(texts), NOTHING_TO_READ)
-        return encoded
+        return _readable(texts, self.classifier_tokenizer, *self.reading)
 
     def predict(self, texts: Sequence[str]) -> list[Verdict]:
         """The class of each text, in order. A text's verdict does not depend on the others, beyond rounding.
@@ -304,7 +299,7 @@ class Model:
         return features
 
     @torch.inference_mode()
-    def attention(self, text: str, max_tokens: int) -> tuple[list[str], Tensor]:
+    def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:
         """A text's tokens, [CLS] and [SEP] included, and who looks at whom in the pre-trained encoder.
 
         Args:
@@ -318,10 +313,8 @@ class Model:
             UserError: if the text has no word.
         """
         bert = self.pretrained.bert
-        ids = encode_texts([text], self.tokenizer, min(max_tokens, bert.config.max_position_embeddings), "head")[0]
-        if len(ids) == 2:  # [CLS] and [SEP]
-            raise UnreadableText(0, 1, NOTHING_TO_READ)
-        return [self.tokenizer.tokens[i] for i in ids], attention_maps(bert, self._tensor(ids))
+        ids = _readable([text], self.tokenizer, min(max_tokens, bert.config.max_position_embeddings), "head")[0]
+        return [self.tokenizer.tokens[i] for i in ids], attention_maps(bert, self._tensor(ids)).cpu().numpy()
 
     def _framed(self, text: str, number: int = 0, texts: int = 1) -> Ids:
         """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
@@ -336,6 +329,15 @@ class Model:
 
     def _tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(self._device)
+
+
+def _readable(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, truncation: str) -> list[Ids]:
+    """`encode_texts`, of texts that each have something to read."""
+    encoded = encode_texts(texts, tokenizer, max_length, truncation)
+    for number, ids in enumerate(encoded):
+        if len(ids) == 2:  # [CLS] and [SEP]
+            raise UnreadableText(number, len(texts), NOTHING_TO_READ)
+    return encoded
 
 
 def _on_each_core(
