@@ -22,8 +22,8 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe, main
-from bertwright.config import to_dict
-from bertwright.evaluate.metrics import mean_and_spread
+from bertwright.recipe import to_dict
+from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import read_json
 from common import Json, described, kept_evaluation, last_evaluation, write
 

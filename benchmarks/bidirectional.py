@@ -24,11 +24,11 @@ from jsonargparse import auto_cli
 
 import probing
 from bertwright.cli import load_recipe, main
-from bertwright.config import Recipe
-from bertwright.evaluate.metrics import classification_scores, mean_and_spread
+from bertwright.recipe import Recipe
+from bertwright.evaluate.significance import classification_scores, mean_and_spread
 from bertwright.files import write_json, write_text
-from bertwright.model.heads import BertForPreTraining
-from bertwright.model.interop import load_classifier, load_pretraining_model, load_tokenizer
+from bertwright.models.heads import BertForPreTraining
+from bertwright.models.checkpoints import load_classifier, load_pretraining_model, load_tokenizer
 from bertwright.tasks.classify import (
     encode_texts,
     label_names,
@@ -129,7 +129,7 @@ def judge(folder: Path, recipe: Recipe) -> Json:
     classifier = load_classifier(model_folder)
     examples = read_labelled(recipe.source(config.data), "train")
     labels = label_numbers(examples, label_names(examples), f"data.{config.data}")
-    _, chosen = split_validation(labels, config.validation_share)
+    _, chosen = split_validation(labels, config.validation_ratio)
     texts = [examples[i].text for i in chosen]
     ids = encode_texts(texts, load_tokenizer(model_folder), config.max_length, config.truncation)
     said = predict_probabilities(classifier, ids, config.micro_batch_tokens, config.max_length)
@@ -182,7 +182,7 @@ def table(rows: dict[str, Json]) -> str:
         heldout, trained = found["heldout"], row != "without-pretraining"
         shown = [
             spread(heldout[key], 3) if key in heldout and trained else ""
-            for key in ("mlm_loss", "ltr_loss", "nsp_accuracy")
+            for key in ("mlm_loss", "clm_loss", "nsp_accuracy")
         ]
         scores = [spread(found["imdb"][key], 4) for key in ("accuracy", "f1")]
         tokens = f"{np.mean(found['tokens']) / 1e6:.1f}"

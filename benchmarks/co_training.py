@@ -13,9 +13,9 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
-from bertwright.evaluate.metrics import classification_scores, f1_difference
+from bertwright.evaluate.significance import classification_scores, f1_difference
 from bertwright.evaluate.report import saved_predictions
-from bertwright.model.interop import load_tokenizer
+from bertwright.models.checkpoints import load_tokenizer
 from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.classify import label_names, label_numbers, split_validation, texts_without_labels
 from bertwright.text.corpus import read_labelled
@@ -35,7 +35,7 @@ def main(run: str, out: str = "results/imdb-mini/co-training.json") -> None:
     train, test = read_labelled(source, "train"), read_labelled(source, "test")
     names = label_names(train)
     labels, truth = label_numbers(train, names, "train"), label_numbers(test, names, "test")
-    own, held_out = split_validation(labels, recipe.finetune.validation_share)
+    own, held_out = split_validation(labels, recipe.finetune.validation_ratio)
     more, _ = texts_without_labels(recipe, load_tokenizer(folder / "finetune" / "teacher" / "model"), print)
     judgements = np.load(folder / "finetune" / "teacher" / "guesses.npy", allow_pickle=False)
     texts = [train[i].text for i in own]

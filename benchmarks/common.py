@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import (
+from bertwright.recipe import (
     ModelConfig,
     PrepareConfig,
     PretrainConfig,
@@ -37,7 +37,7 @@ def recipe_of(
         seed=seed,
         data={"text": Source(path=text)},
         tokenizer=tokenizer,
-        prepare=PrepareConfig(corpora=("text",), heldout_share=0.05),
+        prepare=PrepareConfig(corpora=("text",), heldout_ratio=0.05),
         model=model or ModelConfig(),
         pretrain=pretrain or PretrainConfig(max_steps=1),
     )
@@ -74,7 +74,7 @@ def read_lines(path: Path) -> list[Json]:
 def last_evaluation(pretrain: Path) -> Json:
     """What the last evaluation of a finished pretrain stage says, and the figures on held-out text under `heldout`."""
     last = [line for line in read_lines(pretrain / "metrics.jsonl") if line["kind"] == "eval"][-1]
-    return {**last, "heldout": {key: last[key] for key in last if key.startswith(("mlm_", "ltr_", "nsp_"))}}
+    return {**last, "heldout": {key: last[key] for key in last if key.startswith(("mlm_", "clm_", "nsp_"))}}
 
 
 def kept_evaluation(finetuned: Path) -> Json:

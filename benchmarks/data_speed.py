@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from jsonargparse import auto_cli
 
-from bertwright.config import Source
+from bertwright.recipe import Source
 from bertwright.text.corpus import read_documents
 from common import Json, described, write
 from prepare_speed import learn, serve, with_peak

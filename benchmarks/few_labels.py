@@ -25,12 +25,12 @@ import numpy as np
 from jsonargparse import auto_cli
 
 from bertwright.cli import load_recipe
-from bertwright.config import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
-from bertwright.evaluate.metrics import classification_scores, mean_and_spread
+from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
+from bertwright.evaluate.significance import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import digests, read_json, write_text
-from bertwright.model.interop import find_model
+from bertwright.models.checkpoints import find_model
 from bertwright.tasks.baselines import SYSTEMS, fit_and_predict
 from bertwright.tasks.classify import encode_texts, finetune, judged_by, label_names, label_numbers
 from bertwright.text.corpus import LabelledText, read_labelled
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("bert", *SYSTEMS)
 FEW = 1_000
 MOST_EPOCHS = 30
-GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_share=0.1)
+GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_ratio=0.1)
 
 
 def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
@@ -56,7 +56,7 @@ def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
         co_training=False,
         batch_size=batch_size,
         epochs=epochs,
-        validation_share=max(config.validation_share, min(0.2, 500 / labels)),
+        validation_ratio=max(config.validation_ratio, min(0.2, 500 / labels)),
         evaluations_per_epoch=1 if epochs > 2 else config.evaluations_per_epoch,
         optimizer=GENTLE if few else config.optimizer,
     )
@@ -104,7 +104,7 @@ def table(f1: dict[str, list[dict[str, float]]]) -> str:
 
 def main(
     imdb: str,
-    encoder: str = "boxed",
+    encoder: str = "bundled",
     recipe: str = "recipes/imdb-mini.yaml",
     sizes: tuple[int, ...] = (100, 500, 2_500, 10_000, 25_000),
     draws: int = 3,
@@ -116,7 +116,7 @@ def main(
 
     Args:
         imdb: labelled reviews with a train and a test split.
-        encoder: a folder with a pre-trained encoder, or boxed.
+        encoder: a folder with a pre-trained encoder, or bundled.
         recipe: whose fine-tuning is used.
         sizes: numbers of labels.
         draws: how often each number is drawn; also the number of fine-tuning seeds.

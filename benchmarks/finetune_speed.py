@@ -27,10 +27,10 @@ import yaml
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from bertwright.config import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
+from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
 from bertwright.errors import UserError
-from bertwright.model.heads import BertForSequenceClassification
-from bertwright.model.interop import save_weights
+from bertwright.models.heads import BertForSequenceClassification
+from bertwright.models.checkpoints import save_weights
 from bertwright.tasks.classify import (
     ClassifyTask,
     EncodedTexts,

@@ -2,7 +2,7 @@
 
     python benchmarks/long_texts.py --imdb /path/to/imdb
 
-Four readings are compared on the reviews of train that `recipes/imdb-mini.yaml` held out when the boxed classifier was
+Four readings are compared on the reviews of train that `recipes/imdb-mini.yaml` held out when the bundled classifier was
 trained. The test split is judged by two: the one that it was trained with, and windows, which train's reviews chose.
 There the best bag of words is compared, too: its probabilities stand in `results/imdb-mini/predictions/`.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
-from bertwright.config import FinetuneConfig, Source, SystemConfig
-from bertwright.evaluate.metrics import classification_scores, f1_difference
-from bertwright.model.interop import BOX, load_tokenizer
+from bertwright.recipe import FinetuneConfig, Source, SystemConfig
+from bertwright.evaluate.significance import classification_scores, f1_difference
+from bertwright.models.checkpoints import BOX, load_tokenizer
 from bertwright.tasks.classify import encode_texts, judged_by, label_loss, label_names, label_numbers, split_validation
 from bertwright.text.corpus import LabelledText, read_labelled
 from bertwright.train.engine import Engine
@@ -23,7 +23,7 @@ from common import Json, described, write
 ROOT = Path(__file__).resolve().parents[1]
 READINGS = ("head", "tail", "head-tail", "windows")
 HELD_OUT = 0.08
-"""The share of train that the boxed classifier has not learnt from."""
+"""The share of train that the bundled classifier has not learnt from."""
 
 
 def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:

@@ -1,6 +1,6 @@
 """Texts judged per second, from raw text to label: ours against transformers and ONNX Runtime, on the same reviews.
 
-    python benchmarks/predict_speed.py --model boxed --texts /path/to/imdb
+    python benchmarks/predict_speed.py --model bundled --texts /path/to/imdb
 
 All systems hold the same classifier and read the same reviews, cut to the same tokens' number (the head: it is what all
 of them can do), and take turns; a ratio is taken within a round, and the table shows the median.
@@ -29,10 +29,10 @@ import transformers
 from jsonargparse import auto_cli
 
 import bertwright
-from bertwright.config import Source
+from bertwright.recipe import Source
 from bertwright.files import read_json, write_json
 from bertwright.text.corpus import read_labelled
-from bertwright.use.export import ONNX_FILE, export
+from bertwright.apps.export import ONNX_FILE, export
 from common import Json, described, spread, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +102,7 @@ def one_text(judge: Judge, times: int = 200) -> float:
 
 
 def main(
-    model: str = "boxed",
+    model: str = "bundled",
     texts: str = str(ROOT / "sample" / "reviews"),
     count: int = 600,
     rounds: int = 5,

@@ -33,8 +33,8 @@ from tempfile import TemporaryDirectory
 import psutil
 from jsonargparse import auto_cli
 
-from bertwright.config import MaskingConfig, PretrainConfig, Source, TokenizerConfig
-from bertwright.objectives.batches import PretrainStream
+from bertwright.recipe import MaskingConfig, PretrainConfig, Source, TokenizerConfig
+from bertwright.inputs.pretraining import PretrainStream
 from bertwright.text.corpus import read_documents
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus

@@ -43,7 +43,7 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 
-from bertwright.config import ModelConfig, PretrainConfig
+from bertwright.recipe import ModelConfig, PretrainConfig
 from common import Json, described, prepare_with_vocabulary, write
 from pretrain_systems import BUILDERS, SEQUENCE, VOCABULARY, Setting, useful_flops
 from racing import DEVICE, SYSTEMS, race, show

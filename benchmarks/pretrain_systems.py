@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bertwright.config import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
-from bertwright.model.heads import BertForPreTraining
-from bertwright.model.interop import save_weights
-from bertwright.objectives.batches import PretrainBatch, PretrainStream
-from bertwright.tasks.pretrain import PretrainTask
+from bertwright.recipe import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
+from bertwright.models.heads import BertForPreTraining
+from bertwright.models.checkpoints import save_weights
+from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
+from bertwright.tasks.pretraining import PretrainTask
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine

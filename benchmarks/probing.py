@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bertwright.model.heads import BertForPreTraining
-from bertwright.objectives.batches import IS_NEXT
+from bertwright.models.heads import BertForPreTraining
+from bertwright.inputs.pretraining import IS_NEXT
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import MASK, Tokenizer
-from bertwright.use.predict import attention_maps
+from bertwright.inference import attention_maps
 from common import Json
 
 PROBES = Path(__file__).with_name("probes.jsonl")

@@ -1,4 +1,4 @@
-"""What rounding costs: F1 of the boxed classifier, in bfloat16, and of its int8 form in ONNX Runtime.
+"""What rounding costs: F1 of the bundled classifier, in bfloat16, and of its int8 form in ONNX Runtime.
 
     python benchmarks/rounded_weights.py --run runs/imdb-mini --imdb /path/to/imdb
 
@@ -15,12 +15,12 @@ import torch
 from jsonargparse import auto_cli
 
 import bertwright
-from bertwright.config import Source
-from bertwright.evaluate.metrics import classification_scores
+from bertwright.recipe import Source
+from bertwright.evaluate.significance import classification_scores
 from bertwright.tasks.classify import collate, text_probabilities, windows
 from bertwright.text.corpus import read_labelled
-from bertwright.use.export import INT8_FILE, export
-from bertwright.use.predict import Model
+from bertwright.apps.export import INT8_FILE, export
+from bertwright.inference import Model
 from common import described, write
 
 
@@ -42,7 +42,7 @@ def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
     return text_probabilities(torch.from_numpy(logits), [len(own) for own in parts])
 
 
-def main(run: str, imdb: str, model: str = "boxed", out: str = "results/predict/rounded-weights.json") -> None:
+def main(run: str, imdb: str, model: str = "bundled", out: str = "results/predict/rounded-weights.json") -> None:
     """Compare a classifier's rounded forms with the one that they came from.
 
     Args:

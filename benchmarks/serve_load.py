@@ -1,6 +1,6 @@
 """Requests per second of the server on loopback, with our model and with transformers' pipeline behind the same server.
 
-    python benchmarks/serve_load.py --model boxed --texts /path/to/imdb
+    python benchmarks/serve_load.py --model bundled --texts /path/to/imdb
 
 The server runs in a process of its own. Clients keep a number of connections busy, one review a request, for a bounded
 time; each answer is compared with what the same system says of that review alone, so that a lost or mixed-up answer
@@ -21,7 +21,7 @@ import numpy as np
 from jsonargparse import auto_cli
 from prometheus_client.parser import text_string_to_metric_families
 
-from bertwright.config import Source
+from bertwright.recipe import Source
 from bertwright.text.corpus import read_labelled
 from common import Json, described, write
 
@@ -34,8 +34,8 @@ def serve(model: str, system: str, port: int) -> None:
     import uvicorn
 
     import bertwright
-    from bertwright.use.app import make_app
-    from bertwright.use.predict import Model, Verdict
+    from bertwright.apps.server import make_app
+    from bertwright.inference import Model, Verdict
 
     served = bertwright.load(model)
     if system == "pipeline":
@@ -102,7 +102,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
 
 
 def main(
-    model: str = "boxed",
+    model: str = "bundled",
     texts: str = str(ROOT / "sample" / "reviews"),
     count: int = 200,
     clients: str = "1,32",

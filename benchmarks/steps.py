@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bertwright.config import OptimizerConfig
+from bertwright.recipe import OptimizerConfig
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Ahead, LoopConfig, Task, gradients, update
 from bertwright.train.optim import make_optimizers

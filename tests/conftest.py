@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bertwright.cli import main
-from bertwright.config import (
+from bertwright.recipe import (
     FinetuneConfig,
     ModelConfig,
     OptimizerConfig,
@@ -92,7 +92,7 @@ def small_recipe(small_data):
             "max_steps": 6,
             "batch_tokens": 1024,
             "micro_batch_tokens": 512,
-            "phases": (Phase(sequence_length=32, share=0.5), Phase(sequence_length=64, share=0.5)),
+            "phases": (Phase(sequence_length=32, budget_ratio=0.5), Phase(sequence_length=64, budget_ratio=0.5)),
             "log_every": 1,
             "evaluate_every": 3,
             "checkpoint_every": 2,
@@ -111,7 +111,7 @@ def small_recipe(small_data):
             name="small",
             data={"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
             tokenizer=TokenizerConfig(vocab_size=160, min_frequency=1),
-            prepare=PrepareConfig(corpora=("books", "reviews:train"), heldout_share=0.1, workers=1),
+            prepare=PrepareConfig(corpora=("books", "reviews:train"), heldout_ratio=0.1, workers=1),
             model=ModelConfig(**{**model, **changes.get("model", {})}),
             pretrain=PretrainConfig(**{**pretrain, **changes.get("pretrain", {})}),
             finetune=FinetuneConfig(**{**finetune, **changes.get("finetune", {})}),
@@ -130,7 +130,7 @@ def small_prepared(small_data, tmp_path_factory) -> Path:
         name="small",
         data={"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
         tokenizer=TokenizerConfig(vocab_size=160, min_frequency=1),
-        prepare=PrepareConfig(corpora=("books", "reviews:train"), heldout_share=0.1, workers=1),
+        prepare=PrepareConfig(corpora=("books", "reviews:train"), heldout_ratio=0.1, workers=1),
         pretrain=PretrainConfig(max_steps=1),
         finetune=FinetuneConfig(data="reviews"),
     )
@@ -146,7 +146,7 @@ def recipe_file(tmp_path_factory, small_data) -> Path:
         "name": "small",
         "data": {"books": str(small_data / "books"), "reviews": str(small_data / "reviews")},
         "tokenizer": {"vocab_size": 160, "min_frequency": 1},
-        "prepare": {"corpora": ["books", "reviews:train"], "heldout_share": 0.1, "workers": 1},
+        "prepare": {"corpora": ["books", "reviews:train"], "heldout_ratio": 0.1, "workers": 1},
         "model": {
             "hidden_size": 32,
             "num_hidden_layers": 2,
@@ -158,7 +158,7 @@ def recipe_file(tmp_path_factory, small_data) -> Path:
             "max_steps": 8,
             "batch_tokens": 1024,
             "micro_batch_tokens": 512,
-            "phases": [{"sequence_length": 32, "share": 0.5}, {"sequence_length": 64, "share": 0.5}],
+            "phases": [{"sequence_length": 32, "budget_ratio": 0.5}, {"sequence_length": 64, "budget_ratio": 0.5}],
             "evaluate_every": 4,
             "checkpoint_every": 4,
             "log_every": 1,
@@ -169,7 +169,7 @@ def recipe_file(tmp_path_factory, small_data) -> Path:
             "batch_size": 8,
             "max_length": 64,
             "seeds": [0, 1],
-            "optimizer": {"learning_rate": 3e-3, "warmup_share": 0.1},
+            "optimizer": {"learning_rate": 3e-3, "warmup_ratio": 0.1},
         },
         "system": {"precision": "fp32", "compile": "off"},
     }

@@ -2,7 +2,7 @@
 
 import torch
 
-from bertwright.config import ModelConfig
+from bertwright.recipe import ModelConfig
 
 SHAPE = ModelConfig(
     hidden_size=48,

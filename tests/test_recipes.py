@@ -45,7 +45,7 @@ def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
     recipe = load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"), *[w for f in files for w in ("--recipe", str(f))])
     assert recipe.finetune.epochs == 1
     if extra == "without-pretraining":
-        assert (recipe.pretrain.max_steps, recipe.pretrain.first_embeddings) == (1, "paper")
+        assert (recipe.pretrain.max_steps, recipe.pretrain.embedding_initialization) == (1, "paper")
     else:
         assert not recipe.pretrain.next_sentence
 
@@ -77,7 +77,7 @@ def test_the_study_s_rows_differ_in_nothing_but_their_objective():
     assert (plain[0].model.hidden_size, plain[0].model.hidden_dropout_prob) == (256, 0)
     assert plain[0].pretrain.max_steps * plain[0].pretrain.batch_tokens == pytest.approx(6e6, rel=0.05)
     untrained = rows["without-pretraining"]
-    assert (untrained.pretrain.max_steps, untrained.pretrain.first_embeddings) == (1, "paper")
+    assert (untrained.pretrain.max_steps, untrained.pretrain.embedding_initialization) == (1, "paper")
     assert dataclasses.replace(untrained, pretrain=plain[0].pretrain) == plain[0]
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("model.hidden_size", "127", "multiple of"),
         ("finetune.max_length", "4096", "128 positions"),
         ("pretrain.phases", '[{"sequence_length": 1024}]', "1024 tokens, but the model has 128 positions"),
-        ("pretrain.phases", '[{"share": 0.5}]', "must add up to 1"),
+        ("pretrain.phases", '[{"budget_ratio": 0.5}]', "must add up to 1"),
         ("pretrain.max_steps", "10", "either max_steps or max_minutes"),
         ("pretrain.max_steps", "0", "max_steps is 0; it must be at least 1"),
         ("pretrain.max_minutes", "-1", "max_minutes is -1.0; it must be above 0"),
@@ -131,7 +131,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("model.type_vocab_size", "1", "model.type_vocab_size is 1, but next-sentence prediction"),
         ("finetune.data", "reviews:train", "name the entry of `data` alone"),
         ("seed", "-1", "seed is -1; it must be in [0, 2^63)"),
-        ("prepare.heldout_share", "0.9", "heldout_share"),
+        ("prepare.heldout_ratio", "0.9", "heldout_ratio"),
         ("prepare.corpora", "[book]", "`data` does not name"),
         ("data.extra", "somewhere", "not used by the recipe"),
         ("pretrain.batch_tokens", "many", "batch_tokens"),
@@ -155,7 +155,7 @@ def test_a_missing_recipe_is_refused(capsys):
     ("start", "slow"),
     [
         ("import bertwright.cli; bertwright.cli.make_parser()", ("torch", "sklearn")),
-        ("import bertwright.use.predict", ("sklearn",)),
+        ("import bertwright.inference", ("sklearn",)),
     ],
 )
 def test_nothing_is_loaded_that_takes_seconds_and_is_not_needed(start, slow):

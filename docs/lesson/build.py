@@ -48,7 +48,7 @@ def execute(notebook: nbformat.NotebookNode) -> None:
 
     An earlier lesson's runs go first: a stage that is done would be reused, whatever has changed in the code since.
     """
-    for name in ("lesson", "lesson-boxed"):
+    for name in ("lesson", "lesson-bundled"):
         shutil.rmtree(ROOT / "runs" / name, ignore_errors=True)
     NotebookClient(
         notebook,

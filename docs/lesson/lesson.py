@@ -46,18 +46,18 @@ from bertwright.evaluate.curves import read_metrics
 from bertwright.evaluate.plots import THEMES, Series, save_curves, save_intervals
 from bertwright.evaluate.report import results_table, saved_predictions, score_rows, verdict
 from bertwright.files import read_json
-from bertwright.model.heads import BertForPreTraining
-from bertwright.objectives.batches import IGNORED_LABEL, IS_RANDOM, PretrainStream
-from bertwright.tasks.pretrain import PretrainTask
+from bertwright.models.heads import BertForPreTraining
+from bertwright.inputs.pretraining import IGNORED_LABEL, IS_RANDOM, PretrainStream
+from bertwright.tasks.pretraining import PretrainTask
 from bertwright.text.corpus import read_documents, read_labelled
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import PreparedCorpus
-from bertwright.text.vectors import sampled_documents
+from bertwright.text.cooccurrence import sampled_documents
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train import checkpoint
 from bertwright.train.engine import Engine
-from bertwright.use.explain import explain, pieces
-from bertwright.use.predict import attention_maps, hidden_states
+from bertwright.apps.explain import explain, pieces
+from bertwright.inference import attention_maps, hidden_states
 
 # %% [markdown]
 # ## The one switch
@@ -452,7 +452,7 @@ moments = {}
 for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
     tokenizer.save(folder)
     moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
-boxed = bertwright.load("boxed")
+bundled = bertwright.load("bundled")
 
 
 def guesses(model, gap):
@@ -463,7 +463,7 @@ def guesses(model, gap):
 shown = [list(moments)[i] for i in np.linspace(0, len(moments) - 1, 4).round().astype(int)]
 for gap, answer in gaps.items():
     print(f"{gap}   ({answer})")
-    for name, model in [*((f"step {step}", moments[step]) for step in shown), ("boxed", boxed)]:
+    for name, model in [*((f"step {step}", moments[step]) for step in shown), ("bundled", bundled)]:
         best = list(guesses(model, gap).items())[:5]
         print(f"  {name:>9}: " + "  ".join(f"{token} {p:.2f}" for token, p in best))
 
@@ -481,8 +481,8 @@ axes.set_ylim(0, 1.6 * max(map(max, course.values())))  # room for the legend
 axes.legend(frameon=False, fontsize=8, loc="upper left")
 plt.show()
 gain = np.mean([line[-1] - line[0] for line in course.values()])
-known = np.mean([guesses(boxed, gap).get(answer, 0) for gap, answer in gaps.items()])
-print(f"on average the answer gains {gain:.2f} in probability; the boxed encoder gives it {known:.2f}")
+known = np.mean([guesses(bundled, gap).get(answer, 0) for gap, answer in gaps.items()])
+print(f"on average the answer gains {gain:.2f} in probability; the bundled encoder gives it {known:.2f}")
 assert gain > 0.05
 assert known > 0.3
 
@@ -517,7 +517,7 @@ assert spread(after) < spread(before)
 #
 # Words that can stand in the same place get like vectors, though nobody has told the network what a preposition is:
 # along the diagonal, families show as darker squares. In a network that has read so little, rare words are alike, too,
-# whatever they mean: it has hardly met them. The boxed encoder knows more words, and more about them.
+# whatever they mean: it has hardly met them. The bundled encoder knows more words, and more about them.
 
 # %%
 families = {
@@ -529,7 +529,7 @@ families = {
     "blame": "bad awful terrible boring",
 }
 tables = {"before": (fresh, tokenizer), "after": (trained.pretrained, tokenizer)}
-tables["boxed"] = (boxed.pretrained, boxed.tokenizer)
+tables["bundled"] = (bundled.pretrained, bundled.tokenizer)
 figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
 contrast = {}
 for axes, (title, (model, its)) in zip(grid, tables.items(), strict=True):
@@ -543,7 +543,7 @@ plt.show()
 print("likeness within families, less that between them:", {name: round(value, 2) for name, value in contrast.items()})
 assert contrast["before"] < 0.05
 assert contrast["after"] > contrast["before"]
-assert contrast["boxed"] > contrast["before"] + 0.1
+assert contrast["bundled"] > contrast["before"] + 0.1
 
 # %% [markdown]
 # ## 6. Fine-tuning
@@ -575,30 +575,30 @@ display(Image(RUN / "plots" / "finetune-loss.png", width=560))
 # them. Fine-tuned on these a little further, by the same code, from a recipe of a few lines:
 
 # %%
-BOXED = Path("runs/lesson-boxed")
-command("run", "recipes/demo-boxed.yaml", "--out", str(BOXED))
+BOXED = Path("runs/lesson-bundled")
+command("run", "recipes/demo-bundled.yaml", "--out", str(BOXED))
 larger = read_json(BOXED / "results.json")
 
 # %%
 rivals = [row for row in score_rows(larger) if row["system"] != "bert"]
 lines = [(row["name"], row["f1"], row["f1_low"], row["f1_high"]) for row in rivals]
-for name, results in (("micro BERT, minutes on the sample", micro), ("boxed BERT, hours on real text", larger)):
+for name, results in (("micro BERT, minutes on the sample", micro), ("bundled BERT, hours on real text", larger)):
     if results["task"] == larger["task"]:
         lines.append((name, *(results["scores"]["bert"][key] for key in ("f1", "f1_low", "f1_high"))))
 save_intervals(RUN / "plots", "lesson-systems", lines, x_label="F1 on the sample's test reviews", emphasis=lines[-1][0])
 display(Image(RUN / "plots" / "lesson-systems.png", width=560))
 best = max(row["f1"] for row in rivals)
-print(f"boxed BERT {larger['scores']['bert']['f1']:.3f}, best of the rivals {best:.3f}")
+print(f"bundled BERT {larger['scores']['bert']['f1']:.3f}, best of the rivals {best:.3f}")
 assert larger["scores"]["bert"]["f1"] > best + 0.05
 assert REAL or larger["scores"]["bert"]["f1"] > micro["scores"]["bert"]["f1"]
 
 # %% [markdown]
-# How much of that are the 200 reviews? The boxed classifier as it comes, which has seen none of them, judges the same
+# How much of that are the 200 reviews? The bundled classifier as it comes, which has seen none of them, judges the same
 # test reviews.
 
 # %%
-reviews = read_labelled(load_recipe("recipes/demo-boxed.yaml").source("reviews"), "test")
-verdicts = boxed.predict([review.text for review in reviews])
+reviews = read_labelled(load_recipe("recipes/demo-bundled.yaml").source("reviews"), "test")
+verdicts = bundled.predict([review.text for review in reviews])
 said = [list(one.probabilities).index(one.label) for one in verdicts]
 right = np.mean(np.equal(said, [review.label for review in reviews]))
 print(f"{right:.1%} right; the best of the rivals, trained on 200: {max(row['accuracy'] for row in rivals):.1%}")

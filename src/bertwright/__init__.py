@@ -1,26 +1,37 @@
-"""Bertwright builds BERT encoders from nothing: raw text in; tokenizer, encoder, classifier and honest report out."""
+"""Bertwright trains BERT encoders from scratch: raw text in; tokenizer, encoder, fine-tuned model and report out."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from bertwright.errors import UserError
 
 if TYPE_CHECKING:
-    from bertwright.use.predict import Model as Model
+    from bertwright.inference import Model, load
+    from bertwright.pipeline import Run, run
+    from bertwright.recipe import Recipe
+    from bertwright.recipe_file import load_recipe
+    from bertwright.tasks.task import Prediction
+
+__all__ = ["Model", "Prediction", "Recipe", "Run", "UserError", "__version__", "load", "load_recipe", "run"]
 
 __version__ = "0.1.0"
 
+_HOMES = {
+    "Model": "inference",
+    "Prediction": "tasks.task",
+    "Recipe": "recipe",
+    "Run": "pipeline",
+    "load": "inference",
+    "load_recipe": "recipe_file",
+    "run": "pipeline",
+}
 
-def load(model: str | Path = "boxed") -> Model:
-    """A trained model, ready to answer: `bertwright.load().predict(["A film to remember."])`.
 
-    Args:
-        model: a model folder in the Hugging Face layout, the folder of a run, or "boxed", the model that comes with
-            Bertwright: English, film reviews.
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used: torch takes seconds to load, and --help needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bertwright' has no attribute {name!r}")
+    import importlib
 
-    Raises:
-        UserError: if there is no such folder, or it holds no BERT model that can be read.
-    """
-    from bertwright.use import predict  # torch takes seconds to load: not for --help
-
-    return predict.load(model)
+    return getattr(importlib.import_module(f"bertwright.{_HOMES[name]}"), name)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import probing
-from bertwright.config import ModelConfig
+from bertwright.recipe import ModelConfig
 from bertwright.files import write_json
-from bertwright.model.heads import BertForPreTraining
+from bertwright.models.heads import BertForPreTraining
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
 from small_models import shaken
 

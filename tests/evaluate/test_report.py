@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from bertwright.evaluate.metrics import classification_scores, mean_and_spread
+from bertwright.evaluate.significance import classification_scores, mean_and_spread
 from bertwright.evaluate.plots import roc_curve
 from bertwright.evaluate.report import format_duration, results_table, verdict, write_report
 
@@ -106,7 +106,7 @@ def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
     })  # fmt: skip
     numbers = {"documents": 75_000, "sentences": 812_345, "words": 17_345_678, "tokens": 21_234_567,
                "empty_documents": 3, "duplicate_documents": 288, "one_sentence_documents": 1204,
-               "longest_document_tokens": 3105, "unknown_token_share": 0.00012}  # fmt: skip
+               "longest_document_tokens": 3105, "unknown_token_ratio": 0.00012}  # fmt: skip
     how = "one document per row of the column text; <br /> is a break between paragraphs"
     write(folder / "prepare" / "data_report.json", {
         "sources": {

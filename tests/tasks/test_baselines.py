@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 
-from bertwright.evaluate.metrics import classification_scores
+from bertwright.evaluate.significance import classification_scores
 from bertwright.tasks.baselines import SYSTEMS, LogCountRatio, fit_and_predict
 
 IMDB = os.environ.get("BERTWRIGHT_IMDB")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertwright.config import Source
+from bertwright.recipe import Source
 from bertwright.errors import UserError
 from bertwright.text import corpus
 from bertwright.text.corpus import (
@@ -361,7 +361,7 @@ def test_memory_stays_constant_while_a_large_file_streams(tmp_path: Path) -> Non
         for _ in range(150_000_000 // len(line)):
             stream.write(line)
     program = (
-        "import sys\nfrom pathlib import Path\nfrom bertwright.config import Source\n"
+        "import sys\nfrom pathlib import Path\nfrom bertwright.recipe import Source\n"
         "from bertwright.text.corpus import read_documents\n"
         "size = sum(len(document.text) for document in read_documents(Source(path=sys.argv[1]), None))\n"
         # Not getrusage: its maximum survives exec, and would be that of the test process.

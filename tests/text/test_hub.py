@@ -27,7 +27,7 @@ def _at_hub(endpoint: str, home: Path, code: str) -> list:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     program = (
-        "import json, sys\nfrom bertwright.config import Source\nfrom bertwright.errors import UserError\n"
+        "import json, sys\nfrom bertwright.recipe import Source\nfrom bertwright.errors import UserError\n"
         "from bertwright.text.corpus import *\nout = []\n" + code + "\nprint(json.dumps(out))"
     )
     done = subprocess.run(

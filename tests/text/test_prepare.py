@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import tokenizers
 
-from bertwright.config import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
+from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.text.prepare import prepare_corpus
@@ -78,7 +78,7 @@ class Corpora:
             name="test",
             data=dict(self.data),
             tokenizer=tokenizer,
-            prepare=PrepareConfig(corpora=tuple(self.data), **{"heldout_share": 0.1, "workers": 1, **options}),
+            prepare=PrepareConfig(corpora=tuple(self.data), **{"heldout_ratio": 0.1, "workers": 1, **options}),
             pretrain=PretrainConfig(max_steps=1),
             finetune=FinetuneConfig(data=next(iter(self.data))),
         )
@@ -222,14 +222,14 @@ def test_the_data_report_counts_what_a_loop_counts(prepared: Prepared, expected:
         totals.update({**loop, "unknown": tokens.count(unknown)})
         assert {key: report[key] for key in loop} == loop
         assert report["longest_document_tokens"] == max(len(document.tokens) for document in stored)
-        assert report["unknown_token_share"] == pytest.approx(tokens.count(unknown) / len(tokens))
+        assert report["unknown_token_ratio"] == pytest.approx(tokens.count(unknown) / len(tokens))
         assert sorted(report["left_out"].values()) == sorted(count for count in counts.values() if count)
         assert prepared.corpora.data[source].path in report["how"]
     notes = prepared.report["sources"]["notes"]
     assert (notes["documents"], notes["empty_documents"], notes["duplicate_documents"]) == (25, 3, 3)
     assert totals["unknown"] > 100
     total = prepared.report["total"]
-    assert total["unknown_token_share"] == pytest.approx(totals.pop("unknown") / totals["tokens"])
+    assert total["unknown_token_ratio"] == pytest.approx(totals.pop("unknown") / totals["tokens"])
     assert {key: total[key] for key in totals} == dict(totals)
     assert total["longest_document_tokens"] == max(len(document.tokens) for document in expected)
     assert total["left_out"] == prepared.report["sources"]["notes"]["left_out"]
@@ -281,7 +281,7 @@ def test_held_out_documents_are_not_trained_on(prepared: Prepared, vocabulary: P
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.4])
 def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path, share: float) -> None:
-    report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_share=share).report
+    report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_ratio=share).report
     assert report["heldout"]["documents"] == pytest.approx(100 * share, abs=4)
     assert report["train"]["documents"] + report["heldout"]["documents"] == 100
 
@@ -331,14 +331,14 @@ def test_dropped_duplicates_are_no_part_of_the_share_of_one_sentence_documents(
     vocabulary: Path, tmp_path: Path
 ) -> None:
     long = [f"Story {i} was. The river." for i in range(5)]
-    found = _warnings(tmp_path / "repeated", [*long * 4, "Only river"], vocabulary, heldout_share=0.2)
+    found = _warnings(tmp_path / "repeated", [*long * 4, "Only river"], vocabulary, heldout_ratio=0.2)
     assert [warning for warning in found if "1 of 6 documents have a single sentence" in warning]
 
 
 def test_documents_that_are_used_in_another_shape_are_not_left_out(vocabulary: Path, tmp_path: Path) -> None:
     corpora = Corpora(tmp_path)
     corpora.add_lines("stories", [[f"Story {i} was the river." for i in range(513)]])
-    report = _prepare(corpora, tmp_path / "out", vocabulary, heldout_share=0.4).report
+    report = _prepare(corpora, tmp_path / "out", vocabulary, heldout_ratio=0.4).report
     for counts in (report["sources"]["stories"], report["total"]):
         assert counts["documents"] == 2
         assert counts["left_out"] == {}
@@ -444,13 +444,13 @@ REFUSALS: dict[str, tuple[Callable[[Path], Corpora], dict[str, Any], str]] = {
     "a bad row": (_bad_row, {}, r"stories\.jsonl, line 13 is not valid JSON"),
     "too few documents": (
         lambda folder: _some(folder, _stories(4)),
-        {"heldout_share": 0.01},
-        r"heldout_share 0\.01 of 4 documents leaves 4 to train on and 0 held out",
+        {"heldout_ratio": 0.01},
+        r"heldout_ratio 0\.01 of 4 documents leaves 4 to train on and 0 held out",
     ),
     "one document": (
         lambda folder: _some(folder, _stories(1)),
-        {"heldout_share": 0.4},
-        r"heldout_share 0\.4 of 1 documents leaves 1 to train on and 0 held out",
+        {"heldout_ratio": 0.4},
+        r"heldout_ratio 0\.4 of 1 documents leaves 1 to train on and 0 held out",
     ),
     "blank documents": (lambda folder: _some(folder, ["", " ", "\n"]), {}, r"of 0 documents leaves 0 to train on"),
     "a corpus that is not there": (
@@ -482,7 +482,7 @@ def test_a_missing_tokenizer_is_refused_and_nothing_is_written(tmp_path: Path) -
 PROGRAM = """
 import multiprocessing, sys, time
 from pathlib import Path
-from bertwright.config import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
+from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
 from bertwright.text.prepare import prepare_corpus
 
 def wait(doing, characters, documents):
@@ -493,7 +493,7 @@ if __name__ == "__main__":
     data, vocabulary, folder = sys.argv[1:]
     recipe = Recipe(
         name="test", data={"stories": data}, tokenizer=TokenizerConfig(path=vocabulary),
-        prepare=PrepareConfig(corpora=("stories",), heldout_share=0.1, workers=2),
+        prepare=PrepareConfig(corpora=("stories",), heldout_ratio=0.1, workers=2),
         pretrain=PretrainConfig(max_steps=1), finetune=FinetuneConfig(data="stories"),
     )
     prepare_corpus(recipe, Path(folder), "in", wait)
@@ -578,7 +578,7 @@ def test_the_store_gives_back_documents_sentences_and_spans(prepared: Prepared, 
 def _check_store(store: PreparedCorpus, rows: list[tuple[str, list[int], list[int]]]) -> None:
     assert store.num_documents == len(rows) > 1
     assert store.num_tokens == sum(len(tokens) for _, tokens, _ in rows)
-    assert store.document_sources.tolist() == [source for source, _, _ in rows]
+    assert [store.source_names[code] for code in store.document_sources] == [source for source, _, _ in rows]
     assert store.sentence_lengths.tolist() == [length for _, _, lengths in rows for length in lengths]
     starts, sizes, wanted = [], [], []
     position = sentences = 0
@@ -618,7 +618,7 @@ def test_a_store_of_several_chunks_gives_back_every_id_of_a_vocabulary(
     with pa.memory_map(str(tmp_path / "train.arrow")) as stream:
         assert pa.ipc.open_file(stream).num_record_batches > 1
     store = PreparedCorpus(tmp_path / "train.arrow", "abc")
-    assert store.document_sources.tolist() == [source for source, _, _ in rows]
+    assert [store.source_names[code] for code in store.document_sources] == [source for source, _, _ in rows]
     assert store.sentence_lengths.tolist() == [length for _, _, lengths in rows for length in lengths]
     assert np.diff(store.document_offsets).tolist() == [len(lengths) for _, _, lengths in rows]
     sizes = np.array([len(tokens) for _, tokens, _ in rows])

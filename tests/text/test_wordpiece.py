@@ -14,7 +14,7 @@ from tokenizers import models, pre_tokenizers
 from transformers import BertTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from bertwright.config import TokenizerConfig
+from bertwright.recipe import TokenizerConfig
 from bertwright.errors import UserError
 from bertwright.text.wordpiece import SPECIAL_TOKENS, Tokenizer
 

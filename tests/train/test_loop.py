@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bertwright.config import (
+from bertwright.recipe import (
     MaskingConfig,
     OptimizerConfig,
     Phase,
@@ -26,17 +26,17 @@ from bertwright.config import (
     TokenizerConfig,
 )
 from bertwright.errors import UserError
-from bertwright.model.heads import BertForPreTraining
+from bertwright.models.heads import BertForPreTraining
 from bertwright.tasks.classify import finetune
-from bertwright.tasks.pretrain import PretrainTask, pretrain
+from bertwright.tasks.pretraining import PretrainTask, pretrain
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
-from bertwright.text.vectors import token_vectors
+from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Ahead
 from bertwright.train.optim import Muon, learning_rate_factor, make_optimizers, orthogonal
-from bertwright.use.predict import load
+from bertwright.inference import load
 from conftest import ROOT
 
 FINETUNE = """
@@ -60,7 +60,7 @@ else:
 PRETRAIN = """
 import sys, pickle, pathlib
 from bertwright.train.engine import Engine
-from bertwright.tasks.pretrain import pretrain
+from bertwright.tasks.pretraining import pretrain
 recipe = pickle.load(open(sys.argv[1], "rb"))
 engine = Engine(recipe.system, print)
 pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), "x", engine, print)
@@ -249,10 +249,10 @@ def test_a_left_to_right_run_scores_every_token_once_against_the_one_before_it(
         for row, place in itertools.product(*map(range, ids.shape))
         if ids[row, place] not in (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id)
     ]
-    assert logged["ltr_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert logged["clm_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert {key for key in (*logged, *heldout) if "_" in key and key[:3] in ("mlm", "ltr", "nsp")} == {
-        "ltr_loss",
-        "ltr_accuracy",
+        "clm_loss",
+        "clm_accuracy",
     }
 
 
@@ -272,8 +272,8 @@ def two_topics(folder):
 
 
 def test_a_recipe_can_ask_for_local_first_weights(small_recipe, small_prepared, engine, tmp_path):
-    def positions(folder, first_weights):
-        recipe = small_recipe(pretrain={"first_weights": first_weights, "max_steps": 1, "evaluate_every": 9})
+    def positions(folder, initialization):
+        recipe = small_recipe(pretrain={"initialization": initialization, "max_steps": 1, "evaluate_every": 9})
         pretrain(recipe, small_prepared, tmp_path / folder, "x", engine, print)
         return weights(tmp_path / folder)["bert.embeddings.position_embeddings.weight"]
 
@@ -285,8 +285,8 @@ def test_a_recipe_can_ask_for_local_first_weights(small_recipe, small_prepared, 
     assert 0.1 < rises(positions("paper", "paper")) < 0.9
 
 
-def test_a_recipe_can_ask_for_counted_first_embeddings(small_recipe, small_prepared, engine, tmp_path):
-    recipe = small_recipe(pretrain={"first_embeddings": "counted", "max_steps": 1, "evaluate_every": 9})
+def test_a_recipe_can_ask_for_counted_embedding_initialization(small_recipe, small_prepared, engine, tmp_path):
+    recipe = small_recipe(pretrain={"embedding_initialization": "pmi", "max_steps": 1, "evaluate_every": 9})
     pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
     tokenizer = Tokenizer.load(small_prepared / "tokenizer")
     corpus = PreparedCorpus(small_prepared / "train.arrow", tokenizer.fingerprint)
@@ -312,14 +312,14 @@ def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):
             "evaluate_every": 600,
             "checkpoint_every": 600,
             "masking": MaskingConfig(rate=0.15),
-            "optimizer": OptimizerConfig(name="muon", learning_rate=2e-3, muon_learning_rate=5e-3, warmup_share=0.1),
+            "optimizer": OptimizerConfig(name="muon", learning_rate=2e-3, muon_learning_rate=5e-3, warmup_ratio=0.1),
         },
     )
     recipe = replace(
         recipe,
         data={"books": Source(path=two_topics(tmp_path / "texts")), "reviews": recipe.data["reviews"]},
         tokenizer=TokenizerConfig(vocab_size=100, min_frequency=1),
-        prepare=PrepareConfig(corpora=("books",), heldout_share=0.1, workers=1),
+        prepare=PrepareConfig(corpora=("books",), heldout_ratio=0.1, workers=1),
     )
     prepare_corpus(recipe, tmp_path / "prepare", "x")
     pretrain(recipe, tmp_path / "prepare", tmp_path / "out", "x", engine, print)
@@ -348,7 +348,7 @@ def test_without_next_sentence_prediction_its_parts_keep_their_first_weights(
 
 
 def test_a_phase_can_leave_next_sentences_out(small_recipe, small_prepared, engine, tmp_path):
-    phases = (Phase(sequence_length=32, share=0.5), Phase(sequence_length=64, share=0.5, next_sentence=False))
+    phases = (Phase(sequence_length=32, budget_ratio=0.5), Phase(sequence_length=64, budget_ratio=0.5, next_sentence=False))
     recipe = small_recipe(pretrain={"phases": phases, "max_steps": 4, "log_every": 1, "evaluate_every": 2})
     pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -361,7 +361,7 @@ def test_a_phase_can_leave_next_sentences_out(small_recipe, small_prepared, engi
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
     small_recipe, small_prepared, engine, tmp_path
 ):
-    recipe = small_recipe(pretrain={"optimizer": OptimizerConfig(learning_rate=1e38, warmup_share=0.0)})
+    recipe = small_recipe(pretrain={"optimizer": OptimizerConfig(learning_rate=1e38, warmup_ratio=0.0)})
     with pytest.raises(UserError, match=r"the loss became .* lower learning_rate"):
         pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
     kept = sorted((tmp_path / "checkpoints").iterdir())[-1]
@@ -495,7 +495,7 @@ def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tm
 
 THREE_NETWORKS = """
 import torch
-from bertwright.config import SystemConfig
+from bertwright.recipe import SystemConfig
 from bertwright.train.engine import Engine
 
 with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
@@ -520,8 +520,8 @@ def test_a_process_may_train_one_network_after_the_other():
 COMPILED_AMONG_PROCESSES = """
 import sys
 import torch
-from bertwright.config import ModelConfig, SystemConfig
-from bertwright.model.heads import BertForSequenceClassification
+from bertwright.recipe import ModelConfig, SystemConfig
+from bertwright.models.heads import BertForSequenceClassification
 from bertwright.tasks.classify import ClassificationObjective
 from bertwright.train.engine import Engine
 
@@ -575,7 +575,7 @@ def test_the_share_of_time_that_a_step_waits_for_data_is_logged(small_recipe, sm
     recipe = small_recipe(pretrain={"max_steps": 20})
     pretrain(recipe, small_prepared, tmp_path, "print", engine, lambda _: None)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    shares = [line["data_wait_share"] for line in lines if line["kind"] == "train"]
+    shares = [line["data_wait_ratio"] for line in lines if line["kind"] == "train"]
     assert shares
     assert all(0 <= share < 1 for share in shares)
 
@@ -591,7 +591,7 @@ def test_the_step_that_compiles_has_no_part_in_the_speed(small_recipe, small_pre
 
 def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, tmp_path):
     recipe = small_recipe()
-    recipe = replace(recipe, prepare=replace(recipe.prepare, heldout_share=0.015))
+    recipe = replace(recipe, prepare=replace(recipe.prepare, heldout_ratio=0.015))
     prepare_corpus(recipe, tmp_path / "prepare", "x")
     heldout = json.loads((tmp_path / "prepare" / "manifest.json").read_text())["heldout"]
     assert heldout["documents"] == 1
@@ -603,12 +603,12 @@ def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, t
     assert all("nsp_loss" in line for line in lines if line["kind"] == "train")
 
 
-@pytest.mark.parametrize("first_embeddings", ["paper", "counted"])
+@pytest.mark.parametrize("embedding_initialization", ["paper", "counted"])
 def test_a_phase_without_text_is_refused_before_anything_is_trained(
-    small_recipe, small_data, engine, tmp_path, first_embeddings
+    small_recipe, small_data, engine, tmp_path, embedding_initialization
 ):
-    phases = (Phase(sequence_length=32, share=0.5), Phase(sequence_length=64, share=0.5, corpora=("again",)))
-    recipe = small_recipe(pretrain={"phases": (Phase(sequence_length=32),), "first_embeddings": first_embeddings})
+    phases = (Phase(sequence_length=32, budget_ratio=0.5), Phase(sequence_length=64, budget_ratio=0.5, corpora=("again",)))
+    recipe = small_recipe(pretrain={"phases": (Phase(sequence_length=32),), "embedding_initialization": embedding_initialization})
     (tmp_path / "again").mkdir()  # what stands in an entry before it is left out as a duplicate
     (tmp_path / "again" / "a.txt").write_text((small_data / "books" / "00.txt").read_text())
     data = {**recipe.data, "again": str(tmp_path / "again")}

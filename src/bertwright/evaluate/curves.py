@@ -60,8 +60,8 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
     measures = (
         ("mlm_loss", "loss", "Masked language model: loss", None, None),
         ("mlm_accuracy", "mlm-accuracy", "Masked language model: accuracy", None, _percent),
-        ("ltr_loss", "loss", "Left-to-right model: loss", None, None),
-        ("ltr_accuracy", "ltr-accuracy", "Left-to-right model: accuracy", None, _percent),
+        ("clm_loss", "loss", "Left-to-right model: loss", None, None),
+        ("clm_accuracy", "ltr-accuracy", "Left-to-right model: accuracy", None, _percent),
         ("nsp_accuracy", "nsp-accuracy", "Next sentence: accuracy", (0.5, "guessing"), _percent),
     )
     for key, name, title, level, y_format in measures:

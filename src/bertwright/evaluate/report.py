@@ -21,7 +21,7 @@ import yaml
 
 from bertwright.evaluate import plots
 from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_metrics
-from bertwright.evaluate.metrics import f1_difference
+from bertwright.evaluate.significance import f1_difference
 from bertwright.files import read_json, write_text
 
 SYSTEM_NAMES = {

@@ -1,4 +1,4 @@
-"""Three classical text classifiers to compare with, each a scikit-learn pipeline from texts to probabilities.
+"""The n-gram baselines: three classical text classifiers, each a scikit-learn pipeline from texts to probabilities.
 
 They are strong ones: the last comes within three points of BERT-base on IMDB and trains in a minute, so that a small
 BERT has to earn its cost. Tokens, cut-offs and C were chosen on a fifth of IMDB's train part and never on test. All
@@ -116,12 +116,12 @@ def fit_and_predict(
     test_texts: Sequence[str],
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Train every baseline and judge the test texts.
+    """Train every baseline and predict the test texts.
 
     Args:
-        train_texts: texts to learn from.
+        train_texts: texts to train on.
         train_labels: their classes, integers from 0; every class occurs.
-        test_texts: texts to judge.
+        test_texts: texts to predict.
         progress: called with one sentence when a system is done.
 
     Returns:
@@ -136,5 +136,5 @@ def fit_and_predict(
         # Each pipeline is dropped before the next is built: a 3-gram vocabulary takes over a gigabyte while it grows.
         predictions[name] = build().fit(train_texts, train_labels).predict_proba(test_texts).astype(np.float32)
         if progress is not None:
-            progress(f"{name}: trained and judged {len(test_texts):,} texts in {time.perf_counter() - start:.0f} s")
+            progress(f"{name}: trained, and predicted {len(test_texts):,} texts in {time.perf_counter() - start:.0f} s")
     return predictions

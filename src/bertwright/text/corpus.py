@@ -1,9 +1,7 @@
-"""Documents to pre-train on and labelled texts to fine-tune on, streamed from wherever a `Source` points."""
+"""Documents to pre-train on, streamed from wherever a `Source` points; `records.py` reads labelled rows."""
 
 from __future__ import annotations
 
-import re
-import tarfile
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bertwright.config import Source, fingerprint
 from bertwright.errors import UserError
 from bertwright.files import digests
-from bertwright.text import formats
-from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are
+from bertwright.recipe import Source, fingerprint
+from bertwright.text import formats, imdb
+from bertwright.text.sources import Files, Preset, Reviews, choose, locate, rows_are
 
 # The most characters of one document; a longer one would hold up the workers that share the corpus.
 LONGEST_DOCUMENT = 8 << 20
@@ -42,29 +40,8 @@ class Document:
 
 
 @dataclass(frozen=True)
-class LabelledText:
-    """A text with its class.
-
-    Args:
-        id: the place in its data set: split and file in aclImdb (train/pos/0_9), else split and row from 0 (train/17).
-        text: the raw text.
-        label: the class as the data set writes it; whole numbers are int in every format.
-    """
-
-    id: str
-    text: str
-    label: str | int
-
-
-_REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg|unsup)/[^/]+)\.txt$")
-_REVIEW_SPLITS = ("train", "test", "unsupervised")
-# The class of a review, by the name of its folder.
-_SIGN = {"pos": 1, "neg": 0, "unsup": None}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A file, or a split of a hub data set."""
+class Part:
+    """A file, or a split of a hub data set, with its rows: each its number, from 1, and the values of the columns."""
 
     name: str
     path: Path | None
@@ -72,9 +49,11 @@ class _Part:
 
     @property
     def is_plain(self) -> bool:
+        """Whether it is plain text, which has no columns."""
         return self.path is not None and formats.format_of(self.path) == ".txt"
 
     def where(self, number: int) -> str:
+        """The place of a row, for a message."""
         return formats.place(self.path, number) if self.path else f"{self.name}, row {number}"
 
 
@@ -119,52 +98,12 @@ def read_documents(
     counts = Counter[str]() if changed is None else changed
     place = locate(source)
     if isinstance(place, Reviews):
-        wanted = choose(splits, _REVIEW_SPLITS, source)
-        return (Document(text, presplit=False) for _, _, text in _reviews(place.path, wanted))
+        wanted = choose(splits, imdb.SPLITS, source)
+        return (Document(text, presplit=False) for _, _, text in imdb.read_reviews(place.path, wanted))
     columns = [(source.text_column, "text_column")]
     return chain.from_iterable(
-        _part_documents(part, rows_are(source), counts) for part in _parts(source, place, splits, columns)
+        _part_documents(part, rows_are(source), counts) for part in open_parts(source, place, splits, columns)
     )
-
-
-def read_labelled(source: Source, split: str) -> list[LabelledText]:
-    """Reads the labelled texts of one split, for classification.
-
-    Args:
-        source: where the texts are: a table format, the aclImdb folder or its tar.gz, or a data set of the hub. In
-            aclImdb, label 1 is pos and 0 is neg.
-        split: the split to read, such as train or test.
-
-    Returns:
-        The texts in order; those of aclImdb are ordered by id.
-
-    Raises:
-        UserError: if a file, a column or a label is missing, or all labels are the same.
-    """
-    place = locate(source)
-    texts: list[LabelledText] = []
-    if isinstance(place, Reviews):
-        found = _reviews(place.path, choose([split], _REVIEW_SPLITS, source))
-        for name, label, text in sorted(found, key=lambda review: review[0]):
-            texts.append(LabelledText(name, text, _label(label, f"{place.path}, {name}")))
-    else:
-        columns = [(source.text_column, "text_column"), (source.label_column, "label_column")]
-        for part in _parts(source, place, [split], columns):
-            for number, values in part.rows:
-                if part.is_plain:
-                    raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
-                where = part.where(number)
-                if values[0] is None:
-                    raise UserError(f"{where} has no text; remove this row")
-                name = f"{canonical(split)}/{len(texts)}"
-                texts.append(LabelledText(name, _text(values[0], where), _label(values[1], where)))
-    labels = {text.label for text in texts}
-    if len({type(label) for label in labels}) > 1:
-        raise UserError(f"{source.path}, split {split}, mixes numbers and words as labels; use one kind")
-    if len(labels) < 2:
-        only = f"has only the label `{labels.pop()}`" if labels else "holds no labelled text"
-        raise UserError(f"{source.path}, split {split}, {only}; classification needs texts of at least two classes")
-    return texts
 
 
 def parts_read(source: Source, splits: Sequence[str] | None) -> dict[Hashable, str | None]:
@@ -186,7 +125,7 @@ def parts_read(source: Source, splits: Sequence[str] | None) -> dict[Hashable, s
     if isinstance(place, Files):
         parts = {path.resolve(): split for path, split in place.paths.items()}
     elif isinstance(place, Reviews):
-        parts = {(place.path.resolve(), split): split for split in _REVIEW_SPLITS}
+        parts = {(place.path.resolve(), split): split for split in imdb.SPLITS}
     else:
         # `datasets` takes a second to import, which reading files should not cost.
         from bertwright.text import hub
@@ -214,7 +153,7 @@ def source_fingerprint(source: Source) -> str:
     if isinstance(place, Files):
         paths = list(place.paths)
     else:
-        paths = [place.path] if place.path.is_file() else _review_files(place.path)
+        paths = [place.path] if place.path.is_file() else imdb.review_files(place.path)
     return fingerprint(digests(paths))
 
 
@@ -236,9 +175,9 @@ def describe(source: Source) -> str:
     return f"Each {'file' if plain else 'row'} of {source.path} is a document."
 
 
-def _parts(
+def open_parts(
     source: Source, place: Files | Preset, splits: Sequence[str] | None, columns: Sequence[tuple[str, str]]
-) -> Iterator[_Part]:
+) -> Iterator[Part]:
     """The files or hub splits to read, each with its rows. Places and splits are checked now, rows as they come."""
     if isinstance(place, Preset):
         # `datasets` takes a second to import, which reading files should not cost.
@@ -246,13 +185,13 @@ def _parts(
 
         streams = hub.open_splits(place.repository, place.revision, place.subset)
         titles = {split: f"{place.repository}, split {split}" for split in choose(splits, streams, source)}
-        return (_Part(name, None, hub.read_rows(name, streams[split], columns)) for split, name in titles.items())
+        return (Part(name, None, hub.read_rows(name, streams[split], columns)) for split, name in titles.items())
     chosen: Iterable[Path] = place.paths
     if splits is not None:
         names = choose(splits, place.paths.values(), source)
         chosen = [path for name in names for path, split in place.paths.items() if split == name]
     alone = len(place.paths) == 1
-    return (_Part(str(path), path, _file_rows(path, columns, alone)) for path in chosen)
+    return (Part(str(path), path, _file_rows(path, columns, alone)) for path in chosen)
 
 
 def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> Iterator[tuple[int, list[Any]]]:
@@ -268,8 +207,8 @@ def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> I
         raise UserError(f"{path} is empty; give a file with text")
 
 
-def _part_documents(part: _Part, rows: str, counts: Counter[str]) -> Iterator[Document]:
-    texts = ("" if row[0] is None else _text(row[0], part.where(number)) for number, row in part.rows)
+def _part_documents(part: Part, rows: str, counts: Counter[str]) -> Iterator[Document]:
+    texts = ("" if row[0] is None else as_text(row[0], part.where(number)) for number, row in part.rows)
     if rows == "sentences":
         lines = (line for piece in texts for line in piece.removesuffix("\n").split("\n")) if part.is_plain else texts
         yield from _running_text(lines, counts)
@@ -322,54 +261,16 @@ def _running_text(rows: Iterable[str], counts: Counter[str]) -> Iterator[Documen
             sentences, size = [], 0
 
 
-def _reviews(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, int | None, str]]:
-    """Id, label and text of each review of some splits: of a folder by name, of an archive as it holds them."""
-    found = False
-    for name, content in _archived(path) if path.is_file() else _in_folder(path):
-        matched = _REVIEW.search(name)
-        if matched and canonical(matched[3] if matched[3] == "unsup" else matched[2]) in splits:
-            found = True
-            yield matched[1], _SIGN[matched[3]], formats.decode(content, path / name, 1)
-    if not found:
-        raise UserError(
-            f"{path} holds no reviews of {' or '.join(splits)}, such as aclImdb/train/pos/0_9.txt; give the whole "
-            "aclImdb folder or archive"
-        )
+def as_text(value: Any, where: str) -> str:
+    """A value that is text.
 
+    Args:
+        value: as it was read.
+        where: its place, for a message.
 
-def _in_folder(path: Path) -> Iterator[tuple[str, bytes]]:
-    for file in _review_files(path):
-        with formats.clear_errors(file):
-            yield file.relative_to(path).as_posix(), file.read_bytes()
-
-
-def _review_files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*.txt") if _REVIEW.search(file.relative_to(path).as_posix()))
-
-
-def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
-    # Read as a stream and never unpacked: a name in an archive cannot reach any file of ours.
-    with formats.clear_errors(path), tarfile.open(path, "r|*") as archive:
-        for member in archive:
-            if member.isfile() and _REVIEW.search(member.name) and (content := archive.extractfile(member)):
-                yield member.name, content.read()
-
-
-def _text(value: Any, where: str) -> str:
+    Raises:
+        UserError: if it is something else.
+    """
     if isinstance(value, str):
         return value
     raise UserError(f"{where} has {type(value).__name__} where text is expected; set text_column to a column of text")
-
-
-def _label(value: Any, where: str) -> str | int:
-    """A label as a string or whole number: CSV writes all as strings, pandas writes 1.0 and NaN."""
-    if isinstance(value, str):
-        value = value.strip()
-        value = int(value.partition(".")[0]) if re.fullmatch(r"-?\d+(\.0+)?", value) else value
-    elif isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    if value in (None, "", -1) or value != value:
-        raise UserError(f"{where} has no label ({value!r}); remove such rows, or choose a split with labels")
-    if not isinstance(value, str | int):
-        raise UserError(f"{where} has the label {value!r}; a label is a whole number or a word; set label_column")
-    return value

@@ -1,15 +1,15 @@
 """Cutting running text into sentences: a few rules in one regular expression, fast enough never to be the bottleneck.
 
-A sentence is what next-sentence prediction pairs (paper, section 3.1, task 2) and the smallest piece that is moved
-around. An error costs little there, since BERT's "sentence" is any contiguous span; speed costs on every run. The
-rules are measured against two libraries in `benchmarks/sentence_speed.py`; `docs/decisions.md` says why none is used.
+A sentence is the unit that next-sentence prediction pairs (paper, section 3.1, task 2). An error costs little there,
+since BERT's "sentence" is any contiguous span; speed costs on every run. The rules are measured against two libraries
+in `benchmarks/sentence_speed.py`; `docs/decisions.md` says why none is used.
 """
 
 from __future__ import annotations
 
 import re
 
-# Reviews carry HTML line breaks. They end a line like a real one, and are the only characters that are dropped.
+# A line break in HTML, in its spellings.
 HTML_BREAK = re.compile(r"<br\s*+/?>", re.IGNORECASE)
 
 # Words whose full stop announces a name, and so never ends a sentence.
@@ -46,26 +46,27 @@ _BOUNDARY = re.compile(
 )
 
 
-def split_sentences(text: str) -> list[str]:
-    """Cut text into sentences.
+def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
+    r"""Cut text into sentences.
 
-    A line break (also `<br />`) always ends a sentence. Within a line, a sentence ends at a full stop, an ellipsis, an
+    A line break always ends a sentence. Within a line, a sentence ends at a full stop, an ellipsis, an
     exclamation or a question mark, closing quotes and brackets included, unless the stop belongs to an abbreviation or
     an initial, or a small letter shows that the sentence runs on (`"Why?" she asked`).
 
     Args:
         text: any text. The time taken is linear in its length.
+        html_line_breaks: whether a `<br />` is a line break, too.
 
     Returns:
         The sentences in order, none of them blank, without white space around them. Joined, they are the text up to
-        white space and `<br />` tags: nothing else is lost or changed.
+        white space and line breaks: nothing else is lost or changed.
 
     Examples:
-        >>> split_sentences('Mr. Wu left. "Why?" she asked.<br />Nobody knew!')
+        >>> split_sentences('Mr. Wu left. "Why?" she asked.\nNobody knew!')
         ['Mr. Wu left.', '"Why?" she asked.', 'Nobody knew!']
     """
     sentences = []
-    if "<" in text:
+    if html_line_breaks and "<" in text:
         text = HTML_BREAK.sub("\n", text)
     for line in text.splitlines():
         start = 0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bertwright.config import Source
 from bertwright.errors import UserError
+from bertwright.recipe import Source
 from bertwright.text import formats
 
 

@@ -20,10 +20,11 @@ from tokenizers import decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
-from bertwright.config import TokenizerConfig
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json, write_text
+from bertwright.settings import TokenizerConfig
 from bertwright.text.formats import repaired
+from bertwright.text.sentences import HTML_BREAK
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
@@ -39,12 +40,13 @@ class Tokenizer:
 
     Args:
         inner: a tokenizer of the `tokenizers` library with a WordPiece model and BERT's special tokens.
+        html_line_breaks: whether a <br /> in a text is white space.
 
     Raises:
         UserError: if a special token is missing or the model is not WordPiece.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, html_line_breaks: bool = False) -> None:
         if not isinstance(inner.model, WordPiece):
             kind = type(inner.model).__name__
             raise UserError(f"the tokenizer is a {kind} model; BERT needs WordPiece: give a vocab.txt of a BERT model")
@@ -60,6 +62,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
+        self.html_line_breaks = html_line_breaks
         self.vocab_size: int = inner.get_vocab_size()
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
         self.tokens = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -69,7 +72,7 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-        """Learn a vocabulary of `config.vocab_size` entries from texts.
+        """Train a vocabulary of `config.vocab_size` entries from texts.
 
         Raises:
             UserError: if the texts hold too few different words for a vocabulary of that size, or too many characters.
@@ -104,14 +107,15 @@ class Tokenizer:
                 f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
                 f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size"
             )
-        return cls(_with_vocabulary(vocabulary, config.lowercase, config.strip_accents, True))
+        inner = _with_vocabulary(vocabulary, config.lowercase, config.strip_accents, True)
+        return cls(inner, config.html_line_breaks)
 
     @classmethod
     def load(cls, path: Path, config: TokenizerConfig | None = None) -> Tokenizer:
         """Load a folder, a tokenizer.json, or a vocab.txt.
 
         A vocab.txt says nothing of case and accents: these come from a tokenizer_config.json beside it or, where there
-        is none, from `config`.
+        is none, from `config`. So does, for all three, whether <br /> is a line break.
 
         Raises:
             UserError: if there is no tokenizer at `path` or it can't be read.
@@ -120,9 +124,12 @@ class Tokenizer:
             path = path / "tokenizer.json" if (path / "tokenizer.json").exists() else path / "vocab.txt"
         if not path.exists():
             raise UserError(f"there is no tokenizer at {path}; give a vocab.txt, a tokenizer.json or a folder with one")
+        options = _Options(path.with_name("tokenizer_config.json"))
+        config = config or TokenizerConfig()
+        html_line_breaks = options.get("html_line_breaks", config.html_line_breaks)
         try:
             if path.suffix == ".json":
-                return cls(tokenizers.Tokenizer.from_file(str(path)))
+                return cls(tokenizers.Tokenizer.from_file(str(path)), html_line_breaks)
             # Only a line feed ends a line: other separators are entries of real vocabularies.
             text = path.read_bytes().decode("utf-8")
         except UserError:
@@ -130,27 +137,15 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for a file that it can't read
             raise UserError(f"{path} is not a tokenizer that can be read ({error})") from error
         vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
-        config = config or TokenizerConfig()
-        beside = path.with_name("tokenizer_config.json")
-        saved = read_json(beside) if beside.exists() else {}
-        if not isinstance(saved, dict):
-            raise UserError(f"{beside} does not hold the options of a tokenizer, by name")
-
-        def option(name: str, default: bool | None) -> Any:
-            value = saved.get(name, default)
-            if not isinstance(value, bool) and value is not default:
-                raise UserError(f"{beside}: {name} is {value!r}; it must be true or false")
-            return value
-
-        lowercase = option("do_lower_case", config.lowercase)
-        strip_accents = option("strip_accents", None if "strip_accents" in saved else config.strip_accents)
-        chinese = option("tokenize_chinese_chars", True)
-        return cls(_with_vocabulary(vocabulary, lowercase, strip_accents, chinese))
+        lowercase = options.get("do_lower_case", config.lowercase)
+        strip_accents = options.get("strip_accents", None if "strip_accents" in options.saved else config.strip_accents)
+        chinese = options.get("tokenize_chinese_chars", True)
+        return cls(_with_vocabulary(vocabulary, lowercase, strip_accents, chinese), html_line_breaks)
 
     @classmethod
-    def from_json(cls, text: str) -> Tokenizer:
+    def from_json(cls, text: str, html_line_breaks: bool = False) -> Tokenizer:
         """The tokenizer that `to_json` described."""
-        return cls(tokenizers.Tokenizer.from_str(text))
+        return cls(tokenizers.Tokenizer.from_str(text), html_line_breaks)
 
     def to_json(self) -> str:
         """The whole tokenizer, options included, as the text of a tokenizer.json."""
@@ -166,7 +161,11 @@ class Tokenizer:
             truncation: which part of a longer text the model was trained on: a note for us, which others pass over.
         """
         normalizer = json.loads(self.to_json())["normalizer"] or {}
-        reading = {"model_max_length": max_length, "text_truncation": truncation}
+        reading = {
+            "model_max_length": max_length,
+            "text_truncation": truncation,
+            "html_line_breaks": self.html_line_breaks or None,
+        }
         write_text(folder / "tokenizer.json", self.to_json())
         write_text(folder / "vocab.txt", "\n".join(self.tokens) + "\n")
         write_json(
@@ -185,6 +184,14 @@ class Tokenizer:
             },
         )
 
+    def clean(self, text: str) -> str:
+        """The text as the model reads it.
+
+        Half a surrogate pair becomes a question mark; <br /> a space, where it is a line break.
+        """
+        text = repaired(text)
+        return HTML_BREAK.sub(" ", text) if self.html_line_breaks else text
+
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, int32 (tokens,), without special tokens and without a length limit."""
         try:
@@ -202,6 +209,29 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """A short hash of the vocabulary and every option."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+class _Options:
+    """The options in a tokenizer_config.json, if there is one.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: if it is not a JSON object, or an option that is asked for is of another type.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.saved = read_json(path) if path.exists() else {}
+        if not isinstance(self.saved, dict):
+            raise UserError(f"{path} does not hold the options of a tokenizer, by name")
+
+    def get(self, name: str, default: bool | None) -> Any:
+        value = self.saved.get(name, default)
+        if not isinstance(value, bool) and value is not default:
+            raise UserError(f"{self.path}: {name} is {value!r}; it must be true or false")
+        return value
 
 
 def _untrained(

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, read_json, write_json
-from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
-from bertwright.model.interop import load_into, read_weights, save_weights
+from bertwright.models.checkpoints import AnyModel, load_into, read_weights, save_weights
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
@@ -37,7 +36,7 @@ class Position:
         seconds: training time so far, compilation left out.
         tokens: real tokens seen by all processes.
         phase_steps: steps done in each phase.
-        best: what the task's best evaluation so far had, if it chooses a checkpoint by one.
+        best: the best evaluation so far, if the training run chooses a checkpoint by one.
     """
 
     step: int = 0
@@ -49,7 +48,7 @@ class Position:
 
 def save_checkpoint(
     folder: Path,
-    model: BertForPreTraining | BertForSequenceClassification,
+    model: AnyModel,
     optimizers: list[torch.optim.Optimizer],
     position: Position,
     run_fingerprint: str,
@@ -75,7 +74,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     folder: Path,
-    model: BertForPreTraining | BertForSequenceClassification,
+    model: AnyModel,
     optimizers: list[torch.optim.Optimizer],
     run_fingerprint: str,
     notice: Callable[[str], None],
@@ -86,11 +85,11 @@ def load_checkpoint(
         folder: holds the checkpoints; may be missing.
         model: receives the weights.
         optimizers: receive their state.
-        run_fingerprint: of the run that goes on; checkpoints of another recipe are passed over.
+        run_fingerprint: of the run that resumes; checkpoints of another recipe are passed over.
         notice: told in a sentence about every checkpoint that was passed over.
 
     Returns:
-        Where the run stood, or None if there is nothing to go on from.
+        Where the run stood, or None if there is no checkpoint to resume from.
     """
     for path in _newest_first(folder):
         try:

@@ -1,6 +1,6 @@
-"""The machine: precision, compiler, processes. The only file that knows Accelerate.
+"""The machine: precision, compiler, processes. The only module that imports Accelerate.
 
-Nothing here changes what is computed, beyond rounding.
+Nothing here changes the result, beyond rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 import bertwright
-from bertwright.config import SystemConfig
 from bertwright.errors import UserError
+from bertwright.recipe import SystemConfig
 
 Notice = Callable[[str], None]
 
@@ -36,7 +37,7 @@ class Engine:
 
     Args:
         config: what the recipe asks of the machine.
-        notice: told in a sentence where something asked for is not there.
+        notice: told in a sentence where something that was asked for is missing.
 
     Raises:
         UserError: if the recipe insists on a compiler and there is none.
@@ -49,15 +50,15 @@ class Engine:
         if precision == "bf16" and not has_bf16():
             notice("this machine has no fast bfloat16; it is emulated and slow (system.precision: fp32 avoids that)")
         self.precision = precision
-        self.accelerator = Accelerator(
+        self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
             # The others wait while the main process prepares a corpus or fits the baselines.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
-        self.device: torch.device = self.accelerator.device
-        self.rank: int = self.accelerator.process_index
-        self.world: int = self.accelerator.num_processes
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world: int = self._accelerator.num_processes
         self.compiles = self._decide_compile(config, notice)
 
     @staticmethod
@@ -70,9 +71,7 @@ class Engine:
             raise UserError(
                 "system.compile is on, but no C++ compiler was found; install g++, or set it to auto or off"
             )
-        notice(
-            "no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to mend it)"
-        )
+        notice("no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to fix it)")
         return False
 
     @property
@@ -92,14 +91,40 @@ class Engine:
             torch.compiler.reset()
             # Batches have as many rows and columns as their texts need; one compilation serves all of them.
             module.compile(dynamic=True)
-        prepared: nn.Module = self.accelerator.prepare(module)
+        prepared: nn.Module = self._accelerator.prepare(module)
         return prepared
+
+    def release(self) -> None:
+        """Let go of every module that was prepared, at the end of a training run."""
+        self._accelerator.free_memory()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The run's precision, for the block."""
+        context: AbstractContextManager[None] = self._accelerator.autocast()
+        return context
+
+    def accumulate(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Add up a module's gradients in the block, without exchanging them between processes."""
+        context: AbstractContextManager[None] = self._accelerator.no_sync(module)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradients to the parameters', and outside of `accumulate` average them over all processes."""
+        self._accelerator.backward(loss)
+
+    def clip_gradients(self, module: nn.Module, max_norm: float) -> float:
+        """Scale the gradients down to a global norm of at most `max_norm`; returns the norm before."""
+        return float(self._accelerator.clip_grad_norm_(module.parameters(), max_norm))
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.world == 1:
             return value
-        total: Tensor = self.accelerator.reduce(value.to(self.device), reduction="sum")
+        total: Tensor = self._accelerator.reduce(value.to(self.device), reduction="sum")
         return total
 
     def from_main(self, value: float) -> float:

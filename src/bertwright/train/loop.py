@@ -1,70 +1,64 @@
 """The training loop, one for pre-training and fine-tuning.
 
-A step: build the rows of the global batch that this process owns, count what is scored in all processes, add up the
+A step: build the rows of the global batch that this process owns, count the scored items in all processes, add up the
 gradients of the micro-batches, clip, step, set the next learning rate. Because a batch is a function of its number, and
-dropout is seeded by the step, a run that was killed and goes on from a checkpoint ends with the same weights.
+dropout is seeded by the step, a run that was killed and resumes from a checkpoint ends with the same weights.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from bertwright.config import OptimizerConfig
 from bertwright.errors import UserError
-from bertwright.files import write_text
-from bertwright.model.heads import BertForPreTraining, BertForSequenceClassification
+from bertwright.models.checkpoints import AnyModel
+from bertwright.models.heads import Loss
+from bertwright.settings import OptimizerConfig
 from bertwright.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from bertwright.train.engine import Engine
+from bertwright.train.metrics_log import MetricsLog, ProgressBar
 from bertwright.train.optim import learning_rate_factor, make_optimizers, set_learning_rate
+from bertwright.train.prefetch import Batch, BatchSource, Prefetcher
 
-Batch = dict[str, Tensor]
+Notice = Callable[[str], None]
 
 
-class Task(Protocol):
-    """What the loop must know of a task. `tasks/pretrain.py` and `tasks/classify.py` have one each."""
+class Training(BatchSource, Protocol):
+    """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""
 
     @property
-    def model(self) -> BertForPreTraining | BertForSequenceClassification:
+    def model(self) -> AnyModel:
         """The model whose weights are trained and saved."""
         ...
 
     @property
     def objective(self) -> nn.Module:
-        """Called with a batch; returns {"<name>_loss": sum, "<name>_correct": number} for each objective."""
+        """Called with a batch; returns a `Loss` for each objective, by name."""
         ...
 
     @property
-    def phase_shares(self) -> tuple[float, ...]:
-        """The part of the budget that each phase gets."""
-        ...
-
-    def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
-        """This process's rows of global batch `number` of a phase, in micro-batches."""
+    def phase_ratios(self) -> tuple[float, ...]:
+        """The fraction of the budget that each phase gets."""
         ...
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """How many predictions of each objective a batch scores, and its real "tokens"."""
+        """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
         ...
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
-        """Figures on held-out data."""
+        """Metrics on held-out data."""
         ...
 
-    def on_evaluation(self, figures: dict[str, float], best: float | None, engine: Engine) -> float | None:
-        """Told about each evaluation, in every process; returns the best score so far, if the task chooses by one."""
+    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+        """Told about each evaluation, in every process; returns the best so far, if it chooses a checkpoint by one."""
         ...
 
 
@@ -92,16 +86,16 @@ class LoopConfig:
 
 
 def train(
-    task: Task, config: LoopConfig, engine: Engine, folder: Path, run_fingerprint: str, notice: Callable[[str], None]
+    training: Training, config: LoopConfig, engine: Engine, folder: Path, run_fingerprint: str, notice: Notice
 ) -> Position:
-    """Train until the budget is spent, going on from the newest checkpoint in `folder`.
+    """Train until the budget is spent, resuming from the newest checkpoint in `folder`.
 
     Args:
-        task: what to train.
+        training: what to train, on which batches.
         config: budget, schedule and intervals.
         engine: the machine.
         folder: receives metrics.jsonl, tensorboard/ and checkpoints/.
-        run_fingerprint: of all that decides the outcome; checkpoints of another run are not used.
+        run_fingerprint: of all that decides the result; checkpoints of another run are not used.
         notice: told in a sentence about anything a user should know.
 
     Returns:
@@ -110,146 +104,146 @@ def train(
     Raises:
         UserError: if the loss is not a number; a checkpoint keeps the last good weights.
     """
-    model = task.model.to(engine.device)
-    optimizers = make_optimizers(model, config.optimizer)
-    position = Position(phase_steps=(0,) * len(task.phase_shares))
-    checkpoints = folder / "checkpoints"
-    resumed = load_checkpoint(checkpoints, model, optimizers, run_fingerprint, notice)
-    if resumed is not None:
-        position = resumed
-        notice(f"going on from step {position.step} ({checkpoints})")
-    objective = engine.prepare(task.objective)
-    metrics = _Metrics(folder, position.step) if engine.is_main else None
-    saved_step = position.step if resumed else -1
-
-    def save() -> None:
-        nonlocal saved_step
-        if engine.is_main and position.step != saved_step:
-            save_checkpoint(checkpoints, model, optimizers, position, run_fingerprint)
-        saved_step = position.step
-        engine.accelerator.wait_for_everyone()
-
-    def evaluate(phase: int) -> None:
-        objective.eval()
-        with torch.inference_mode():
-            figures = task.evaluate(objective, engine, phase)
-        position.best = task.on_evaluation(figures, position.best, engine)
-        if metrics is not None:
-            metrics.write("eval", position, figures)
-
-    bar = _ProgressBar(config, position, visible=engine.is_main)
-    window: dict[str, float] = {}
-    window_start = time.perf_counter()
-    seen_phase: int | None = None
-    phase = 0
-    tick = 0.0
-    with closing(Ahead(task, engine)) as ahead:
-        while (progress := _progress(position, config)) < 1:
-            phase = _phase(progress, task.phase_shares)
-            start = time.perf_counter()
-            tick = 1 / config.max_steps if config.max_steps else tick
-            rate = set_learning_rate(optimizers, learning_rate_factor(progress, tick, config.optimizer.warmup_share))
-            objective.train()
-            batches, waited = ahead.take(phase, position.phase_steps[phase])
-            figures = gradients(task, objective, config, engine, position.step, batches) | {"data_wait": waited}
-            if not math.isfinite(figures["loss"]) or not math.isfinite(figures["grad_norm"]):
-                save()
-                raise UserError(
-                    f"the loss became {figures['loss']:g} at step {position.step + 1}; the weights before it are kept "
-                    f"in {checkpoints}: try a lower learning_rate, a longer warmup_share, or system.precision fp32"
-                )
-            update(optimizers, engine)
-            elapsed = engine.from_main(time.perf_counter() - start)
-            if seen_phase is not None:  # the first step compiles: that is not training time
-                position.seconds += elapsed
-                tick = elapsed / config.max_seconds if config.max_seconds else tick
-            else:
-                window_start = time.perf_counter()
-                window = {"untimed_tokens": figures["tokens"]}
-                figures["data_wait"] = 0.0  # the first batch waits for the plan of an epoch: start-up, too
-            seen_phase = phase
-            position.step += 1
-            position.tokens += int(figures["tokens"])
-            steps = list(position.phase_steps)
-            steps[phase] += 1
-            position.phase_steps = tuple(steps)
-
-            for name, value in figures.items():
-                window[name] = window.get(name, 0.0) + value
-            window["steps"] = window.get("steps", 0.0) + 1
-            finished = _progress(position, config) >= 1
-            if position.step % config.log_every == 0 or finished:
-                line = _averages(window, time.perf_counter() - window_start)
-                if metrics is not None:
-                    metrics.write("train", position, {**line, "learning_rate": rate, "phase": phase})
-                bar.show(line)
-                window = {}
-            bar.advance(position)
-            if position.step % config.evaluate_every == 0 or finished:
-                evaluate(phase)
-            if position.step % config.checkpoint_every == 0 or finished:
-                save()
-            if not window:
-                window_start = time.perf_counter()  # evaluation and saving are not counted against throughput
-    bar.close()
-    if metrics is not None:
-        metrics.close()
-    return position
+    run = _Run(training, config, engine, folder, run_fingerprint, notice)
+    try:
+        with closing(Prefetcher(training, engine)) as prefetcher:
+            while run.progress < 1:
+                run.step(prefetcher)
+    finally:
+        run.close()
+    return run.position
 
 
-class Ahead:
-    """Global batches, each built in a thread while the machine computes on the one before.
+class _Run:
+    """One training run at work; arguments as for `train`."""
 
-    Args:
-        task: makes the batches.
-        engine: says which rows are this process's.
-    """
+    def __init__(
+        self, training: Training, config: LoopConfig, engine: Engine, folder: Path, run_fingerprint: str, notice: Notice
+    ) -> None:
+        self.training, self.config, self.engine = training, config, engine
+        self.model = training.model.to(engine.device)
+        self.optimizers = make_optimizers(self.model, self.model.encoder.matrices(), config.optimizer)
+        self.checkpoints = folder / "checkpoints"
+        self.fingerprint = run_fingerprint
+        resumed = load_checkpoint(self.checkpoints, self.model, self.optimizers, run_fingerprint, notice)
+        if resumed is not None:
+            notice(f"resuming from step {resumed.step} ({self.checkpoints})")
+        self.position = resumed or Position(phase_steps=(0,) * len(training.phase_ratios))
+        self.saved_step = resumed.step if resumed else -1
+        self.objective = engine.prepare(training.objective)
+        self.metrics = MetricsLog(folder, self.position.step) if engine.is_main else None
+        self.bar = ProgressBar(config.max_steps, config.max_seconds, self.position, visible=engine.is_main)
+        self.window = _Window()
+        self.compiled = False  # the first step compiles, and is not training time
+        self.step_fraction = 0.0
 
-    def __init__(self, task: Task, engine: Engine) -> None:
-        self._task = task
-        self._engine = engine
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._next: tuple[int, int] | None = None
-        self._building: Future[list[Batch]]
+    @property
+    def progress(self) -> float:
+        """The fraction of the budget that is spent."""
+        if self.config.max_steps is not None:
+            return self.position.step / self.config.max_steps
+        assert self.config.max_seconds is not None
+        return self.position.seconds / self.config.max_seconds
 
-    def _start(self, phase: int, number: int) -> None:
-        self._next = (phase, number)
-        self._building = self._pool.submit(
-            self._task.micro_batches, phase, number, self._engine.rank, self._engine.world
-        )
-
-    def take(self, phase: int, number: int) -> tuple[list[Batch], float]:
-        """The micro-batches of a global batch, and the seconds that they were waited for; starts on the next one."""
+    def step(self, prefetcher: Prefetcher) -> None:
+        """One step, with the logging, evaluation and saving that fall due after it."""
+        config, position = self.config, self.position
+        phase = _phase(self.progress, self.training.phase_ratios)
         start = time.perf_counter()
-        if self._next != (phase, number):
-            self._start(phase, number)
-        batches = self._building.result()
-        waited = time.perf_counter() - start
-        self._start(phase, number + 1)
-        return batches, waited
+        if config.max_steps:
+            self.step_fraction = 1 / config.max_steps
+        factor = learning_rate_factor(self.progress, self.step_fraction, config.optimizer.warmup_ratio)
+        rate = set_learning_rate(self.optimizers, factor)
+        self.objective.train()
+        batches, waited = prefetcher.take(phase, position.phase_steps[phase])
+        metrics = gradients(self.training, self.objective, config, self.engine, position.step, batches)
+        metrics["data_wait"] = waited
+        self._require_finite(metrics)
+        update(self.optimizers, self.engine)
+        self._count(phase, metrics, self.engine.from_main(time.perf_counter() - start))
+        finished = self.progress >= 1
+        if position.step % config.log_every == 0 or finished:
+            self._log({"learning_rate": rate, "phase": phase})
+        self.bar.advance(position)
+        if position.step % config.evaluate_every == 0 or finished:
+            self._evaluate(phase)
+        if position.step % config.checkpoint_every == 0 or finished:
+            self._save()
+        self.window.restart_if_empty()  # evaluation and saving are not counted against throughput
+
+    def _require_finite(self, metrics: dict[str, float]) -> None:
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
+            self._save()
+            raise UserError(
+                f"the loss became {metrics['loss']:g} at step {self.position.step + 1}; the weights before it are kept "
+                f"in {self.checkpoints}: try a lower learning_rate, a longer warmup_ratio, or system.precision fp32"
+            )
+
+    def _count(self, phase: int, metrics: dict[str, float], elapsed: float) -> None:
+        """Move the position on by a step of `elapsed` seconds."""
+        position = self.position
+        if self.compiled:
+            position.seconds += elapsed
+            if self.config.max_seconds:
+                self.step_fraction = elapsed / self.config.max_seconds
+        else:
+            self.window = _Window(untimed_tokens=metrics["tokens"])
+            metrics["data_wait"] = 0.0  # the first batch waits for the plan of an epoch: start-up, too
+        self.compiled = True
+        position.step += 1
+        position.tokens += int(metrics["tokens"])
+        steps = list(position.phase_steps)
+        steps[phase] += 1
+        position.phase_steps = tuple(steps)
+        self.window.add(metrics)
+
+    def _log(self, more: dict[str, float]) -> None:
+        line = self.window.averages()
+        if self.metrics is not None:
+            self.metrics.write("train", self.position, {**line, **more})
+        self.bar.show(line)
+        self.window = _Window()
+
+    def _evaluate(self, phase: int) -> None:
+        self.objective.eval()
+        with torch.inference_mode():
+            metrics = self.training.evaluate(self.objective, self.engine, phase)
+        self.position.best = self.training.on_evaluation(metrics, self.position.best, self.engine)
+        if self.metrics is not None:
+            self.metrics.write("eval", self.position, metrics)
+
+    def _save(self) -> None:
+        if self.engine.is_main and self.position.step != self.saved_step:
+            save_checkpoint(self.checkpoints, self.model, self.optimizers, self.position, self.fingerprint)
+        self.saved_step = self.position.step
+        self.engine.barrier()
 
     def close(self) -> None:
-        """Build no more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Close the files, and let go of the model."""
+        self.bar.close()
+        if self.metrics is not None:
+            self.metrics.close()
+        self.engine.release()
 
 
 def gradients(
-    task: Task, objective: nn.Module, config: LoopConfig, engine: Engine, step: int, batches: list[Batch]
+    training: Training, objective: nn.Module, config: LoopConfig, engine: Engine, step: int, batches: list[Batch]
 ) -> dict[str, float]:
     """Gradients of one global batch, clipped.
 
     Args:
-        task: counts what a batch scores.
-        objective: the task's, prepared by the engine.
+        training: counts the items that a batch scores.
+        objective: of the training run, prepared by the engine.
         config: of the loop.
         engine: the machine.
         step: decides dropout.
         batches: this process's micro-batches of the global batch.
 
     Returns:
-        Sums over the global batch of what was seen and scored, the loss and the gradients' norm.
+        Sums over the global batch of losses, right predictions, scored items and tokens; the loss and the gradients'
+        norm.
     """
-    per_batch = [task.counts(batch) for batch in batches]
+    per_batch = [training.counts(batch) for batch in batches]
     names = list(per_batch[0])
     local = torch.tensor([sum(counts[name] for counts in per_batch) for name in names], dtype=torch.float64)
     totals = dict(zip(names, engine.sum(local).tolist(), strict=True))
@@ -257,28 +251,38 @@ def gradients(
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
-        with nullcontext() if last else engine.accelerator.no_sync(objective):
-            outcome = objective(**{name: value.to(engine.device) for name, value in batch.items()})
-            # Over all that the global batch scores, whatever share of it stands in this micro-batch; times the number
+        with nullcontext() if last else engine.accumulate(objective):
+            losses: dict[str, Loss] = objective(**{name: value.to(engine.device) for name, value in batch.items()})
+            # Over all items that the global batch scores, whichever of them stand in this micro-batch; times the number
             # of processes, because their gradients are averaged.
-            loss = sum(outcome[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in outcome)
-            engine.accelerator.backward(loss * engine.world)
-        for name, value in outcome.items():
+            loss = sum(losses[name].total / max(1.0, totals[name]) for name in names if name in losses)
+            assert isinstance(loss, Tensor)
+            engine.backward(loss * engine.world)
+        for name, value in _sums(losses).items():
             sums[name] = sums.get(name, torch.zeros((), device=engine.device)) + value.detach().float()
-    norm = engine.accelerator.clip_grad_norm_(objective.parameters(), config.optimizer.max_grad_norm)
+    norm = engine.clip_gradients(objective, config.optimizer.max_grad_norm)
     gathered = engine.sum(torch.stack([*sums.values()]).cpu().double()).tolist()  # an Apple GPU has no float64
-    figures = dict(zip(sums, gathered, strict=True)) | {f"{name}_count": totals[name] for name in names}
-    figures["tokens"] = totals["tokens"]
-    figures["grad_norm"] = float(norm)
-    figures["loss"] = sum(
-        figures[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in figures
+    metrics = dict(zip(sums, gathered, strict=True)) | {f"{name}_count": totals[name] for name in names}
+    metrics["tokens"] = totals["tokens"]
+    metrics["grad_norm"] = norm
+    metrics["loss"] = sum(
+        metrics[f"{name}_loss"] / max(1.0, totals[name]) for name in names if f"{name}_loss" in metrics
     )
-    return figures
+    return metrics
+
+
+def _sums(losses: dict[str, Loss]) -> dict[str, Tensor]:
+    found = {}
+    for name, loss in losses.items():
+        found[f"{name}_loss"] = loss.total
+        if loss.correct is not None:
+            found[f"{name}_correct"] = loss.correct
+    return found
 
 
 def update(optimizers: list[torch.optim.Optimizer], engine: Engine) -> None:
     """Step by the gradients, in the run's precision, since Muon multiplies; then forget them."""
-    with engine.accelerator.autocast():
+    with engine.autocast():
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -288,96 +292,49 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return ((seed * 1_000_003 + step) * 8_191 + rank) % 2**63
 
 
-def _progress(position: Position, config: LoopConfig) -> float:
-    if config.max_steps is not None:
-        return position.step / config.max_steps
-    assert config.max_seconds is not None
-    return position.seconds / config.max_seconds
-
-
-def _phase(progress: float, shares: tuple[float, ...]) -> int:
-    """The phase in which a part of the budget falls."""
+def _phase(progress: float, ratios: tuple[float, ...]) -> int:
+    """The phase in which a fraction of the budget falls."""
     end = 0.0
-    for phase, share in enumerate(shares):
-        end += share
+    for phase, ratio in enumerate(ratios):
+        end += ratio
         if progress < end - 1e-9:
             return phase
-    return len(shares) - 1
+    return len(ratios) - 1
 
 
-def _averages(window: dict[str, float], seconds: float) -> dict[str, float]:
-    """Per scored prediction for losses and accuracies, per step for the rest, and real tokens per second."""
-    steps = window["steps"]
-    line = {"loss": window["loss"] / steps, "grad_norm": window["grad_norm"] / steps}
-    line["data_wait_share"] = window["data_wait"] / max(1e-9, seconds)
-    for name in [key.removesuffix("_loss") for key in window if key.endswith("_loss")]:
-        if window[f"{name}_count"]:  # a phase can leave an objective out
-            line[f"{name}_loss"] = window[f"{name}_loss"] / window[f"{name}_count"]
-            line[f"{name}_accuracy"] = window[f"{name}_correct"] / window[f"{name}_count"]
-    timed = window["tokens"] - window.get("untimed_tokens", 0.0)
-    if timed > 0:
-        line["tokens_per_second"] = timed / max(1e-9, seconds)
-    return line
+class _Window:
+    """Sums over the steps since the last log line.
 
+    Args:
+        untimed_tokens: of a first step, whose time is not counted.
+    """
 
-class _Metrics:
-    """metrics.jsonl and TensorBoard events; lines after the step that a run resumes from are dropped first."""
+    def __init__(self, untimed_tokens: float = 0.0) -> None:
+        self._start = time.perf_counter()
+        self._untimed_tokens = untimed_tokens
+        self._steps = 0
+        self._sums: dict[str, float] = {}
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self._path = folder / "metrics.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-        write_text(self._path, "".join(f"{line}\n" for line in kept))
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    def add(self, metrics: dict[str, float]) -> None:
+        self._steps += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
 
-    def write(self, kind: str, position: Position, figures: dict[str, float]) -> None:
-        head: dict[str, Any] = {"kind": kind, "step": position.step, "seconds": round(position.seconds, 2)}
-        self._file.write(json.dumps(head | {"tokens": position.tokens} | figures) + "\n")
-        for name, value in figures.items():
-            self._board.add_scalar(f"{kind}/{name}", value, position.step)
+    def restart_if_empty(self) -> None:
+        if not self._steps:
+            self._start = time.perf_counter()
 
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Whole lines of a file that may be missing or end in half a line."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("}\n"):
-                yield line.rstrip("\n")
-
-
-class _ProgressBar:
-    """Steps or seconds done, with the figures of the last log line."""
-
-    def __init__(self, config: LoopConfig, position: Position, visible: bool) -> None:
-        self._by_time = config.max_steps is None
-        self._total = round((config.max_seconds if config.max_steps is None else config.max_steps) or 0)
-        self._bar = tqdm(
-            total=self._total,
-            initial=round(self._done(position)),
-            unit="s" if self._by_time else "step",
-            disable=not visible,
-            dynamic_ncols=True,
-            mininterval=1.0,
-            bar_format="{l_bar}{bar:20}| {n:.0f}/{total:.0f} {unit}, {remaining} left {postfix}",
-        )
-
-    def _done(self, position: Position) -> float:
-        return position.seconds if self._by_time else position.step
-
-    def advance(self, position: Position) -> None:
-        self._bar.update(min(self._done(position), self._total) - self._bar.n)
-
-    def show(self, line: dict[str, float]) -> None:
-        shown = {"loss": f"{line['loss']:.3f}"}
-        shown |= {key.replace("_accuracy", ""): f"{value:.1%}" for key, value in line.items() if "accuracy" in key}
-        if "tokens_per_second" in line:
-            shown["tok/s"] = f"{line['tokens_per_second']:,.0f}"
-        self._bar.set_postfix(shown, refresh=False)
-
-    def close(self) -> None:
-        self._bar.close()
+    def averages(self) -> dict[str, float]:
+        """Per scored item for losses and accuracies, per step for the rest, and real tokens per second."""
+        sums, seconds = self._sums, max(1e-9, time.perf_counter() - self._start)
+        line = {name: sums[name] / self._steps for name in ("loss", "grad_norm")}
+        line["data_wait_ratio"] = sums["data_wait"] / seconds
+        for name in [key.removesuffix("_loss") for key in sums if key.endswith("_loss")]:
+            if count := sums[f"{name}_count"]:  # a phase can leave an objective out
+                line[f"{name}_loss"] = sums[f"{name}_loss"] / count
+                if f"{name}_correct" in sums:
+                    line[f"{name}_accuracy"] = sums[f"{name}_correct"] / count
+        timed = sums["tokens"] - self._untimed_tokens
+        if timed > 0:
+            line["tokens_per_second"] = timed / seconds
+        return line

@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bertwright.config import OptimizerConfig
+from bertwright.settings import OptimizerConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Jordan's polynomial a x + b x^3 + c x^5: five times over it takes nearly all of (0, 1] to between 0.7 and 1.2."""
 
 MOMENTUM = 0.95
-"""The part of the running mean of gradients that a step of Muon keeps."""
+"""The fraction of the running mean of gradients that a step of Muon keeps."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -72,17 +72,23 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model: AdamW alone, or Muon for the blocks' matrices and AdamW for all else.
+def make_optimizers(
+    model: nn.Module, matrices: list[nn.Parameter], config: OptimizerConfig
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model: AdamW alone, or Muon for the layers' matrices and AdamW for all else.
 
     Weight decay holds for matrices and embeddings, and not for biases and layer normalisation, as in
     google-research/bert (`exclude_from_weight_decay`). AdamW's bias correction is kept: leaving it out, as that code
-    does, is what made fine-tuning on few labels unstable (Mosbach et al. 2021).
+    does, made fine-tuning on few labels unstable (Mosbach et al. 2021).
+
+    Args:
+        model: to train; parameters that need no gradient are left out.
+        matrices: those that Muon takes, if the recipe asks for it (`Encoder.matrices`).
+        config: rates and weight decay.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    matrices = [p for name, p in named if config.name == "muon" and ".blocks." in f".{name}" and p.ndim == 2]
+    matrices = [matrix for matrix in matrices if config.name == "muon" and matrix.requires_grad]
     taken = {id(parameter) for parameter in matrices}
-    rest = [parameter for _, parameter in named if id(parameter) not in taken]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     adamw = torch.optim.AdamW(
         [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -98,20 +104,20 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     return [adamw, Muon(matrices, config.muon_learning_rate, config.weight_decay)]
 
 
-def learning_rate_factor(progress: float, tick: float, warmup_share: float) -> float:
-    """The part of the peak rate to use: a climb from zero, then a straight line down to zero at the budget's end.
+def learning_rate_factor(progress: float, step_fraction: float, warmup_ratio: float) -> float:
+    """The fraction of the peak rate to use: a climb from zero, then a straight line to zero at the budget's end.
 
     Args:
-        progress: part of the budget spent before this step, in [0, 1].
-        tick: part of the budget that one step takes, so that the first step is not wasted on a rate of zero.
-        warmup_share: part of the budget in which the rate climbs.
+        progress: fraction of the budget spent before this step, in [0, 1].
+        step_fraction: fraction of the budget that one step takes, so that the first step has a rate above zero.
+        warmup_ratio: fraction of the budget in which the rate climbs.
 
     Returns:
         A factor in [0, 1].
     """
-    if progress + tick < warmup_share:
-        return (progress + tick) / warmup_share
-    return min(1.0, max(0.0, 1 - progress) / (1 - warmup_share))
+    if progress + step_fraction < warmup_ratio:
+        return (progress + step_fraction) / warmup_ratio
+    return min(1.0, max(0.0, 1 - progress) / (1 - warmup_ratio))
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> float:

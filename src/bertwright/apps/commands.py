@@ -1,0 +1,286 @@
+"""The commands that use a trained model: each reads its texts, calls the model, and prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import bertwright
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
+from bertwright.text import formats
+
+_AT_ONCE = 2_000
+"""Texts that are predicted before the first are printed: a file of millions shows results from the start."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A text that a user gives.
+
+    Args:
+        text: the text.
+        where: its place, for a message.
+    """
+
+    text: str
+    where: str
+
+
+def predict(
+    texts: list[str],
+    model: str = "bundled",
+    file: str | None = None,
+    text_column: str = "text",
+    format: Literal["table", "jsonl", "html"] = "table",
+    explain: bool = False,
+) -> None:
+    """Predict the class of texts: those given, those of a file, or one a line from standard input.
+
+    Args:
+        texts: to classify.
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
+        text_column: of the file.
+        format: a table to read, JSON lines, or a page (with explain).
+        explain: also show which words moved each prediction.
+
+    Raises:
+        UserError: if there is no text, one has no word, or the model is not a classifier.
+    """
+    if format == "html" and not explain:
+        raise UserError("an HTML page shows explanations: add --explain true, or choose --format table or jsonl")
+    classifier = _load(model)
+    given = _given(texts, file, text_column)
+    if explain:
+        _explain(classifier, given, format)
+        return
+    for start in range(0, len(given), _AT_ONCE):
+        part = given[start : start + _AT_ONCE]
+        with _naming(part):
+            predictions = classifier.predict([one.text for one in part])
+        for one, prediction in zip(part, predictions, strict=True):
+            if format == "jsonl":
+                _print_json({"text": one.text, **asdict(prediction)})
+            else:
+                print(f"{prediction.label:<12} {prediction.score:.3f}  {_shortened(one.text)}")
+
+
+def _load(model: str) -> bertwright.Model:
+    # Torch takes seconds to load: not for --help. Nor is the class imported above for type checkers alone, since
+    # jsonargparse would import it all the same.
+    from bertwright.inference import load
+
+    return load(model)
+
+
+@contextmanager
+def _naming(part: Sequence[_Given]) -> Iterator[None]:
+    """Say where a text stands that a model refuses: the model knows only its number among those of the call.
+
+    Raises:
+        UserError: if the block does, with the place of the text.
+    """
+    try:
+        yield
+    except UnreadableText as error:
+        raise UserError(f"{part[error.number].where} {error.problem}") from error
+
+
+def _explain(classifier: bertwright.Model, given: Sequence[_Given], format: str) -> None:
+    from bertwright.apps.explain import as_html, as_terminal, explain
+
+    found = []
+    for one in given:
+        with _naming([one]):
+            found.append(explain(classifier, one.text))
+    if format == "html":
+        print(as_html(found))
+    for explanation in found if format != "html" else []:
+        prediction = explanation.prediction
+        if format == "jsonl":
+            _print_json(
+                {
+                    "text": explanation.text,
+                    **asdict(prediction),
+                    "baseline_log_odds": explanation.baseline_log_odds,
+                    "words": [asdict(word) for word in explanation.words],
+                }
+            )
+        else:
+            colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            print(f"{prediction.label}, {prediction.score:.3f}\n  {as_terminal(explanation, colours)}")
+
+
+def fill_mask(text: str, model: str = "bundled", top_k: int = 5, format: Literal["table", "jsonl"] = "table") -> None:
+    """Predict the masked tokens of a text.
+
+    Args:
+        text: with one [MASK] or more.
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        top_k: how many tokens to print for each mask.
+        format: a table to read, or JSON lines, one for each mask.
+
+    Raises:
+        UserError: if the text has no [MASK] or is too long.
+    """
+    for number, predictions in enumerate(_load(model).fill_mask(text, top_k), 1):
+        if format == "jsonl":
+            _print_json({"mask": number, "predictions": [asdict(prediction) for prediction in predictions]})
+        else:
+            print(f"[MASK] {number}: " + ", ".join(f"{one.token} {one.score:.3f}" for one in predictions))
+
+
+def next_sentence(first: str, second: str, model: str = "bundled", format: Literal["table", "jsonl"] = "table") -> None:
+    """Predict whether a text follows another in a document.
+
+    Args:
+        first: the text before.
+        second: the text that may follow it.
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        format: a line to read, or JSON.
+
+    Raises:
+        UserError: if one of them has no word.
+    """
+    probability = _load(model).next_sentence(first, second)
+    if format == "jsonl":
+        _print_json({"is_next": probability >= 0.5, "score": probability})
+    else:
+        print(f"{'follows' if probability >= 0.5 else 'does not follow'}; probability that it does: {probability:.3f}")
+
+
+def embed(
+    texts: list[str],
+    model: str = "bundled",
+    file: str | None = None,
+    text_column: str = "text",
+    layers: int = 1,
+    per_token: bool = False,
+) -> None:
+    """Compute vectors of texts with the pre-trained encoder, as JSON lines.
+
+    Args:
+        texts: to compute vectors of.
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
+        text_column: of the file.
+        layers: how many of the last layers a token's vector holds side by side.
+        per_token: also print a vector for each token.
+
+    Raises:
+        UserError: if there is no text, or one is too long.
+    """
+    encoder = _load(model)
+    for one in _given(texts, file, text_column):
+        with _naming([one]):
+            found = encoder.embed([one.text], layers)[0]
+        line: dict[str, Any] = {"text": one.text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
+        if per_token:
+            line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
+        _print_json(line)
+
+
+def export(
+    out: str,
+    model: str = "bundled",
+    part: Literal["classifier", "pretrained"] = "classifier",
+    onnx: bool = False,
+    int8: bool = False,
+    small: bool = False,
+    license: str = "unknown",
+) -> None:
+    """Write a model folder for the Hugging Face hub, with its card, and if asked for ONNX Runtime.
+
+    Args:
+        out: the folder to write; it must not exist.
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        part: of a run, its classifier or its pre-trained encoder.
+        onnx: also write onnx/model.onnx, in float32.
+        int8: also write onnx/model_int8.onnx, with int8 weights.
+        small: weights in bfloat16 in place of float32: half the size.
+        license: the hub's identifier of what others may do with the model, such as apache-2.0, for the card.
+
+    Raises:
+        UserError: if the folder exists, the model cannot be read, or a package that writes ONNX is missing.
+    """
+    from bertwright.apps.export import export as write
+
+    found = _load(model)
+    folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
+    print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
+
+
+def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a model: a web page at /, a JSON API described at /docs, /health and /metrics.
+
+    Args:
+        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        host: the address to listen on; 0.0.0.0 lets other machines in.
+        port: the port to listen on.
+
+    Raises:
+        UserError: if the model cannot be read, or a package of the server is missing.
+    """
+    try:
+        import uvicorn
+
+        from bertwright.apps.server import make_app
+    except ImportError as error:
+        raise UserError(
+            f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
+        ) from error
+    app = make_app(_load(model))
+    print(f"serving on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Given]:
+    """The texts of a command: its arguments, a file's rows, or the lines of standard input."""
+    if texts and file:
+        raise UserError("give texts or --file, not both")
+    if file:
+        found = list(_read(Path(file), text_column))
+    elif texts:
+        found = [_Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
+    else:
+        found = list(_lines(sys.stdin, "standard input"))
+    if not found:
+        raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
+    return [_Given(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
+
+
+def _read(path: Path, text_column: str) -> Iterator[_Given]:
+    if path.exists() and formats.format_of(path) is None:
+        raise UserError(f"{path} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}")
+    if formats.format_of(path) == ".txt":
+        lines = (line for part in formats.read_text(path) for line in part.removesuffix("\n").split("\n"))
+        yield from _lines(lines, str(path))
+        return
+    for number, (text,) in formats.read_rows(path, [(text_column, "--text_column")]):
+        where = formats.place(path, number)
+        if not isinstance(text, str):
+            raise UserError(f"{where} has {type(text).__name__} where text is expected; set --text_column")
+        if not text.strip():  # before the rows above it are predicted
+            raise UserError(f"{where} {NOTHING_TO_READ}")
+        yield _Given(text, where)
+
+
+def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _Given(line.rstrip("\n"), f"{source}, line {number}")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def _shortened(text: str, width: int = 80) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

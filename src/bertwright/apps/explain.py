@@ -1,0 +1,233 @@
+"""The words that moved a classifier's prediction, by integrated gradients.
+
+The input goes in small steps from a baseline, in which every token is [MASK], to the text's own token embeddings. A
+token's attribution is what the log-odds of the predicted class gain along its way (Sundararajan, Taly and Yan 2017,
+"Axiomatic Attribution for Deep Networks", section 3). The attributions add up to the whole gain, and a word that the
+model does not read has none.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from functools import partial
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from bertwright.errors import NOTHING_TO_READ, UnreadableText
+from bertwright.inference import Model
+from bertwright.inputs.sequences import Sequence, build, windows
+from bertwright.models.heads import TaskModel
+from bertwright.tasks.task import Prediction
+
+_STEPS = 24
+"""Points at which the gradient is taken: those of Gauss-Legendre quadrature."""
+
+_STEPS_AT_ONCE = 6
+"""Points that are computed together: the activations of a long text stay small in memory."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a text with its attribution.
+
+    Args:
+        text: the word as the text writes it.
+        start: its first character's place in the explained text.
+        end: the place after its last character.
+        attribution: how much it raised the log-odds of the predicted class, in nats; negative where it lowered them.
+    """
+
+    text: str
+    start: int
+    end: int
+    attribution: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction with the attributions of the text's words.
+
+    Args:
+        text: the text as the model reads it (`Tokenizer.clean`).
+        prediction: its class.
+        words: those that were read, in order; those cut out of a long text are missing.
+        baseline_log_odds: log-odds of the predicted class where every token is [MASK]; with the sum of all
+            attributions, those of the text.
+    """
+
+    text: str
+    prediction: Prediction
+    words: list[Word]
+    baseline_log_odds: float
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A part of the text that the model reads at once, S tokens.
+
+    Args:
+        input_ids: `[CLS] text [SEP]`, int64 (S,).
+        token_type_ids: int64 (S,).
+        special: True at the tokens of the frame, bool (S,).
+    """
+
+    input_ids: Tensor
+    token_type_ids: Tensor
+    special: Tensor
+
+
+def explain(model: Model, text: str) -> Explanation:
+    """The class of a text, and the attribution of each word.
+
+    Raises:
+        UserError: if the text has no word, or the model is not a classifier.
+    """
+    max_length, truncation = model.reading
+    classifier, tokenizer = model.classifier, model.classifier_tokenizer
+    sequence = build(tokenizer, text, max_length=max_length, truncation=truncation)
+    if sequence.is_empty:
+        raise UnreadableText(0, 1, NOTHING_TO_READ)
+    prediction = model.predict_encoded([sequence])[0]
+    target = classifier.label_names.index(prediction.label)
+    parts = windows(sequence, max_length)
+    attributions, baseline = _integrated_gradients(classifier, parts, target, tokenizer.mask_id)
+    cleaned = tokenizer.clean(text)
+    return Explanation(cleaned, prediction, _words(cleaned, parts, attributions), baseline)
+
+
+def _words(text: str, parts: Many[Sequence], attributions: Tensor) -> list[Word]:
+    """The words of a text, each with the sum of its tokens' attributions.
+
+    Args:
+        text: as the tokenizer cleans it.
+        parts: the windows that were read, with offsets and word numbers.
+        attributions: of each token that is not of the frame, float32 (tokens,).
+    """
+    sums: dict[int, float] = {}
+    borders: dict[int, tuple[int, int]] = {}
+    places: list[tuple[int, int, int]] = []
+    for part in parts:
+        assert part.offsets is not None
+        assert part.word_ids is not None
+        own = ~part.special_tokens_mask
+        places += [
+            (word, start, end)
+            for word, (start, end) in zip(part.word_ids[own].tolist(), part.offsets[own].tolist(), strict=True)
+        ]
+    for (word, start, end), attribution in zip(places, attributions.tolist(), strict=True):
+        sums[word] = sums.get(word, 0.0) + attribution
+        low, high = borders.get(word, (start, end))
+        borders[word] = min(start, low), max(end, high)
+    return [Word(text[start:end], start, end, sums[word]) for word, (start, end) in borders.items()]
+
+
+def _integrated_gradients(
+    classifier: TaskModel, parts: Many[Sequence], target: int, mask_id: int
+) -> tuple[Tensor, float]:
+    """Attributions of all tokens beside those of the frame, float32 (tokens,), and the log-odds of the baseline.
+
+    Args:
+        classifier: in evaluation mode. Its weights are only read, so that other threads can predict meanwhile.
+        parts: the text's windows.
+        target: the predicted class.
+        mask_id: id of [MASK].
+    """
+    table = classifier.encoder.token_embeddings
+    inputs = [_window(part, table.weight.device) for part in parts]
+    with torch.no_grad():
+        end = [table(window.input_ids) for window in inputs]  # of each window (S, H)
+        start = [table(torch.where(window.special, window.input_ids, mask_id)) for window in inputs]
+        baseline = float(_log_odds(classifier, inputs, [vectors[None] for vectors in start], target)[0])
+    points, weights = np.polynomial.legendre.leggauss(_STEPS)
+    gradients = [torch.zeros_like(vectors) for vectors in end]
+    at_once = max(1, _STEPS_AT_ONCE // len(inputs))
+    for begin in range(0, _STEPS, at_once):
+        along, weight = (
+            torch.tensor(values[begin : begin + at_once] / 2, dtype=end[0].dtype, device=end[0].device)
+            for values in (points + 1, weights)
+        )
+        vectors = [
+            (a + along[:, None, None] * (b - a)).requires_grad_()  # (steps, S, H)
+            for a, b in zip(start, end, strict=True)
+        ]
+        odds = _log_odds(classifier, inputs, vectors, target)
+        for gradient, found in zip(gradients, torch.autograd.grad((odds * weight).sum(), vectors), strict=True):
+            gradient += found.sum(0)
+    attributions = [
+        ((b - a) * gradient).sum(-1)[~window.special]
+        for window, a, b, gradient in zip(inputs, start, end, gradients, strict=True)
+    ]
+    return torch.cat(attributions).detach(), baseline
+
+
+def _window(part: Sequence, device: torch.device) -> _Window:
+    ids, segments = (torch.from_numpy(values.astype(np.int64)) for values in (part.input_ids, part.token_type_ids))
+    return _Window(ids.to(device), segments.to(device), torch.from_numpy(part.special_tokens_mask).to(device))
+
+
+def _log_odds(classifier: TaskModel, inputs: Many[_Window], vectors: Many[Tensor], target: int) -> Tensor:
+    """Log-odds of a class, (B,), with `vectors`, for each window (B, S, H), in place of the token embeddings."""
+    # Where there are several windows the backward pass computes each anew, so that memory does not grow with the text.
+    # In evaluation mode nothing is random, and the state of the generator belongs to other threads, too.
+    again = partial(checkpoint, _logits, use_reentrant=False, preserve_rng_state=False)
+    compute = again if len(inputs) > 1 else _logits
+    found = [compute(classifier, window, own) for window, own in zip(inputs, vectors, strict=True)]
+    logits = torch.stack(found).mean(0)
+    others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=-1)
+    odds: Tensor = logits[:, target] - others.logsumexp(-1)
+    return odds
+
+
+def _logits(classifier: TaskModel, window: _Window, vectors: Tensor) -> Tensor:
+    """Logits (B, K) of a window with `vectors` (B, S, H) in place of its token embeddings."""
+    ids, segments = (values.expand(len(vectors), -1) for values in (window.input_ids, window.token_type_ids))
+    logits: Tensor = classifier(ids, segments, inputs_embeds=vectors)
+    return logits
+
+
+def relative_attributions(explanation: Explanation) -> list[float]:
+    """Each word's attribution divided by the largest magnitude, in [-1, 1]: how strongly to colour it."""
+    largest = max(abs(word.attribution) for word in explanation.words)
+    return [word.attribution / largest if largest else 0.0 for word in explanation.words]
+
+
+def pieces(explanation: Explanation) -> list[tuple[str, float]]:
+    """The text cut into words with their relative attribution, and the text between them with 0.0; joined, the text."""
+    found, place = [], 0
+    for word, relative in zip(explanation.words, relative_attributions(explanation), strict=True):
+        found += [(explanation.text[place : word.start], 0.0), (explanation.text[word.start : word.end], relative)]
+        place = word.end
+    found.append((explanation.text[place:], 0.0))
+    return [piece for piece in found if piece[0]]
+
+
+def as_terminal(explanation: Explanation, colours: bool) -> str:
+    """A text for the terminal: words for the prediction green, against it red; without colours, +so+ and -so-."""
+    shown = []
+    for text, relative in pieces(explanation):
+        if abs(relative) < 0.15:
+            shown.append(text)
+        elif colours:
+            # Of the 256 colours, two rows of three: the larger the attribution, the brighter.
+            level = min(2, int(abs(relative) * 3))
+            shown.append(f"\x1b[48;5;{((22, 28, 34) if relative > 0 else (52, 88, 124))[level]};97m{text}\x1b[0m")
+        else:
+            sign = "+" if relative > 0 else "-"
+            shown.append(f"{sign}{text}{sign}")
+    return "".join(shown)
+
+
+def as_html(explanations: Many[Explanation]) -> str:
+    """A page that stands alone, light and dark, with every text and its coloured words."""
+    template = importlib.resources.files("bertwright.apps").joinpath("explain.html.j2").read_text(encoding="utf-8")
+    return (
+        jinja2.Environment(autoescape=True)
+        .from_string(template)
+        .render(explanations=[(explanation, pieces(explanation)) for explanation in explanations])
+    )

@@ -1,0 +1,245 @@
+"""The heads on the encoder: masked language model, next sentence and classifier, each with its loss.
+
+Losses are sums over the scored items. The training loop divides by the count over the whole global batch, so that
+gradient accumulation and several processes change nothing.
+
+Letters in the shapes: B sequences in the batch, S positions in a sequence, H hidden size, V vocabulary size, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertwright.inputs.masking import IGNORED_LABEL
+from bertwright.models.bert import Dropout
+from bertwright.models.encoder import Encoder
+from bertwright.models.initialization import initialize
+
+
+class Loss(NamedTuple):
+    """The loss of a batch as sums, to be divided once over the global batch.
+
+    Args:
+        total: sum of the losses of the scored items, in nats; float32 scalar.
+        count: number of scored items; scalar.
+        correct: number of right predictions, where that means something; int64 scalar.
+    """
+
+    total: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple has a method of that name, of no use here
+    correct: Tensor | None = None
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
+    """Cross-entropy of `logits` (..., K) against `labels` (...), leaving out `IGNORED_LABEL`."""
+    logits = logits.flatten(0, -2).float()  # in float32 whatever the autocast says: a sum of exponentials needs it
+    labels = labels.flatten()
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+    scored = labels != IGNORED_LABEL
+    return Loss(total, scored.sum(), ((logits.argmax(-1) == labels) & scored).sum())
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Loss:
+    """Cross-entropy of `logits` (B, K) against probabilities `targets` (B, K); a row of zeros is not scored."""
+    logits = logits.float()
+    scored = targets.sum(-1) > 0
+    total = -(targets * logits.log_softmax(-1)).sum()
+    return Loss(total, scored.sum(), ((logits.argmax(-1) == targets.argmax(-1)) & scored).sum())
+
+
+class Pooler(nn.Module):
+    """A summary of the sequence: the vector at [CLS] through a linear map and tanh (paper, section 3, C).
+
+    Args:
+        hidden_size: width H.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, S, H) to (B, H)."""
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class MaskedLanguageModelHead(nn.Module):
+    """Predict the token at a position: a transform, then a product with all token embeddings (paper, section 3.1, 1).
+
+    The output matrix is the token embedding itself ("tied"); only a bias per token is new.
+
+    Args:
+        hidden_size: width H.
+        vocab_size: number of tokens V.
+        layer_norm_eps: the constant inside layer normalisation.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, hidden: Tensor, token_embeddings: Tensor) -> Tensor:
+        """Map (..., H) to logits (..., V), given the token embeddings (V, H)."""
+        transformed = self.norm(F.gelu(self.dense(hidden)))
+        return F.linear(transformed, token_embeddings, self.bias)
+
+
+class PretrainingModel(nn.Module):
+    """An encoder with both pre-training heads.
+
+    On a causal encoder the first head predicts the next token, in place of a masked one.
+
+    Args:
+        encoder: freshly made; all weights are drawn here.
+    """
+
+    kind = "pretraining"
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        config = encoder.config
+        self.encoder = encoder
+        self.pooler = Pooler(config.hidden_size)
+        self.masked_language_model = MaskedLanguageModelHead(
+            config.hidden_size, encoder.vocab_size, config.layer_norm_eps
+        )
+        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        initialize(self, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of both objectives.
+
+        Args:
+            input_ids: int64 (B, S).
+            token_type_ids: int64 (B, S).
+            attention_mask: (B, S), 1 at real tokens; None says that there is no padding.
+            masked_positions: int64 (M,), indices into the flattened (B * S) positions. Only scored positions pay: the
+                vocabulary projection is the widest matrix of a small BERT, and five of six positions have no label.
+                None gives logits at every position.
+
+        Returns:
+            MLM logits, (M, V) or (B, S, V), and NSP logits (B, 2), where class 0 says "B follows A".
+        """
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
+        chosen = hidden if masked_positions is None else hidden.flatten(0, 1)[masked_positions]  # (M, H)
+        mlm_logits = self.masked_language_model(chosen, self.encoder.token_embeddings.weight)
+        nsp_logits = self.next_sentence(self.pooler(hidden))  # (B, 2)
+        return mlm_logits, nsp_logits
+
+
+def last_vector(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The vector of each sequence's last real token, the only one that attends to all of it in a causal model.
+
+    Args:
+        hidden: (B, S, H).
+        attention_mask: (B, S), 1 at real tokens; None says that there is no padding.
+
+    Returns:
+        (B, 1, H).
+    """
+    if attention_mask is None:
+        return hidden[:, -1:]
+    last = attention_mask.long().sum(1) - 1  # (B,)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None]
+
+
+class Head(nn.Module):
+    """A task's layers on the encoder's vectors; a task makes one, and `TaskModel` puts it on the encoder.
+
+    Attributes:
+        kind: which of Hugging Face's model classes has the same layers: sequence.
+        positions: how many of the encoder's positions, from the first, the head reads; None for all.
+    """
+
+    kind = "sequence"
+    positions: int | None = None
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Loss:
+        """The loss of a batch's logits.
+
+        Args:
+            logits: as `forward` gives them, (B, ...).
+            targets: as the task makes them from labels, (B, ...); a row of zeros is not scored.
+        """
+        return soft_cross_entropy(logits, targets)
+
+
+class SequenceHead(Head):
+    """A classifier on the pooled [CLS] vector (paper, section 4.1).
+
+    A causal model's [CLS] attends to nothing else: there the pooler reads the last real token, the closing [SEP].
+
+    Args:
+        hidden_size: width H.
+        outputs: number of classes K.
+        dropout: on the pooled vector.
+        causal: whether the encoder is causal.
+    """
+
+    def __init__(self, hidden_size: int, outputs: int, dropout: float, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.positions = None if causal else 1
+        self.pooler = Pooler(hidden_size)
+        self.dropout = Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Map (B, S, H) to logits (B, K)."""
+        chosen = last_vector(hidden, attention_mask) if self.causal else hidden  # (B, 1, H)
+        logits: Tensor = self.classifier(self.dropout(self.pooler(chosen)))
+        return logits
+
+
+class TaskModel(nn.Module):
+    """An encoder with a task's head.
+
+    Args:
+        encoder: freshly made, as the head; all weights are drawn here.
+        head: the task's.
+        label_names: names of the K classes, in the order of their numbers.
+        task: the task's name.
+    """
+
+    def __init__(self, encoder: Encoder, head: Head, label_names: list[str], task: str) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.label_names = label_names
+        self.task = task
+        self.kind = head.kind
+        initialize(self, encoder.config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """The head's logits for a batch.
+
+        Args:
+            input_ids: int64 (B, S).
+            token_type_ids: int64 (B, S).
+            attention_mask: (B, S), 1 at real tokens; None says that there is no padding.
+            inputs_embeds: vectors in place of the token embeddings, float (B, S, H).
+
+        Returns:
+            (B, K), or what the task's head gives.
+        """
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask, self.head.positions, inputs_embeds)
+        logits: Tensor = self.head(hidden, attention_mask)
+        return logits

@@ -1,1 +1,0 @@
-"""What the model is asked: pairs of segments, hidden tokens, numbered batches."""

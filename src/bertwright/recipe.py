@@ -1,0 +1,232 @@
+"""Everything a recipe can say: the named data sources, a section for each stage, and the checks across sections.
+
+A recipe is one YAML file and the whole experiment. Precedence, from weak to strong: the defaults, the recipe file,
+options on the command line (`--pretrain.max_minutes 50`). `settings.py` has the sections of tokenizer, network and
+training; `recipe_file.py` reads recipes, and refuses keys that do not exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from bertwright.errors import UserError
+from bertwright.ranges import Section, number, require
+from bertwright.settings import (
+    LARGEST_SEED,
+    FinetuneConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Phase,
+    PretrainConfig,
+    TokenizerConfig,
+)
+
+__all__ = [
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Phase",
+    "PrepareConfig",
+    "PretrainConfig",
+    "Recipe",
+    "Source",
+    "SystemConfig",
+    "TokenizerConfig",
+    "fingerprint",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where texts come from: files, an archive, or a data set on the Hugging Face hub.
+
+    Args:
+        path: a file, a folder or a glob (.txt .jsonl .csv .parquet, each also .gz .xz .zst), the aclImdb folder or its
+            tar.gz, a hub id such as stanfordnlp/imdb, or a preset: bookcorpus, wikipedia, imdb.
+        text_column: the column that holds the text, in formats that have columns.
+        text_pair_column: the column that holds the second text, for tasks on pairs.
+        label_column: the column that holds the label, where labels are read.
+        rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
+            a running text; a blank row then ends the document.
+        subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
+    """
+
+    path: str
+    text_column: str = "text"
+    text_pair_column: str = "text_pair"
+    label_column: str = "label"
+    rows: Literal["documents", "sentences"] = "documents"
+    subset: str | None = None
+
+    def __post_init__(self) -> None:
+        """See that there is a path.
+
+        Raises:
+            UserError: if it is empty.
+        """
+        require(self.path.strip() != "", "data: a source has an empty path; give a file, a folder, a glob or a hub id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(Section):
+    """The corpora to pre-train on, turned once into token ids on disk.
+
+    Args:
+        corpora: names from `data`, each optionally with splits (imdb:train+unsupervised).
+        heldout_ratio: the fraction of all documents kept out of training, to measure the objectives on.
+        drop_duplicates: whether a document that repeats an earlier one to the letter is left out.
+        workers: processes that split and tokenize; the default is one per core.
+    """
+
+    section: ClassVar[str] = "prepare."
+    corpora: tuple[str, ...] = ()
+    heldout_ratio: float = number(0.005, "(0, 0.5)")
+    drop_duplicates: bool = True
+    workers: int | None = number(None, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What the report compares with.
+
+    Args:
+        published: figures of the primary metric that others report on the same test split, by the system's name; they
+            stand in the table without an interval.
+    """
+
+    published: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """How the machine is used. Nothing here changes the result, beyond rounding.
+
+    Args:
+        precision: bf16 computes matrix products in bfloat16 with float32 weights; auto picks it where the hardware
+            has it.
+        compile: whether torch.compile is used; auto uses it where a compiler is found, on refuses to run without one.
+    """
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The whole experiment, from raw text to report.
+
+    Args:
+        name: the recipe's name; the run folder is runs/NAME unless `out` says otherwise.
+        out: the run folder.
+        seed: the seed of everything drawn at random before fine-tuning, which has seeds of its own.
+        data: named sources; a plain string is a source with default columns.
+        tokenizer: the vocabulary.
+        prepare: the corpora to pre-train on; with finetune.encoder, this, model and pretrain may be left out.
+        model: the network; a recipe may name a file of recipes/models here.
+        pretrain: pre-training.
+        finetune: fine-tuning.
+        evaluate: what the report compares with.
+        system: how the machine is used.
+    """
+
+    name: str
+    data: dict[str, str | Source]
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    out: str | None = None
+    seed: int = 0
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    system: SystemConfig = field(default_factory=SystemConfig)
+
+    def __post_init__(self) -> None:
+        """See that the sections fit each other.
+
+        Raises:
+            UserError: with the first that does not.
+        """
+        require(0 <= self.seed < LARGEST_SEED, f"seed is {self.seed}; it must be in [0, 2^63)")
+        if self.finetune.encoder is None:
+            require(
+                len(self.prepare.corpora) > 0,
+                "prepare.corpora is empty; name at least one entry of `data`, or begin with an encoder: "
+                "finetune.encoder",
+            )
+            require(
+                self.pretrain.max_steps is not None or self.pretrain.max_minutes is not None,
+                "pretrain needs a budget: give max_steps or max_minutes",
+            )
+        self._check_data()
+        self._check_objectives()
+        self._check_lengths()
+
+    def _check_data(self) -> None:
+        used = {entry.partition(":")[0] for entry in (*self.prepare.corpora, *self.finetune.entries)}
+        for name in used - set(self.data):
+            raise UserError(f"the recipe uses `{name}`, which `data` does not name; it names: {', '.join(self.data)}")
+        for name in set(self.data) - used:
+            raise UserError(f"data.{name} is not used by the recipe; it uses: {', '.join(sorted(used))}")
+        for phase in self.pretrain.phases:
+            for corpus in phase.corpora or ():
+                require(corpus in self.prepare.corpora, f"a phase names `{corpus}`, which prepare.corpora lacks")
+
+    def _check_objectives(self) -> None:
+        head_width = self.model.hidden_size // self.model.num_attention_heads
+        require(
+            self.pretrain.initialization == "paper" or head_width % 2 == 0,
+            "pretrain.initialization local_attention needs an even model.hidden_size / model.num_attention_heads; it "
+            f"is {head_width}",
+        )
+        require(
+            not (self.model.is_decoder and self.pretrain.next_sentence),
+            "pretrain.next_sentence is on, but model.is_decoder makes a causal model, whose [CLS] attends to neither "
+            "sentence; switch it off with --pretrain.next_sentence false",
+        )
+        require(
+            self.model.type_vocab_size > 1 or not self.pretrain.next_sentence,
+            "model.type_vocab_size is 1, but next-sentence prediction tells two segments apart; raise it, or set "
+            "pretrain.next_sentence to false",
+        )
+
+    def _check_lengths(self) -> None:
+        positions = self.model.max_position_embeddings
+        for phase in self.pretrain.phases:
+            require(
+                phase.sequence_length <= positions,
+                f"pretrain.phases ask for {phase.sequence_length} tokens, but the model has {positions} positions; "
+                "lower sequence_length or raise model.max_position_embeddings",
+            )
+        require(
+            self.finetune.data == ""
+            or self.finetune.encoder is not None  # whose own length is checked when it is read
+            or self.finetune.max_length <= positions,
+            f"finetune.max_length is {self.finetune.max_length}, but the model has {positions} positions; lower it or "
+            "raise model.max_position_embeddings",
+        )
+
+    def source(self, name: str) -> Source:
+        """The named source, with a plain string made a `Source`."""
+        entry = self.data[name]
+        return Source(path=entry) if isinstance(entry, str) else entry
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries, lists, strings and numbers, ready for JSON or YAML."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of configurations and plain values: equal exactly when all of them are equal."""
+    plain = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,314 @@
+"""What a recipe says of the tokenizer, the network, pre-training and fine-tuning: one frozen dataclass a stage.
+
+A range stands with the field that it bounds (`number`) and is checked whenever a dataclass is made, from a recipe or
+from Python. Names that also exist in Hugging Face's `BertConfig` or `TrainingArguments` mean the same here.
+`recipe.py` puts the sections together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from bertwright.ranges import Section, number, require
+
+LARGEST_SEED = 2**63
+"""Below which a seed must be, for PyTorch to take it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig(Section):
+    """The WordPiece vocabulary (paper, section 3: input representations).
+
+    Args:
+        path: an existing vocab.txt, tokenizer.json or folder with one; the default trains a vocabulary on the corpora.
+        vocab_size: number of entries to train, special tokens included.
+        lowercase: whether upper-case letters are made lower-case (an uncased model).
+        strip_accents: whether accents are removed; the default removes them exactly when lowercase is on.
+        min_frequency: how often a pair must occur to be merged into a new entry.
+        sample_megabytes: how much text, spread evenly over the corpora, the vocabulary is trained on.
+        html_line_breaks: whether a <br /> in the texts is a line break, as in IMDB's reviews. The model's folder keeps
+            the answer, so that the model reads new texts in the same way.
+    """
+
+    section: ClassVar[str] = "tokenizer."
+    path: str | None = None
+    vocab_size: int = number(30_522, ">= 64")
+    lowercase: bool = True
+    strip_accents: bool | None = None
+    min_frequency: int = number(2, ">= 1")
+    sample_megabytes: float = number(120.0, "> 0")
+    html_line_breaks: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    """The shape of the network, with the names and defaults of Hugging Face's BertConfig (BERT-base).
+
+    Args:
+        model_type: the architecture, by Hugging Face's name for it.
+        hidden_size: width H of every layer's output.
+        num_hidden_layers: number L of Transformer blocks.
+        num_attention_heads: number A of attention heads; must divide hidden_size.
+        intermediate_size: width of the feed-forward layer, 4 H in the paper.
+        max_position_embeddings: the longest sequence, in tokens.
+        type_vocab_size: number of segments.
+        hidden_dropout_prob: dropout on embeddings and on each sub-layer's output.
+        attention_probs_dropout_prob: dropout on attention weights.
+        layer_norm_eps: the constant inside layer normalisation.
+        initializer_range: standard deviation of the truncated normal that weights are drawn from.
+        is_decoder: whether the model is causal: each position attends to itself and to those before it, and
+            pre-training predicts the next token in place of masked ones (paper, section 5.1, "LTR").
+    """
+
+    section: ClassVar[str] = "model."
+    model_type: str = "bert"
+    hidden_size: int = number(768, ">= 1")
+    num_hidden_layers: int = number(12, ">= 1")
+    num_attention_heads: int = number(12, ">= 1")
+    intermediate_size: int = number(3072, ">= 1")
+    max_position_embeddings: int = 512
+    type_vocab_size: int = number(2, ">= 1")
+    hidden_dropout_prob: float = number(0.1, "[0, 1)")
+    attention_probs_dropout_prob: float = number(0.1, "[0, 1)")
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = number(0.02, "> 0")
+    is_decoder: bool = False
+
+    def __post_init__(self) -> None:
+        """As for every section; and heads share the width evenly."""
+        super().__post_init__()
+        require(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"model.hidden_size ({self.hidden_size}) must be a multiple of "
+            f"model.num_attention_heads ({self.num_attention_heads})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig(Section):
+    """Which tokens the masked language model must predict (paper, section 3.1, task 1, and appendix A.1).
+
+    Args:
+        rate: the fraction of the real tokens that is chosen, 0.15 in the paper.
+        replacement: 80-10-10 puts [MASK], a random token or the token itself in chosen positions with probability 0.8,
+            0.1 and 0.1 as in the paper; mask puts [MASK] in all of them.
+        unit: choose single tokens, as in the paper, or whole words.
+    """
+
+    section: ClassVar[str] = "pretrain.masking."
+    rate: float = number(0.15, "(0, 1)")
+    replacement: Literal["80-10-10", "mask"] = "80-10-10"
+    unit: Literal["token", "word"] = "token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    """The optimizer (paper, appendix A.2 and A.3).
+
+    Args:
+        name: adamw as in the paper, or muon for the weight matrices of the blocks with adamw for all else.
+        learning_rate: peak rate of adamw.
+        muon_learning_rate: peak rate of muon, in units of adamw's update size.
+        weight_decay: decoupled weight decay; never on biases and layer normalisation.
+        beta1: decay of adamw's first moment.
+        beta2: decay of adamw's second moment.
+        epsilon: adamw's denominator constant.
+        max_grad_norm: gradients are scaled down to this global norm.
+        warmup_ratio: the fraction of the budget in which the rate climbs from zero, before it decays linearly to zero.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = number(1e-4, "> 0")
+    muon_learning_rate: float = number(1e-3, "> 0")
+    weight_decay: float = number(0.01, ">= 0")
+    beta1: float = number(0.9, "[0, 1)")
+    beta2: float = number(0.999, "[0, 1)")
+    epsilon: float = number(1e-6, ">= 0")
+    max_grad_norm: float = number(1.0, "> 0")
+    warmup_ratio: float = number(0.01, "[0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase(Section):
+    """A stretch of pre-training with one sequence length.
+
+    Args:
+        sequence_length: the most tokens in a sequence, [CLS] and [SEP] included.
+        budget_ratio: the fraction of the budget spent in this phase; those of all phases add up to 1.
+        corpora: entries of prepare.corpora to draw from; the default is all of them.
+        batch_tokens: tokens in a global batch of this phase; the default is pretrain.batch_tokens.
+        next_sentence: whether this phase has next-sentence prediction, where pre-training has it; without it, a
+            sequence is one stretch of one document.
+    """
+
+    section: ClassVar[str] = "pretrain.phases: "
+    sequence_length: int = number(128, ">= 8")
+    budget_ratio: float = number(1.0, "(0, 1]")
+    corpora: tuple[str, ...] | None = None
+    batch_tokens: int | None = None
+    next_sentence: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Section):
+    """Pre-training with masked language modelling and next-sentence prediction (paper, section 3.1).
+
+    Args:
+        max_steps: the budget in optimizer steps; give this or max_minutes.
+        max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.
+        batch_tokens: tokens in a global batch, all processes together: sequences times sequence length.
+        micro_batch_tokens: the most tokens, padding included, that one process computes at a time; gradients are
+            accumulated over the global batch.
+        next_sentence: whether next-sentence prediction is trained beside masked language modelling.
+        short_sequence_probability: the fraction of sequences that are cut to a random shorter length (paper: 0.1).
+        initialization: paper draws all weights at random; local_attention starts positions as sines and gives each head
+            of the first two blocks a neighbour to attend to, which shortens the first plateau of a short training.
+        embedding_initialization: paper draws the token embeddings at random; pmi takes them from co-occurrence counts
+            in the last phase's corpora (a factored matrix of pointwise mutual information), and the output bias from
+            each token's frequency (`text/cooccurrence.py`).
+        masking: which tokens must be predicted; a causal model (model.is_decoder) predicts all, and masks none.
+        phases: sequence lengths in order, for example 128 tokens first and 512 at the end.
+        optimizer: the optimizer and its schedule.
+        log_every: steps between two lines of metrics.jsonl.
+        evaluate_every: steps between two evaluations on held-out text.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    section: ClassVar[str] = "pretrain."
+    max_steps: int | None = number(None, ">= 1")
+    max_minutes: float | None = number(None, "> 0")
+    batch_tokens: int = 32_768
+    micro_batch_tokens: int = 8_192
+    next_sentence: bool = True
+    short_sequence_probability: float = number(0.1, "[0, 1]")
+    initialization: Literal["paper", "local_attention"] = "paper"
+    embedding_initialization: Literal["paper", "pmi"] = "paper"
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    phases: tuple[Phase, ...] = (Phase(),)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    log_every: int = number(10, ">= 1")
+    evaluate_every: int = number(500, ">= 1")
+    checkpoint_every: int = number(500, ">= 1")
+
+    def __post_init__(self) -> None:
+        """As for every section; and budget, phases and batches fit each other."""
+        super().__post_init__()
+        require(
+            self.max_steps is None or self.max_minutes is None,
+            "pretrain has two budgets: give either max_steps or max_minutes, not both",
+        )
+        total = sum(phase.budget_ratio for phase in self.phases)
+        require(
+            abs(total - 1) < 1e-6, f"budget_ratio of all pretrain.phases add up to {total:g}; they must add up to 1"
+        )
+        for phase in self.phases:
+            for name in ("batch_tokens", "micro_batch_tokens"):
+                tokens = (name == "batch_tokens" and phase.batch_tokens) or getattr(self, name)
+                require(
+                    tokens >= phase.sequence_length and tokens % phase.sequence_length == 0,
+                    f"pretrain.{name} ({tokens}) must be a multiple of the sequence length ({phase.sequence_length})",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Section):
+    """Fine-tuning on labelled texts (paper, section 4.1 and appendix A.3).
+
+    Args:
+        data: the entry of `data` with labelled texts; it has a train and a test split. The default names
+            none: the recipe ends with pre-training.
+        task: what the labels are for: classification.
+        label_names: names of the classes, in the sorted order of the labels in the data, for example
+            [negative, positive] for 0 and 1; the default calls a class what the data call it.
+        encoder: a folder with pre-trained weights, or bundled: the encoder that comes with Bertwright; the default
+            takes those of the pretrain stage.
+        unlabelled: unlabelled texts, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
+            teacher, predicts the probability of each class for them (pseudo-labels); a second one is trained on these
+            and on the labels (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language
+            Understanding"). All seeds have one teacher. The test split of `data` is refused.
+        unlabelled_max_length: the most tokens of an unlabelled text, counted after the cut to max_length; longer ones
+            are left out, so that it must be below max_length to leave any out. A pseudo-label teaches about as much
+            whatever the text's length, and costs by the token.
+        co_training: whether NB-weighted logistic regression, trained on the same labels, predicts the unlabelled texts,
+            too; the second model is trained on the mean of both probabilities. The one reads in order, the other
+            knows rare phrases, and they err in different places (Blum and Mitchell 1998, "Combining Labeled and
+            Unlabeled Data with Co-Training").
+        epochs: passes over the training set.
+        batch_size: texts in a global batch.
+        micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
+        max_length: the most tokens that are read together, [CLS] and [SEP] included.
+        truncation: which part of a longer text is kept: its head, its tail, or half of each; or all of it, predicted in
+            windows whose logits are averaged, while training still reads half of its head and half of its tail.
+        averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
+            a short pre-training the vector at [CLS] alone holds too little.
+        hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
+        classifier_dropout: dropout before the classifier.
+        validation_ratio: the fraction of train that is the validation set; the checkpoint with the lowest loss on it
+            is kept.
+        evaluations_per_epoch: how often the validation set is evaluated in an epoch.
+        seeds: one fine-tuning run per seed.
+        optimizer: the optimizer and its schedule.
+        log_every: steps between two lines of metrics.jsonl.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    section: ClassVar[str] = "finetune."
+    data: str = ""
+    task: str = "classification"
+    label_names: tuple[str, ...] | None = None
+    encoder: str | None = None
+    unlabelled: str | None = None
+    unlabelled_max_length: int = number(512, ">= 3")
+    co_training: bool = False
+    epochs: float = number(3.0, "> 0")
+    batch_size: int = number(32, ">= 1")
+    micro_batch_tokens: int = 8_192
+    max_length: int = number(512, ">= 8")
+    truncation: Literal["head", "tail", "head-tail", "windows"] = "head-tail"
+    averaging_block: bool = False
+    hidden_dropout_prob: float | None = number(None, "[0, 1)")
+    classifier_dropout: float = number(0.1, "[0, 1)")
+    validation_ratio: float = number(0.1, "(0, 1)")
+    evaluations_per_epoch: int = number(1, ">= 1")
+    seeds: tuple[int, ...] = (0,)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5, warmup_ratio=0.1))
+    log_every: int = number(10, ">= 1")
+    checkpoint_every: int = number(200, ">= 1")
+
+    def __post_init__(self) -> None:
+        """As for every section; and data, seeds and lengths fit each other."""
+        super().__post_init__()
+        require(
+            self.data != "" or (self.encoder is None and self.unlabelled is None),
+            "finetune needs labelled texts: name their entry of `data` in finetune.data",
+        )
+        require(
+            ":" not in self.data,
+            f"finetune.data is `{self.data}`; name the entry of `data` alone, for its train and test splits are read",
+        )
+        require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
+        require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")
+        for seed in self.seeds:
+            require(0 <= seed < LARGEST_SEED, f"finetune.seeds names {seed}; a seed must be in [0, 2^63)")
+        names = self.label_names
+        require(names is None or len(set(names)) == len(names), "finetune.label_names gives two classes one name")
+        require(
+            self.unlabelled is not None or not self.co_training,
+            "finetune.co_training needs unlabelled texts: name them in finetune.unlabelled, or leave it out",
+        )
+        require(
+            self.micro_batch_tokens >= self.max_length,
+            f"finetune.micro_batch_tokens ({self.micro_batch_tokens}) must be at least finetune.max_length "
+            f"({self.max_length}), so that the longest text fits",
+        )
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries of a recipe's `data` that fine-tuning reads."""
+        return tuple(entry for entry in (self.data, self.unlabelled) if entry)
+
+    @property
+    def training_truncation(self) -> str:
+        """The part of a long text that training reads."""
+        return "head-tail" if self.truncation == "windows" else self.truncation

@@ -1,0 +1,77 @@
+"""The forward pass of a fine-tuned model over many inputs, for validation, pseudo-labels, test split and users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
+from bertwright.inputs.sequences import Sequence, windows
+from bertwright.models.encoder import Encoder
+from bertwright.models.heads import TaskModel
+from bertwright.settings import FinetuneConfig
+from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.task import Floats, Task
+from bertwright.train.engine import Engine
+from bertwright.train.prefetch import Batch
+
+
+def collate(sequences: Many[Sequence], encoder: Encoder) -> Batch:
+    """Sequences as tensors input_ids and token_type_ids, int64 (batch, seq), and attention_mask, bool (batch, seq).
+
+    Args:
+        sequences: none longer than the encoder's positions.
+        encoder: its [PAD] and its number of positions, which a width is not rounded beyond.
+    """
+    width = min(rounded_width(max(map(len, sequences))), encoder.max_length)
+    padded = pad(sequences, encoder.pad_token_id, width)
+    return {
+        "input_ids": torch.from_numpy(padded.input_ids),
+        "token_type_ids": torch.from_numpy(padded.token_type_ids),
+        "attention_mask": torch.from_numpy(padded.attention_mask),
+    }
+
+
+def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budget: int, max_length: int) -> Floats:
+    """A model's predictions for model inputs, in their order.
+
+    A text of more than `max_length` tokens is read in windows. Windows are computed longest first in batches of like
+    length; a text's prediction does not depend on its batch mates, beyond rounding. The precision is that of the
+    autocast around the call.
+
+    Args:
+        task: makes predictions from logits.
+        model: fine-tuned for it.
+        sequences: the model inputs.
+        token_budget: tokens that are computed together, padding included.
+        max_length: the most tokens of a window.
+
+    Returns:
+        float32 (records, ...), as the task makes them.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    if was_training:  # a walk over all modules, which a single short text would notice
+        model.eval()
+    parts = [windows(sequence, max_length) for sequence in sequences]
+    flat = [part for own in parts for part in own]
+    logits: list[Tensor | None] = [None] * len(flat)
+    with torch.inference_mode():
+        for rows in token_buckets([len(part) for part in flat], token_budget):
+            batch = collate([flat[row] for row in rows], model.encoder)
+            found = model(**{name: value.to(device) for name, value in batch.items()}).float().cpu()
+            for row, values in zip(rows.tolist(), found, strict=True):
+                logits[row] = values
+    if was_training:
+        model.train()
+    return task.predictions([values for values in logits if values is not None], [len(own) for own in parts])
+
+
+def predict_saved(folder: Path, sequences: Many[Sequence], config: FinetuneConfig, engine: Engine) -> Floats:
+    """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
+    model = load_task_model(folder).to(engine.device)
+    with engine.autocast():
+        return predict(TASKS[model.task], model, sequences, config.micro_batch_tokens, config.max_length)

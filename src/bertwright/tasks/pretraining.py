@@ -1,0 +1,288 @@
+"""The pretrain stage: masked language modelling and next-sentence prediction, from random weights (paper, 3.1).
+
+A causal model (`model.is_decoder`) predicts next tokens instead, for the comparison in the paper's section 5.1.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bertwright.errors import UserError
+from bertwright.files import atomic_path
+from bertwright.inputs.masking import IGNORED_LABEL
+from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
+from bertwright.models.initialization import as_bert, initialize_embeddings, initialize_local_attention
+from bertwright.recipe import Recipe
+from bertwright.settings import MaskingConfig, ModelConfig, Phase, PretrainConfig
+from bertwright.text.cooccurrence import token_vectors
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
+from bertwright.train.engine import Engine
+from bertwright.train.loop import LoopConfig, Notice, train
+from bertwright.train.prefetch import Batch
+
+EVALUATION_SEQUENCES = 2_048
+"""Held-out sequences of an evaluation, the same ones every time."""
+
+EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
+"""Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
+
+
+SCORED_STEP = 128
+"""The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
+scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
+
+
+def token_objective(config: ModelConfig) -> str:
+    """The name of the loss on tokens: mlm, or clm for a causal model.
+
+    They are not to be compared: one predicts a few tokens from both sides, the other all from the left.
+    """
+    return "clm" if config.is_decoder else "mlm"
+
+
+def sequences_per_step(config: PretrainConfig, phase: Phase) -> int:
+    """How many sequences a global batch of a phase has, all processes together."""
+    return (phase.batch_tokens or config.batch_tokens) // phase.sequence_length
+
+
+class PretrainingObjective(nn.Module):
+    """The model with both losses, as the loop calls it and the compiler sees it.
+
+    Args:
+        model: the model with its pre-training heads.
+        next_sentence: whether next-sentence prediction is part of the loss.
+    """
+
+    def __init__(self, model: PretrainingModel, next_sentence: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.tokens = token_objective(model.encoder.config)
+        self.uses_next_sentence = next_sentence
+        if not next_sentence:
+            # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
+            for part in (model.next_sentence, model.pooler):
+                part.requires_grad_(False)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        masked_positions: Tensor,
+        labels: Tensor,
+        next_sentence_label: Tensor,
+    ) -> dict[str, Loss]:
+        """The losses of a batch, whose arrays `inputs.pretraining.PretrainBatch` describes."""
+        token_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
+        losses = {self.tokens: cross_entropy(token_logits, labels)}
+        if self.uses_next_sentence:
+            losses["nsp"] = cross_entropy(nsp_logits, next_sentence_label)
+        return losses
+
+
+class Pretraining:
+    """Pre-training as the loop sees it.
+
+    Args:
+        recipe: the whole recipe.
+        model: fresh.
+        tokenizer: of the prepared corpus.
+        corpus: to train on.
+        heldout: to evaluate on.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: PretrainingModel,
+        tokenizer: Tokenizer,
+        corpus: PreparedCorpus,
+        heldout: PreparedCorpus,
+    ) -> None:
+        config = recipe.pretrain
+        self.config = config
+        self.model = model
+        self.objective = PretrainingObjective(model, config.next_sentence)
+        self.tokens = token_objective(recipe.model)
+        causal = recipe.model.is_decoder
+        self.phase_ratios = tuple(phase.budget_ratio for phase in config.phases)
+        self._streams = [
+            PretrainStream(
+                corpus,
+                tokenizer,
+                sequences_per_step(config, phase),
+                None if causal else config.masking,
+                sequence_length=phase.sequence_length,
+                next_sentence=config.next_sentence and phase.next_sentence,
+                short_sequence_probability=config.short_sequence_probability,
+                sources=phase.corpora,
+                seed=recipe.seed * len(config.phases) + index,  # a phase does not repeat the pairs of another
+            )
+            for index, phase in enumerate(config.phases)
+        ]
+        # Held-out text has pairs in all phases if the run has any, so that next-sentence accuracy is measured
+        # throughout, but not if a small corpus left one document, from which no pair can be drawn; no short sequences,
+        # and masks of its own.
+        self._heldout = [
+            PretrainStream(
+                heldout,
+                tokenizer,
+                config.micro_batch_tokens // phase.sequence_length,
+                None if causal else EVALUATION_MASKING,
+                sequence_length=phase.sequence_length,
+                next_sentence=config.next_sentence and heldout.num_documents > 1,
+                short_sequence_probability=0.0,
+                sources=None,
+                seed=0,
+            )
+            for phase in config.phases
+        ]
+
+    def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
+        """This process's rows of a global batch, cut into micro-batches of bounded size."""
+        stream = self._streams[phase]
+        own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
+        return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Scored tokens and pairs, and real tokens."""
+        return {
+            self.tokens: int((batch["labels"] != IGNORED_LABEL).sum()),
+            "nsp": int((batch["next_sentence_label"] != IGNORED_LABEL).sum()),
+            "tokens": int(batch["attention_mask"].sum()),
+        }
+
+    def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
+        """Loss and accuracy of both objectives on held-out text, masked as in the paper (or not, if causal)."""
+        stream = self._heldout[phase]
+        sequences = min(EVALUATION_SEQUENCES, len(stream.plan(0)))
+        sums: dict[str, list[float]] = {}
+        parts = (
+            part
+            for number in range(math.ceil(sequences / stream.batch_size))
+            for part in stream.batch(number).cut(self.config.micro_batch_tokens)
+        )
+        for batch in map(_tensors, parts):
+            losses: dict[str, Loss] = objective(**{name: value.to(engine.device) for name, value in batch.items()})
+            for name, loss in losses.items():
+                assert loss.correct is not None
+                values = (float(loss.total), float(loss.count), float(loss.correct))
+                sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * 3), values, strict=True)]
+        metrics: dict[str, float] = {}
+        for name, (total, count, correct) in sums.items():
+            if count:
+                metrics |= {f"{name}_loss": total / count, f"{name}_accuracy": correct / count}
+        return metrics
+
+    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+        """Pre-training keeps its last weights, not its best."""
+        return None
+
+
+def _tensors(batch: PretrainBatch) -> Batch:
+    """A batch as the objective takes it, with the scored positions picked out, and some unscored ones to fill up."""
+    scored = np.flatnonzero(batch.labels != IGNORED_LABEL)
+    missing = (0, -len(scored) % SCORED_STEP)
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids),
+        "token_type_ids": torch.from_numpy(batch.token_type_ids),
+        "attention_mask": torch.from_numpy(batch.attention_mask),
+        "masked_positions": torch.from_numpy(np.pad(scored, missing)),
+        "labels": torch.from_numpy(np.pad(batch.labels.reshape(-1)[scored], missing, constant_values=IGNORED_LABEL)),
+        "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
+    }
+
+
+def pretrain(
+    recipe: Recipe, prepared: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice
+) -> Position:
+    """Pre-train a model from random weights and write it to `folder`/model in the Hugging Face layout.
+
+    Args:
+        recipe: the whole recipe.
+        prepared: the prepare stage's folder.
+        folder: receives metrics, checkpoints and the model.
+        run_fingerprint: of all that decides the result.
+        engine: the machine.
+        notice: told in a sentence about anything a user should know.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        UserError: if corpus and tokenizer do not belong together, a step has fewer sequences than there are processes,
+            a phase has no text, or the loss is not a number.
+    """
+    config = recipe.pretrain
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
+    heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
+    _check_phases(recipe, corpus, engine)
+    training = Pretraining(recipe, new_model(recipe, tokenizer, corpus), tokenizer, corpus, heldout)
+    loop = LoopConfig(
+        optimizer=config.optimizer,
+        seed=recipe.seed,
+        max_steps=config.max_steps,
+        max_seconds=None if config.max_minutes is None else config.max_minutes * 60,
+        log_every=config.log_every,
+        evaluate_every=config.evaluate_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    position = train(training, loop, engine, folder, run_fingerprint, notice)
+    if engine.is_main:
+        with atomic_path(folder / "model") as temporary:
+            # A head that was not trained is left out, so that nobody uses its output.
+            save_model(training.model, tokenizer, temporary, leave_out="" if config.next_sentence else "next_sentence.")
+    return position
+
+
+def new_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:
+    """The model with the first weights that the recipe asks for.
+
+    Args:
+        recipe: the whole recipe.
+        tokenizer: of the corpus.
+        corpus: whose co-occurrence counts may give first embeddings.
+    """
+    config = recipe.pretrain
+    torch.manual_seed(recipe.seed)
+    model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
+    if config.initialization == "local_attention":
+        initialize_local_attention(as_bert(model.encoder, "pretrain.initialization local_attention"))
+    if config.embedding_initialization == "pmi":
+        width, sources = recipe.model.hidden_size, config.phases[-1].corpora
+        initialize_embeddings(model, *token_vectors(corpus, tokenizer.vocab_size, width, sources))
+    return model
+
+
+def _check_phases(recipe: Recipe, corpus: PreparedCorpus, engine: Engine) -> None:
+    """See that each phase has a sequence for each process, and documents to train on.
+
+    Raises:
+        UserError: if not.
+    """
+    config = recipe.pretrain
+    for phase in config.phases:
+        sequences = sequences_per_step(config, phase)
+        if sequences < engine.world:
+            raise UserError(
+                f"a step has {sequences} sequences of {phase.sequence_length} tokens, fewer than the {engine.world} "
+                "processes; raise pretrain.batch_tokens"
+            )
+        documents = int(corpus.is_from(phase.corpora).sum())
+        needed = 2 if config.next_sentence and phase.next_sentence else 1
+        if documents < needed:
+            names = ", ".join(phase.corpora or recipe.prepare.corpora)
+            raise UserError(
+                f"a phase of pretrain.phases reads {names}, which has {documents} documents to train on, and needs "
+                f"{needed} (two for next sentences); duplicates and held-out documents do not count"
+            )

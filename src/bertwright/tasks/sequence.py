@@ -1,0 +1,169 @@
+"""Classification of texts, the paper's sequence-level task (section 4.1): one label for a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bertwright.errors import UserError
+from bertwright.models.encoder import Encoder
+from bertwright.models.heads import Head, SequenceHead
+from bertwright.tasks.resampling import Resampled, resample_classes, tally
+from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
+from bertwright.text.records import Record
+
+
+class Classification(Task):
+    """One of K classes for each text; predictions are probabilities, float32 (records, K)."""
+
+    name = "classification"
+    columns = ("text", "label")
+    primary_metric = "f1"
+
+    def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
+        """The classes, sorted as text; or the names given for them, in that order.
+
+        Raises:
+            UserError: if there are fewer than two classes, or as many names are not given as there are classes.
+        """
+        found = self._written(records)
+        if len(found) < 2:
+            only = f"has only the label `{found[0]}`" if found else "holds no labelled text"
+            raise UserError(f"{where} {only}; classification needs texts of at least two classes")
+        if given is not None and len(given) != len(found):
+            raise UserError(
+                f"finetune.label_names has {len(given)} names, but the data have {len(found)} classes: "
+                f"{', '.join(found)}"
+            )
+        return found if given is None else list(given)
+
+    def labels(self, records: Sequence[Record], names: Sequence[str], known: Sequence[Record], where: str) -> Ints:
+        """Class numbers, int64 (records,).
+
+        Raises:
+            UserError: if a label is not among those of train.
+        """
+        numbers = {written: number for number, written in enumerate(self._written(known))}
+        for record in records:
+            if str(record.label) not in numbers:
+                raise UserError(
+                    f"{where}: text {record.id} has label {record.label!r}, but train has only {', '.join(numbers)}"
+                )
+        return np.array([numbers[str(record.label)] for record in records], np.int64)
+
+    @staticmethod
+    def _written(records: Sequence[Record]) -> list[str]:
+        return sorted({str(record.label) for record in records})
+
+    def targets(self, labels: Ints, names: Sequence[str]) -> Floats:
+        """One-hot rows, float32 (records, K)."""
+        return np.eye(len(names), dtype=np.float32)[labels]
+
+    def strata(self, labels: Ints) -> Ints:
+        """The classes."""
+        return labels
+
+    def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
+        """A classifier on the pooled vector."""
+        return SequenceHead(encoder.config.hidden_size, len(names), dropout, encoder.causal)
+
+    def predictions(self, logits: Sequence[Tensor], counts: Sequence[int]) -> Floats:
+        """Probabilities of the classes, from the mean of a text's logits over its windows."""
+        number = torch.tensor(counts, dtype=torch.long)
+        texts = torch.arange(len(number)).repeat_interleave(number)
+        stacked = torch.stack(list(logits))
+        mean = torch.zeros(len(number), stacked.shape[1]).index_add(0, texts, stacked) / number[:, None]
+        probabilities: Floats = mean.softmax(-1).numpy()
+        return probabilities
+
+    def loss(self, predictions: Floats, labels: Ints) -> float:
+        """Mean of minus the log-probability, in nats, of each text's class."""
+        picked = np.clip(predictions[np.arange(len(labels)), labels], 1e-12, None)
+        return float(-np.log(picked).mean())
+
+    def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
+        """Accuracy, precision, recall, F1 and area under the ROC curve, by scikit-learn.
+
+        With two classes, precision, recall, F1 and area are those of class 1; with more, they are means over classes,
+        and the area compares each class with all others. A ratio with denominator zero is 0. The predicted class is
+        the most probable one, the lower one in a tie. The area is absent where labels are of one class only.
+
+        Raises:
+            ValueError: if a prediction is not finite, or a label is not a class.
+        """
+        from sklearn.metrics import precision_recall_fscore_support  # takes seconds to load
+
+        _check(predictions, labels)
+        classes = predictions.shape[1]
+        average: dict[str, Any] = {"pos_label": 1, "average": "binary"} if classes == 2 else {"average": "macro"}
+        predicted = predictions.argmax(axis=1)
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels, predicted, labels=[0, 1] if classes == 2 else range(classes), zero_division=0.0, **average
+        )
+        area = _area(predictions, labels)
+        return {
+            "accuracy": float((predicted == labels).mean()),
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+        } | ({} if area is None else {"roc_auc": area})
+
+    def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
+        """The confusion matrix as nested lists, true classes in rows."""
+        return {"confusion": tally([labels, predictions.argmax(axis=1)], predictions.shape[1]).tolist()}
+
+    def resampled(self, systems: Sequence[Floats], labels: Ints, samples: int, seed: int) -> list[Resampled]:
+        """Accuracy and F1 of resamples, and of a single system the area under its ROC curve."""
+        return resample_classes([np.asarray(values, np.float64) for values in systems], labels, samples, seed)
+
+    def check_baselines(self, records: Sequence[Record]) -> None:
+        """See that the texts share words.
+
+        Raises:
+            UserError: if they do not.
+        """
+        from bertwright.tasks.baselines import check_words  # scikit-learn takes seconds to load
+
+        check_words(record.text for record in records)
+
+    def baselines(
+        self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
+    ) -> Mapping[str, Floats]:
+        """Naive Bayes and two logistic regressions on n-grams."""
+        from bertwright.tasks.baselines import fit_and_predict  # scikit-learn takes seconds to load
+
+        texts = [[record.text for record in records] for records in (train, test)]
+        return fit_and_predict(texts[0], labels, texts[1], progress=progress)
+
+    def answers(self, predictions: Floats, names: Sequence[str]) -> list[Prediction]:
+        """The most probable class of each text, with all probabilities."""
+        return [
+            Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))
+            for row in predictions
+        ]
+
+
+def _check(predictions: npt.NDArray[Any], labels: Ints) -> None:
+    if labels.ndim != 1 or predictions.ndim != 2 or len(labels) != len(predictions) or predictions.shape[1] < 2:
+        raise ValueError(
+            f"labels {labels.shape} and probabilities {predictions.shape} must have shapes (rows,) and (rows, classes)"
+        )
+    if len(labels) == 0 or not np.isfinite(predictions).all():
+        raise ValueError("probabilities hold no row, or values that are not finite")
+    if labels.min() < 0 or labels.max() >= predictions.shape[1]:
+        raise ValueError(f"labels lie outside 0 to {predictions.shape[1] - 1}, the classes that probabilities have")
+
+
+def _area(scores: npt.NDArray[Any], labels: Ints) -> float | None:
+    """The area under the ROC curve, averaged over the classes that have both positives and negatives."""
+    from sklearn.metrics import roc_auc_score  # takes seconds to load
+
+    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    mixed = [label for label in classes if 0 < (labels == label).sum() < len(labels)]
+    areas = [float(roc_auc_score(labels == label, scores[:, label])) for label in mixed]
+    return float(np.mean(areas)) if areas else None

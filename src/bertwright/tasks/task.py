@@ -1,0 +1,178 @@
+"""What a task is: everything that training, evaluation, inference and report must know of one kind of labels.
+
+A task is a value of a class that meets `Task`; `registry.py` names them. A new task is one file here and one line
+there. The tasks of the paper are in its section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from bertwright.inputs import sequences
+from bertwright.models.encoder import Encoder
+from bertwright.models.heads import Head
+from bertwright.tasks.resampling import resample_rows
+from bertwright.text.records import Record
+from bertwright.text.wordpiece import Tokenizer
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class of a text.
+
+    Args:
+        label: the most probable class.
+        score: its probability.
+        probabilities: of each class, by name.
+    """
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+
+class Task(Protocol):
+    """One kind of labels. Subclass it, so that the methods with a body need not be written.
+
+    Labels are integers or numbers, one per record; predictions are an array with a row per record.
+
+    Attributes:
+        name: what a recipe calls it in finetune.task.
+        columns: the fields of a `Record` that it needs.
+        primary_metric: the metric that the report sorts and compares by; higher is better.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    primary_metric: str
+
+    def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
+        """The names of what the model can answer, in the order of the head's outputs.
+
+        Args:
+            records: of the train split.
+            given: names that the recipe gives in place of the data's.
+            where: the records stand, for a message.
+
+        Raises:
+            UserError: if there is nothing to learn, or the names do not fit.
+        """
+        ...
+
+    def labels(self, records: Sequence[Record], names: Sequence[str], known: Sequence[Record], where: str) -> Ints:
+        """The labels of records as numbers, (records,).
+
+        Args:
+            records: of any split.
+            names: from `label_names`.
+            known: the records of the train split, from which the names were made.
+            where: the records stand, for a message.
+
+        Raises:
+            UserError: if a label is not among those of train.
+        """
+        ...
+
+    def targets(self, labels: Ints, names: Sequence[str]) -> Floats:
+        """What the head's loss compares with, float32 (records, ...); never a row of zeros, which is not scored."""
+        ...
+
+    def strata(self, labels: Ints) -> Ints:
+        """Numbers (records,); the validation set has the same fraction of each. All are alike by default."""
+        return np.zeros(len(labels), np.int64)
+
+    def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
+        """A fresh head for an encoder.
+
+        Args:
+            encoder: its width and direction matter.
+            names: from `label_names`.
+            dropout: before the output layer.
+        """
+        ...
+
+    def encode(
+        self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
+    ) -> list[sequences.Sequence]:
+        """The model input of each record; of the text, or of text and text_pair, by default.
+
+        Args:
+            records: of any split, or unlabelled.
+            tokenizer: the model's.
+            max_length: the most tokens of a sequence.
+            truncation: which part of a longer text is kept; windows keeps all of it, to be cut when it is computed.
+        """
+        pairs = [record.text_pair or "" for record in records] if "text_pair" in self.columns else None
+        texts = [record.text for record in records]
+        return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=truncation)
+
+    def predictions(self, logits: Sequence[Tensor], counts: Sequence[int]) -> Floats:
+        """Predictions of records, float32 (records, ...), from the logits of their windows.
+
+        Args:
+            logits: of all windows, record after record, float32 (...) each.
+            counts: windows of each record.
+        """
+        ...
+
+    def loss(self, predictions: Floats, labels: Ints) -> float:
+        """The mean loss of predictions; the checkpoint with the lowest on the validation set is kept."""
+        ...
+
+    def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
+        """The metrics of a system's predictions, by name; `primary_metric` is one of them."""
+        ...
+
+    def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
+        """More of a system for results.json, such as a confusion matrix; nothing by default."""
+        return {}
+
+    def resampled(
+        self, systems: Sequence[Floats], labels: Ints, samples: int, seed: int
+    ) -> list[dict[str, npt.NDArray[np.float64]]]:
+        """The metrics of bootstrap resamples of the records, the same ones for each system.
+
+        Args:
+            systems: predictions of each system.
+            labels: of the records.
+            samples: number of resamples.
+            seed: of the resamples.
+
+        Returns:
+            For each system its metrics by name, (samples,) each.
+        """
+        return resample_rows(self.metrics, systems, labels, samples, seed)
+
+    def check_baselines(self, records: Sequence[Record]) -> None:
+        """See that the baselines can learn from records of the train split; nothing to see by default.
+
+        Raises:
+            UserError: if they cannot.
+        """
+
+    def baselines(
+        self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
+    ) -> Mapping[str, Floats]:
+        """Predictions of the classical systems that BERT is compared with, by name; none by default.
+
+        Args:
+            train: records to train on.
+            labels: theirs.
+            test: records to predict.
+            progress: called with one sentence when a system is done.
+        """
+        return {}
+
+    def answers(self, predictions: Floats, names: Sequence[str]) -> list[Prediction]:
+        """Predictions as a user gets them, one per record."""
+        ...

@@ -1,0 +1,72 @@
+"""IMDB, the Large Movie Review Dataset (Maas et al. 2011), as its authors publish it: the aclImdb folder or archive.
+
+What is particular to it elsewhere stands in the recipes: `<br />` for a line break (tokenizer.html_line_breaks), the
+names of the classes where a copy has 0 and 1 (finetune.label_names), and a published figure (evaluate.published).
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bertwright.errors import UserError
+from bertwright.text import formats
+
+SPLITS = ("train", "test", "unsupervised")
+"""The splits, by their usual names."""
+
+LABELS = {"pos": "positive", "neg": "negative", "unsup": None}
+"""The class of a review, by the name of its folder."""
+
+_REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg|unsup)/[^/]+)\.txt$")
+
+
+def _split_of(matched: re.Match[str]) -> str:
+    return "unsupervised" if matched[3] == "unsup" else matched[2]
+
+
+def read_reviews(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
+    """The reviews of some splits: of a folder by name, of an archive in its own order.
+
+    Args:
+        path: the aclImdb folder or its archive.
+        splits: of `SPLITS`.
+
+    Yields:
+        Id (split, folder and file), label and text of each review.
+
+    Raises:
+        UserError: if there is none, or one is not UTF-8.
+    """
+    found = False
+    for name, content in _archived(path) if path.is_file() else _in_folder(path):
+        matched = _REVIEW.search(name)
+        if matched and _split_of(matched) in splits:
+            found = True
+            yield matched[1], LABELS[matched[3]], formats.decode(content, path / name, 1)
+    if not found:
+        raise UserError(
+            f"{path} holds no reviews of {' or '.join(splits)}, such as aclImdb/train/pos/0_9.txt; give the whole "
+            "aclImdb folder or archive"
+        )
+
+
+def _in_folder(path: Path) -> Iterator[tuple[str, bytes]]:
+    for file in review_files(path):
+        with formats.clear_errors(file):
+            yield file.relative_to(path).as_posix(), file.read_bytes()
+
+
+def review_files(path: Path) -> list[Path]:
+    """The reviews in a folder, by name."""
+    return sorted(file for file in path.rglob("*.txt") if _REVIEW.search(file.relative_to(path).as_posix()))
+
+
+def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
+    # Read as a stream and never unpacked: a name in an archive cannot reach any file of ours.
+    with formats.clear_errors(path), tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if member.isfile() and _REVIEW.search(member.name) and (content := archive.extractfile(member)):
+                yield member.name, content.read()

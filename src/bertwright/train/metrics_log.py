@@ -1,0 +1,100 @@
+"""What a training run writes while it works: metrics.jsonl, TensorBoard events and a progress bar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from bertwright.files import write_text
+from bertwright.train.checkpoint import Position
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard events; lines after the step that a run resumes from are dropped first.
+
+    Args:
+        folder: receives both.
+        step: that the run resumes from.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        path = folder / "metrics.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, kind: str, position: Position, metrics: dict[str, float]) -> None:
+        """Add a line.
+
+        Args:
+            kind: train or eval.
+            position: where the run stands.
+            metrics: by name.
+        """
+        head: dict[str, Any] = {"kind": kind, "step": position.step, "seconds": round(position.seconds, 2)}
+        self._file.write(json.dumps(head | {"tokens": position.tokens} | metrics) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{kind}/{name}", value, position.step)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Whole lines of a file that may be missing or end in half a line."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("}\n"):
+                yield line.rstrip("\n")
+
+
+class ProgressBar:
+    """Steps or seconds done, with the metrics of the last log line.
+
+    Args:
+        max_steps: the budget in steps, or
+        max_seconds: the budget in seconds.
+        position: where the run stands.
+        visible: whether this process shows it.
+    """
+
+    def __init__(self, max_steps: int | None, max_seconds: float | None, position: Position, visible: bool) -> None:
+        self._by_time = max_steps is None
+        self._total = round((max_seconds if max_steps is None else max_steps) or 0)
+        self._bar = tqdm(
+            total=self._total,
+            initial=round(self._done(position)),
+            unit="s" if self._by_time else "step",
+            disable=not visible,
+            dynamic_ncols=True,
+            mininterval=1.0,
+            bar_format="{l_bar}{bar:20}| {n:.0f}/{total:.0f} {unit}, {remaining} left {postfix}",
+        )
+
+    def _done(self, position: Position) -> float:
+        return position.seconds if self._by_time else position.step
+
+    def advance(self, position: Position) -> None:
+        """Show how much of the budget is spent."""
+        self._bar.update(min(self._done(position), self._total) - self._bar.n)
+
+    def show(self, line: dict[str, float]) -> None:
+        """Show the loss, accuracies and speed of a log line."""
+        shown = {"loss": f"{line['loss']:.3f}"}
+        shown |= {key.replace("_accuracy", ""): f"{value:.1%}" for key, value in line.items() if "accuracy" in key}
+        if "tokens_per_second" in line:
+            shown["tok/s"] = f"{line['tokens_per_second']:,.0f}"
+        self._bar.set_postfix(shown, refresh=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

@@ -1,0 +1,185 @@
+"""Models in other tools: ONNX Runtime against us, and the hub folder against `transformers`."""
+
+import shutil
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import bertwright
+from bertwright.apps.export import INT8_FILE, ONNX_FILE, export
+from bertwright.errors import UserError
+from bertwright.files import read_json
+from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.tasks.registry import load_task_model
+
+onnxruntime = pytest.importorskip(
+    "onnxruntime", reason="ONNX Runtime is not installed: pip install 'bertwright[export]'"
+)
+
+
+@pytest.fixture(scope="module")
+def folders(finished):
+    return {"classifier": finished / "finetune/seed-0/model", "pretrained": finished / "pretrain/model"}
+
+
+@pytest.fixture(scope="module")
+def exported(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported")
+    return {name: export(folder, out / name, onnx=True, int8=True, license="mit") for name, folder in folders.items()}
+
+
+def batch_of(batch: int, length: int) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(length)
+    ids = torch.from_numpy(rng.integers(5, 160, (batch, length)))
+    mask = torch.ones_like(ids)
+    mask[-1, max(1, length // 2) :] = 0
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": (torch.arange(length) > length // 2).long().expand(batch, -1),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("length", [5, 33, 64])
+@pytest.mark.parametrize("name", ["classifier", "pretrained"])
+def test_onnx_runtime_gives_our_logits(exported, folders, name, batch, length):
+    given = batch_of(batch, length)
+    session = onnxruntime.InferenceSession(exported[name] / ONNX_FILE)
+    theirs = session.run(None, {key: value.numpy() for key, value in given.items()})
+    model = (load_task_model if name == "classifier" else load_pretraining_model)(folders[name]).eval()
+    with torch.inference_mode():
+        ours = model(given["input_ids"], given["token_type_ids"], given["attention_mask"])
+    ours = [ours] if name == "classifier" else list(ours)
+    seen = given["attention_mask"].bool().numpy()
+    for a, b in zip(theirs, ours, strict=True):
+        if a.ndim == 3:  # what stands at padding means nothing
+            a, b = a[seen], b[torch.from_numpy(seen)]
+        assert np.allclose(a, b.numpy(), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_int8_predicts_alike(exported, folders):
+    given = {key: value.numpy() for key, value in batch_of(7, 33).items()}
+    exact, rounded = (
+        onnxruntime.InferenceSession(exported["classifier"] / name).run(None, given)[0]
+        for name in (ONNX_FILE, INT8_FILE)
+    )
+    assert np.abs(exact - rounded).max() < 0.25 * np.abs(exact).max()
+    assert (exported["classifier"] / INT8_FILE).stat().st_size < (exported["classifier"] / ONNX_FILE).stat().st_size
+
+
+def test_the_folder_opens_in_transformers_and_tells_where_it_comes_from(folders, tmp_path):
+    written = {
+        name: export(folder, tmp_path / name, onnx=False, int8=False, license="mit") for name, folder in folders.items()
+    }
+    classify = transformers.pipeline("text-classification", model=str(written["classifier"]), truncation=True)
+    positive = read_json(folders["classifier"] / "config.json")["id2label"]["1"]
+    assert classify("A wonderful film. " * 60)[0]["label"] == positive  # cut at the model's length by its tokenizer
+    card = (written["classifier"] / "README.md").read_text()
+    known = (
+        "license: mit",
+        "text-classification",
+        "Trained from random weights",
+        "| BERT (this run) |",
+        "max_steps: 8",
+        "On the test split of `reviews`",
+        "| system | accuracy | F1 | 95 % interval |",
+        'classify("The text to classify.")',
+    )
+    for words in (*known, "mean over 2 fine-tuning seeds. This model is seed 0", "## Limits"):
+        assert words in card
+    assert "fill-mask" in (written["pretrained"] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["classifier", "pretrained"])
+def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, name):
+    small = export(folders[name], tmp_path / name, onnx=False, int8=False, small=True)
+    weights = [load_file(folder / "model.safetensors") for folder in (folders[name], small)]
+    sizes = [sum(value.nbytes for value in tensors.values()) for tensors in weights]
+    assert sizes[1] == 0.5 * sizes[0]
+    auto = transformers.AutoModelForSequenceClassification if name == "classifier" else transformers.BertForPreTraining
+    given = batch_of(7, 33)
+    theirs = auto.from_pretrained(small).eval()
+    assert {parameter.dtype for parameter in theirs.parameters()} == {torch.float32}
+    read = load_task_model if name == "classifier" else load_pretraining_model
+    with torch.inference_mode():
+        opened = theirs(**given)
+        arguments = given["input_ids"], given["token_type_ids"], given["attention_mask"]
+        ours, exact = read(small).eval()(*arguments), read(folders[name]).eval()(*arguments)
+    if name == "classifier":
+        opened, ours, exact = [opened.logits], [ours], [exact]
+    else:
+        opened = [opened.prediction_logits, opened.seq_relationship_logits]
+    seen = given["attention_mask"].bool()
+    for a, b, c in zip(opened, ours, exact, strict=True):
+        if a.ndim == 3:  # what stands at padding means nothing
+            a, b, c = a[seen], b[seen], c[seen]
+        assert torch.allclose(a, b, atol=1e-4)
+        assert (b - c).abs().max() < 0.05 * c.abs().max()
+        assert not torch.equal(b, c)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("pretrained", "AutoModel"),
+        ("pretrained", "AutoModelForPreTraining"),
+        ("pretrained", "AutoModelForMaskedLM"),
+        ("pretrained", "AutoModelForNextSentencePrediction"),
+        ("classifier", "AutoModelForSequenceClassification"),
+    ],
+)
+def test_every_head_of_transformers_opens_what_we_write_and_we_what_it_saves(folders, tmp_path, name, head):
+    theirs, told = getattr(transformers, head).from_pretrained(folders[name], output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["mismatched_keys"]
+    theirs.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(folders[name]).save_pretrained(tmp_path)
+    given = batch_of(3, 20)
+    arguments = given["input_ids"], given["token_type_ids"], given["attention_mask"]
+    with torch.inference_mode():
+        opened = theirs.eval()(**given)
+        if name == "classifier":
+            again = load_task_model(tmp_path).eval()
+            assert torch.allclose(again(*arguments), opened.logits, atol=1e-5)
+        else:
+            again = load_pretraining_model(tmp_path).eval()
+            masked, following = again(*arguments)
+            seen = given["attention_mask"].bool()
+            if head == "AutoModel":
+                assert torch.allclose(again.encoder(*arguments)[seen], opened.last_hidden_state[seen], atol=1e-5)
+                assert torch.allclose(again.pooler(opened.last_hidden_state), opened.pooler_output, atol=1e-5)
+            if head in ("AutoModelForPreTraining", "AutoModelForMaskedLM"):
+                logits = opened.logits if head == "AutoModelForMaskedLM" else opened.prediction_logits
+                assert torch.allclose(masked[seen], logits[seen], atol=1e-4)
+            if head in ("AutoModelForPreTraining", "AutoModelForNextSentencePrediction"):
+                logits = opened.seq_relationship_logits if head == "AutoModelForPreTraining" else opened.logits
+                assert torch.allclose(following, logits, atol=1e-5)
+    assert load_tokenizer(tmp_path).tokens == load_tokenizer(folders[name]).tokens
+
+
+def test_pipelines_and_sentence_transformers_give_our_vectors(folders):
+    text = "The river by the stone was old again."
+    ours = bertwright.load(folders["pretrained"]).embed([text])[0]
+    features = transformers.pipeline("feature-extraction", model=str(folders["pretrained"]))(text)
+    assert np.allclose(np.array(features)[0], ours.vectors, atol=1e-5)
+    sentence = sentence_transformers.SentenceTransformer(str(folders["pretrained"]), device="cpu").encode(text)
+    assert np.allclose(sentence, ours.vectors.mean(0), atol=1e-5)  # it averages [CLS] and [SEP], too
+
+
+def test_the_card_claims_no_more_than_is_known(folders, tmp_path):
+    shutil.copytree(folders["pretrained"], tmp_path / "given")
+    card = (export(tmp_path / "given", tmp_path / "out", onnx=False, int8=False) / "README.md").read_text()
+    assert "license: unknown" in card
+    assert "random weights" not in card
+
+
+def test_an_existing_folder_is_not_overwritten(folders, tmp_path):
+    with pytest.raises(UserError, match="exists; give a new folder"):
+        export(folders["classifier"], tmp_path, onnx=False, int8=False)

@@ -1,0 +1,391 @@
+"""A whole run through the command line, on small data: what a user does and sees."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bertwright.cli import STAGES, load_recipe, main
+from bertwright.evaluate.evaluation import evaluate
+from bertwright.files import read_json
+from bertwright.run_folder import RunFolder
+from bertwright.train.engine import Engine
+from conftest import ROOT
+
+
+def test_a_run_goes_from_raw_text_to_a_report(finished):
+    for name in ("recipe.yaml", "environment.json", "report.html", "results.json", "prepare/data_report.json"):
+        assert (finished / name).stat().st_size > 0, name
+    page = (finished / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert list((finished / "plots").glob("*.png"))
+
+
+def test_results_hold_what_is_promised(finished):
+    results = read_json(finished / "results.json")
+    assert {"recipe", "commit", "seed", "machine", "seconds", "scores"} <= results.keys()
+    assert results["scores"].keys() == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    for scores in results["scores"].values():
+        assert 0 <= scores["f1_low"] <= scores["f1"] <= scores["f1_high"] <= 1
+        assert 0 <= scores["accuracy"] <= 1
+    assert results["spread"]["f1"]["n"] == 2
+    assert results["heldout"].keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
+
+
+def test_a_word_that_decides_is_learnt(finished):
+    # "wonderful" or "dreadful" stands in each review: a classifier that can't tell them apart is broken.
+    assert read_json(finished / "results.json")["scores"]["bert"]["accuracy"] > 0.9
+
+
+def test_scores_are_those_of_the_saved_predictions_and_of_scikit_learn(finished):
+    import numpy as np
+    from sklearn.metrics import f1_score
+
+    folder = finished / "evaluate" / "predictions"
+    labels = np.load(folder / "labels.npy")
+    f1 = [f1_score(labels, np.load(folder / f"bert-seed-{seed}.npy").argmax(1)) for seed in (0, 1)]
+    assert read_json(finished / "results.json")["scores"]["bert"]["f1"] == pytest.approx(sum(f1) / 2)
+
+
+@pytest.mark.parametrize("new", ["none", "one class"])
+def test_a_test_split_that_stands_in_train_is_judged_all_the_same(finished, recipe_file, small_data, tmp_path, new):
+    rows = [(small_data / "reviews" / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
+    # Labels alternate: the second half of the rows, or of its class, is new.
+    test = rows[0] if new == "none" else [rows[number % 2][number] for number in range(40)]
+    (tmp_path / "reviews").mkdir()
+    for split, lines in (("train", rows[0]), ("test", test)):
+        (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = load_recipe(str(recipe_file), "--data.reviews", str(tmp_path / "reviews"))
+    evaluate(recipe, finished, tmp_path / "out", Engine(recipe.system, print), lambda _: None)
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["scores"]["bert"]["count"] == 40
+    without = scores["without_train_duplicates"]
+    assert without["count_removed"] == (40 if new == "none" else 20)
+    assert new == "none" or "roc_auc" not in without["spread"]
+
+
+def test_the_fine_tuned_model_judges_alike_in_transformers(finished):
+    import numpy as np
+    from transformers import pipeline
+
+    judge = pipeline("text-classification", model=str(finished / "finetune" / "seed-0" / "model"), top_k=None)
+    reviews = Path(read_recipe(finished)["data"]["reviews"])
+    rows = [json.loads(line) for line in (reviews / "test.jsonl").read_text().splitlines()]
+    ours = np.load(finished / "evaluate" / "predictions" / "bert-seed-0.npy")
+    short = [i for i, row in enumerate(rows) if len(judge.tokenizer(row["text"])["input_ids"]) <= 64]
+    assert len(short) >= 3
+    for i in short:
+        theirs = {score["label"]: score["score"] for score in judge([rows[i]["text"]])[0]}
+        assert theirs["positive"] == pytest.approx(float(ours[i, 1]), abs=1e-4)
+
+
+def read_recipe(run):
+    return yaml.safe_load((run / "recipe.yaml").read_text())
+
+
+def test_a_second_run_skips_what_has_not_changed_and_says_so(finished, recipe_file, capsys):
+    before = (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert main(["run", str(recipe_file), "--out", str(finished)]) == 0
+    said = capsys.readouterr()
+    for stage in STAGES[:-1]:
+        assert f"{stage}: nothing has changed" in said.err
+    assert "bert" in said.out.lower()
+    assert (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_report_that_was_removed_is_written_again(finished, recipe_file, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    results = read_json(out / "results.json")
+    for name in ("report.html", "results.json"):
+        (out / name).unlink()
+    assert main(["report", str(recipe_file), "--out", str(out)]) == 0
+    assert (out / "report.html").exists()
+    assert read_json(out / "results.json") == results
+
+
+def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cut_short_goes_on(
+    finished, recipe_file, capsys, tmp_path
+):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    words = ["run", str(recipe_file), "--out", str(out), "--prepare.workers", "2"]
+    for name in ("pretrain.log_every", "pretrain.evaluate_every", "pretrain.checkpoint_every"):
+        words += [f"--{name}", "3"]
+    for name in ("finetune.log_every", "finetune.checkpoint_every"):
+        words += [f"--{name}", "7"]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    for stage in STAGES[:-1]:
+        assert f"{stage}: nothing has changed" in said
+    (out / "pretrain" / "stage.json").unlink()
+    shutil.rmtree(out / "pretrain" / "checkpoints" / "step-00000008")
+    assert main(["pretrain", *words[1:]]) == 0
+    said = capsys.readouterr().err
+    assert "going on from step 4" in said
+    assert "have changed" not in said
+
+
+def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not_none(
+    finished, recipe_file, capsys, tmp_path
+):
+    words = ["prepare", str(recipe_file), "--out", str(tmp_path / "run")]
+    for name, expected in (("first", "prepare: starting"), ("second", "nothing has changed")):
+        folder = shutil.copytree(finished / "prepare" / "tokenizer", tmp_path / name)
+        assert main([*words, "--tokenizer.path", str(folder)]) == 0
+        assert expected in capsys.readouterr().err
+    words[3] = str(shutil.copytree(finished, tmp_path / "own"))
+    assert "/nowhere" in refused(capsys, *words, "--tokenizer.path", "/nowhere")
+
+
+def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    assert main(["run", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "prepare: nothing has changed" in said
+    assert "pretrain: nothing has changed" in said
+    assert "finetune: recipe or data have changed" in said
+    assert (out / "finetune.before-1" / "seed-1" / "model").exists()
+    assert not (out / "finetune" / "seed-1").exists()
+
+
+def test_a_copy_without_hidden_files_is_no_excuse_to_take_over_another_recipe_s_results(
+    finished, recipe_file, capsys, tmp_path
+):
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out, ignore=shutil.ignore_patterns(".*"))
+    words = ["finetune", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]
+    assert main(words) == 0
+    assert "finetune: recipe or data have changed" in capsys.readouterr().err
+    assert (out / "finetune.before-1" / "seed-1" / "model").exists()
+
+
+def refused(capsys, *words):
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("bertwright: error: ")
+    return said
+
+
+def test_a_stage_whose_input_is_missing_says_what_to_run_first(recipe_file, tmp_path, capsys):
+    assert "run `bertwright prepare` first" in refused(capsys, "pretrain", str(recipe_file), "--out", str(tmp_path))
+
+
+def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_file, tmp_path, capsys):
+    for name in ("recipe.yaml", "environment.json", "prepare/stage.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(finished / name, tmp_path / name)
+    before = {path: path.read_text() for path in tmp_path.glob("*.*")}
+    assert len(before) == 2
+    for words in (
+        ("pretrain", "--tokenizer.vocab_size", "170"),
+        ("prepare", "--data.books", "/nowhere"),
+        ("run", "--data.reviews", str(tmp_path / "recipe.yaml")),
+    ):
+        refused(capsys, words[0], str(recipe_file), "--out", str(tmp_path), *words[1:])
+        assert {path: path.read_text() for path in before} == before, words
+
+
+def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
+    with RunFolder(tmp_path).locked():
+        assert "another bertwright command" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path))
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/bertwright"])
+def test_a_folder_that_cannot_be_is_refused(recipe_file, tmp_path, capsys, out):
+    (tmp_path / "file").write_text("not a folder")
+    assert "can't be used as a run folder" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path / out))
+
+
+def test_options_beside_a_vocabulary_are_part_of_it(finished, recipe_file, capsys, tmp_path):
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copyfile(finished / "prepare" / "tokenizer" / name, tmp_path / name)
+    words = [
+        "prepare",
+        str(recipe_file),
+        "--out",
+        str(tmp_path / "run"),
+        "--tokenizer.path",
+        str(tmp_path / "vocab.txt"),
+    ]
+    assert main(words) == 0
+    options = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**options, "do_lower_case": False}))
+    assert main(words) == 0
+    assert "prepare: recipe or data have changed" in capsys.readouterr().err
+
+
+def test_without_git_a_run_has_no_commit_and_goes_on(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["prepare", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
+    assert read_json(tmp_path / "run" / "environment.json")["commit"] == "unknown"
+
+
+def test_a_later_report_says_where_the_models_come_from(finished, recipe_file, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    elsewhere = json.dumps({**read_json(out / "environment.json"), "machine": "another"})
+    (out / "environment.json").write_text(elsewhere)
+    assert main(["report", str(recipe_file), "--out", str(out)]) == 0
+    assert read_json(out / "environment.json")["machine"] == "another"
+
+
+def test_texts_that_share_no_word_are_refused_before_anything_is_trained(recipe_file, tmp_path, capsys):
+    (tmp_path / "reviews").mkdir()
+    rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(("good", "bad", "fine", "awful"))]
+    for split in ("train", "test"):
+        (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    words = ["run", str(recipe_file), "--out", str(tmp_path / "run"), "--data.reviews", str(tmp_path / "reviews")]
+    assert "no two of the labelled texts share a word" in refused(capsys, *words)
+    assert not (tmp_path / "run" / "prepare").exists()
+
+
+def test_a_missing_file_is_refused(recipe_file, tmp_path, capsys):
+    words = ["run", str(recipe_file), "--out", str(tmp_path), "--data.books", "/nowhere/books-*.jsonl"]
+    assert "/nowhere/books-*.jsonl" in refused(capsys, *words)
+
+
+def test_labels_of_a_single_class_are_refused(recipe_file, tmp_path, small_data, capsys):
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (small_data / "reviews" / f"{split}.jsonl").read_text().splitlines()]
+        lines = [json.dumps(row) for row in rows if row["label"] == 1]
+        (reviews / f"{split}.jsonl").write_text("\n".join(lines))
+    said = refused(capsys, "baselines", str(recipe_file), "--out", str(tmp_path / "o"), "--data.reviews", str(reviews))
+    assert "two classes" in said
+
+
+def test_a_label_that_train_does_not_know_is_refused(recipe_file, tmp_path, small_data, capsys):
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
+    train = (small_data / "reviews" / "train.jsonl").read_text()
+    (reviews / "train.jsonl").write_text(train)
+    (reviews / "test.jsonl").write_text(train + json.dumps({"text": "A film.", "label": 2}) + "\n")
+    said = refused(capsys, "baselines", str(recipe_file), "--out", str(tmp_path / "o"), "--data.reviews", str(reviews))
+    assert "2" in said
+    assert "negative, positive" in said
+
+
+@pytest.fixture
+def reviews_without_labels(small_data, tmp_path):
+    """The small reviews with a third split, whose last row is broken."""
+    folder = shutil.copytree(small_data / "reviews", tmp_path / "reviews")
+    rows = [json.dumps({"text": f"A film of {year}."}) for year in range(1990, 2000)]
+    (folder / "unsup.jsonl").write_text("\n".join([*rows, "{"]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("reviews:unlabelled", "no split `unlabelled`"),
+        ("reviews:unsup", "unsup.jsonl, line 11 is not valid JSON"),
+        ("more", "reads the test split that the report judges on; name other texts, or leave it out"),
+        ("reviews", "reads the test split that the report judges on; write reviews:unsupervised"),
+        ("reviews:unsup+test", "reads the test split that the report judges on; write reviews:unsupervised"),
+    ],
+)
+def test_texts_without_labels_are_looked_at_before_anything_is_trained(
+    reviews_without_labels, recipe_file, tmp_path, capsys, entry, expected
+):
+    words = ["--data.reviews", str(reviews_without_labels), "--finetune.unlabelled", entry]
+    if entry == "more":
+        words += ["--data.more", str(reviews_without_labels / "te*.jsonl")]
+    assert expected in refused(capsys, "run", str(recipe_file), "--out", str(tmp_path / "out"), *words)
+    assert not (tmp_path / "out" / "prepare").exists()
+
+
+def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_judges(recipe_file, tmp_path, capsys):
+    words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "bundled"]
+    assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
+
+
+def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
+    out = tmp_path / "run"
+    words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]
+    command = [sys.executable, "-m", "bertwright", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that a shell runs in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 600
+    while not list(out.glob("pretrain/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert "goes on from the last checkpoint" in said
+    assert "Traceback" not in said
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "prepare: nothing has changed" in again.stderr
+    assert "going on from step" in again.stderr
+    assert (out / "report.html").exists()
+
+
+def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, tmp_path, capsys):
+    out = tmp_path / "own"
+    encoder = shutil.copytree(finished / "pretrain" / "model", tmp_path / "encoder")
+    (encoder / "onnx").mkdir()  # as `export` leaves it; a clone has .git there
+    assert main(["run", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder)]) == 0
+    assert not (out / "pretrain").exists()
+    said = "encoder was pre-trained before this run"
+    assert f"{said}: <code>{encoder}</code>" in (out / "report.html").read_text()
+    assert said not in (finished / "report.html").read_text()
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    assert "masks" not in capsys.readouterr().err
+    moved = str(encoder.rename(tmp_path / "moved"))
+    assert main(["finetune", str(recipe_file), "--out", str(out), "--finetune.encoder", moved]) == 0
+    assert "finetune: nothing has changed" in capsys.readouterr().err
+    said = refused(capsys, "pretrain", str(recipe_file), "--out", str(out), "--finetune.encoder", moved)
+    assert "nothing to pretrain: the recipe begins with an encoder" in said
+
+
+def test_a_recipe_with_an_encoder_need_not_speak_of_pretraining(finished, small_data, tmp_path):
+    content = {
+        "name": "own",
+        "data": {"reviews": str(small_data / "reviews")},
+        "finetune": {
+            "data": "reviews",
+            "encoder": str(finished / "pretrain" / "model"),
+            "epochs": 1,
+            "max_length": 64,
+        },
+        "system": {"precision": "fp32", "compile": "off"},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    assert main(["finetune", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "own")]) == 0
+    assert (tmp_path / "own" / "finetune" / "seed-0" / "model" / "config.json").exists()
+
+
+def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_path, capsys):
+    content = yaml.safe_load(Path(recipe_file).read_text())
+    del content["finetune"]
+    content |= {"data": {"books": str(small_data / "books")}, "prepare": {"corpora": ["books"], "heldout_ratio": 0.1}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    words = [str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")]
+    assert main(["run", *words]) == 0
+    assert (tmp_path / "run" / "pretrain" / "model" / "model.safetensors").exists()
+    assert "names no labelled texts (finetune.data)" in refused(capsys, "finetune", *words)
+
+
+def test_a_recipe_without_an_encoder_must_say_what_to_pretrain_on(small_data, tmp_path, capsys):
+    content = {"name": "own", "data": {"reviews": str(small_data / "reviews")}, "finetune": {"data": "reviews"}}
+    for more, expected in (({}, "prepare.corpora is empty"), ({"prepare": {"corpora": ["reviews"]}}, "needs a budget")):
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump({**content, **more}))
+        assert expected in refused(capsys, "run", str(tmp_path / "own.yaml"))
