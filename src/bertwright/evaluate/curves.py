@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertwright.evaluate.comparison import metric_name
 from bertwright.evaluate.plots import Series, save_curves
 
 Rows = list[dict[str, Any]]
@@ -24,7 +25,7 @@ Rows = list[dict[str, Any]]
 def read_metrics(path: Path) -> Rows:
     """The lines of a metrics file, in order of steps; an absent file has none.
 
-    The file of a run that is at work, or was killed, may end in half a line, which is left out. A run that goes on
+    The file of a run that is at work, or was killed, may end in half a line, which is left out. A run that resumes
     drops it, and the lines after its checkpoint, by itself (`train/loop.py`). In a file that came about in another way,
     a line that can't be read costs one point of a curve, and of several lines for one kind and step the last counts.
     """
@@ -60,15 +61,15 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
     measures = (
         ("mlm_loss", "loss", "Masked language model: loss", None, None),
         ("mlm_accuracy", "mlm-accuracy", "Masked language model: accuracy", None, _percent),
-        ("clm_loss", "loss", "Left-to-right model: loss", None, None),
-        ("clm_accuracy", "ltr-accuracy", "Left-to-right model: accuracy", None, _percent),
-        ("nsp_accuracy", "nsp-accuracy", "Next sentence: accuracy", (0.5, "guessing"), _percent),
+        ("clm_loss", "loss", "Causal language model: loss", None, None),
+        ("clm_accuracy", "ltr-accuracy", "Causal language model: accuracy", None, _percent),
+        ("nsp_accuracy", "nsp-accuracy", "Next sentence: accuracy", (0.5, "chance"), _percent),
     )
     for key, name, title, level, y_format in measures:
         for x_key, (scale, unit, over) in axes.items():
             raw = Series(*_columns(train, x_key, key, scale), label="training")
-            judged = Series(*_columns(heldout, x_key, key, scale), label="held out", style="points", color=1)
-            series = [line for line in (raw, judged) if len(line.x)]
+            evaluated = Series(*_columns(heldout, x_key, key, scale), label="held out", style="points", color=1)
+            series = [line for line in (raw, evaluated) if len(line.x)]
             if len(raw.x) < 2:
                 continue
             file = name if x_key == "seconds" else f"{name}-by-tokens"
@@ -94,30 +95,32 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
     return figures
 
 
-def finetune_figures(seeds: Mapping[str, Rows], folder: Path) -> list[dict[str, str]]:
-    """Plot fine-tuning into a folder: training loss with the validation part's, and the validation part's F1."""
+def finetune_figures(seeds: Mapping[str, Rows], folder: Path, metric: str = "f1") -> list[dict[str, str]]:
+    """Plot fine-tuning into a folder: loss in training and on the validation set, and a metric on the latter."""
     losses: list[Series] = []
     scores: list[Series] = []
     validated = False
     for index, (seed, rows) in enumerate(seeds.items()):
         train = [row for row in rows if row["kind"] == "train"]
-        judged = [row for row in rows if row["kind"] == "eval"]
+        evaluated = [row for row in rows if row["kind"] == "eval"]
         one = len(seeds) == 1
         if len(train) > 1:
             label = "training" if one else f"seed {seed}"
             losses.append(Series(*_columns(train, "step", "loss", 1), label=label, color=index))
-        if judged:
+        if evaluated:
             # With one seed two colours tell training from validation; with several, colours tell seeds apart.
             color = 1 if one else index
-            losses.append(Series(*_columns(judged, "step", "loss", 1), "validation" if one else None, "points", color))
+            losses.append(
+                Series(*_columns(evaluated, "step", "loss", 1), "validation" if one else None, "points", color)
+            )
             label = "validation" if one else f"seed {seed}"
-            scores.append(Series(*_columns(judged, "step", "f1", 1), label, "points", color))
+            scores.append(Series(*_columns(evaluated, "step", metric, 1), label, "points", color))
             validated = True
     figures = []
-    dots = " (dots: validation part)" if validated and len(seeds) > 1 else ""
+    dots = " (dots: validation set)" if validated and len(seeds) > 1 else ""
     for name, series, title in (
         ("finetune-loss", losses, f"Loss{dots}"),
-        ("finetune-f1", scores, "F1 on the validation part"),
+        (f"finetune-{metric}", scores, f"{metric_name(metric)} on the validation set"),
     ):
         if series:
             save_curves(folder, name, series, x_label="step", y_label=title)

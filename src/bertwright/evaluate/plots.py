@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from bertwright.files import atomic_path
 
@@ -239,7 +240,7 @@ def save_roc(
         for index, (system, (false_rates, true_rates)) in enumerate(curves.items()):
             color, line = theme.cycle[index % len(theme.cycle)], _LINES[index % len(_LINES)]
             axes.plot(false_rates, true_rates, color=color, linestyle=line, linewidth=1.7, label=system)
-        axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=(0, (4, 3)), linewidth=1, label="guessing")
+        axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=(0, (4, 3)), linewidth=1, label="chance")
         limits = ((0, 0.3), (0.7, 1)) if corner else ((0, 1), (0, 1))
         pad = 0.01 if corner else 0.02
         axes.set_xlim(limits[0][0] - pad, limits[0][1])
@@ -256,8 +257,8 @@ def save_roc(
     save_panel(folder, name, (4.6, 4.6), paint)
 
 
-def roc_curve(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], points: int = 400
+def roc_points(
+    labels: NDArray[np.int64], scores: NDArray[np.floating[Any]], points: int = 400
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """False and true positive rates at falling thresholds, each (points,), thinned evenly along the curve.
 
@@ -266,13 +267,7 @@ def roc_curve(
         scores: higher means more likely positive, (rows,).
         points: the most points to keep; the eye sees no more.
     """
-    order = np.argsort(-scores, kind="stable")
-    positives = np.cumsum(labels[order] == 1)
-    negatives = np.cumsum(labels[order] != 1)
-    # Rows with equal scores enter together: only the last of each run is a threshold.
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    true_rates = np.concatenate([[0.0], positives[last] / positives[-1]])
-    false_rates = np.concatenate([[0.0], negatives[last] / negatives[-1]])
+    false_rates, true_rates, _ = roc_curve(labels == 1, scores)
     travelled = true_rates + false_rates
     kept = np.unique(np.searchsorted(travelled, np.linspace(0, 2, points)).clip(max=len(travelled) - 1))
     return false_rates[kept], true_rates[kept]

@@ -1,0 +1,139 @@
+"""The tables of a report: scores of all systems, and the data that was pre-trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertwright.evaluate.comparison import (
+    SYSTEM_NAMES,
+    comparison,
+    metric_name,
+    primary_metric,
+    saved_predictions,
+)
+
+
+def metric_keys(results: Mapping[str, Any]) -> list[str]:
+    """The metrics of a table's columns, the primary one first."""
+    first = primary_metric(results)
+    found = [
+        key
+        for scores in results.get("scores", {}).values()
+        for key, value in scores.items()
+        if isinstance(value, float) and not key.endswith(("_low", "_high"))
+    ]
+    order = [first, "accuracy", "roc_auc", "precision", "recall"]
+    return sorted(dict.fromkeys(found), key=lambda key: order.index(key) if key in order else len(order))
+
+
+def score_rows(results: Mapping[str, Any], published: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """One row per system with its scores, the best by the primary metric first.
+
+    Args:
+        results: the content of results.json, or a part with scores.
+        published: figures from elsewhere, by the system's name, that join the rows.
+    """
+    key = primary_metric(results)
+    rows = [
+        {**scores, "system": system, "name": SYSTEM_NAMES.get(system, system)}
+        for system, scores in results.get("scores", {}).items()
+    ]
+    if rows:
+        rows += [
+            {"system": "published", "name": f"{name} (published figure)", key: value}
+            for name, value in (published or {}).items()
+        ]
+    return sorted(rows, key=lambda row: -row[key])
+
+
+def results_table(results: Mapping[str, Any], run_folder: Path | None = None) -> str:
+    """The scores of all systems as plain text for a terminal, the best first, with 95 % intervals.
+
+    Args:
+        results: the content of results.json.
+        run_folder: adds the comparison, which needs the predictions saved there; without them a blunter test could
+            contradict the page.
+    """
+    first, *others = metric_keys(results) or [primary_metric(results)]
+    lines = [("system", metric_name(first), "95 % interval", *map(metric_name, others))]
+    for row in score_rows(results, results.get("published")):
+        low, high = _score(row, f"{first}_low"), _score(row, f"{first}_high")
+        interval = f"{low}-{high}" if low and high else ""
+        lines.append((row["name"], _score(row, first), interval, *(_score(row, key) for key in others)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines.insert(1, tuple("-" * width for width in widths))
+    text = [
+        "  ".join(
+            [line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        )
+        for line in lines
+    ]
+    if spread := seeds_sentence(results):
+        text += ["", spread]
+    if run_folder is not None:
+        text += ["", comparison(results, saved_predictions(run_folder / "evaluate" / "predictions"))["text"]]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def seeds_sentence(results: Mapping[str, Any]) -> str | None:
+    """Mean and spread of BERT's primary metric over several fine-tuning seeds, in one sentence."""
+    key = primary_metric(results)
+    spread = (results.get("spread") or {}).get(key)
+    if not spread or spread["n"] < 2:
+        return None
+    return (
+        f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key)} {spread['mean']:.4f}, standard deviation "
+        f"{spread['std']:.4f}."
+    )
+
+
+def _score(row: Mapping[str, Any], key: str) -> str:
+    return "" if row.get(key) is None else f"{row[key]:.4f}"
+
+
+def data_tables(report: dict[str, Any]) -> dict[str, Any]:
+    """The data report as one table: a row per count, a column per corpus and one for all of them."""
+    if not report:
+        return {}
+    columns = dict(report.get("sources", {}))
+    if len(columns) != 1 and report.get("total"):
+        columns["all"] = report["total"]
+    keys = list(dict.fromkeys(
+        key for values in columns.values() for key, value in values.items() if isinstance(value, int | float)
+    ))  # fmt: skip
+    rows = []
+    for key in keys:
+        is_ratio = key.endswith("_ratio")
+        cells = [values.get(key) for values in columns.values()]
+        shown = ["" if cell is None else f"{100 * cell:.3f} %" if is_ratio else plain(cell) for cell in cells]
+        rows.append((readable(key), shown))
+    return {
+        "columns": list(columns),
+        "rows": rows,
+        "how": {name: values["how"] for name, values in columns.items() if values.get("how")},
+        "left_out": {name: values["left_out"] for name, values in columns.items() if values.get("left_out")},
+        "changed": {name: values["changed"] for name, values in columns.items() if values.get("changed")},
+        "parts": {part: report[part] for part in ("train", "heldout") if report.get(part)},
+        "warnings": report.get("warnings", []),
+    }
+
+
+def readable(key: str) -> str:
+    """A key of a JSON file as words."""
+    return key.replace("_gib", " (GiB)").replace("_", " ")
+
+
+def plain(value: Any) -> str:
+    """A value for a table cell: thousands separated, lists joined, anything deeper as JSON."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
