@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint companion docs notebook check-notebook bench clean
+.PHONY: demo test test-fast lint companion docs notebook check-notebook bench clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -9,16 +9,20 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# On the bundled sample, in a few minutes on two cores: first from nothing, then from the model in the box.
+# On the bundled sample, in a few minutes on two cores: first from scratch, then from the bundled model.
 demo: .venv/ready
 	$(BIN)/bertwright run recipes/demo.yaml
-	$(BIN)/bertwright run recipes/demo-boxed.yaml
+	$(BIN)/bertwright run recipes/demo-bundled.yaml
 	@echo 'Next: $(BIN)/bertwright predict "A film to remember." --explain true'
 	@echo '      $(BIN)/bertwright serve'
 	@echo '      your own text and labels: docs/guide/your-text.md, docs/guide/your-labels.md'
 
 test: .venv/ready
 	$(BIN)/pytest
+
+# The tests that take less than three seconds each: under a minute on two cores.
+test-fast: .venv/ready
+	$(BIN)/pytest -m 'not (slow or gpu or network or browser)'
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -100,6 +100,7 @@ def small_recipe(small_data):
         }
         finetune = {
             "data": "reviews",
+            "label_names": ("negative", "positive"),
             "epochs": 2,
             "batch_size": 8,
             "max_length": 64,
@@ -165,6 +166,7 @@ def recipe_file(tmp_path_factory, small_data) -> Path:
         },
         "finetune": {
             "data": "reviews",
+            "label_names": ["negative", "positive"],
             "epochs": 12,
             "batch_size": 8,
             "max_length": 64,

@@ -1,4 +1,4 @@
-"""The one error for mistakes a user can mend; everything else that raises is a bug of ours.
+"""The one error for mistakes a user can fix; everything else that raises is a bug of ours.
 
 The command line prints the message of a `UserError` as a single sentence and exits with status 2, without a
 traceback. The message says what is wrong, where, and what to do.

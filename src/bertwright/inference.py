@@ -140,7 +140,7 @@ class Model:
         return self.predict_encoded(self.encode(texts))
 
     def predict_encoded(self, encoded: Many[Sequence]) -> list[Prediction]:
-        """The class of each text that `encode` has read, in order."""
+        """The class of each text that `encode` gives, in order."""
         max_length, _ = self.reading
         cores = torch.get_num_threads()
         if self._device.type == "cpu" and cores > 1 and len(encoded) >= _TEXTS_PER_CORE * cores:

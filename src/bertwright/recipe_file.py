@@ -66,7 +66,7 @@ def make_recipe_parser(**options: Any) -> RecipeParser:
 
 
 def build_recipe(parsed: Namespace) -> Recipe:
-    """The recipe of what a parser of `make_recipe_parser` has read.
+    """The recipe that a parser of `make_recipe_parser` gives.
 
     Raises:
         UserError: if its values do not fit each other.

@@ -1,1 +1,1 @@
-"""Scores, the verdict on the test split, and the report."""
+"""Metrics and their intervals on the test split, and the report."""

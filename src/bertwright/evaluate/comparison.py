@@ -65,14 +65,14 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
     key = primary_metric(results)
     bert = scores["bert"]
     best = max(baselines, key=lambda system: baselines[system][key])
-    gap = bert[key] - baselines[best][key]
+    lead = bert[key] - baselines[best][key]
     against = f"the best baseline, {SYSTEM_NAMES.get(best, best)} ({metric_name(key)} {baselines[best][key]:.4f})"
     outcome, evidence = _paired(results, predictions or {}, best) or _overlap(bert, baselines[best], key)
     text = {
-        "wins": f"BERT beats {against}, by {abs(gap):.4f}: {evidence}.",
-        "loses": f"BERT loses to {against}, by {abs(gap):.4f}: {evidence}.",
-        "open": f"BERT cannot be told apart from {against}: it is {abs(gap):.4f} "
-        f"{'higher' if gap >= 0 else 'lower'}, but {evidence}.",
+        "wins": f"BERT beats {against}, by {abs(lead):.4f}: {evidence}.",
+        "loses": f"BERT loses to {against}, by {abs(lead):.4f}: {evidence}.",
+        "open": f"BERT cannot be told apart from {against}: it is {abs(lead):.4f} "
+        f"{'higher' if lead >= 0 else 'lower'}, but {evidence}.",
     }[outcome]
     return {"text": text, "outcome": outcome}
 

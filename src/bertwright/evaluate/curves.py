@@ -62,7 +62,7 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
         ("mlm_loss", "loss", "Masked language model: loss", None, None),
         ("mlm_accuracy", "mlm-accuracy", "Masked language model: accuracy", None, _percent),
         ("clm_loss", "loss", "Causal language model: loss", None, None),
-        ("clm_accuracy", "ltr-accuracy", "Causal language model: accuracy", None, _percent),
+        ("clm_accuracy", "clm-accuracy", "Causal language model: accuracy", None, _percent),
         ("nsp_accuracy", "nsp-accuracy", "Next sentence: accuracy", (0.5, "chance"), _percent),
     )
     for key, name, title, level, y_format in measures:

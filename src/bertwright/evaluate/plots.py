@@ -136,7 +136,7 @@ def save_curves(
             color = theme.cycle[line.color % len(theme.cycle)]
             if line.style == "smoothed":
                 axes.plot(line.x, line.y, color=color, alpha=0.28, linewidth=0.8)
-                axes.plot(line.x, _smooth_gaps(line.y), color=color, linewidth=1.9, label=line.label)
+                axes.plot(line.x, _smooth_finite(line.y), color=color, linewidth=1.9, label=line.label)
             elif line.style == "points":
                 edge: Any = {"markeredgecolor": theme.background, "markeredgewidth": 0.9}
                 axes.plot(line.x, line.y, "o-", color=color, linewidth=1, markersize=5.5, label=line.label, **edge)
@@ -170,7 +170,7 @@ def save_curves(
     save_panel(folder, name, (5.2, 3.3), paint)
 
 
-def _smooth_gaps(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _smooth_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Smooth over the finite values only: one step with an infinite loss must not erase the line."""
     finite = np.isfinite(values)
     result = np.full(values.shape, np.nan)
@@ -217,7 +217,7 @@ def save_intervals(
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(x_label)
-        # Room at the right for the last figure.
+        # Space at the right for the last figure.
         left, right = axes.get_xlim()
         axes.set_xlim(left, right + 0.14 * (right - left))
 

@@ -139,7 +139,7 @@ class PretrainStream:
         rng = np.random.default_rng((self.seed, self.sequence_length, epoch, 2))
         lengths = planned.first_length + planned.second_length
         order = np.arange(len(planned), dtype=index_type(len(planned)))
-        # Whole batches only: a batch that an epoch shares with its neighbour stays as it is.
+        # Whole batches only: a batch that an epoch shares with its neighbour is left alone.
         first = -begin % self.batch_size
         last = first + (len(order) - first) // self.batch_size * self.batch_size
         pool = self.batch_size * _POOL_BATCHES

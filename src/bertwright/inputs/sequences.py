@@ -65,21 +65,21 @@ class _Tokens:
         return _Tokens(self.ids[places], offsets, None if self.word_ids is None else self.word_ids[places])
 
 
-def truncate(length: int, room: int, truncation: str) -> Ints:
+def truncate(length: int, capacity: int, truncation: str) -> Ints:
     """The places of the tokens that are kept of a text, int64 (kept,).
 
     After Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1, where head and tail share
-    the room as one to three.
+    the capacity as one to three.
 
     Args:
         length: tokens of the text.
-        room: the most that are kept.
+        capacity: the most that are kept.
         truncation: head, tail or head-tail (half of each); windows keeps all.
     """
-    if length <= room or truncation == "windows":
+    if length <= capacity or truncation == "windows":
         return np.arange(length)
-    head = {"head": room, "tail": 0, "head-tail": room // 2}[truncation]
-    return np.concatenate([np.arange(head), np.arange(length - (room - head), length)])
+    head = {"head": capacity, "tail": 0, "head-tail": capacity // 2}[truncation]
+    return np.concatenate([np.arange(head), np.arange(length - (capacity - head), length)])
 
 
 def frame(tokenizer: Tokenizer, first: npt.NDArray[Any], second: npt.NDArray[Any] | None = None) -> Sequence:
@@ -116,14 +116,14 @@ def _cut_and_frame(
     truncation: str,
     truncation_pair: str | None,
 ) -> Sequence:
-    """The texts cut to `max_length`; a text of less than half of the room leaves the rest of it to the other."""
+    """The texts cut to `max_length`; a text of less than half of the capacity leaves the rest of it to the other."""
     if max_length is not None and second is None:
         first = first.take(truncate(len(first.ids), max_length - 2, truncation))
     elif max_length is not None and second is not None:
-        room = max_length - 3
-        own = max(room // 2, room - len(second.ids))
+        capacity = max_length - 3
+        own = max(capacity // 2, capacity - len(second.ids))
         first = first.take(truncate(len(first.ids), own, truncation))
-        second = second.take(truncate(len(second.ids), room - len(first.ids), truncation_pair or truncation))
+        second = second.take(truncate(len(second.ids), capacity - len(first.ids), truncation_pair or truncation))
     return _frame(tokenizer, first, second)
 
 

@@ -1,1 +1,1 @@
-"""The network, its heads, and its files."""
+"""Encoders, heads, initialization, and model folders."""

@@ -1,6 +1,6 @@
-"""All first weights: random as in the paper, and those that a recipe can ask for in place of them.
+"""Initialization: all weights random as in the paper, or what a recipe asks for in place of them.
 
-Each changes first weights alone: the network and everything that is trained afterwards are the same.
+Each changes initial weights alone: the network and everything that is trained afterwards are the same.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LOCAL_SCORE = 6.0
 
 
 def initialize_local_attention(encoder: Bert) -> None:
-    """First weights with which each head of the first blocks attends to a neighbour.
+    """Initial weights with which each head of the first blocks attends to a neighbour.
 
     From small random weights attention is even at first, and a masked language model predicts from token frequencies
     alone until it has found that the neighbours of a masked token matter. Starting from structure shortens that
@@ -110,12 +110,12 @@ AVERAGE_GAIN = 4.0
 
 
 def initialize_averaging(encoder: Bert) -> None:
-    """First weights with which the last block adds the average of all positions to each: queries of zero.
+    """Initial weights with which the last block adds the average of all positions to each: queries of zero.
 
     Put on a pre-trained encoder before fine-tuning, such a block gives [CLS] the average of all tokens from the first
     step on. After a short pre-training the vector at [CLS] says little of the text, and a classifier then overfits to
     single texts before its attention is of use. It is mean pooling, written in the weights of a plain BERT block, so
-    that every tool that reads BERT can use the model, and training can go on to weigh some tokens more.
+    that every tool that reads BERT can use the model, and training can still learn to weigh some tokens more.
 
     Args:
         encoder: whose last block is freshly initialised. Changed in place.
@@ -153,7 +153,7 @@ def initialize_embeddings(
 
 
 def as_bert(encoder: Encoder, setting: str) -> Bert:
-    """The encoder, if it is a BERT, whose layers some first weights are made for.
+    """The encoder, if it is a BERT, whose layers some initializations are made for.
 
     Args:
         encoder: any.

@@ -1,1 +1,1 @@
-"""What a model is trained for, one file a task, and the classical systems that it is compared with."""
+"""The tasks, one file each; how a model is trained for them; and the classical baselines."""

@@ -246,12 +246,12 @@ def pretrain(
 
 
 def new_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:
-    """The model with the first weights that the recipe asks for.
+    """The model with the initialization that the recipe asks for.
 
     Args:
         recipe: the whole recipe.
         tokenizer: of the corpus.
-        corpus: whose co-occurrence counts may give first embeddings.
+        corpus: whose co-occurrence counts may give initial embeddings.
     """
     config = recipe.pretrain
     torch.manual_seed(recipe.seed)

@@ -1,4 +1,4 @@
-"""Token vectors by counting: what stands near what, factored. A first guess at embeddings, in less than a minute.
+"""PMI embeddings: token vectors from co-occurrence counts, in less than a minute.
 
 A skip-gram network with negative sampling factors, without saying so, a matrix of pointwise mutual information between
 words and the words around them (Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization"). Here
@@ -52,7 +52,7 @@ def token_vectors(
 
     Returns:
         A unit vector per token from what stands around it, float32 (vocab_size, width), zeros for tokens never seen;
-        and each token's share of the text, float32 (vocab_size,), as if each had been seen once more.
+        and each token's fraction of the text, float32 (vocab_size,), as if each had been seen once more.
     """
     documents = sampled_documents(corpus, sources)
     ids = np.concatenate(documents)

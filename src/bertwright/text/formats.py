@@ -181,7 +181,7 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
     except (json.JSONDecodeError, RecursionError) as error:
         row = number + getattr(error, "lineno", 1) - 1
         raise UserError(
-            f"{place(path, row)} is not valid JSON ({getattr(error, 'msg', error)}); mend or remove this line"
+            f"{place(path, row)} is not valid JSON ({getattr(error, 'msg', error)}); fix or remove this line"
         ) from error
 
 

@@ -62,7 +62,7 @@ class SourceReport:
     changed: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, with unknown tokens as a share of all."""
+        """The report as plain values, with unknown tokens as a fraction of all."""
         plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
         plain["unknown_token_ratio"] = plain.pop("unknown_tokens") / max(1, self.tokens)
         return plain

@@ -17,7 +17,7 @@ _TITLES = (
     "Mr Mrs Ms Mx Dr Prof Rev Hon St Ste Mt Ft Gen Maj Col Capt Cmdr Lt Sgt Adm Gov Sen Rep Pres Supt Det Insp "
     "Sr Fr Bro Mme Mlle Messrs vs cf viz e.g i.e eg ie approx"
 )
-# Words whose full stop announces a number: "No. 5" goes on, "No. Never!" does not.
+# Words whose full stop announces a number: "No. 5" is one sentence, "No. Never!" two.
 _NUMBERED = "No Nos Fig Ch Vol pp Jan Feb Mar Apr Aug Sept Oct Nov Dec"
 # Words that may end a sentence, yet not when a small letter follows.
 _SHORTENED = "etc Inc Ltd Co Corp Jr Bros Esq dept min sec hr hrs yr yrs ft lb oz mins dir feat incl"

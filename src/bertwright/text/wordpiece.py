@@ -114,8 +114,8 @@ class Tokenizer:
     def load(cls, path: Path, config: TokenizerConfig | None = None) -> Tokenizer:
         """Load a folder, a tokenizer.json, or a vocab.txt.
 
-        A vocab.txt says nothing of case and accents: these come from a tokenizer_config.json beside it or, where there
-        is none, from `config`. So does, for all three, whether <br /> is a line break.
+        A vocab.txt says nothing of case and accents: these come from a tokenizer_config.json in its folder or, where
+        there is none, from `config`. So does, for all three, whether <br /> is a line break.
 
         Raises:
             UserError: if there is no tokenizer at `path` or it can't be read.
@@ -157,7 +157,7 @@ class Tokenizer:
 
         Args:
             folder: made if it is missing.
-            max_length: the most tokens that the model beside it reads; `transformers` cuts texts there when asked to.
+            max_length: the most tokens that the folder's model reads; `transformers` cuts texts there when asked to.
             truncation: which part of a longer text the model was trained on: a note for us, which others pass over.
         """
         normalizer = json.loads(self.to_json())["normalizer"] or {}
