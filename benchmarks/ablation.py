@@ -4,27 +4,28 @@
 
 A row is `recipes/bert-mini-original.yaml` with the changes of `recipes/ablation/` up to it; two more leave out
 pre-training and next-sentence prediction. Each gets the budget of `recipes/ablation/short.yaml`, twelve minutes of
-pre-training on one core and one pass of fine-tuning, and is judged on the validation part of train, for each seed: the
-test split is not read. The last changes, self-training and co-training, take longer than all else in such a row and are
+pre-training on one core and one epoch of fine-tuning, and is evaluated on the validation set, for each seed: the test
+split is not used. The last changes, self-training and co-training, take longer than all else in such a row and are
 left out here: every run of imdb-mini shows what both add, since the teacher is what the run would end with without
 them, and `benchmarks/co_training.py` parts one from the other. To run a row by hand:
 
     bertwright finetune recipes/bert-mini-original.yaml --recipe recipes/ablation/1-an-hour.yaml ...
 
 Rows share a run folder, so that the corpus is prepared only when a row changes it. The result is written after each
-row, and a row that it has with the same recipe is not done again: the same command goes on after a stop.
+row, and a row that it has with the same recipe is not done again: the same command resumes after an interruption.
 """
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import auto_cli
 
-from bertwright.cli import load_recipe, main
-from bertwright.recipe import to_dict
+import bertwright
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import read_json
+from bertwright.recipe import Recipe, to_dict
 from common import Json, described, kept_evaluation, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,8 +48,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "+ whole reviews, most of the way without pairs": CHANGES[:3],
     "+ two layers": CHANGES[:4],
     "+ 30 % masks, no dropout": CHANGES[:5],
-    "+ local first weights": CHANGES[:6],
-    "+ counted first embeddings": CHANGES[:7],
+    "+ local attention initialization": CHANGES[:6],
+    "+ PMI embeddings": CHANGES[:7],
     "+ Muon": CHANGES[:8],
     "+ averaging block": CHANGES[:9],
     "all of these without next sentences": (*CHANGES, "without-next-sentence"),
@@ -56,20 +57,25 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 
 
-def words(changes: Sequence[str], books: str, imdb: str, work: Path) -> list[str]:
-    """The recipe and options of a row, as on the command line."""
+EARLIER = {
+    "+ local first weights": "+ local attention initialization",
+    "+ counted first embeddings": "+ PMI embeddings",
+}
+"""Rows that a result of version 0.1 has under another name."""
+
+
+def recipe_of_row(changes: Sequence[str], books: str, imdb: str, **overrides: Any) -> Recipe:
+    """The recipe of a row: the paper's, with the changes and the budget of the study."""
     numbered = [change for change in changes if change in CHANGES]
     extra = [change for change in changes if change not in CHANGES]
     files = [RECIPES / "ablation" / f"{change}.yaml" for change in (*numbered, "short", *extra)]
-    recipes = [word for path in files for word in ("--recipe", str(path))]
-    return [*recipes, "--data.books", books, "--data.imdb", imdb, "--out", str(work)]
+    base = RECIPES / "bert-mini-original.yaml"
+    return bertwright.load_recipe([base, *files], data={"books": books, "imdb": imdb}, **overrides)
 
 
-def measure(base: str, options: Sequence[str], work: Path, seeds: Sequence[int]) -> Json:
-    """Run a row; returns its figures."""
-    for stage in ("prepare", "pretrain", "finetune"):
-        if main([stage, base, *options]) != 0:
-            raise SystemExit(1)
+def measure(recipe: Recipe, work: Path, seeds: Sequence[int]) -> Json:
+    """Run a row; returns its metrics."""
+    bertwright.run(recipe, stages=["prepare", "pretrain", "finetune"])
     last = last_evaluation(work / "pretrain")
     chosen = [kept_evaluation(work / "finetune" / f"seed-{seed}") for seed in seeds]
     return {
@@ -91,7 +97,7 @@ def table(rows: dict[str, Json]) -> str:
         spread = f" ± {accuracy['std']:.4f}" if accuracy["n"] > 1 else ""
         pairs = f"{heldout['nsp_accuracy']:.1%}" if "nsp_accuracy" in heldout else ""
         lines.append(
-            f"| {name} | {accuracy['mean']:.4f}{spread} | {heldout['mlm_loss']:.3f} | {pairs} | "
+            f"| {EARLIER.get(name, name)} | {accuracy['mean']:.4f}{spread} | {heldout['mlm_loss']:.3f} | {pairs} | "
             f"{row['pretrain_tokens'] / 1e6:.1f} |"
         )
     return "\n".join(lines)
@@ -115,13 +121,11 @@ def ablation(
     """
     target = ROOT / out
     done: dict[str, Json] = read_json(target)["rows"] if target.exists() else {}
-    base = str(RECIPES / "bert-mini-original.yaml")
     for name, changes in ROWS.items():
-        options = [*words(changes, books, imdb, Path(work)), "--finetune.seeds", str(list(seeds))]
-        recipe = to_dict(load_recipe(base, *options))
-        if done.get(name, {}).get("recipe") != recipe:
+        recipe = recipe_of_row(changes, books, imdb, out=work, finetune={"seeds": seeds})
+        if done.get(name, {}).get("recipe") != to_dict(recipe):
             start = time.monotonic()
-            done[name] = {**measure(base, options, Path(work), seeds), "recipe": recipe}
+            done[name] = {**measure(recipe, Path(work), seeds), "recipe": to_dict(recipe)}
             write({"rows": done}, out)
             print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
     print(table({name: done[name] for name in ROWS}))

@@ -1,16 +1,16 @@
-"""What reading both ways is worth: one network, the same tokens, four objectives (paper, section 5.1).
+"""The effect of bidirectional context: one network, the same tokens, four objectives (paper, section 5.1).
 
     python benchmarks/bidirectional.py --books '/path/to/books-*.jsonl.xz' --imdb /path/to/imdb
 
-A row is `recipes/bidirectional/base.yaml` with one of the files beside it. Each is pre-trained and fine-tuned once per
-seed, then measured: its loss on held-out text, the probes of `probing.py`, which pairs of passages it takes for
-neighbours, where its heads look, and IMDB on the validation part of train: the test split is not read. To run one by
-hand:
+A row is `recipes/bidirectional/base.yaml` with another file of that folder. Each is pre-trained and fine-tuned once per
+seed, then measured: its loss on held-out text, the probes of `probing.py`, its next-sentence predictions for four kinds
+of pairs, its attention weights by relative position, and IMDB on the validation set: the test split is not used. To run
+one by hand:
 
-    bertwright pretrain recipes/bidirectional/base.yaml --recipe recipes/bidirectional/left-to-right.yaml ...
+    bertwright pretrain recipes/bidirectional/base.yaml --recipe recipes/bidirectional/causal.yaml ...
 
-What is done is kept: the same command goes on after a stop, and measures everything anew. A row of the defaults takes
-15 to 25 minutes of pre-training on two cores.
+What is done is kept: the same command resumes after an interruption, and measures everything anew. A row of the
+defaults takes 15 to 25 minutes of pre-training on two cores.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
+import bertwright
 import probing
-from bertwright.cli import load_recipe, main
-from bertwright.recipe import Recipe
-from bertwright.evaluate.significance import classification_scores, mean_and_spread
+from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import write_json, write_text
-from bertwright.models.heads import BertForPreTraining
-from bertwright.models.checkpoints import load_classifier, load_pretraining_model, load_tokenizer
-from bertwright.tasks.classify import (
-    encode_texts,
-    label_names,
-    label_numbers,
-    predict_probabilities,
-    split_validation,
-)
-from bertwright.text.corpus import read_labelled
+from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.models.heads import PretrainingModel
+from bertwright.recipe import Recipe
+from bertwright.tasks.finetune import split_validation
+from bertwright.tasks.prediction import predict
+from bertwright.tasks.registry import load_task_model
+from bertwright.tasks.sequence import Classification
+from bertwright.text.records import read_records
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from bidirectional_figures import save_attention, save_uncovered
+from bidirectional_figures import save_attention, save_revealed
 from common import Json, described, last_evaluation, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "bidirectional"
 ROWS = {
-    "both": "both ways, next sentences",
-    "without-next-sentence": "both ways",
-    "left-to-right": "left to right",
+    "masked": "MLM and NSP",
+    "without-next-sentence": "MLM",
+    "causal": "causal LM",
     "without-pretraining": "no pre-training",
 }
+EARLIER = {"both": "masked", "left-to-right": "causal"}
+"""Rows that a result of version 0.1 has under another name."""
+
 SIDES = ("left", "right", "both", "agreement")
 UNCOVERED = ("right-01-a", "right-03-a", "right-17-b", "right-18-b", "right-22-b", "both-01-b")
-"""Probes that figures show: their words on the right are uncovered one at a time."""
+"""Probes that figures show: their right context is revealed one token at a time."""
 
 PLACES = 600
 """Places of held-out text around which pairs of passages are made."""
@@ -61,22 +61,20 @@ PLACES = 600
 def train(row: str, seed: int, books: str, imdb: str, work: Path) -> tuple[Path, Recipe]:
     """Pre-train and fine-tune a row; returns its run folder and recipe. The corpus is prepared once, for all rows."""
     folder = work / f"{row}-{seed}"
-    base = str(RECIPES / "base.yaml")
-    options = ["--recipe", str(RECIPES / f"{row}.yaml"), "--data.books", books, "--data.imdb", imdb]
-    options += ["--seed", str(seed), "--finetune.seeds", f"[{seed}]"]
+    settings = {"data": {"books": books, "imdb": imdb}, "seed": seed, "finetune": {"seeds": [seed]}}
+    recipe = bertwright.load_recipe([RECIPES / "base.yaml", RECIPES / f"{row}.yaml"], **settings)
     corpus = work / "corpus"
     stages = [("prepare", corpus), ("pretrain", folder), ("finetune", folder)]
     for stage, out in stages:
         if out == folder and not (folder / "prepare").exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "prepare").symlink_to((corpus / "prepare").resolve())
-        if main([stage, base, *options, "--out", str(out)]) != 0:
-            raise SystemExit(1)
-    return folder, load_recipe(base, *options)
+        bertwright.run(recipe, stages=[stage], out=str(out))
+    return folder, recipe
 
 
 def measure(folder: Path, recipe: Recipe) -> Json:
-    """All figures of a trained row, one seed."""
+    """All measurements of a trained row, one seed."""
     model = load_pretraining_model(folder / "pretrain" / "model").eval()
     tokenizer = load_tokenizer(folder / "pretrain" / "model")
     heldout = PreparedCorpus(folder / "prepare" / "heldout.arrow", tokenizer.fingerprint)
@@ -86,9 +84,9 @@ def measure(folder: Path, recipe: Recipe) -> Json:
         "heldout": last["heldout"],
         "tokens": last["tokens"],
         "seconds": last["seconds"],
-        "log_odds": ask(model, tokenizer),
+        "log_odds": all_log_odds(model, tokenizer),
         "attention": probing.attention_profile(model, tokenizer, heldout, 64, length).tolist(),
-        "imdb": judge(folder, recipe),
+        "imdb": validation_scores(folder, recipe),
     }
     if recipe.pretrain.next_sentence and recipe.pretrain.max_steps != 1:
         places = probing.draw_pairs(heldout, PLACES, (length - 3) // 2)
@@ -99,22 +97,22 @@ def measure(folder: Path, recipe: Recipe) -> Json:
     return measured
 
 
-def ask(model: BertForPreTraining, tokenizer: Tokenizer) -> dict[str, list[float]]:
+def all_log_odds(model: PretrainingModel, tokenizer: Tokenizer) -> dict[str, list[float]]:
     """The log-odds of all probes whose words are in the vocabulary, by their ids."""
     probes = [probe for probe in probing.read_probes() if probing.fits(probe, tokenizer)]
     return {probe.id: probing.log_odds(model, tokenizer, probe) for probe in probes}
 
 
-def answered(odds: Sequence[dict[str, list[float]]]) -> list[probing.Probe]:
-    """The probes that were asked."""
+def measured_probes(odds: Sequence[dict[str, list[float]]]) -> list[probing.Probe]:
+    """The probes that have log-odds."""
     return [probe for probe in probing.read_probes() if probe.id in odds[0]]
 
 
 def probed(odds: Sequence[dict[str, list[float]]]) -> Json:
-    """The share of probes that each seed's log-odds get right, by what is seen and where the decisive word stands."""
-    probes = answered(odds)
-    # What sees the whole sentence: the mask of a model that reads both ways, the likelihood of one that reads from the
-    # left. What sees the left side alone is the latter at the gap; of the former it is a gap with masks after it.
+    """The accuracy of each seed's log-odds on the probes, by visible context and by the side of the decisive word."""
+    probes = measured_probes(odds)
+    # Whole sentence: a masked model's prediction for [MASK], or a causal model's likelihood of the sentence. Left side
+    # alone: a causal model's next-token prediction, or a masked model's prediction with a right context of [MASK].
     steps = {"whole sentence": -1, "left side alone": 0}
     return {
         name: {side: probing.accuracy([p for p in probes if p.side == side], odds, step) for side in SIDES}
@@ -122,24 +120,25 @@ def probed(odds: Sequence[dict[str, list[float]]]) -> Json:
     }
 
 
-def judge(folder: Path, recipe: Recipe) -> Json:
-    """Scores of the fine-tuned classifier on the validation part of train."""
+def validation_scores(folder: Path, recipe: Recipe) -> Json:
+    """Scores of the fine-tuned classifier on the validation set."""
+    task = Classification()
     config = recipe.finetune
     model_folder = folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
-    classifier = load_classifier(model_folder)
-    examples = read_labelled(recipe.source(config.data), "train")
-    labels = label_numbers(examples, label_names(examples), f"data.{config.data}")
+    where = f"data.{config.data}"
+    records = read_records(recipe.source(config.data), "train", task.columns)
+    labels = task.labels(records, task.label_names(records, config.label_names, where), records, where)
     _, chosen = split_validation(labels, config.validation_ratio)
-    texts = [examples[i].text for i in chosen]
-    ids = encode_texts(texts, load_tokenizer(model_folder), config.max_length, config.truncation)
-    said = predict_probabilities(classifier, ids, config.micro_batch_tokens, config.max_length)
-    return classification_scores(labels[chosen], said)
+    texts = [records[i] for i in chosen]
+    sequences = task.encode(texts, load_tokenizer(model_folder), config.max_length, config.truncation)
+    model = load_task_model(model_folder)
+    return scores(task, predict(task, model, sequences, config.micro_batch_tokens, config.max_length), labels[chosen])
 
 
 def summary(runs: Sequence[Json]) -> Json:
-    """A row's figures over its seeds."""
+    """A row's metrics over its seeds."""
     odds = [run["log_odds"] for run in runs]
-    probes = answered(odds)
+    probes = measured_probes(odds)
     found: Json = {
         "heldout": {key: mean_and_spread([run["heldout"][key] for run in runs]) for key in sorted(runs[0]["heldout"])},
         "tokens": [run["tokens"] for run in runs],
@@ -152,7 +151,7 @@ def summary(runs: Sequence[Json]) -> Json:
         "imdb": {key: mean_and_spread([run["imdb"][key] for run in runs]) for key in ("accuracy", "f1")},
     }
     if "next_probability" in runs[0]:
-        found["judged_next"] = {
+        found["predicted_next"] = {
             kind: probing.interval(
                 np.array([run["next_probability"][kind] for run in runs]).T > 0.5  # (places, seeds)
             )
@@ -161,8 +160,8 @@ def summary(runs: Sequence[Json]) -> Json:
     return found
 
 
-def share(found: Json) -> str:
-    """A share with its interval, in per cent."""
+def per_cent(found: Json) -> str:
+    """A ratio with its interval, in per cent."""
     return f"{100 * found['mean']:.1f} ({100 * found['low']:.0f} to {100 * found['high']:.0f})"
 
 
@@ -173,13 +172,13 @@ def spread(found: Json, digits: int) -> str:
 
 def table(rows: dict[str, Json]) -> str:
     """All tables, as Markdown."""
-    lines = ["Mean and deviation over seeds. IMDB: the validation part of train.", ""]
-    lines += [
-        "| row | masked tokens: loss | next tokens: loss | pairs right | IMDB accuracy | IMDB F1 | tokens, millions |"
-    ]
+    rows = {EARLIER.get(row, row): found for row, found in rows.items()}
+    lines = ["Mean and standard deviation over seeds. IMDB: the validation set.", ""]
+    lines += ["| row | MLM loss | causal LM loss | NSP accuracy | IMDB accuracy | IMDB F1 | tokens, millions |"]
     lines += ["|---" * 7 + "|"]
     for row, found in rows.items():
-        heldout, trained = found["heldout"], row != "without-pretraining"
+        heldout = {key.replace("ltr_", "clm_"): value for key, value in found["heldout"].items()}  # as in version 0.1
+        trained = row != "without-pretraining"
         shown = [
             spread(heldout[key], 3) if key in heldout and trained else ""
             for key in ("mlm_loss", "clm_loss", "nsp_accuracy")
@@ -188,23 +187,28 @@ def table(rows: dict[str, Json]) -> str:
         tokens = f"{np.mean(found['tokens']) / 1e6:.1f}"
         lines.append(f"| {' | '.join([ROWS[row], *shown, *scores, tokens])} |")
 
-    lines += ["", "Probes: the right word wins, per cent, with 95 % intervals over sets of twins. Guessing is 50.", ""]
-    lines += [f"| row | what it sees | {' | '.join(SIDES)} |", "|---" * (2 + len(SIDES)) + "|"]
+    lines += ["", "Accuracy on the probes, per cent, with 95 % intervals over sets of twins. Chance is 50.", ""]
+    lines += [f"| row | visible context | {' | '.join(SIDES)} |", "|---" * (2 + len(SIDES)) + "|"]
     for row, found in rows.items():
-        for sees, sides in found["probes"].items():
-            lines.append(f"| {ROWS[row]} | {sees} | {' | '.join(share(sides[side]) for side in SIDES)} |")
+        for context, sides in found["probes"].items():
+            lines.append(f"| {ROWS[row]} | {context} | {' | '.join(per_cent(sides[side]) for side in SIDES)} |")
 
-    lines += ["", "Agreement by distance, in words from the subject to its verb, per cent, whole sentence.", ""]
+    lines += [
+        "",
+        "Accuracy on agreement by distance, in words from the subject to its verb, per cent, whole sentence.",
+        "",
+    ]
     lines += [f"| row | {' | '.join(map(str, range(1, 9)))} |", "|---" * 9 + "|"]
     for row, found in rows.items():
-        shares = (f"{100 * found['agreement_by_distance'][str(d)]['mean']:.0f}" for d in range(1, 9))
-        lines.append(f"| {ROWS[row]} | {' | '.join(shares)} |")
+        accuracies = (f"{100 * found['agreement_by_distance'][str(d)]['mean']:.0f}" for d in range(1, 9))
+        lines.append(f"| {ROWS[row]} | {' | '.join(accuracies)} |")
 
-    lines += ["", "Topic or order? Pairs that are taken for neighbours, per cent, by what their second passage is.", ""]
+    lines += ["", "Topic or order: pairs predicted to be next sentences, per cent, by their second passage.", ""]
     lines += [f"| row | {' | '.join(probing.KINDS)} |", "|---" * (1 + len(probing.KINDS)) + "|"]
     for row, found in rows.items():
-        if "judged_next" in found:
-            lines.append(f"| {ROWS[row]} | {' | '.join(share(found['judged_next'][k]) for k in probing.KINDS)} |")
+        predicted = found.get("predicted_next", found.get("judged_next"))  # its name in version 0.1
+        if predicted:
+            lines.append(f"| {ROWS[row]} | {' | '.join(per_cent(predicted[k]) for k in probing.KINDS)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -222,8 +226,8 @@ def bidirectional(
         books: general text.
         imdb: labelled and unlabelled reviews.
         seeds: of pre-training and fine-tuning.
-        longer: the folder of a longer run, such as runs/imdb-mini, whose encoder is asked the same probes: what do they
-            say of more training?
+        longer: the folder of a longer run, such as runs/imdb-mini, whose encoder is evaluated on the same probes, for
+            the effect of more training.
         work: folder of the run folders.
         out: folder for results.json, table.md, raw/ and the figures.
     """
@@ -238,23 +242,25 @@ def bidirectional(
                 name = f"{folder.name}-{stage.partition('/')[0]}.jsonl"
                 shutil.copyfile(folder / stage / "metrics.jsonl", target / "raw" / name)
             shutil.copyfile(folder / "recipe.yaml", target / "raw" / f"{folder.name}.yaml")
-    tokenizer = load_tokenizer(Path(work) / f"both-{seeds[0]}" / "pretrain" / "model")
+    tokenizer = load_tokenizer(Path(work) / f"masked-{seeds[0]}" / "pretrain" / "model")
     known = {probe.id: probe for probe in probing.read_probes()}
-    for name in (name for name in UNCOVERED if name in runs["both"][0]["log_odds"]):
+    for name in (name for name in UNCOVERED if name in runs["masked"][0]["log_odds"]):
         lines = {ROWS[row]: np.mean([run["log_odds"][name] for run in runs[row]], axis=0) for row in list(ROWS)[1:3]}
-        save_uncovered(target / "figures", known[name], tokenizer, lines)
+        save_revealed(target / "figures", known[name], tokenizer, lines)
     for row in list(ROWS)[:3]:
         save_attention(target / "figures", row, ROWS[row], np.array(runs[row][0]["attention"]))
     rows = {row: summary(found) for row, found in runs.items()}
     write_text(target / "table.md", table(rows))
     print(table(rows))
-    found: Json = {"rows": rows, "seeds": seeds, "probes_left_out": len(known) - len(runs["both"][0]["log_odds"])}
+    found: Json = {"rows": rows, "seeds": seeds, "probes_left_out": len(known) - len(runs["masked"][0]["log_odds"])}
     if longer:
         pretrained = Path(longer) / "pretrain"
-        odds = ask(load_pretraining_model(pretrained / "model").eval(), load_tokenizer(pretrained / "model"))
+        odds = all_log_odds(load_pretraining_model(pretrained / "model").eval(), load_tokenizer(pretrained / "model"))
         tokens = last_evaluation(pretrained)["tokens"]
         found["longer"] = {"run": Path(longer).name, "tokens": tokens, "probes": probed([odds])}
-        lines = [f"{side} {share(shares)}" for side, shares in found["longer"]["probes"]["whole sentence"].items()]
+        lines = [
+            f"{side} {per_cent(accuracy)}" for side, accuracy in found["longer"]["probes"]["whole sentence"].items()
+        ]
         print(f"{longer}, {tokens / 1e6:.1f} million tokens, whole sentence: {', '.join(lines)}")
     write({**found, "environment": described()}, f"{out}/results.json")
 

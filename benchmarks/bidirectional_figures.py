@@ -1,4 +1,4 @@
-"""The figures of the study of both ways, in the style of the report's."""
+"""The figures of the study of bidirectional context, in the style of the report's."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from probing import PLACES, Probe
 Floats = npt.NDArray[np.float64]
 
 
-def save_uncovered(folder: Path, probe: Probe, tokenizer: Tokenizer, log_odds: Mapping[str, Floats]) -> None:
-    """Draw how the right word gains as the words to the right of the gap are uncovered.
+def save_revealed(folder: Path, probe: Probe, tokenizer: Tokenizer, log_odds: Mapping[str, Floats]) -> None:
+    """Draw the probability of the right word as the context right of the mask is revealed.
 
     Args:
         folder: where `uncovered-<id>.png` and its dark twin go.
@@ -38,7 +38,7 @@ def save_uncovered(folder: Path, probe: Probe, tokenizer: Tokenizer, log_odds: M
         axes.set_xticks(steps, ["nothing", *tokens], rotation=45, ha="right")
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.set_xlabel("uncovered so far, token by token")
+        axes.set_xlabel("revealed so far, token by token")
         axes.set_title(f"{left}____ …: probability of “{probe.good}”, not “{probe.bad}”", loc="left", fontsize=10.5)
         axes.legend(frameon=False, fontsize=9)
 
@@ -46,7 +46,7 @@ def save_uncovered(folder: Path, probe: Probe, tokenizer: Tokenizer, log_odds: M
 
 
 def save_attention(folder: Path, name: str, title: str, profile: Floats) -> None:
-    """Draw where each head looks, as a map of shares of its attention.
+    """Draw the attention weights of each head by relative position, as a map.
 
     Args:
         folder: where `attention-<name>.png` and its dark twin go.
@@ -57,7 +57,7 @@ def save_attention(folder: Path, name: str, title: str, profile: Floats) -> None
     layers, heads, places = profile.shape
 
     def paint(axes: Axes, theme: Theme) -> None:
-        colors = LinearSegmentedColormap.from_list("shares", [theme.background, theme.cycle[0]])
+        colors = LinearSegmentedColormap.from_list("weights", [theme.background, theme.cycle[0]])
         axes.grid(False)
         drawn = axes.imshow(profile.reshape(-1, places), cmap=colors, vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(places), PLACES, rotation=90)
@@ -65,9 +65,9 @@ def save_attention(folder: Path, name: str, title: str, profile: Floats) -> None
         axes.set_yticks(range(layers * heads), names, fontsize=8)
         for layer in range(1, layers):
             axes.axhline(layer * heads - 0.5, color=theme.muted, linewidth=0.8)
-        axes.set_xlabel("where a token looks: [CLS], tokens at a distance, [SEP]")
+        axes.set_xlabel("position attended to: [CLS], tokens by relative position, [SEP]")
         axes.set_ylabel("layer and head")
-        axes.set_title(f"Share of attention: {title}", loc="left", fontsize=10.5)
+        axes.set_title(f"Attention weights: {title}", loc="left", fontsize=10.5)
         bar = axes.figure.colorbar(drawn, ax=axes, format=PercentFormatter(1))
         bar.outline.set_visible(False)
 

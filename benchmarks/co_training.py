@@ -1,10 +1,10 @@
-"""What co-training adds, and to whom: BERT's teacher, a bag of words, and a bag of words that learns as BERT does.
+"""What co-training adds to BERT, and what the same pseudo-labels add to the n-gram baseline.
 
     python benchmarks/co_training.py --run runs/imdb-mini
 
-BERT learns from reviews that its teacher and NB-weighted logistic regression have judged; the baseline beside it does
-not. So that nobody has to guess what that is worth, the same bag of words learns here from the very same judgements
-(the likelier class of each), and all are compared on the validation part and on the test split. Nothing is chosen here.
+BERT is trained on pseudo-labels by its teacher and NB-weighted logistic regression; the run's baseline is not. Here the
+same logistic regression is trained on the same pseudo-labels, too (the more probable class of each), and all are
+compared on the validation set and on the test split. Nothing is chosen here.
 """
 
 from pathlib import Path
@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
-from bertwright.cli import load_recipe
-from bertwright.evaluate.significance import classification_scores, f1_difference
-from bertwright.evaluate.report import saved_predictions
+import bertwright
+from bertwright.evaluate.comparison import saved_predictions
+from bertwright.evaluate.significance import difference, scores
 from bertwright.models.checkpoints import load_tokenizer
 from bertwright.tasks.baselines import nb_logistic_regression
-from bertwright.tasks.classify import label_names, label_numbers, split_validation, texts_without_labels
-from bertwright.text.corpus import read_labelled
+from bertwright.tasks.finetune import split_validation
+from bertwright.tasks.self_training import read_unlabelled
+from bertwright.tasks.sequence import Classification
+from bertwright.text.records import read_records
 from common import Json, described, write
 
 
@@ -30,31 +32,32 @@ def main(run: str, out: str = "results/imdb-mini/co-training.json") -> None:
         out: the JSON file; a relative path starts at the repository.
     """
     folder = Path(run)
-    recipe = load_recipe(str(folder / "recipe.yaml"))
+    recipe = bertwright.load_recipe(folder / "recipe.yaml")
+    task = Classification()
     source = recipe.source(recipe.finetune.data)
-    train, test = read_labelled(source, "train"), read_labelled(source, "test")
-    names = label_names(train)
-    labels, truth = label_numbers(train, names, "train"), label_numbers(test, names, "test")
+    train, test = (read_records(source, split, task.columns) for split in ("train", "test"))
+    names = task.label_names(train, recipe.finetune.label_names, "train")
+    labels, truth = (task.labels(records, names, train, "labels") for records in (train, test))
     own, held_out = split_validation(labels, recipe.finetune.validation_ratio)
-    more, _ = texts_without_labels(recipe, load_tokenizer(folder / "finetune" / "teacher" / "model"), print)
-    judgements = np.load(folder / "finetune" / "teacher" / "guesses.npy", allow_pickle=False)
+    more, _ = read_unlabelled(recipe, task, load_tokenizer(folder / "finetune" / "teacher" / "model"), print)
+    pseudo_labels = np.load(folder / "finetune" / "teacher" / "pseudo_labels.npy", allow_pickle=False)
     texts = [train[i].text for i in own]
-    asked = [*(train[i].text for i in held_out), *(row.text for row in test)]
-    answers = {
-        "bag of words": nb_logistic_regression().fit(texts, labels[own]).predict_proba(asked),
-        "bag of words, judgements too": nb_logistic_regression()
-        .fit([*texts, *more], np.concatenate([labels[own], judgements.argmax(1)]))
-        .predict_proba(asked),
+    evaluated = [*(train[i].text for i in held_out), *(row.text for row in test)]
+    predictions = {
+        "NB-weighted logistic regression": nb_logistic_regression().fit(texts, labels[own]).predict_proba(evaluated),
+        "NB-weighted logistic regression, pseudo-labels too": nb_logistic_regression()
+        .fit([*texts, *more], np.concatenate([labels[own], pseudo_labels.argmax(1)]))
+        .predict_proba(evaluated),
     }
     saved = saved_predictions(folder / "evaluate" / "predictions")
     bert = {name: rows for name, rows in saved.items() if name.startswith("bert-seed-")}
     result: Json = {**described(), "run": run, "systems": {}}
-    for name, rows in answers.items():
+    for name, rows in predictions.items():
         on_test = rows[len(held_out) :]
         found = {
             "validation_accuracy": float((rows[: len(held_out)].argmax(1) == labels[held_out]).mean()),
-            "test": classification_scores(truth, on_test),
-            "bert_is_higher_by": {seed: f1_difference(truth, ours, on_test) for seed, ours in bert.items()},
+            "test": scores(task, on_test, truth),
+            "bert_is_higher_by": {seed: difference(task, truth, ours, on_test) for seed, ours in bert.items()},
         }
         result["systems"][name] = found
         print(f"{name}: validation {found['validation_accuracy']:.4f}, test F1 {found['test']['f1']:.4f}")

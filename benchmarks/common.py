@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bertwright.errors import UserError
 from bertwright.recipe import (
     ModelConfig,
     PrepareConfig,
@@ -15,7 +16,6 @@ from bertwright.recipe import (
     SystemConfig,
     TokenizerConfig,
 )
-from bertwright.errors import UserError
 from bertwright.text.prepare import prepare_corpus
 
 VOCABULARIES = (30_522, 16_000, 8_000, 4_000, 2_000, 1_000)

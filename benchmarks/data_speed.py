@@ -2,7 +2,7 @@
 
     python benchmarks/data_speed.py --books '/path/to/books-*.jsonl.xz'
 
-Each size is the first so many megabytes of the books, written out as JSON lines, then prepared from nothing in a fresh
+Each size is the first so many megabytes of the books, written out as JSON lines, then prepared from scratch in a fresh
 process: vocabulary (30,522 entries, or the most that the text allows), sentences, token ids, Arrow files. Peak memory
 is that of the process and its workers together. Batches are then served from what was prepared, as in prepare_speed.py,
 which also holds the comparison with `tokenizers` alone. A size beyond the text is left out.

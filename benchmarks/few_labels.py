@@ -2,14 +2,14 @@
 
     python benchmarks/few_labels.py --imdb /path/to/imdb
 
-The encoder is the one in the box, or one that a run has pre-trained; it has read the reviews of train without their
-labels, as the paper's has not, and as anyone with unlabelled text of their own can do. Each number of labels is drawn
+The encoder is the bundled one, or one that a run has pre-trained; its corpus has the reviews of train without their
+labels, unlike the paper's: anyone with unlabelled text of their own can do so. Each number of labels is drawn
 several times, as many of each class, and all systems get the same draws. BERT holds up to a fifth of its labels out to
 choose the checkpoint; the baselines train on all of them. The recipe's fine-tuning is used without its self-training,
 which would take fifteen times three quarters of an hour, and with more epochs where there are fewer labels; some
-hundreds of labels get small batches and a gentle AdamW (docs/decisions.md, Training). All are judged on the same part
-of the official test split, drawn once. The result is written after each draw, and what it has is not done again: the
-same command goes on after a stop.
+hundreds of labels get small batches and a gentle AdamW (docs/decisions.md, Training). All are evaluated on the same
+part of the official test split, drawn once. The result is written after each draw, and what it has is not done again:
+the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
-from bertwright.cli import load_recipe
-from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
-from bertwright.evaluate.significance import classification_scores, mean_and_spread
+import bertwright
+from bertwright.evaluate.comparison import SYSTEM_NAMES
 from bertwright.evaluate.plots import Series, save_curves
-from bertwright.evaluate.report import SYSTEM_NAMES
+from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import digests, read_json, write_text
-from bertwright.models.checkpoints import find_model
-from bertwright.tasks.baselines import SYSTEMS, fit_and_predict
-from bertwright.tasks.classify import encode_texts, finetune, judged_by, label_names, label_numbers
-from bertwright.text.corpus import LabelledText, read_labelled
-from bertwright.text.wordpiece import Tokenizer
+from bertwright.models.checkpoints import find_model, load_tokenizer
+from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
+from bertwright.tasks.baselines import SYSTEMS
+from bertwright.tasks.finetune import finetune
+from bertwright.tasks.prediction import predict_saved
+from bertwright.tasks.sequence import Classification
+from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
 from common import described, write
 
@@ -42,6 +43,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("bert", *SYSTEMS)
 FEW = 1_000
 MOST_EPOCHS = 30
+TASK = Classification()
 GENTLE = OptimizerConfig(learning_rate=1e-4, warmup_ratio=0.1)
 
 
@@ -62,7 +64,7 @@ def budget(config: FinetuneConfig, labels: int) -> FinetuneConfig:
     )
 
 
-def draw(texts: Sequence[LabelledText], labels: np.ndarray, size: int, number: int) -> np.ndarray:
+def draw(texts: Sequence[Record], labels: np.ndarray, size: int, number: int) -> np.ndarray:
     """Indices of `size` texts, as many of each class; all of them where the size says so."""
     if size >= len(texts):
         return np.arange(len(texts))
@@ -76,11 +78,11 @@ def bert_probabilities(
     recipe: Recipe,
     config: FinetuneConfig,
     encoder: Path,
-    chosen: Sequence[LabelledText],
-    test: Sequence[str],
+    chosen: Sequence[Record],
+    test: Sequence[Record],
     folder: Path,
 ) -> np.ndarray:
-    """Fine-tune on the chosen texts, with one seed, and judge the test texts, (texts, classes)."""
+    """Fine-tune on the chosen texts, with one seed, and predict the test texts, (texts, classes)."""
     write_text(
         folder / "data" / "train.jsonl",
         "".join(json.dumps({"text": text.text, "label": text.label}) + "\n" for text in chosen),
@@ -89,8 +91,8 @@ def bert_probabilities(
     engine = Engine(SystemConfig(), print)
     finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)
     model_folder = folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
-    ids = encode_texts(test, Tokenizer.load(model_folder), config.max_length, config.truncation)
-    return judged_by(model_folder, ids, config, engine)
+    sequences = TASK.encode(test, load_tokenizer(model_folder), config.max_length, config.truncation)
+    return predict_saved(model_folder, sequences, config, engine)
 
 
 def table(f1: dict[str, list[dict[str, float]]]) -> str:
@@ -120,18 +122,17 @@ def main(
         recipe: whose fine-tuning is used.
         sizes: numbers of labels.
         draws: how often each number is drawn; also the number of fine-tuning seeds.
-        test_texts: how many texts of the test split judge.
+        test_texts: how many texts of the test split all are evaluated on.
         work: a folder to work in.
         out: the JSON file; a relative path starts at the repository, and the plot goes beside it.
     """
-    loaded = load_recipe(str(ROOT / recipe))
+    loaded = bertwright.load_recipe(ROOT / recipe)
     source = Source(path=imdb)
-    training, test = read_labelled(source, "train"), read_labelled(source, "test")
-    names = label_names(training)
-    labels = label_numbers(training, names, imdb)
-    judged = np.random.default_rng(0).permutation(len(test))[:test_texts]
-    test = [test[i] for i in judged]
-    texts, truth = [text.text for text in test], label_numbers(test, names, imdb)
+    training, test = (read_records(source, split, TASK.columns) for split in ("train", "test"))
+    names = TASK.label_names(training, loaded.finetune.label_names, imdb)
+    labels = TASK.labels(training, names, training, imdb)
+    test = [test[i] for i in np.random.default_rng(0).permutation(len(test))[:test_texts]]
+    truth = TASK.labels(test, names, training, imdb)
     target = ROOT / out
     start_from = find_model(encoder, "encoder")
     budgets = {size: budget(loaded.finetune, size) for size in sizes}
@@ -150,10 +151,10 @@ def main(
             start = time.monotonic()
             rows = draw(training, labels, size, number)
             chosen = [training[i] for i in rows]
-            found = fit_and_predict([text.text for text in chosen], labels[rows], texts)
+            found = dict(TASK.baselines(chosen, labels[rows], test, lambda _: None))
             config = replace(budgets[size], seeds=(number,))
-            found["bert"] = bert_probabilities(loaded, config, start_from, chosen, texts, folder / f"{size}-{number}")
-            done.append({system: classification_scores(truth, value, 0)["f1"] for system, value in found.items()})
+            found["bert"] = bert_probabilities(loaded, config, start_from, chosen, test, folder / f"{size}-{number}")
+            done.append({system: TASK.metrics(value, truth)["f1"] for system, value in found.items()})
             write({"settings": settings, "f1": f1, "environment": described()}, out)
             print(f"{size} labels, draw {number}: {done[-1]} ({time.monotonic() - start:.0f} s)", flush=True)
     print(table(f1))

@@ -4,8 +4,8 @@
     python benchmarks/finetune_speed.py --texts /path/to/imdb --sizes mini,base
 
 A step is forward, backward, clipping and AdamW with dropout 0.1 on 32 labelled texts of up to 512 tokens, at their real
-lengths, neighbours in length together, as `tasks/classify.py` batches them. All systems start from the same weights and
-take the same batches in turns; a ratio is taken within a round, and the table shows the median.
+lengths, neighbours in length together, as `tasks/supervised.py` batches them. All systems start from the same weights
+and take the same batches in turns; a ratio is taken within a round, and the table shows the median.
 
 - `ours`: the training loop's own step, which also builds its batches and cuts them; [CLS] alone goes through the last
   block. bf16 and compiled where the machine can.
@@ -27,45 +27,40 @@ import yaml
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
 from bertwright.errors import UserError
-from bertwright.models.heads import BertForSequenceClassification
-from bertwright.models.checkpoints import save_weights
-from bertwright.tasks.classify import (
-    ClassifyTask,
-    EncodedTexts,
-    certain,
-    collate,
-    encode_texts,
-    label_names,
-    label_numbers,
-)
-from bertwright.text.corpus import read_labelled
+from bertwright.models.checkpoints import new_encoder, save_weights
+from bertwright.models.heads import TaskModel
+from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
+from bertwright.tasks.prediction import collate
+from bertwright.tasks.sequence import Classification
+from bertwright.tasks.supervised import Examples, Finetuning, Validation
+from bertwright.text.records import read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from common import VOCABULARIES, Json, described, write
 from racing import Step, race, show
-from steps import our_step, rival_step
+from steps import our_step, transformers_step
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMIZER = OptimizerConfig(learning_rate=5e-5)
-NAMES = ["negative", "positive"]
+TASK = Classification()
 
 
-def rival(task: ClassifyTask, *, bf16: bool, compiled: bool) -> Step:
+def theirs(job: Finetuning, *, bf16: bool, compiled: bool) -> Step:
     """Hugging Face's model in a plain training step."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     with TemporaryDirectory() as folder:
-        save_weights(task.model, Path(folder))
+        save_weights(job.model, Path(folder))
         model = transformers.BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
 
     def batch(number: int) -> dict[str, Tensor]:
-        texts = task.training.take(task.epoch_batches(0)[number])
-        return {**collate(texts.ids, task.model.bert), "labels": torch.from_numpy(texts.labels)}
+        texts = job.training.take(job.epoch_batches(0)[number])
+        labels = torch.from_numpy(texts.targets.argmax(1))
+        return {**collate(texts.sequences, job.model.encoder), "labels": labels}
 
-    return rival_step(model, batch, OPTIMIZER, bf16=bf16, compiled=compiled, dynamic=True)
+    return transformers_step(model, batch, OPTIMIZER, bf16=bf16, compiled=compiled, dynamic=True)
 
 
 def useful_flops(shape: ModelConfig, lengths: np.ndarray) -> float:
@@ -108,25 +103,27 @@ def main(
         micro_batch_tokens: of ours.
         out: the JSON file; a relative path starts at the repository.
     """
-    examples = read_labelled(Source(path=texts), "train")
-    labels = label_numbers(examples, label_names(examples), texts)
-    tokenizer = train_tokenizer([example.text for example in examples[:10_000]])
+    records = read_records(Source(path=texts), "train", TASK.columns)
+    names = TASK.label_names(records, None, texts)
+    labels = TASK.labels(records, names, records, texts)
+    tokenizer = train_tokenizer([record.text for record in records[:10_000]])
     config = FinetuneConfig(data="texts", micro_batch_tokens=micro_batch_tokens)
-    ids = encode_texts([example.text for example in examples], tokenizer, config.max_length, config.truncation)
+    sequences = TASK.encode(records, tokenizer, config.max_length, config.truncation)
+    training, validation = Examples(sequences, TASK.targets(labels, names)), Validation(sequences, labels)
     result: Json = {"sizes": {}}
     for size in sizes.split(","):
         shape = ModelConfig(**yaml.safe_load((ROOT / "recipes" / "models" / f"{size}.yaml").read_text()))
         torch.manual_seed(0)
-        model = BertForSequenceClassification(shape, tokenizer.vocab_size, NAMES, 0.1, tokenizer.pad_id)
-        encoded = EncodedTexts(ids, certain(labels, len(NAMES)))
+        encoder = new_encoder(shape, tokenizer.vocab_size, tokenizer.pad_id)
+        model = TaskModel(encoder, TASK.head(encoder, names, config.classifier_dropout), names, TASK.name)
         with TemporaryDirectory() as folder:
-            task = ClassifyTask(config, 0, model, tokenizer, encoded, encoded, Path(folder) / "best")
-            lengths = [np.array([len(ids[i]) for i in rows]) for rows in task.epoch_batches(0)[:batches]]
+            job = Finetuning(TASK, config, 0, model, tokenizer, training, validation, Path(folder) / "best")
+            lengths = [np.array([len(sequences[i]) for i in rows]) for rows in job.epoch_batches(0)[:batches]]
             steps = {
-                "transformers_fp32": rival(task, bf16=False, compiled=False),
-                "transformers_bf16": rival(task, bf16=True, compiled=False),
-                "transformers_bf16_compiled": rival(task, bf16=True, compiled=True),
-                "ours": our_step(task, OPTIMIZER, Engine(SystemConfig(), print)),
+                "transformers_fp32": theirs(job, bf16=False, compiled=False),
+                "transformers_bf16": theirs(job, bf16=True, compiled=False),
+                "transformers_bf16_compiled": theirs(job, bf16=True, compiled=True),
+                "ours": our_step(job, OPTIMIZER, Engine(SystemConfig(), print)),
             }
             print(f"{size}, 32 texts of up to {config.max_length} tokens", flush=True)
             tokens, flops = [int(n.sum()) for n in lengths], [useful_flops(shape, n) for n in lengths]

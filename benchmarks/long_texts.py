@@ -1,10 +1,10 @@
-"""How a classifier should read a review that is longer than it reads at once: its head, its tail, both, or windows.
+"""Truncation of reviews that are longer than a classifier's input: head, tail, both, or windows over all of it.
 
     python benchmarks/long_texts.py --imdb /path/to/imdb
 
-Four readings are compared on the reviews of train that `recipes/imdb-mini.yaml` held out when the bundled classifier was
-trained. The test split is judged by two: the one that it was trained with, and windows, which train's reviews chose.
-There the best bag of words is compared, too: its probabilities stand in `results/imdb-mini/predictions/`.
+Four truncations are compared on the validation set of the bundled classifier's training (`recipes/imdb-mini.yaml`). The
+test split is evaluated with two: the one of training, and windows, which the validation set chose. There the best
+n-gram baseline is compared, too: its probabilities stand in `results/imdb-mini/predictions/`.
 """
 
 from pathlib import Path
@@ -12,18 +12,20 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
+from bertwright.evaluate.significance import difference, scores
+from bertwright.models.checkpoints import BUNDLED, load_tokenizer
 from bertwright.recipe import FinetuneConfig, Source, SystemConfig
-from bertwright.evaluate.significance import classification_scores, f1_difference
-from bertwright.models.checkpoints import BOX, load_tokenizer
-from bertwright.tasks.classify import encode_texts, judged_by, label_loss, label_names, label_numbers, split_validation
-from bertwright.text.corpus import LabelledText, read_labelled
+from bertwright.tasks.finetune import split_validation
+from bertwright.tasks.prediction import predict_saved
+from bertwright.tasks.sequence import Classification
+from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
 from common import Json, described, write
 
 ROOT = Path(__file__).resolve().parents[1]
-READINGS = ("head", "tail", "head-tail", "windows")
-HELD_OUT = 0.08
-"""The share of train that the bundled classifier has not learnt from."""
+TRUNCATIONS = ("head", "tail", "head-tail", "windows")
+VALIDATION_RATIO = 0.08
+"""The fraction of train that was the bundled classifier's validation set."""
 
 
 def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
@@ -34,46 +36,45 @@ def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
         out: the JSON file; a relative path starts at the repository.
     """
     engine = Engine(SystemConfig(), print)
+    task = Classification()
     config = FinetuneConfig(data="imdb", micro_batch_tokens=4096)
-    model = BOX / "sentiment"
+    model = BUNDLED / "sentiment"
     tokenizer = load_tokenizer(model)
-    train, test = (read_labelled(Source(path=imdb), split) for split in ("train", "test"))
-    names = label_names(train)
-    known, labels = (label_numbers(texts, names, imdb) for texts in (train, test))
-    _, held_out = split_validation(known, HELD_OUT)
+    train, test = (read_records(Source(path=imdb), split, task.columns) for split in ("train", "test"))
+    names = task.label_names(train, None, imdb)
+    known, labels = (task.labels(records, names, train, imdb) for records in (train, test))
+    _, held_out = split_validation(known, VALIDATION_RATIO)
 
-    def judge(texts: list[LabelledText], labels: np.ndarray, readings: tuple[str, ...]) -> tuple[dict, Json]:
-        raw = [text.text for text in texts]
-        encoded = {reading: encode_texts(raw, tokenizer, config.max_length, reading) for reading in readings}
-        long = np.array([len(ids) for ids in encoded["windows"]]) > config.max_length
-        said, scores = {}, {}
-        for reading, ids in encoded.items():
-            said[reading] = judged_by(model, ids, config, engine)
-            scores[reading] = {
-                **classification_scores(labels, said[reading]),
-                "loss": label_loss(said[reading], labels),
-                "accuracy_long": float((said[reading].argmax(1) == labels)[long].mean()),
+    def evaluate(records: list[Record], labels: np.ndarray, truncations: tuple[str, ...]) -> tuple[dict, Json]:
+        encoded = {one: task.encode(records, tokenizer, config.max_length, one) for one in truncations}
+        long = np.array([len(sequence) for sequence in encoded["windows"]]) > config.max_length
+        predicted, rows = {}, {}
+        for truncation, sequences in encoded.items():
+            found = predicted[truncation] = predict_saved(model, sequences, config, engine)
+            row = rows[truncation] = {
+                **scores(task, found, labels),
+                "loss": task.loss(found, labels),
+                "accuracy_long": float((found.argmax(1) == labels)[long].mean()),
             }
-            row = scores[reading]
             print(
-                f"{reading:10}F1 {row['f1']:.4f}, accuracy {row['accuracy']:.4f}, of the {long.sum():,} long ones "
+                f"{truncation:10}F1 {row['f1']:.4f}, accuracy {row['accuracy']:.4f}, of the {long.sum():,} long ones "
                 f"{row['accuracy_long']:.4f}, loss {row['loss']:.4f}",
                 flush=True,
             )
-        return said, {"count": len(texts), "long": int(long.sum()), "readings": scores}
+        return predicted, {"count": len(records), "long": int(long.sum()), "truncations": rows}
 
-    print(f"{len(held_out):,} held-out reviews of train")
-    _, validation = judge([train[i] for i in held_out], known[held_out], READINGS)
+    print(f"{len(held_out):,} reviews of the validation set")
+    _, validation = evaluate([train[i] for i in held_out], known[held_out], TRUNCATIONS)
     print(f"{len(test):,} reviews of test")
-    said, judged = judge(test, labels, ("head-tail", "windows"))
-    rival = np.load(ROOT / "results/imdb-mini/predictions/nb_logistic_regression.npy", allow_pickle=False)
-    judged["windows_higher_by"] = {
-        "head-tail": f1_difference(labels, said["windows"], said["head-tail"]),
-        "nb_logistic_regression": f1_difference(labels, said["windows"], rival),
+    predicted, on_test = evaluate(test, labels, ("head-tail", "windows"))
+    baseline = np.load(ROOT / "results/imdb-mini/predictions/nb_logistic_regression.npy", allow_pickle=False)
+    on_test["windows_higher_by"] = {
+        "head-tail": difference(task, labels, predicted["windows"], predicted["head-tail"]),
+        "nb_logistic_regression": difference(task, labels, predicted["windows"], baseline),
     }
-    for name, higher in judged["windows_higher_by"].items():
+    for name, higher in on_test["windows_higher_by"].items():
         print(f"windows over {name}: {higher['difference']:+.4f} ({higher['low']:+.4f} to {higher['high']:+.4f})")
-    write({**described(), "validation": validation, "test": judged}, out)
+    write({**described(), "validation": validation, "test": on_test}, out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Texts judged per second, from raw text to label: ours against transformers and ONNX Runtime, on the same reviews.
+"""Texts classified per second, from raw text to label: ours against transformers and ONNX Runtime, on the same reviews.
 
     python benchmarks/predict_speed.py --model bundled --texts /path/to/imdb
 
@@ -10,7 +10,7 @@ of them can do), and take turns; a ratio is taken within a round, and the table 
 - `transformers_fp32`, `transformers_bf16`: the model itself on batches of 32 sorted by length.
 - `onnxruntime`: the exported model in fp32, batches of 32 sorted by length.
 
-`agreement` is the share of texts with the label of the fp32 pipeline. `one_text_ms` is the time that one short text
+`agreement` is the fraction of texts with the label of the fp32 pipeline. `one_text_ms` is the time that one short text
 takes in a warm process, the median of many.
 """
 
@@ -29,32 +29,32 @@ import transformers
 from jsonargparse import auto_cli
 
 import bertwright
-from bertwright.recipe import Source
-from bertwright.files import read_json, write_json
-from bertwright.text.corpus import read_labelled
 from bertwright.apps.export import ONNX_FILE, export
+from bertwright.files import read_json, write_json
+from bertwright.recipe import Source
+from bertwright.text.records import read_records
 from common import Json, described, spread, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = ("ours", "pipeline_1", "pipeline_32", "transformers_fp32", "transformers_bf16", "onnxruntime")
 SHORT = "I did not expect much, but this film is a quiet wonder."
 
-Judge = Callable[[list[str]], list[str]]
+Classify = Callable[[list[str]], list[str]]
 """Labels of texts, in order."""
 
 
-def pipeline_of(folder: Path, batch_size: int) -> Judge:
+def pipeline_of(folder: Path, batch_size: int) -> Classify:
     """The pipeline of transformers."""
-    judge = transformers.pipeline("text-classification", model=str(folder), device="cpu")
-    return lambda texts: [row["label"] for row in judge(texts, batch_size=batch_size, truncation=True)]
+    pipeline = transformers.pipeline("text-classification", model=str(folder), device="cpu")
+    return lambda texts: [row["label"] for row in pipeline(texts, batch_size=batch_size, truncation=True)]
 
 
-def sorted_batches(folder: Path, logits_of: Callable[[dict[str, torch.Tensor]], np.ndarray]) -> Judge:
+def sorted_batches(folder: Path, logits_of: Callable[[dict[str, torch.Tensor]], np.ndarray]) -> Classify:
     """A model called on batches of 32 texts of like length."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     names = {int(key): name for key, name in read_json(folder / "config.json")["id2label"].items()}
 
-    def judge(texts: list[str]) -> list[str]:
+    def classify(texts: list[str]) -> list[str]:
         rows = tokenizer(texts, truncation=True)["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         labels = [""] * len(rows)
@@ -65,10 +65,10 @@ def sorted_batches(folder: Path, logits_of: Callable[[dict[str, torch.Tensor]], 
                 labels[i] = names[int(row.argmax())]
         return labels
 
-    return judge
+    return classify
 
 
-def transformers_of(folder: Path, dtype: torch.dtype) -> Judge:
+def transformers_of(folder: Path, dtype: torch.dtype) -> Classify:
     """The model of transformers."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).eval()
 
@@ -79,7 +79,7 @@ def transformers_of(folder: Path, dtype: torch.dtype) -> Judge:
     return sorted_batches(folder, logits_of)
 
 
-def onnxruntime_of(folder: Path) -> Judge:
+def onnxruntime_of(folder: Path) -> Classify:
     """The exported model in ONNX Runtime."""
     session = onnxruntime.InferenceSession(folder / ONNX_FILE)
 
@@ -91,12 +91,12 @@ def onnxruntime_of(folder: Path) -> Judge:
     return sorted_batches(folder, logits_of)
 
 
-def one_text(judge: Judge, times: int = 200) -> float:
+def one_text(classify: Classify, times: int = 200) -> float:
     """Milliseconds that one short text takes, the median."""
     took = []
     for _ in range(times):
         start = time.perf_counter()
-        judge([SHORT])
+        classify([SHORT])
         took.append(1000 * (time.perf_counter() - start))
     return round(statistics.median(took), 2)
 
@@ -108,7 +108,7 @@ def main(
     rounds: int = 5,
     out: str = "results/predict/speed-cpu.json",
 ) -> None:
-    """Compare the speed of judging texts.
+    """Compare the speed of classifying texts.
 
     Args:
         model: a model folder, or the folder of a run.
@@ -118,7 +118,7 @@ def main(
         out: the JSON file; a relative path starts at the repository.
     """
     transformers.utils.logging.set_verbosity_error()
-    rows = read_labelled(Source(path=texts), "test")
+    rows = read_records(Source(path=texts), "test", ("text",))
     drawn = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
     reviews = [rows[i].text.replace("<br />", " ") for i in drawn]
     with TemporaryDirectory() as temporary:
@@ -126,20 +126,20 @@ def main(
         config = read_json(folder / "tokenizer_config.json")
         write_json(folder / "tokenizer_config.json", {**config, "text_truncation": "head"})
         ours = bertwright.load(folder)
-        judges: dict[str, Judge] = {
-            "ours": lambda given: [verdict.label for verdict in ours.predict(given)],
+        systems: dict[str, Classify] = {
+            "ours": lambda given: [prediction.label for prediction in ours.predict(given)],
             "pipeline_1": pipeline_of(folder, 1),
             "pipeline_32": pipeline_of(folder, 32),
             "transformers_fp32": transformers_of(folder, torch.float32),
             "transformers_bf16": transformers_of(folder, torch.bfloat16),
             "onnxruntime": onnxruntime_of(folder),
         }
-        labels = {name: judge(reviews) for name, judge in judges.items()}  # and all are warm
+        labels = {name: classify(reviews) for name, classify in systems.items()}  # and all are warm
         speed: dict[str, list[float]] = {name: [] for name in SYSTEMS}
         for turn in range(rounds):
-            for name, judge in judges.items():
+            for name, classify in systems.items():
                 start = time.perf_counter()
-                judge(reviews)
+                classify(reviews)
                 speed[name].append(len(reviews) / (time.perf_counter() - start))
             print(f"round {turn + 1}: " + ", ".join(f"{name} {speed[name][-1]:.0f}" for name in SYSTEMS), flush=True)
         medians = {name: statistics.median(values) for name, values in speed.items()}
@@ -158,7 +158,7 @@ def main(
                 name: round(float(np.mean([a == b for a, b in zip(found, labels["pipeline_1"], strict=True)])), 4)
                 for name, found in labels.items()
             },
-            "one_text_ms": {name: one_text(judges[name]) for name in ("ours", "pipeline_1", "onnxruntime")},
+            "one_text_ms": {name: one_text(systems[name]) for name in ("ours", "pipeline_1", "onnxruntime")},
         }
         shutil.rmtree(folder)
     for name in SYSTEMS:

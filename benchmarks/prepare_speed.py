@@ -33,8 +33,8 @@ from tempfile import TemporaryDirectory
 import psutil
 from jsonargparse import auto_cli
 
-from bertwright.recipe import MaskingConfig, PretrainConfig, Source, TokenizerConfig
 from bertwright.inputs.pretraining import PretrainStream
+from bertwright.recipe import MaskingConfig, PretrainConfig, Source, TokenizerConfig
 from bertwright.text.corpus import read_documents
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
@@ -152,7 +152,7 @@ def serve(prepared: Path, sequence_length: int, seconds: float) -> Json:
             break
     return {
         "tokens_per_second": round(tokens / took),
-        "real_token_share": round(tokens / computed, 3),
+        "real_token_ratio": round(tokens / computed, 3),
         "plan_seconds": round(plan_seconds, 3),
         "sequences": sequences,
     }

@@ -22,11 +22,11 @@ width F, and V entries, a sequence takes
 
     6 n L (4 H^2 + 2 H F) + 12 n^2 L H + 6 m (H^2 + H V) + 6 (H^2 + 2 H)
 
-for the matrices of the blocks, attention, the masked-language-model head and the next-sentence head. `matmul_share` is
+for the matrices of the blocks, attention, the masked-language-model head and the next-sentence head. `matmul_ratio` is
 ours as a part of the rate of one large bf16 matrix product, measured in the same rounds. Peak memory is that of a
 process that does three steps of one system and nothing else (on a CPU Linux's VmHWM, libraries included; on a GPU what
 PyTorch allocated). The loss curves compare ours, in fp32 and in bf16, with transformers in fp32: no dropout, same
-weights, same batches, same AdamW at a constant rate of 1e-3, so that the loss leaves that of guessing.
+weights, same batches, same AdamW at a constant rate of 1e-3, so that the loss falls below that of chance.
 """
 
 import statistics
@@ -137,7 +137,7 @@ def main(
             figures, measured = race(
                 {name: BUILDERS[name](setting) for name in SYSTEMS}, tokens, flops, rounds, seconds
             )
-            figures["real_token_share"] = round(sum(tokens) / (batches * batch * SEQUENCE), 3)
+            figures["real_token_ratio"] = round(sum(tokens) / (batches * batch * SEQUENCE), 3)
             figures["peak_memory_mib"] = peaks
             for kind, values in measured.items():
                 rates[kind] += values

@@ -10,17 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bertwright.recipe import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
-from bertwright.models.heads import BertForPreTraining
-from bertwright.models.checkpoints import save_weights
 from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
-from bertwright.tasks.pretraining import PretrainTask
+from bertwright.models.checkpoints import new_encoder, save_weights
+from bertwright.models.heads import PretrainingModel
+from bertwright.recipe import ModelConfig, OptimizerConfig, PretrainConfig, SystemConfig, TokenizerConfig
+from bertwright.tasks.pretraining import Pretraining
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from common import recipe_of
 from racing import Step
-from steps import our_step, rival_step
+from steps import our_step, transformers_step
 
 SEQUENCE = 128
 VOCABULARY = 30_522
@@ -65,7 +65,7 @@ class Setting:
 
     @cached_property
     def stream(self) -> PretrainStream:
-        """The batches that `PretrainTask` draws, uncut."""
+        """The batches that `Pretraining` draws, uncut."""
         config = self.pretrain
         return PretrainStream(
             self.corpus(),
@@ -79,20 +79,20 @@ class Setting:
             seed=0,
         )
 
-    def fresh_model(self) -> BertForPreTraining:
+    def fresh_model(self) -> PretrainingModel:
         """The same weights every time."""
         torch.manual_seed(0)
-        return BertForPreTraining(self.shape, VOCABULARY, self.tokenizer.pad_id)
+        return PretrainingModel(new_encoder(self.shape, VOCABULARY, self.tokenizer.pad_id))
 
 
 def ours(setting: Setting, precision: Literal["auto", "fp32"] = "auto") -> Step:
     """The training loop's step."""
     recipe = recipe_of("unused", TokenizerConfig(), setting.shape, setting.pretrain)
-    task = PretrainTask(recipe, setting.fresh_model(), setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
-    return our_step(task, setting.pretrain.optimizer, Engine(SystemConfig(precision=precision), print))
+    job = Pretraining(recipe, setting.fresh_model(), setting.tokenizer, setting.corpus(), setting.corpus("heldout"))
+    return our_step(job, setting.pretrain.optimizer, Engine(SystemConfig(precision=precision), print))
 
 
-def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
+def theirs(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
     """Hugging Face's model in a plain training step."""
     import transformers  # takes seconds, and memory that a process with ours alone should not show
 
@@ -106,14 +106,14 @@ def rival(setting: Setting, *, bf16: bool, compiled: bool) -> Step:
     def batch(number: int) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array) for name, array in vars(setting.stream.batch(number)).items()}
 
-    return rival_step(model, batch, setting.pretrain.optimizer, bf16=bf16, compiled=compiled)
+    return transformers_step(model, batch, setting.pretrain.optimizer, bf16=bf16, compiled=compiled)
 
 
 BUILDERS: dict[str, Callable[[Setting], Step]] = {
     "ours": ours,
-    "transformers_fp32": partial(rival, bf16=False, compiled=False),
-    "transformers_bf16": partial(rival, bf16=True, compiled=False),
-    "transformers_bf16_compiled": partial(rival, bf16=True, compiled=True),
+    "transformers_fp32": partial(theirs, bf16=False, compiled=False),
+    "transformers_bf16": partial(theirs, bf16=True, compiled=False),
+    "transformers_bf16_compiled": partial(theirs, bf16=True, compiled=True),
     "ours_fp32": partial(ours, precision="fp32"),  # for the loss curve
 }
 

@@ -1,9 +1,9 @@
-"""What the study of both ways measures of a pre-trained model (benchmarks/bidirectional.py).
+"""The measurements of the study of bidirectional context (benchmarks/bidirectional.py).
 
-Probes are sentences with a gap and two words for it, of which one is right. They come in sets that share their two
-words: changing the decisive word of a sentence makes the other word right, so that a model with a favourite is right
-in half of a set. A set is a pair of twins; where words on both sides are needed it is two left sides crossed with two
-right sides, in which either side alone says nothing.
+Probes are sentences with a [MASK] and two words for it, of which one is right. They come in sets that share their two
+words: changing the decisive word of a sentence makes the other word right, so that a model that prefers one word is
+right in half of a set. A set is a pair of twins; where words on both sides are needed it is two left sides crossed with
+two right sides, in which either side alone says nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bertwright.models.heads import BertForPreTraining
 from bertwright.inputs.pretraining import IS_NEXT
+from bertwright.inputs.sequences import frame
+from bertwright.models.heads import PretrainingModel
+from bertwright.tasks.prediction import collate
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import MASK, Tokenizer
-from bertwright.inference import attention_maps
 from common import Json
 
 PROBES = Path(__file__).with_name("probes.jsonl")
@@ -34,10 +35,10 @@ FAR = 12
 """Sentences that lie at least between a passage and one from far away."""
 
 REACH = 8
-"""Distances, in tokens, that attention is told apart at."""
+"""Relative positions, in tokens, that `attention_profile` distinguishes."""
 
 PLACES = ["[CLS]", f"< -{REACH}", *(f"{d:+d}" if d else "0" for d in range(-REACH, REACH + 1)), f"> {REACH}", "[SEP]"]
-"""Where a token can look: the names of the columns of `attention_profile`."""
+"""Positions that a token attends to: the names of the columns of `attention_profile`."""
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -45,17 +46,17 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Probe:
-    """A sentence with a gap.
+    """A sentence with a masked word.
 
     Args:
         id: names it.
         pair: the set that it belongs to.
-        side: where the decisive word stands, seen from the gap: left, right or both; agreement is a subject to the
-            left, the gap its verb.
-        text: the sentence, with [MASK] for the gap.
+        side: side of the mask with the decisive word: left, right or both; agreement is a subject to the left, the
+            masked word its verb.
+        text: the sentence, with one [MASK].
         good: the right word.
         bad: the wrong one, right in the probe's twin.
-        distance: of agreement, words from the subject to the gap.
+        distance: of agreement, words from the subject to the mask.
     """
 
     id: str
@@ -73,24 +74,24 @@ def read_probes(path: Path = PROBES) -> list[Probe]:
 
 
 def fits(probe: Probe, tokenizer: Tokenizer) -> bool:
-    """Whether both words are entries of the vocabulary: a word of two tokens cannot stand in one gap."""
+    """Whether both words are entries of the vocabulary: a word of two tokens does not fit one mask."""
     return all(len(ids) == 1 and ids[0] != tokenizer.unk_id for ids in tokenizer.encode([probe.good, probe.bad]))
 
 
 @torch.inference_mode()
-def log_odds(model: BertForPreTraining, tokenizer: Tokenizer, probe: Probe) -> list[float]:
-    """Log-odds of the good word over the bad one, as the words right of the gap are uncovered one token at a time.
+def log_odds(model: PretrainingModel, tokenizer: Tokenizer, probe: Probe) -> list[float]:
+    """Log-odds of the good word over the bad one, as the context right of the mask is revealed token by token.
 
-    A masked model is asked for the gap, with [MASK] over all that is still covered. A left-to-right model has nothing
-    but the left side when it comes to the gap: that is the first number, and all that it can say in the manner of
-    section 5.1. The others are how much likelier it finds the sentence so far with the good word in the gap.
+    A masked model predicts the masked word, with [MASK] in place of every token that is not revealed yet. A causal
+    model has the left side alone when it predicts the word: that is the first number, and the comparison of section
+    5.1. The others are log-odds of the sentence up to the revealed token, with the good word and with the bad one.
 
     Returns:
-        One number with nothing uncovered, and one more per token right of the gap; the last has seen everything.
+        One number with nothing revealed, and one more per token right of the mask; the last is of the whole sentence.
     """
     left, right = (tokenizer.encode([part])[0].tolist() for part in probe.text.split(MASK))
     good, bad = (int(ids[0]) for ids in tokenizer.encode([probe.good, probe.bad]))
-    if model.bert.config.is_decoder:
+    if model.encoder.causal:
         rows = torch.tensor([[tokenizer.cls_id, *left, word, *right] for word in (good, bad)])  # (2, S)
         logs = model(rows, torch.zeros_like(rows))[0].log_softmax(-1)  # (2, S, V)
         steps = logs[:, :-1].gather(-1, rows[:, 1:, None])[..., 0]  # (2, S - 1): each token after those before it
@@ -104,13 +105,13 @@ def log_odds(model: BertForPreTraining, tokenizer: Tokenizer, probe: Probe) -> l
             for shown in range(len(right) + 1)
         ]
     )
-    gaps = torch.arange(len(rows)) * rows.shape[1] + len(left) + 1
-    logits = model(rows, torch.zeros_like(rows), None, gaps)[0]
+    masks = torch.arange(len(rows)) * rows.shape[1] + len(left) + 1
+    logits = model(rows, torch.zeros_like(rows), None, masks)[0]
     return (logits[:, good] - logits[:, bad]).tolist()
 
 
 def interval(groups: Sequence[Sequence[float]] | npt.NDArray[np.bool_], samples: int = 2000) -> Json:
-    """The mean of all values, with a 95 % percentile bootstrap over groups: what stands in one group hangs together."""
+    """The mean of all values, with a 95 % percentile bootstrap over groups: values of a group are not independent."""
     sums, counts = np.array([sum(group) for group in groups]), np.array([len(group) for group in groups])
     drawn = np.random.default_rng(0).integers(0, len(groups), (samples, len(groups)))
     low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), (2.5, 97.5))
@@ -118,12 +119,12 @@ def interval(groups: Sequence[Sequence[float]] | npt.NDArray[np.bool_], samples:
 
 
 def accuracy(probes: Sequence[Probe], odds: Sequence[dict[str, list[float]]], step: int) -> Json:
-    """The share of probes in which the good word wins, with its interval over sets.
+    """The fraction of probes in which the good word wins, with its interval over sets.
 
     Args:
         probes: which to count.
         odds: of each seed, by the probe's id, from `log_odds`.
-        step: which of its numbers; 0 has seen the left side alone, -1 the whole sentence.
+        step: which of its numbers; 0 is of the left side alone, -1 of the whole sentence.
     """
     sets: dict[str, list[float]] = {}
     for probe in probes:
@@ -131,13 +132,13 @@ def accuracy(probes: Sequence[Probe], odds: Sequence[dict[str, list[float]]], st
     return interval([values for values in sets.values() if values])
 
 
-def draw_pairs(corpus: PreparedCorpus, number: int, room: int, seed: int = 0) -> list[dict[str, tuple[Ids, Ids]]]:
+def draw_pairs(corpus: PreparedCorpus, number: int, capacity: int, seed: int = 0) -> list[dict[str, tuple[Ids, Ids]]]:
     """Pairs of passages around the same places of held-out documents, one of each kind per place.
 
     Args:
         corpus: held-out text.
         number: of places.
-        room: the most tokens of a passage.
+        capacity: the most tokens of a passage.
         seed: decides the places.
 
     Returns:
@@ -160,10 +161,10 @@ def draw_pairs(corpus: PreparedCorpus, number: int, room: int, seed: int = 0) ->
         document = int(rng.choice(long))
         begin, end = int(first[document]), int(last[document])
         at = int(rng.integers(begin, end - FAR))
-        a, middle = passage(at, end, room)
+        a, middle = passage(at, end, capacity)
         if middle >= end:
             continue
-        b, after = passage(middle, end, room)
+        b, after = passage(middle, end, capacity)
         away = [s for s in range(begin, end - FAR) if s < at - FAR or s >= after + FAR]
         same = long[(corpus.document_sources[long] == corpus.document_sources[document]) & (long != document)]
         if not away or len(same) == 0:
@@ -176,29 +177,22 @@ def draw_pairs(corpus: PreparedCorpus, number: int, room: int, seed: int = 0) ->
 
 
 @torch.inference_mode()
-def next_probability(model: BertForPreTraining, tokenizer: Tokenizer, pairs: Sequence[tuple[Ids, Ids]]) -> Floats:
+def next_probability(model: PretrainingModel, tokenizer: Tokenizer, pairs: Sequence[tuple[Ids, Ids]]) -> Floats:
     """The probability that the second passage follows the first, for each pair, float64 (pairs,)."""
     found = []
     for begin in range(0, len(pairs), 32):
         part = pairs[begin : begin + 32]
-        width = max(len(a) + len(b) + 3 for a, b in part)
-        ids = torch.full((len(part), width), tokenizer.pad_id)
-        segments, mask = torch.zeros_like(ids), torch.zeros_like(ids)
-        for row, (a, b) in enumerate(part):
-            whole = [tokenizer.cls_id, *a, tokenizer.sep_id, *b, tokenizer.sep_id]
-            ids[row, : len(whole)] = torch.tensor(whole)
-            segments[row, len(a) + 2 : len(whole)] = 1
-            mask[row, : len(whole)] = 1
-        _, logits = model(ids, segments, mask, torch.zeros(1, dtype=torch.long))
+        batch = collate([frame(tokenizer, a, b) for a, b in part], model.encoder)
+        _, logits = model(**batch, masked_positions=torch.zeros(1, dtype=torch.long))
         found.append(logits.softmax(-1)[:, IS_NEXT].double().numpy())
     return np.concatenate(found)
 
 
 @torch.inference_mode()
 def attention_profile(
-    model: BertForPreTraining, tokenizer: Tokenizer, corpus: PreparedCorpus, sequences: int, length: int
+    model: PretrainingModel, tokenizer: Tokenizer, corpus: PreparedCorpus, sequences: int, length: int
 ) -> Floats:
-    """How much of each head's attention goes where, float64 (layers, heads, `PLACES`); each head's shares sum to 1.
+    """Mean attention weights by relative position, float64 (layers, heads, `PLACES`); those of a head sum to 1.
 
     Args:
         model: in evaluation mode.
@@ -213,9 +207,10 @@ def attention_profile(
     distance = torch.arange(length)[None, :] - torch.arange(1, length - 1)[:, None]  # (queries, S)
     place = distance.clamp(-REACH - 1, REACH + 1) + REACH + 2
     place[:, 0], place[:, -1] = 0, len(PLACES) - 1
-    shares = torch.zeros(model.bert.config.num_hidden_layers, model.bert.config.num_attention_heads, len(PLACES))
+    shape = model.encoder.config
+    weights = torch.zeros(shape.num_hidden_layers, shape.num_attention_heads, len(PLACES))
     for tokens in corpus.spans(begins[chosen], np.full(len(chosen), length - 2)):
-        ids = torch.tensor([tokenizer.cls_id, *tokens.tolist(), tokenizer.sep_id])
-        looks = attention_maps(model.bert, ids)[:, :, 1:-1]  # (L, A, queries, S)
-        shares.index_add_(2, place.flatten(), looks.flatten(2))
-    return (shares / (len(chosen) * (length - 2))).double().numpy()
+        ids = torch.from_numpy(frame(tokenizer, tokens).input_ids.astype(np.int64))[None]
+        maps = model.encoder.attention_maps(ids)[0, :, :, 1:-1]  # (L, A, queries, S)
+        weights.index_add_(2, place.flatten(), maps.flatten(2))
+    return (weights / (len(chosen) * (length - 2))).double().numpy()

@@ -12,7 +12,7 @@ from common import Json, spread
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SYSTEMS = ("ours", "transformers_fp32", "transformers_bf16", "transformers_bf16_compiled")
-RIVALS = SYSTEMS[1:]
+BASELINES = SYSTEMS[1:]
 
 Step = Callable[[int], float | Tensor]
 """One training step on a numbered batch; returns its loss."""
@@ -84,19 +84,19 @@ def race(
         rates["fp32"].append(matmul_gflops(torch.float32, min(2.0, seconds)))
         print(f"  round {turn + 1}: " + ", ".join(f"{name} {speed[name][-1]:,.0f}" for name in SYSTEMS), flush=True)
     medians = {name: statistics.median(values) for name, values in speed.items()}
-    best = max(RIVALS, key=medians.__getitem__)
+    best = max(BASELINES, key=medians.__getitem__)
     ratios = {
         f"ratio_{short}": spread([a / b for a, b in zip(speed["ours"], speed[name], strict=True)])
         for short, name in (("fp32", "transformers_fp32"), ("best", best))
     }
-    share = spread([done / rate for done, rate in zip(work["ours"], rates["bf16"], strict=True)])
+    ratio = spread([done / rate for done, rate in zip(work["ours"], rates["bf16"], strict=True)])
     figures = {
         **{name: round(value, 1) for name, value in medians.items()},
         "transformers_best": round(medians[best], 1),
         "best_system": best,
         **{name: ratio["median"] for name, ratio in ratios.items()},
-        "spread": {**ratios, "matmul_share": share},
-        "matmul_share": share["median"],
+        "spread": {**ratios, "matmul_ratio": ratio},
+        "matmul_ratio": ratio["median"],
         "gflops": {name: round(statistics.median(values), 1) for name, values in work.items()},
     }
     return figures, rates

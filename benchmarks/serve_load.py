@@ -3,7 +3,7 @@
     python benchmarks/serve_load.py --model bundled --texts /path/to/imdb
 
 The server runs in a process of its own. Clients keep a number of connections busy, one review a request, for a bounded
-time; each answer is compared with what the same system says of that review alone, so that a lost or mixed-up answer
+time; each answer is compared with the same system's answer for that review alone, so that a lost or mixed-up answer
 shows. Client and server share the machine's cores.
 """
 
@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 from prometheus_client.parser import text_string_to_metric_families
 
 from bertwright.recipe import Source
-from bertwright.text.corpus import read_labelled
+from bertwright.text.records import read_records
 from common import Json, described, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,35 +35,35 @@ def serve(model: str, system: str, port: int) -> None:
 
     import bertwright
     from bertwright.apps.server import make_app
-    from bertwright.inference import Model, Verdict
+    from bertwright.inference import Model, Prediction
 
     served = bertwright.load(model)
     if system == "pipeline":
         transformers.utils.logging.set_verbosity_error()
-        judge = transformers.pipeline("text-classification", model=str(served.classifier_folder), device="cpu")
+        classify = transformers.pipeline("text-classification", model=str(served.classifier_folder), device="cpu")
 
         class Pipeline(Model):
-            """A model whose texts stay text, and are judged by transformers, one after the other as it does."""
+            """A model whose texts stay text, and are classified by transformers, one after the other, as it does."""
 
             def encode(self, texts):
                 return list(texts)
 
-            def judge(self, encoded):
-                return [Verdict(row["label"], row["score"], {}) for row in judge(encoded, truncation=True)]
+            def predict_encoded(self, encoded):
+                return [Prediction(row["label"], row["score"], {}) for row in classify(encoded, truncation=True)]
 
-        served = Pipeline(served.name, served.classifier_folder, served.pretrained_folder)
+        served = Pipeline(served.name, served.classifier_folder, served.pretrained.folder)
     uvicorn.run(make_app(served), host="127.0.0.1", port=port, log_level="error")
 
 
 async def batches(client: httpx2.AsyncClient) -> tuple[float, float]:
-    """How many texts the server has judged so far, and in how many batches."""
+    """How many texts the server has classified so far, and in how many batches."""
     families = text_string_to_metric_families((await client.get("/metrics")).text)
-    figures = {sample.name: sample.value for family in families for sample in family.samples}
-    return figures["bertwright_batch_texts_sum"], figures["bertwright_batch_texts_count"]
+    values = {sample.name: sample.value for family in families for sample in family.samples}
+    return values["bertwright_batch_texts_sum"], values["bertwright_batch_texts_count"]
 
 
 async def load(port: int, texts: list[str], clients: int, seconds: float) -> Json:
-    """Keep `clients` connections busy; what came back."""
+    """Keep `clients` connections busy; returns counts and times of the answers."""
     expected: dict[int, str] = {}
     took: list[float] = []
     failed = mixed = 0
@@ -74,7 +74,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
         before = await batches(client)
         end = time.perf_counter() + seconds
 
-        async def keep_asking() -> None:
+        async def keep_sending() -> None:
             nonlocal failed, mixed
             while (start := time.perf_counter()) < end:
                 number = next(numbers)
@@ -86,9 +86,9 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
                     mixed += 1
 
         start = time.perf_counter()
-        await asyncio.gather(*(keep_asking() for _ in range(clients)))
+        await asyncio.gather(*(keep_sending() for _ in range(clients)))
         passed = time.perf_counter() - start
-        judged, made = (after - earlier for after, earlier in zip(await batches(client), before, strict=True))
+        classified, made = (after - earlier for after, earlier in zip(await batches(client), before, strict=True))
     p50, p99 = np.percentile(took, [50, 99])
     return {
         "requests": len(took),
@@ -97,7 +97,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
         "p99_ms": round(1000 * float(p99), 1),
         "failed": failed,
         "other_label_than_alone": mixed,
-        "texts_per_batch": round(judged / made, 1),
+        "texts_per_batch": round(classified / made, 1),
     }
 
 
@@ -119,7 +119,7 @@ def main(
         seconds: for each.
         out: the JSON file; a relative path starts at the repository.
     """
-    rows = read_labelled(Source(path=texts), "test")
+    rows = read_records(Source(path=texts), "test", ("text",))
     drawn = np.random.default_rng(0).choice(len(rows), min(count, len(rows)), replace=False)
     reviews = [rows[i].text for i in drawn]
     result: Json = {**described(), "transformers": version("transformers"), "model": model, "systems": {}}

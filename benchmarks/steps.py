@@ -7,28 +7,29 @@ from torch import Tensor, nn
 
 from bertwright.recipe import OptimizerConfig
 from bertwright.train.engine import Engine
-from bertwright.train.loop import Ahead, LoopConfig, Task, gradients, update
+from bertwright.train.loop import LoopConfig, Training, gradients, update
 from bertwright.train.optim import make_optimizers
+from bertwright.train.prefetch import Prefetcher
 from racing import DEVICE, Step
 
 
-def our_step(task: Task, config: OptimizerConfig, engine: Engine) -> Step:
+def our_step(job: Training, config: OptimizerConfig, engine: Engine) -> Step:
     """The training loop's step, which also builds its batches, cuts them, and reads the loss back."""
-    model = task.model.to(engine.device)
+    model = job.model.to(engine.device)
     optimizers = make_optimizers(model, config)
-    objective = engine.prepare(task.objective).train()
+    objective = engine.prepare(job.objective).train()
     loop = LoopConfig(config, 0, 1, None, 1, 1, 1)
-    ahead = Ahead(task, engine)
+    prefetcher = Prefetcher(job, engine)
 
     def step(number: int) -> float:
-        figures = gradients(task, objective, loop, engine, number, ahead.take(0, number)[0])
+        metrics = gradients(job, objective, loop, engine, number, prefetcher.take(0, number)[0])
         update(optimizers, engine)
-        return figures["loss"]
+        return metrics["loss"]
 
     return step
 
 
-def rival_step(
+def transformers_step(
     model: nn.Module,
     batch: Callable[[int], dict[str, Tensor]],
     config: OptimizerConfig,

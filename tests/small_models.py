@@ -2,6 +2,8 @@
 
 import torch
 
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import SequenceHead, TaskModel
 from bertwright.recipe import ModelConfig
 
 SHAPE = ModelConfig(
@@ -16,6 +18,12 @@ SHAPE = ModelConfig(
 VOCAB = 211
 
 
+def classifier(shape, vocab_size, label_names):
+    """A classifier without dropout before its last layer."""
+    head = SequenceHead(shape.hidden_size, len(label_names), 0.0, shape.is_decoder)
+    return TaskModel(new_encoder(shape, vocab_size), head, label_names, "classification")
+
+
 def shaken(model, scale=0.05):
     """Away from the zeros and ones of initialisation, where mistakes hide."""
     with torch.no_grad():
@@ -25,5 +33,5 @@ def shaken(model, scale=0.05):
 
 
 def relative(ours, theirs):
-    """The largest difference, as a share of the largest value."""
+    """The largest difference, as a fraction of the largest value."""
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)).item()

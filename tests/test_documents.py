@@ -21,23 +21,29 @@ def test_the_tests_that_the_conformance_table_names_are_there():
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/decisions.md", "sample/README.md"])
+EXPERIMENTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/experiments/*.md"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/performance.md", "sample/README.md", *EXPERIMENTS],
+)
 def test_files_that_a_document_names_are_there(document):
     text = (ROOT / document).read_text()
-    homes = (ROOT, ROOT / "src" / "bertwright", ROOT / "recipes")
-    # Not what a run leaves behind, and not patterns.
+    homes = (ROOT, ROOT / "src" / "bertwright", ROOT / "recipes", (ROOT / document).parent)
+    # Not the output of a run, and not patterns.
     named = re.findall(r"[\w./-]+/[\w./-]*\.(?:py|md|yaml|toml|txt)\b", text)
     named = [name for name in named if not name.startswith(("/", "runs/", "recipes/mine"))]
     for name in named:
         assert any((home / name).exists() for home in homes), f"{document} names {name}"
 
 
-def test_every_room_of_the_package_stands_in_the_readme_s_map():
+def test_every_module_of_the_package_stands_in_the_readme_s_map():
     text = (ROOT / "README.md").read_text()
+    shown = text.partition("src/bertwright/\n")[2].partition("```")[0]
     package = ROOT / "src" / "bertwright"
-    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
-    assert rooms
-    assert {room for room in rooms if f"{room}/" not in text} == set()
+    modules = {str(path.relative_to(package)) for path in package.rglob("[!_]*.py")}
+    assert modules == set(re.findall(r"^  (\S+\.py)", shown, re.MULTILINE))
 
 
 def test_the_readme_s_first_table_says_what_the_results_say():
@@ -109,10 +115,10 @@ def test_every_pointer_of_the_companion_leads_to_the_code():
 
 
 @pytest.mark.parametrize(
-    "pointer", ['"model/bert.py", "Gone"', '"model/gone.py", "Bert"', '"model/bert.py", "Bert.gone"']
+    "pointer", ['"models/bert.py", "Gone"', '"models/gone.py", "Bert"', '"models/bert.py", "Bert.gone"']
 )
 def test_a_stale_pointer_is_seen(pointer):
-    assert len(_stale_pointers(f'#code({pointer}) and #code("model/bert.py",\n  "Bert.forward")')) == 1
+    assert len(_stale_pointers(f'#code({pointer}) and #code("models/bert.py",\n  "Bert.forward")')) == 1
 
 
 def test_sections_of_the_decisions_that_the_companion_names_are_there():
@@ -120,6 +126,16 @@ def test_sections_of_the_decisions_that_the_companion_names_are_there():
     named = {name for path in COMPANION for name in re.findall(r'decided\("([^"]+)"\)', path.read_text())}
     assert named
     assert named <= set(headings)
+
+
+def test_experiments_that_the_companion_names_are_there():
+    named = [
+        pair for path in COMPANION for pair in re.findall(r'experiment\(\s*"([^"]+)",\s*"([^"]+)"', path.read_text())
+    ]
+    assert len(named) > 5
+    for page, heading in named:
+        text = (ROOT / "docs" / "experiments" / page).read_text()
+        assert re.search(rf"^## {re.escape(heading)}$", text, re.MULTILINE), f"{page}: {heading}"
 
 
 def test_every_word_of_the_glossary_lives_where_it_says():

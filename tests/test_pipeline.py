@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bertwright.cli import STAGES, load_recipe, main
+from bertwright.cli import main
 from bertwright.evaluate.evaluation import evaluate
 from bertwright.files import read_json
+from bertwright.pipeline import STAGES
+from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.train.engine import Engine
 from conftest import ROOT
@@ -39,7 +41,7 @@ def test_results_hold_what_is_promised(finished):
     assert results["heldout"].keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
 
 
-def test_a_word_that_decides_is_learnt(finished):
+def test_a_word_that_decides_is_learned(finished):
     # "wonderful" or "dreadful" stands in each review: a classifier that can't tell them apart is broken.
     assert read_json(finished / "results.json")["scores"]["bert"]["accuracy"] > 0.9
 
@@ -55,14 +57,14 @@ def test_scores_are_those_of_the_saved_predictions_and_of_scikit_learn(finished)
 
 
 @pytest.mark.parametrize("new", ["none", "one class"])
-def test_a_test_split_that_stands_in_train_is_judged_all_the_same(finished, recipe_file, small_data, tmp_path, new):
+def test_a_test_split_that_stands_in_train_is_evaluated_all_the_same(finished, recipe_file, small_data, tmp_path, new):
     rows = [(small_data / "reviews" / f"{split}.jsonl").read_text().splitlines() for split in ("train", "test")]
     # Labels alternate: the second half of the rows, or of its class, is new.
     test = rows[0] if new == "none" else [rows[number % 2][number] for number in range(40)]
     (tmp_path / "reviews").mkdir()
     for split, lines in (("train", rows[0]), ("test", test)):
         (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    recipe = load_recipe(str(recipe_file), "--data.reviews", str(tmp_path / "reviews"))
+    recipe = load_recipe(recipe_file, data={"reviews": str(tmp_path / "reviews")})
     evaluate(recipe, finished, tmp_path / "out", Engine(recipe.system, print), lambda _: None)
     scores = read_json(tmp_path / "out" / "scores.json")
     assert scores["scores"]["bert"]["count"] == 40
@@ -71,18 +73,18 @@ def test_a_test_split_that_stands_in_train_is_judged_all_the_same(finished, reci
     assert new == "none" or "roc_auc" not in without["spread"]
 
 
-def test_the_fine_tuned_model_judges_alike_in_transformers(finished):
+def test_the_fine_tuned_model_predicts_alike_in_transformers(finished):
     import numpy as np
     from transformers import pipeline
 
-    judge = pipeline("text-classification", model=str(finished / "finetune" / "seed-0" / "model"), top_k=None)
+    classify = pipeline("text-classification", model=str(finished / "finetune" / "seed-0" / "model"), top_k=None)
     reviews = Path(read_recipe(finished)["data"]["reviews"])
     rows = [json.loads(line) for line in (reviews / "test.jsonl").read_text().splitlines()]
     ours = np.load(finished / "evaluate" / "predictions" / "bert-seed-0.npy")
-    short = [i for i, row in enumerate(rows) if len(judge.tokenizer(row["text"])["input_ids"]) <= 64]
+    short = [i for i, row in enumerate(rows) if len(classify.tokenizer(row["text"])["input_ids"]) <= 64]
     assert len(short) >= 3
     for i in short:
-        theirs = {score["label"]: score["score"] for score in judge([rows[i]["text"]])[0]}
+        theirs = {score["label"]: score["score"] for score in classify([rows[i]["text"]])[0]}
         assert theirs["positive"] == pytest.approx(float(ours[i, 1]), abs=1e-4)
 
 
@@ -94,7 +96,7 @@ def test_a_second_run_skips_what_has_not_changed_and_says_so(finished, recipe_fi
     before = (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns
     assert main(["run", str(recipe_file), "--out", str(finished)]) == 0
     said = capsys.readouterr()
-    for stage in STAGES[:-1]:
+    for stage in list(STAGES)[:-1]:
         assert f"{stage}: nothing has changed" in said.err
     assert "bert" in said.out.lower()
     assert (finished / "pretrain" / "model" / "model.safetensors").stat().st_mtime_ns == before
@@ -110,7 +112,7 @@ def test_a_report_that_was_removed_is_written_again(finished, recipe_file, tmp_p
     assert read_json(out / "results.json") == results
 
 
-def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cut_short_goes_on(
+def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cut_short_resumes(
     finished, recipe_file, capsys, tmp_path
 ):
     out = shutil.copytree(finished, tmp_path / "copy")
@@ -121,16 +123,17 @@ def test_what_leaves_the_outcome_as_it_is_redoes_nothing_and_a_stage_that_was_cu
         words += [f"--{name}", "7"]
     assert main(words) == 0
     said = capsys.readouterr().err
-    for stage in STAGES[:-1]:
+    for stage in list(STAGES)[:-1]:
         assert f"{stage}: nothing has changed" in said
     (out / "pretrain" / "stage.json").unlink()
     shutil.rmtree(out / "pretrain" / "checkpoints" / "step-00000008")
     assert main(["pretrain", *words[1:]]) == 0
     said = capsys.readouterr().err
-    assert "going on from step 4" in said
+    assert "resuming from step 4" in said
     assert "have changed" not in said
 
 
+@pytest.mark.slow
 def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not_none(
     finished, recipe_file, capsys, tmp_path
 ):
@@ -143,7 +146,9 @@ def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not
     assert "/nowhere" in refused(capsys, *words, "--tokenizer.path", "/nowhere")
 
 
-def test_a_changed_recipe_redoes_what_hangs_on_it_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
+def test_a_changed_recipe_redoes_what_depends_on_it_and_keeps_the_earlier_result(
+    finished, recipe_file, capsys, tmp_path
+):
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     assert main(["run", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]) == 0
@@ -177,6 +182,7 @@ def test_a_stage_whose_input_is_missing_says_what_to_run_first(recipe_file, tmp_
     assert "run `bertwright prepare` first" in refused(capsys, "pretrain", str(recipe_file), "--out", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_file, tmp_path, capsys):
     for name in ("recipe.yaml", "environment.json", "prepare/stage.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -203,6 +209,7 @@ def test_a_folder_that_cannot_be_is_refused(recipe_file, tmp_path, capsys, out):
     assert "can't be used as a run folder" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path / out))
 
 
+@pytest.mark.slow
 def test_options_beside_a_vocabulary_are_part_of_it(finished, recipe_file, capsys, tmp_path):
     for name in ("vocab.txt", "tokenizer_config.json"):
         shutil.copyfile(finished / "prepare" / "tokenizer" / name, tmp_path / name)
@@ -221,7 +228,7 @@ def test_options_beside_a_vocabulary_are_part_of_it(finished, recipe_file, capsy
     assert "prepare: recipe or data have changed" in capsys.readouterr().err
 
 
-def test_without_git_a_run_has_no_commit_and_goes_on(recipe_file, tmp_path, monkeypatch):
+def test_without_git_a_run_has_no_commit_and_continues(recipe_file, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["prepare", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
     assert read_json(tmp_path / "run" / "environment.json")["commit"] == "unknown"
@@ -268,12 +275,11 @@ def test_a_label_that_train_does_not_know_is_refused(recipe_file, tmp_path, smal
     (reviews / "train.jsonl").write_text(train)
     (reviews / "test.jsonl").write_text(train + json.dumps({"text": "A film.", "label": 2}) + "\n")
     said = refused(capsys, "baselines", str(recipe_file), "--out", str(tmp_path / "o"), "--data.reviews", str(reviews))
-    assert "2" in said
-    assert "negative, positive" in said
+    assert "text test/40 has label 2, but train has only 0, 1" in said
 
 
 @pytest.fixture
-def reviews_without_labels(small_data, tmp_path):
+def unlabelled_reviews(small_data, tmp_path):
     """The small reviews with a third split, whose last row is broken."""
     folder = shutil.copytree(small_data / "reviews", tmp_path / "reviews")
     rows = [json.dumps({"text": f"A film of {year}."}) for year in range(1990, 2000)]
@@ -286,27 +292,30 @@ def reviews_without_labels(small_data, tmp_path):
     [
         ("reviews:unlabelled", "no split `unlabelled`"),
         ("reviews:unsup", "unsup.jsonl, line 11 is not valid JSON"),
-        ("more", "reads the test split that the report judges on; name other texts, or leave it out"),
-        ("reviews", "reads the test split that the report judges on; write reviews:unsupervised"),
-        ("reviews:unsup+test", "reads the test split that the report judges on; write reviews:unsupervised"),
+        ("more", "reads the test split that the report evaluates on; name other texts, or leave it out"),
+        ("reviews", "reads the test split that the report evaluates on; write reviews:unsupervised"),
+        ("reviews:unsup+test", "reads the test split that the report evaluates on; write reviews:unsupervised"),
     ],
 )
-def test_texts_without_labels_are_looked_at_before_anything_is_trained(
-    reviews_without_labels, recipe_file, tmp_path, capsys, entry, expected
+def test_unlabelled_texts_are_checked_before_anything_is_trained(
+    unlabelled_reviews, recipe_file, tmp_path, capsys, entry, expected
 ):
-    words = ["--data.reviews", str(reviews_without_labels), "--finetune.unlabelled", entry]
+    words = ["--data.reviews", str(unlabelled_reviews), "--finetune.unlabelled", entry]
     if entry == "more":
-        words += ["--data.more", str(reviews_without_labels / "te*.jsonl")]
+        words += ["--data.more", str(unlabelled_reviews / "te*.jsonl")]
     assert expected in refused(capsys, "run", str(recipe_file), "--out", str(tmp_path / "out"), *words)
     assert not (tmp_path / "out" / "prepare").exists()
 
 
-def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_judges(recipe_file, tmp_path, capsys):
+def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_evaluates_on(
+    recipe_file, tmp_path, capsys
+):
     words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "bundled"]
     assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
 
 
-def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
+@pytest.mark.slow
+def test_an_interrupted_command_resumes_where_it_was(recipe_file, tmp_path):
     out = tmp_path / "run"
     words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]
     command = [sys.executable, "-m", "bertwright", *words]
@@ -328,12 +337,12 @@ def test_an_interrupted_command_goes_on_where_it_was(recipe_file, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "goes on from the last checkpoint" in said
+    assert "resumes from the last checkpoint" in said
     assert "Traceback" not in said
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "prepare: nothing has changed" in again.stderr
-    assert "going on from step" in again.stderr
+    assert "resuming from step" in again.stderr
     assert (out / "report.html").exists()
 
 
@@ -373,6 +382,7 @@ def test_a_recipe_with_an_encoder_need_not_speak_of_pretraining(finished, small_
     assert (tmp_path / "own" / "finetune" / "seed-0" / "model" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_path, capsys):
     content = yaml.safe_load(Path(recipe_file).read_text())
     del content["finetune"]
@@ -389,3 +399,43 @@ def test_a_recipe_without_an_encoder_must_say_what_to_pretrain_on(small_data, tm
     for more, expected in (({}, "prepare.corpora is empty"), ({"prepare": {"corpora": ["reviews"]}}, "needs a budget")):
         (tmp_path / "own.yaml").write_text(yaml.safe_dump({**content, **more}))
         assert expected in refused(capsys, "run", str(tmp_path / "own.yaml"))
+
+
+@pytest.fixture
+def quick_recipe(recipe_file, tmp_path) -> Path:
+    """`recipe_file` without dropout, cut down to four steps of pre-training and an epoch of fine-tuning."""
+    content = yaml.safe_load(recipe_file.read_text())
+    content["model"] |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    content["pretrain"] |= {"max_steps": 4, "evaluate_every": 4, "checkpoint_every": 4}
+    content["finetune"] |= {"epochs": 1, "seeds": [0], "classifier_dropout": 0.0}
+    path = tmp_path / "quick.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_do_a_whole_run_as_one_does(quick_recipe, tmp_path):
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert main(["run", str(quick_recipe), "--out", str(alone)]) == 0
+    launch = "from accelerate.commands.accelerate_cli import main; main()"
+    command = [sys.executable, "-c", launch, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "bertwright", "run", str(quick_recipe), "--out", str(together)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("finetune: done in") == 1  # one process tells
+    assert read_json(together / "environment.json")["processes"] == 2
+    for model, tolerance in (("pretrain/model", 2e-4), ("finetune/seed-0/model", 5e-3)):
+        ours, theirs = (load_file(run / model / "model.safetensors") for run in (alone, together))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(theirs[name], ours[name], atol=tolerance, err_msg=f"{model}: {name}")
+    for name in ("labels", "bert-seed-0", "naive_bayes"):
+        ours, theirs = (np.load(run / "evaluate" / "predictions" / f"{name}.npy") for run in (alone, together))
+        np.testing.assert_allclose(theirs, ours, atol=1e-2, err_msg=name)
+    heldout = [read_json(run / "results.json")["heldout"] for run in (alone, together)]
+    assert heldout[1] == pytest.approx(heldout[0], abs=5e-3)

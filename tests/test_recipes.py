@@ -1,6 +1,8 @@
 """Every recipe that we ship, and what happens to one that is wrong."""
 
+import ast
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -8,8 +10,11 @@ import sys
 import pytest
 import yaml
 
-from bertwright import config as configuration
-from bertwright.cli import load_recipe, main, make_parser
+import bertwright
+from bertwright import recipe as configuration
+from bertwright.cli import main, make_parser
+from bertwright.errors import UserError
+from bertwright.recipe_file import load_recipe
 from conftest import ROOT
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -34,15 +39,15 @@ def test_every_recipe_loads(name):
 
 def test_the_ablation_s_changes_lead_from_the_paper_s_recipe_to_imdb_mini():
     files = sorted((ROOT / "recipes" / "ablation").glob("[0-9]*"), key=lambda path: int(path.name.partition("-")[0]))
-    changes = [word for path in files for word in ("--recipe", str(path))]
-    reached = load_recipe(str(ROOT / "recipes" / "bert-mini-original.yaml"), *changes)
-    assert dataclasses.replace(reached, name="imdb-mini") == load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"))
+    assert len(files) == 12
+    reached = load_recipe([ROOT / "recipes" / "bert-mini-original.yaml", *files])
+    assert dataclasses.replace(reached, name="imdb-mini") == load_recipe(ROOT / "recipes" / "imdb-mini.yaml")
 
 
 @pytest.mark.parametrize("extra", ["without-pretraining", "without-next-sentence"])
 def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
     files = [ROOT / "recipes" / "ablation" / f"{name}.yaml" for name in ("short", extra)]
-    recipe = load_recipe(str(ROOT / "recipes" / "imdb-mini.yaml"), *[w for f in files for w in ("--recipe", str(f))])
+    recipe = load_recipe([ROOT / "recipes" / "imdb-mini.yaml", *files])
     assert recipe.finetune.epochs == 1
     if extra == "without-pretraining":
         assert (recipe.pretrain.max_steps, recipe.pretrain.embedding_initialization) == (1, "paper")
@@ -54,16 +59,16 @@ STUDY = ROOT / "recipes" / "bidirectional"
 
 
 def row_of_the_study(name):
-    return load_recipe(str(STUDY / "base.yaml"), "--recipe", str(STUDY / f"{name}.yaml"))
+    return load_recipe([STUDY / "base.yaml", STUDY / f"{name}.yaml"])
 
 
 def test_the_study_s_rows_differ_in_nothing_but_their_objective():
     rows = {path.stem: row_of_the_study(path.stem) for path in STUDY.glob("*.yaml") if path.stem != "base"}
-    assert set(rows) == {"both", "without-next-sentence", "left-to-right", "without-pretraining"}
+    assert set(rows) == {"masked", "without-next-sentence", "causal", "without-pretraining"}
     objective = {name: (row.model.is_decoder, row.pretrain.next_sentence) for name, row in rows.items()}
-    assert objective["both"] == objective["without-pretraining"] == (False, True)
+    assert objective["masked"] == objective["without-pretraining"] == (False, True)
     assert objective["without-next-sentence"] == (False, False)
-    assert objective["left-to-right"] == (True, False)
+    assert objective["causal"] == (True, False)
     plain = [
         dataclasses.replace(
             row,
@@ -81,7 +86,7 @@ def test_the_study_s_rows_differ_in_nothing_but_their_objective():
     assert dataclasses.replace(untrained, pretrain=plain[0].pretrain) == plain[0]
 
 
-def test_next_sentences_are_refused_for_a_left_to_right_model(capsys):
+def test_next_sentences_are_refused_for_a_causal_model(capsys):
     said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), "--model.is_decoder", "true")
     assert "--pretrain.next_sentence false" in said
 
@@ -106,7 +111,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("pretrain.masking.rate", "1.5", "between 0 and 1"),
+        ("pretrain.masking.rate", "1.5", "pretrain.masking.rate is 1.5; it must be in (0, 1)"),
         ("model.hidden_size", "127", "multiple of"),
         ("finetune.max_length", "4096", "128 positions"),
         ("pretrain.phases", '[{"sequence_length": 1024}]', "1024 tokens, but the model has 128 positions"),
@@ -116,14 +121,14 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("pretrain.max_minutes", "-1", "max_minutes is -1.0; it must be above 0"),
         ("pretrain.max_minutes", "0", "max_minutes is 0.0; it must be above 0"),
         ("pretrain.optimizer.beta1", "1", "beta1 is 1.0; it must be in [0, 1)"),
-        ("pretrain.optimizer.epsilon", "-1", "epsilon is -1.0; it must not be below 0"),
+        ("pretrain.optimizer.epsilon", "-1", "epsilon is -1.0; it must be at least 0"),
         ("pretrain.optimizer.max_grad_norm", "0", "max_grad_norm is 0.0; it must be above 0"),
         ("tokenizer.min_frequency", "-1", "min_frequency is -1; it must be at least 1"),
-        ("finetune.evaluations_per_epoch", "0", "evaluations_per_epoch must be at least 1"),
-        ("finetune.log_every", "0", "finetune.log_every must be at least 1"),
-        ("finetune.checkpoint_every", "0", "finetune.checkpoint_every must be at least 1"),
-        ("finetune.classifier_dropout", "1", "classifier_dropout must be in [0, 1)"),
-        ("finetune.hidden_dropout_prob", "-0.1", "finetune.hidden_dropout_prob must be in [0, 1)"),
+        ("finetune.evaluations_per_epoch", "0", "finetune.evaluations_per_epoch is 0; it must be at least 1"),
+        ("finetune.log_every", "0", "finetune.log_every is 0; it must be at least 1"),
+        ("finetune.checkpoint_every", "0", "finetune.checkpoint_every is 0; it must be at least 1"),
+        ("finetune.classifier_dropout", "1", "finetune.classifier_dropout is 1.0; it must be in [0, 1)"),
+        ("finetune.hidden_dropout_prob", "-0.1", "finetune.hidden_dropout_prob is -0.1; it must be in [0, 1)"),
         ("finetune.seeds", "[0, -1]", "names -1; a seed must be in [0, 2^63)"),
         ("finetune.seeds", "[18446744073709551616]", "a seed must be in [0, 2^63)"),
         ("finetune.unlabelled_max_length", "0", "finetune.unlabelled_max_length is 0; it must be at least 3"),
@@ -131,7 +136,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("model.type_vocab_size", "1", "model.type_vocab_size is 1, but next-sentence prediction"),
         ("finetune.data", "reviews:train", "name the entry of `data` alone"),
         ("seed", "-1", "seed is -1; it must be in [0, 2^63)"),
-        ("prepare.heldout_ratio", "0.9", "heldout_ratio"),
+        ("prepare.heldout_ratio", "0.9", "prepare.heldout_ratio is 0.9; it must be in (0, 0.5)"),
         ("prepare.corpora", "[book]", "`data` does not name"),
         ("data.extra", "somewhere", "not used by the recipe"),
         ("pretrain.batch_tokens", "many", "batch_tokens"),
@@ -182,10 +187,133 @@ def test_help_explains_every_setting(capsys):
             assert re.sub(r"[ -]", "", start) in re.sub(r"[ -]", "", shown), (option, start)
 
 
-def test_every_setting_is_read_somewhere():
-    # A dead flag is worse than none: each field must be read outside of config.py, or checked by name in it.
-    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py") if path.name != "config.py")
+SECTIONS = {
+    "TokenizerConfig": "tokenizer",
+    "PrepareConfig": "prepare",
+    "ModelConfig": "model",
+    "PretrainConfig": "pretrain",
+    "MaskingConfig": "masking",
+    "OptimizerConfig": "optimizer",
+    "Phase": "phase",
+    "FinetuneConfig": "finetune",
+    "EvaluateConfig": "evaluate",
+    "SystemConfig": "system",
+    "Recipe": "recipe",
+    "Source": "source",
+}
+"""What an object of each class is called where the package reads it; `config` stands for any of them."""
+
+
+def settings_read(sources):
+    """Pairs (name of the object, attribute) that Python sources read, as in `recipe.pretrain.max_steps`.
+
+    The name of the object is the last one before the attribute: a variable, an attribute (`self.config`), or the
+    function that gave it (`recipe.source(name)`). `getattr(source, f"{column}_column")` counts for its literal part.
+    """
+    found = set()
+    for text in sources:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = node.value.func if isinstance(node.value, ast.Call) else node.value
+                name = ast.unparse(owner).rpartition(".")[2]
+                found.add((name, node.attr))
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":
+                written = ast.unparse(node.args[1]).strip("f'\"")
+                found.add((ast.unparse(node.args[0]).rpartition(".")[2], written))
+    return found
+
+
+def unread(sources):
+    """Settings that no source reads from an object named like their section."""
+    read = settings_read(sources)
+    missing = set()
     for name, cls in vars(configuration).items():
-        if dataclasses.is_dataclass(cls):
-            for field in dataclasses.fields(cls):
-                assert re.search(rf"\.{field.name}\b", code), f"{name}.{field.name} is never read"
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)) or name == "Section":
+            continue
+        owners = {SECTIONS[name], "config", "own"}
+        attributes = {attribute for owner, attribute in read if owner in owners}
+        patterns = [attribute for attribute in attributes if "{" in attribute]
+        for field in dataclasses.fields(cls):
+            by_pattern = any(re.fullmatch(re.sub(r"\{.*?\}", r"\\w+", pattern), field.name) for pattern in patterns)
+            if field.name not in attributes and not by_pattern:
+                missing.add(f"{name}.{field.name}")
+    return missing
+
+
+@pytest.fixture(scope="module")
+def readers():
+    """The package without the modules that define the settings: what they check there is not yet used."""
+    files = (ROOT / "src" / "bertwright").rglob("*.py")
+    return [path.read_text() for path in files if path.name not in ("recipe.py", "settings.py", "ranges.py")]
+
+
+def test_every_setting_is_read_somewhere(readers):
+    # A dead setting is worse than none.
+    assert unread(readers) == set()
+
+
+def test_a_setting_that_nothing_reads_is_found(readers, monkeypatch):
+    @dataclasses.dataclass
+    class PretrainConfig(configuration.PretrainConfig):
+        made_up: int = 0
+
+    @dataclasses.dataclass
+    class Source(configuration.Source):
+        made_up: int = 0
+
+    monkeypatch.setattr(configuration, "PretrainConfig", dataclasses.dataclass(frozen=True)(PretrainConfig))
+    monkeypatch.setattr(configuration, "Source", dataclasses.dataclass(frozen=True)(Source))
+    assert unread(readers) == {"PretrainConfig.made_up", "Source.made_up"}
+    other = "import numpy\nnumpy.made_up = 3\nprint(numpy.made_up, 'pretrain.made_up')"  # no section's, no attribute
+    assert unread([*readers, other]) == {"PretrainConfig.made_up", "Source.made_up"}
+    assert unread([*readers, "print(recipe.pretrain.made_up, self.recipe.source(name).made_up)"]) == set()
+    without = [text for text in readers if "short_sequence_probability" not in text]
+    assert "PretrainConfig.short_sequence_probability" in unread(without)
+
+
+OLD_NAMES = [
+    (("pretrain", "first_weights"), "local", "pretrain.first_weights is now called initialization (local is local_"),
+    (("pretrain", "first_embeddings"), "counted", "first_embeddings is now called embedding_initialization (counted"),
+    (("pretrain", "phases"), [{"sequence_length": 64, "share": 1.0}], "share is now called budget_ratio"),
+    (("pretrain", "optimizer", "warmup_share"), 0.1, "pretrain.optimizer.warmup_share is now called warmup_ratio"),
+    (("prepare", "heldout_share"), 0.1, "prepare.heldout_share is now called heldout_ratio"),
+    (("finetune", "validation_share"), 0.1, "finetune.validation_share is now called validation_ratio"),
+    (("finetune", "optimizer", "warmup_share"), 0.1, "finetune.optimizer.warmup_share is now called warmup_ratio"),
+    (("finetune", "encoder"), "boxed", "the model that comes with Bertwright is now called bundled"),
+    (("pretrain", "initialization"), "local", "local_attention"),
+    (("pretrain", "embedding_initialization"), "counted", "pmi"),
+]
+
+
+@pytest.mark.parametrize("given", ["recipe", "option", "Python"])
+@pytest.mark.parametrize(("keys", "value", "expected"), OLD_NAMES, ids=[".".join(keys) for keys, _, _ in OLD_NAMES])
+def test_an_old_name_is_refused_with_the_new_one(capsys, tmp_path, recipe_file, keys, value, expected, given):
+    words = ["run", str(recipe_file), "--out", str(tmp_path / "out")]
+    changed = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
+        changed = {key: changed}
+    if given == "Python":
+        with pytest.raises(UserError) as caught:
+            bertwright.run(load_recipe(recipe_file), out=str(tmp_path / "out"), **changed)
+        said = str(caught.value)
+    elif given == "option":
+        plain = value if isinstance(value, str) else json.dumps(value)
+        said = refusal(capsys, *words, f"--{'.'.join(keys)}", plain)
+    else:
+        content = yaml.safe_load(recipe_file.read_text())
+        section = content
+        for key in keys[:-1]:
+            section = section.setdefault(key, {})
+        section[keys[-1]] = value
+        (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+        words[1] = str(tmp_path / "old.yaml")
+        said = refusal(capsys, *words)
+    assert expected in said
+    assert "\n" not in said
+    assert not (tmp_path / "out" / "prepare").exists()
+
+
+@pytest.mark.parametrize("command", [["predict"], ["embed"], ["fill-mask"]])
+def test_the_bundled_model_s_old_name_is_refused_with_the_new_one(capsys, command):
+    said = refusal(capsys, *command, "A film.", "--model", "boxed")
+    assert said.endswith("the model that comes with Bertwright is now called bundled")

@@ -44,7 +44,7 @@ def make_notebook(source: str) -> nbformat.NotebookNode:
 
 
 def execute(notebook: nbformat.NotebookNode) -> None:
-    """Run all cells at the repository's root, from nothing; raises where a cell does.
+    """Run all cells at the repository's root, from scratch; raises where a cell does.
 
     An earlier lesson's runs go first: a stage that is done would be reused, whatever has changed in the code since.
     """

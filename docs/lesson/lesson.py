@@ -1,15 +1,16 @@
 # %% [markdown]
-# # BERT, from a sentence to a verdict
+# # BERT, from a sentence to a prediction
 #
-# This lesson builds a BERT from nothing: text becomes tokens, tokens become riddles, riddles train a network, and the
-# network learns to tell good reviews from bad ones. You should know Python and a little PyTorch.
+# This lesson builds a BERT from scratch: text becomes tokens, tokens become two pre-training tasks, these train a
+# network, and the network learns to tell positive reviews from negative ones. You should know Python and a little
+# PyTorch.
 #
 # The paper is *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding* (Devlin, Chang, Lee
-# and Toutanova 2019). The code is Bertwright's: each cell calls a few of its functions and looks at what comes back,
-# and each section names the file to read next to it.
+# and Toutanova 2019). The code is Bertwright's: each cell calls a few of its functions and shows the result, and each
+# section names the files to read next to it (paths under `src/bertwright`).
 #
-# All of it runs in some six minutes on two cores, two and a half of which are the training. Claims are checked as we
-# go: an `assert` that fails stops the lesson.
+# All of it takes some six minutes on two cores; the training is two and a half of them. The lesson checks its claims:
+# an `assert` that fails stops it.
 
 # %%
 import importlib
@@ -41,32 +42,33 @@ from IPython.display import Image, display
 from matplotlib.colors import to_rgba
 
 import bertwright
-from bertwright.cli import load_recipe, main
+from bertwright.apps.explain import explain, pieces
+from bertwright.evaluate.comparison import comparison, saved_predictions
 from bertwright.evaluate.curves import read_metrics
 from bertwright.evaluate.plots import THEMES, Series, save_curves, save_intervals
-from bertwright.evaluate.report import results_table, saved_predictions, score_rows, verdict
+from bertwright.evaluate.tables import results_table, score_rows
 from bertwright.files import read_json
-from bertwright.models.heads import BertForPreTraining
 from bertwright.inputs.pretraining import IGNORED_LABEL, IS_RANDOM, PretrainStream
-from bertwright.tasks.pretraining import PretrainTask
-from bertwright.text.corpus import read_documents, read_labelled
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import PretrainingModel
+from bertwright.tasks.pretraining import Pretraining
+from bertwright.text.cooccurrence import sampled_documents
+from bertwright.text.corpus import read_documents
+from bertwright.text.records import read_records
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import PreparedCorpus
-from bertwright.text.cooccurrence import sampled_documents
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train import checkpoint
 from bertwright.train.engine import Engine
-from bertwright.apps.explain import explain, pieces
-from bertwright.inference import attention_maps, hidden_states
 
 # %% [markdown]
-# ## The one switch
+# ## The recipe
 #
-# The lesson reads the bundled sample: forty-five thousand words of stories and essays, and 400 reviews of films that do
+# The lesson uses the bundled sample: forty-five thousand words of stories and essays, and 400 reviews of films that do
 # not exist. With `REAL = True` it reads BookCorpus and IMDB from the Hugging Face hub instead, and takes three hours.
 #
-# A recipe is the whole experiment in one YAML file, and every field of it can be changed by an option. The sample's
-# budget is counted in steps here and not in minutes, so that every machine tells the same story.
+# A recipe is the whole experiment in one YAML file. `bertwright.load_recipe` reads it, and any setting can be replaced.
+# The sample's budget is set in steps here, not in minutes, so that every machine shows the same results.
 
 # %%
 REAL = False
@@ -76,31 +78,31 @@ if REAL:
     RECIPE, changes = "recipes/imdb-mini.yaml", {"checkpoint_every": 500}
 else:
     RECIPE = "recipes/demo.yaml"
-    changes = {"max_minutes": "null", "max_steps": 900, "log_every": 5, "evaluate_every": 50, "checkpoint_every": 30}
-OPTIONS = ["--out", str(RUN)]
-for name, value in changes.items():
-    OPTIONS += [f"--pretrain.{name}", str(value)]
-recipe = load_recipe(RECIPE, *OPTIONS)
+    changes = {"max_minutes": None, "max_steps": 900, "log_every": 5, "evaluate_every": 50, "checkpoint_every": 30}
+recipe = bertwright.load_recipe(RECIPE, out=RUN, pretrain=changes)
 print(recipe.model)
 
 # %% [markdown]
-# Two helpers. `command` is what `bertwright …` does in a terminal, without its progress bars. `draw_tokens` draws
-# tokens as coloured boxes.
+# Two helper functions. `run` is `bertwright.run` without its progress messages; the command line does the same with
+# `bertwright run`. `draw_tokens` draws tokens as coloured boxes.
 
 # %%
 BLUE, RED, GREEN, PINK, YELLOW = THEMES[0].cycle
 plt.rcParams.update({"figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False})
 
 
-def command(*words):
-    """Run a command of Bertwright's; what it says on its way is shown only if it fails."""
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        status = main(words)
-    assert status == 0, said.getvalue()
+def run(recipe, **options):
+    """Do stages of a recipe; the progress messages are shown only if one fails."""
+    with contextlib.redirect_stderr(io.StringIO()) as messages:
+        try:
+            return bertwright.run(recipe, **options)
+        except Exception:
+            print(messages.getvalue())
+            raise
 
 
 def draw_tokens(tokens, colors, width=118):
-    """Draw tokens in a row, as many rows as it takes."""
+    """Draw tokens in rows of at most `width` characters."""
     places, x, row = [], 0.0, 0
     for token in tokens:
         if x + len(token) > width:
@@ -119,8 +121,8 @@ def draw_tokens(tokens, colors, width=118):
 # %% [markdown]
 # ## 1. Text
 #
-# BERT reads documents: it learns what stands beside what, and what follows what. A document is cut into sentences by
-# one regular expression. Read: `text/corpus.py`, `text/sentences.py`.
+# BERT learns from documents, because next-sentence prediction needs sentences in their order. A document is cut into
+# sentences by one regular expression. Read: `text/corpus.py`, `text/sentences.py`.
 
 # %%
 document = next(read_documents(recipe.source("books"), None))
@@ -132,20 +134,20 @@ for number, sentence in enumerate(sentences[:6], 1):
 # %% [markdown]
 # ## 2. Tokens
 #
-# A network reads numbers. WordPiece turns text into entries of a fixed vocabulary: frequent words have an entry of
-# their own, rare ones are put together from pieces, and a piece that continues a word begins with `##`. No word is ever
-# too strange to be written.
+# A network computes with numbers. WordPiece turns text into entries of a fixed vocabulary: a frequent word has an entry
+# of its own, a rare one is made of pieces, and a piece that continues a word begins with `##`. So every word can be
+# written.
 #
-# `bertwright prepare` learns the vocabulary from our text, and writes the whole text to disk as numbers, once. Read:
+# The prepare stage learns the vocabulary from the text, and writes all of the text to disk as token ids, once. Read:
 # `text/wordpiece.py`, `text/prepare.py`, `text/store.py`.
 
 # %%
-command("prepare", RECIPE, *OPTIONS)
+run(recipe, stages=["prepare"])
 tokenizer = Tokenizer.load(RUN / "prepare" / "tokenizer")
 corpus, heldout = (
     PreparedCorpus(RUN / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
 )
-print(f"{tokenizer.vocab_size:,} entries; {corpus.num_tokens:,} tokens to train on, {heldout.num_tokens:,} held out")
+print(f"{tokenizer.vocab_size:,} entries; {corpus.num_tokens:,} tokens for training, {heldout.num_tokens:,} held out")
 print("\nSpecial:", *tokenizer.tokens[:5], "\nSome more:", *tokenizer.tokens[100 :: tokenizer.vocab_size // 20])
 
 # %%
@@ -158,50 +160,51 @@ draw_tokens(
 print(*ids)
 
 # %% [markdown]
-# Nothing is lost on the way but capitals and accents: what the numbers say, read back and cut again, gives the same
-# numbers. We try every document of the held-out text.
+# Tokenization loses only capitals and accents: text that is decoded from ids and encoded again has the same ids. The
+# check covers every document of the held-out text.
 
 # %%
 documents = sampled_documents(heldout, None)
 again = tokenizer.encode([tokenizer.decode(ids) for ids in documents])
 same = np.mean([np.array_equal(one, two) for one, two in zip(documents, again, strict=True)])
-print(f"{same:.1%} of {len(documents)} documents come back to the number")
+print(f"{same:.1%} of {len(documents)} documents have the same ids again")
 assert same == 1
 
 # %% [markdown]
-# How frequent is each token? Few are everywhere, most are rare: Zipf's law, a straight line on two logarithmic axes.
+# How frequent is each token? A few are everywhere and most are rare: Zipf's law, a straight line on two logarithmic
+# axes.
 #
-# From these frequencies comes a number that we shall meet again. Someone who knows *only* how frequent each token is,
-# and has to guess a hidden one, can do no better than the entropy of the frequencies, in nats: $H = -\sum_i p_i \ln
-# p_i$. Someone who knows nothing at all stands at $\ln V$, with $V$ the size of the vocabulary.
+# These frequencies give a baseline for later. A model that knows *only* how frequent each token is can predict masked
+# tokens no better than with a loss of the entropy of the frequencies, in nats: $H = -\sum_i p_i \ln p_i$. A model that
+# knows nothing has a loss of $\ln V$, where $V$ is the size of the vocabulary.
 
 # %%
 counts = np.bincount(np.concatenate(sampled_documents(corpus, None)), minlength=tokenizer.vocab_size)
-shares = counts[counts > 0] / counts.sum()
-entropy, ignorance = -(shares * np.log(shares)).sum(), np.log(tokenizer.vocab_size)
+frequencies = counts[counts > 0] / counts.sum()
+entropy, uniform = -(frequencies * np.log(frequencies)).sum(), np.log(tokenizer.vocab_size)
 
 order = np.argsort(-counts)
 figure, axes = plt.subplots(figsize=(7, 3.2))
-axes.loglog(np.arange(1, len(shares) + 1), counts[order[: len(shares)]], color=BLUE)
+axes.loglog(np.arange(1, len(frequencies) + 1), counts[order[: len(frequencies)]], color=BLUE)
 for rank in (0, 2, 8, 40, 200, 1000):
     name, place = f"“{tokenizer.tokens[order[rank]]}”", (rank + 1, counts[order[rank]])
     axes.annotate(name, place, (4, 4), textcoords="offset points")
-axes.set(xlabel="rank of the token", ylabel="occurrences", title="Few tokens are everywhere, most are rare")
+axes.set(xlabel="rank of the token", ylabel="occurrences", title="A few tokens are everywhere, most are rare")
 plt.show()
-print(f"knowing nothing: {ignorance:.2f} nats a token; knowing how frequent each token is: {entropy:.2f}")
+print(f"loss of uniform predictions: {uniform:.2f} nats per token; of the token frequencies: {entropy:.2f}")
 
 # %% [markdown]
-# ## 3. Riddles: pairs and masks
+# ## 3. The pre-training tasks: pairs and masks
 #
-# Nobody has labelled our text, so BERT makes two riddles out of it (paper, section 3.1).
+# The text has no labels, so BERT makes two tasks out of it (paper, section 3.1).
 #
-# - **Next sentence.** A sequence is `[CLS] A [SEP] B [SEP]`. Half of the time B is what follows A; half of the time it
-#   comes from another document. Which is it?
-# - **Masked words.** 15 % of the tokens are chosen. Of these, 80 % become `[MASK]`, 10 % become a random token and 10 %
-#   stay as they are, so that the network can trust no word it sees. What stood there?
+# - **Next-sentence prediction.** A sequence is `[CLS] A [SEP] B [SEP]`. In half of the sequences B follows A; in the
+#   others B comes from another document. The model predicts which.
+# - **Masked language modelling.** 15 % of the tokens are chosen. Of these, 80 % become `[MASK]`, 10 % become a random
+#   token and 10 % stay, so that the model must form a representation of every token. It predicts the original tokens.
 #
 # Batch number *n* is a function of (text, seed, *n*): masks are drawn when a batch is asked for, and never stored.
-# Read: `objectives/pairs.py`, `objectives/masking.py`, `objectives/batches.py`.
+# Read: `inputs/next_sentence.py`, `inputs/masking.py`, `inputs/pretraining.py`.
 
 # %%
 stream = PretrainStream(
@@ -218,8 +221,8 @@ stream = PretrainStream(
 batch = stream.batch(0)
 
 
-def show_riddle(row):
-    """One sequence of the batch: A blue, B green, what must be guessed orange, with the answer under a [MASK]."""
+def show_sequence(row):
+    """One sequence of the batch: A blue, B green, tokens to predict orange; and the answers."""
     real = batch.attention_mask[row]
     ids, answers, segments = batch.input_ids[row][real], batch.labels[row][real], batch.token_type_ids[row][real]
     asked = answers != IGNORED_LABEL
@@ -231,22 +234,22 @@ def show_riddle(row):
 
 
 for row in (0, 1, 2):
-    show_riddle(row)
+    show_sequence(row)
 
 # %% [markdown]
-# A whole batch, a row per sequence. White is padding: what fills short sequences up, and is never looked at. Sequences
-# of like length travel together, so that there is little of it.
+# A whole batch, one row per sequence. White is padding, which fills short sequences up and is masked in attention.
+# Sequences of similar length share a batch, so that there is little padding.
 
 # %%
 picture = np.where(batch.attention_mask, 1 + batch.token_type_ids, 0)
 picture[batch.labels != IGNORED_LABEL] = 3
 figure, axes = plt.subplots(figsize=(5.2, 5))
 axes.imshow(np.array([to_rgba(c, a) for c, a in (("white", 1), (BLUE, 0.3), (GREEN, 0.35), (RED, 0.9))])[picture])
-axes.set(xlabel="position", ylabel="sequence", title="A (blue), B (green), to be guessed (orange)")
+axes.set(xlabel="position", ylabel="sequence", title="A (blue), B (green), to be predicted (orange)")
 plt.show()
 
 # %% [markdown]
-# Does it add up? Fifty batches, counted.
+# Do the proportions hold? The check counts over fifty batches.
 
 # %%
 chosen = real = pairs = 0
@@ -261,7 +264,7 @@ for number in range(50):
     fates += masked.sum(), kept.sum(), (~masked & ~kept).sum()
 fates /= fates.sum()
 print(f"chosen: {chosen / real:.1%} of the tokens; random B: {pairs:.1%} of the pairs")
-print(f"of the chosen, {fates[0]:.1%} are masked, {fates[1]:.1%} left alone, {fates[2]:.1%} replaced")
+print(f"of the chosen, {fates[0]:.1%} are masked, {fates[1]:.1%} kept, {fates[2]:.1%} replaced")
 assert abs(chosen / real - recipe.pretrain.masking.rate) < 0.01
 assert abs(pairs - 0.5) < 0.05
 assert np.allclose(fates, (0.8, 0.1, 0.1), atol=0.02)
@@ -269,16 +272,17 @@ assert np.allclose(fates, (0.8, 0.1, 0.1), atol=0.02)
 # %% [markdown]
 # ## 4. The network
 #
-# One file, `model/bert.py`, in the order of the paper: embeddings, attention, feed-forward, block, encoder, pooler.
-# Ours is tiny. Where do its weights sit? In so small a network, the vocabulary is a large part of it.
+# The encoder is one file, `models/bert.py`, in the order of the paper: embeddings, attention, feed-forward, block,
+# encoder; the pooler is in `models/heads.py`. Ours is tiny. The figure shows the number of weights of each part: in a
+# small network the token embeddings are a large part.
 
 # %%
 engine = Engine(recipe.system, print)
 torch.manual_seed(recipe.seed)
-fresh = BertForPreTraining(recipe.model, tokenizer.vocab_size, tokenizer.pad_id).to(engine.device).eval()
+fresh = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)).to(engine.device).eval()
 sizes = {}
 for name, value in fresh.named_parameters():
-    first, second = name.removeprefix("bert.").split(".")[:2]
+    first, second = name.removeprefix("encoder.").split(".")[:2]
     part = f"{first}.{second}" if first in ("embeddings", "blocks") else first
     sizes[part] = sizes.get(part, 0) + value.numel()
 figure, axes = plt.subplots(figsize=(7, 0.3 * len(sizes) + 0.8))
@@ -289,9 +293,9 @@ plt.show()
 # %% [markdown]
 # ### Embeddings
 #
-# Each token starts as the sum of three learned vectors: which token it is, where it stands, and whether it is in A or
-# in B. At first all three are random and of one size. Two different words of A share only the segment's vector, and so
-# their cosine is about one third; the same word in two places shares two of three.
+# Each token starts as the sum of three learned vectors: of the token, of its position, and of its segment, A or B. At
+# first all three are random and of one size. Two different words of A have only the segment's vector in common, and so
+# their cosine is about one third; the same word at two positions has two of three vectors in common.
 
 # %%
 text = "The old man loved the old boat and the old boat loved the sea."
@@ -299,7 +303,7 @@ ids = torch.tensor([tokenizer.cls_id, *tokenizer.encode([text])[0], tokenizer.se
 words = [tokenizer.tokens[i] for i in ids]
 
 
-def likeness(vectors):
+def cosines(vectors):
     """The cosine of each pair of vectors, (tokens, tokens)."""
     unit = torch.nn.functional.normalize(vectors, dim=-1)
     return (unit @ unit.T).cpu().numpy()
@@ -314,32 +318,34 @@ def draw_matrix(axes, values, names, title, top=None):
 
 
 with torch.inference_mode():
-    embedded = likeness(hidden_states(fresh.bert, ids[None])[0][0])
+    embedded = cosines(fresh.encoder.hidden_states(ids[None])[0][0])
 figure, axes = plt.subplots(figsize=(4.6, 4.6))
-draw_matrix(axes, embedded, words, "Likeness of embeddings, before any training", 1)
+draw_matrix(axes, embedded, words, "Cosines of embeddings, before training", 1)
 plt.show()
 same = np.array(words)[:, None] == np.array(words)
-twins, strangers = embedded[same & ~np.eye(len(words), dtype=bool)].mean(), embedded[~same].mean()
-print(f"the same word in two places: {twins:.2f}; different words: {strangers:.2f}")
-assert abs(twins - 2 / 3) < 0.1
-assert abs(strangers - 1 / 3) < 0.1
+same_word, different = embedded[same & ~np.eye(len(words), dtype=bool)].mean(), embedded[~same].mean()
+print(f"the same word at two positions: {same_word:.2f}; different words: {different:.2f}")
+assert abs(same_word - 2 / 3) < 0.1
+assert abs(different - 1 / 3) < 0.1
 
 # %% [markdown]
 # ### Attention
 #
-# Then each position looks at all positions, left and right, and takes home a weighted average of what it sees. Where to
-# look is decided by a product: of what a position asks for (its *query*) with what the others offer (their *keys*); a
-# softmax makes weights of it. Several heads look independently.
+# Then each position attends to all positions, on its left and on its right, and receives a weighted average of their
+# *values*. The weights are a softmax over products of the position's *query* with the *keys* of all positions. Several
+# heads do this independently.
 #
-# With small random weights everybody looks at everybody alike. Nothing has been learnt yet about where to look.
+# With small random weights attention is almost uniform: the model has not learnt yet what to attend to.
 
 # %%
 with torch.inference_mode():
-    before = attention_maps(fresh.bert, ids).cpu()  # (layers, heads, positions, positions)
+    before = fresh.encoder.attention_maps(ids[None])[0].cpu()  # (layers, heads, positions, positions)
 figure, axes = plt.subplots(figsize=(4.6, 4.6))
-draw_matrix(axes, before[0, 0].numpy(), words, "Who (row) looks at whom (column), before any training", 0.5)
+draw_matrix(axes, before[0, 0].numpy(), words, "Attention weights before training (row attends to column)", 0.5)
 plt.show()
-print(f"each row sums to {before[0, 0].sum(-1).mean():.2f}; an even look would be {1 / len(words):.3f} everywhere")
+print(
+    f"each row sums to {before[0, 0].sum(-1).mean():.2f}; uniform attention would have {1 / len(words):.3f} everywhere"
+)
 print(f"lowest weight {before[0, 0].min():.3f}, highest {before[0, 0].max():.3f}")
 assert torch.allclose(before.sum(-1), torch.ones(()), atol=1e-4)
 assert before[0, 0].max() < 2 / len(words)
@@ -347,59 +353,59 @@ assert before[0, 0].max() < 2 / len(words)
 # %% [markdown]
 # ### Two heads, two losses
 #
-# The vector of a masked position is compared with every token embedding: that gives a probability for each entry of the
-# vocabulary. The vector of `[CLS]` gives a probability that B follows A. The loss is the surprise at the right answer,
-# $-\ln p$, averaged over what was asked. Read: `model/heads.py`.
+# The vector of a masked position is multiplied with every token embedding, which gives a probability for each entry of
+# the vocabulary. The vector of `[CLS]` gives a probability that B follows A. The loss is the cross-entropy, $-\ln p$ of
+# the right answer, averaged over all masked tokens and over all pairs. Read: `models/heads.py`.
 #
-# A fresh network knows nothing, and so its surprise is that of pure guessing: $\ln V$ for words, $\ln 2$ for pairs.
+# A fresh network predicts almost uniformly: its loss is $\ln V$ on masked tokens and $\ln 2$ on pairs.
 
 
 # %%
-def judge(model):
-    """Loss and accuracy of both riddles on held-out text."""
-    task = PretrainTask(recipe, model, tokenizer, corpus, heldout)
+def evaluate_heldout(model):
+    """Loss and accuracy of both tasks on held-out text."""
+    task = Pretraining(recipe, model, tokenizer, corpus, heldout)
     with torch.inference_mode():
         return task.evaluate(task.objective.eval(), engine, phase=0)
 
 
-guessing = judge(fresh)
-print(f"masked words: {guessing['mlm_loss']:.2f} nats (ln {tokenizer.vocab_size:,} = {ignorance:.2f})")
-print(f"next sentences: {guessing['nsp_loss']:.2f} nats (ln 2 = {np.log(2):.2f})")
-assert abs(guessing["mlm_loss"] - ignorance) < 0.5
-assert abs(guessing["nsp_loss"] - np.log(2)) < 0.1
+untrained = evaluate_heldout(fresh)
+print(f"masked tokens: {untrained['mlm_loss']:.2f} nats (ln {tokenizer.vocab_size:,} = {uniform:.2f})")
+print(f"next sentences: {untrained['nsp_loss']:.2f} nats (ln 2 = {np.log(2):.2f})")
+assert abs(untrained["mlm_loss"] - uniform) < 0.5
+assert abs(untrained["nsp_loss"] - np.log(2)) < 0.1
 
 # %% [markdown]
 # ## 5. Pre-training
 #
-# Now we let it read: `bertwright pretrain`, two and a half minutes on two cores. A step takes a batch, guesses, and
-# moves all weights a little towards less surprise. Read: `train/loop.py`, `tasks/pretrain.py`.
+# The pretrain stage takes two and a half minutes on two cores. Each step takes a batch, predicts, and changes all
+# weights a little in the direction of a smaller loss. Read: `train/loop.py`, `tasks/pretraining.py`.
 #
-# Bertwright keeps the newest two checkpoints of a run. We want to look back at all of them, and say so.
+# Bertwright keeps the newest two checkpoints of a run. This lesson compares all of them, and so it keeps more.
 
 # %%
 checkpoint.KEEP = 1_000
-command("pretrain", RECIPE, *OPTIONS)
+run(recipe, stages=["pretrain"])
 rows = read_metrics(RUN / "pretrain" / "metrics.jsonl")
-training, judged = ([row for row in rows if row["kind"] == kind] for kind in ("train", "eval"))
+training, evaluated = ([row for row in rows if row["kind"] == kind] for kind in ("train", "eval"))
 end = training[-1]
-print(f"{end['step']} steps, {end['tokens'] / 1e6:.1f} million tokens read in {end['seconds']:.0f} seconds")
+print(f"{end['step']} steps, {end['tokens'] / 1e6:.1f} million tokens in {end['seconds']:.0f} seconds")
 
 # %% [markdown]
 # ### The learning curve
 #
-# The loss falls quickly from $\ln V$, and then rests near the dashed line: the plateau of word frequencies. The network
-# has found out how often each token occurs, which takes little more than a bias per token, and gives the same guess for
-# every gap. To get below, it must look at the neighbours, and for that attention has to be put together first: what to
-# ask, what to offer, what to do with the answer. That takes a while, and then the loss falls again.
+# The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this plateau the network has
+# learnt only how frequent each token is, and predicts the same for every masked position. To improve, it must use the
+# context, and for that queries, keys and values of attention have to be learnt together. That takes some time, and then
+# the loss falls again.
 #
-# Dots are text that is never trained on. Our sample is tiny and is read many times over, so in the end the network
-# knows it by heart: training goes on falling where the held-out text has stopped. The step up at four fifths is where
-# sequences become twice as long: from there on half of the positions are new to the network.
+# Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so in the end the
+# network memorizes it: the training loss still falls where the loss on held-out text has stopped. The step up at four
+# fifths is where sequences become twice as long: half of the positions are new to the network there.
 
 
 # %%
 def draw_curve(name, key, title, level, unit="step", rows=rows):
-    """A figure of training and held-out text, drawn as the report of a run draws it."""
+    """A figure of training and held-out text, as in the report of a run."""
     lines = []
     for kind, label, style, color in (("train", "training", "smoothed", 0), ("eval", "held out", "points", 1)):
         points = np.array([(r[unit], r[key]) for r in rows if r["kind"] == kind and key in r], dtype=float)
@@ -408,7 +414,7 @@ def draw_curve(name, key, title, level, unit="step", rows=rows):
     display(Image(RUN / "plots" / f"{name}.png", width=560))
 
 
-draw_curve("lesson-words", "mlm_loss", "Masked words: loss", (entropy, "word frequencies alone"))
+draw_curve("lesson-words", "mlm_loss", "Masked tokens: loss", (entropy, "token frequencies alone"))
 
 # %%
 steps = np.array([row["step"] for row in training])
@@ -417,31 +423,32 @@ near = steps[np.abs(losses - entropy) < 0.15]
 print(
     f"plateau at {entropy:.2f}: {len(near)} of {len(steps)} points are within 0.15 of it, the first at step {near[0]}"
 )
-print(f"at the end: training {losses[-5:].mean():.2f}, held out {judged[-1]['mlm_loss']:.2f}")
+print(f"at the end: training {losses[-5:].mean():.2f}, held-out text {evaluated[-1]['mlm_loss']:.2f}")
 assert REAL or len(near) >= 5
 assert losses[-5:].mean() < entropy - 0.5
-assert min(row["mlm_loss"] for row in judged) < entropy
-assert judged[-1]["mlm_loss"] < guessing["mlm_loss"] - 0.5
+assert min(row["mlm_loss"] for row in evaluated) < entropy
+assert evaluated[-1]["mlm_loss"] < untrained["mlm_loss"] - 0.5
 
 # %% [markdown]
-# Next sentences start at one half, and stay there for as long as the network cannot compare what A and B speak of.
+# The accuracy of next-sentence prediction starts at one half, and stays there until the network can compare the
+# contents of A and B.
 
 # %%
-draw_curve("lesson-pairs", "nsp_accuracy", "Next sentences: accuracy", (0.5, "guessing"))
+draw_curve("lesson-pairs", "nsp_accuracy", "Next sentences: accuracy", (0.5, "chance"))
 with_pairs = [row["nsp_accuracy"] for row in training if "nsp_accuracy" in row]  # imdb-mini has them at first only
 pairs_learnt = np.mean(with_pairs[-5:])
-print(f"training, the last pairs: {pairs_learnt:.1%}; held out, at the end: {judged[-1]['nsp_accuracy']:.1%}")
+print(f"training, the last steps: {pairs_learnt:.1%}; held-out text, at the end: {evaluated[-1]['nsp_accuracy']:.1%}")
 assert pairs_learnt > 0.52
 
 # %% [markdown]
-# ### The same gaps, at several moments
+# ### Predictions for masked tokens, during training
 #
-# What does it put into a gap, early and late? A checkpoint is a model's folder and can be asked like any other model;
-# only a tokenizer has to be laid beside it. Bertwright has a larger sister in the box, too: an encoder that was trained
-# for more than an hour on books and reviews. It gets the same gaps.
+# How do the predictions for a masked token change? A checkpoint is a model folder and loads like any other model; it
+# only needs the tokenizer in the same folder. For comparison there is the bundled encoder, which was pre-trained for
+# more than an hour on books and reviews.
 
 # %%
-gaps = {
+cloze = {
     "There [MASK] nothing to be done.": "was",
     "He did [MASK] know what to say.": "not",
     "She looked out [MASK] the window.": "of",
@@ -455,47 +462,52 @@ for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
 bundled = bertwright.load("bundled")
 
 
-def guesses(model, gap):
-    """The likeliest tokens for a gap, with their probabilities."""
-    return {guess.token: guess.score for guess in model.fill_mask(gap, top_k=model.tokenizer.vocab_size)[0]}
+def probabilities(model, sentence):
+    """The probability of each token at the [MASK] of a sentence, the most probable first."""
+    return {
+        found.token: found.score for found in model.fill_mask(sentence, top_k=model.pretrained.tokenizer.vocab_size)[0]
+    }
 
 
 shown = [list(moments)[i] for i in np.linspace(0, len(moments) - 1, 4).round().astype(int)]
-for gap, answer in gaps.items():
-    print(f"{gap}   ({answer})")
+for sentence, answer in cloze.items():
+    print(f"{sentence}   ({answer})")
     for name, model in [*((f"step {step}", moments[step]) for step in shown), ("bundled", bundled)]:
-        best = list(guesses(model, gap).items())[:5]
+        best = list(probabilities(model, sentence).items())[:5]
         print(f"  {name:>9}: " + "  ".join(f"{token} {p:.2f}" for token, p in best))
 
 # %% [markdown]
-# The earliest guesses are the same in every gap: `.`, `the`, `,` are what is frequent. How likely does it hold the
-# right answer, from checkpoint to checkpoint?
+# The predictions of the first checkpoint are the same in every sentence: `.`, `the` and `,`, the most frequent tokens.
+# How probable is the right answer, from checkpoint to checkpoint?
 
 # %%
 figure, axes = plt.subplots(figsize=(7.4, 3.6))
-course = {gap: [guesses(model, gap).get(answer, 0) for model in moments.values()] for gap, answer in gaps.items()}
-for color, (gap, answer) in zip(THEMES[0].cycle, gaps.items(), strict=True):
-    axes.plot(list(moments), course[gap], color=color, label=gap.replace("[MASK]", f"[{answer}]"))
+course = {
+    sentence: [probabilities(model, sentence).get(answer, 0) for model in moments.values()]
+    for sentence, answer in cloze.items()
+}
+for color, (sentence, answer) in zip(THEMES[0].cycle, cloze.items(), strict=True):
+    axes.plot(list(moments), course[sentence], color=color, label=sentence.replace("[MASK]", f"[{answer}]"))
 axes.set(xlabel="step", ylabel="probability of the answer in brackets")
-axes.set_ylim(0, 1.6 * max(map(max, course.values())))  # room for the legend
+axes.set_ylim(0, 1.6 * max(map(max, course.values())))  # space for the legend
 axes.legend(frameon=False, fontsize=8, loc="upper left")
 plt.show()
 gain = np.mean([line[-1] - line[0] for line in course.values()])
-known = np.mean([guesses(bundled, gap).get(answer, 0) for gap, answer in gaps.items()])
-print(f"on average the answer gains {gain:.2f} in probability; the bundled encoder gives it {known:.2f}")
+known = np.mean([probabilities(bundled, sentence).get(answer, 0) for sentence, answer in cloze.items()])
+print(f"the mean probability of the answers rises by {gain:.2f}; the bundled encoder's is {known:.2f}")
 assert gain > 0.05
 assert known > 0.3
 
 # %% [markdown]
-# ### Attention, afterwards
+# ### Attention after pre-training
 #
-# The same sentence as above. The heads have found things to do: many look at a neighbour, or at `[CLS]`, `[SEP]` and
-# the full stop, which serve as resting places.
+# The same sentence as above. The heads have specialized: many attend to a neighbour, others to `[CLS]`, `[SEP]` or the
+# full stop, which serve as a default where a head finds nothing.
 
 # %%
 trained = bertwright.load(RUN / "pretrain" / "model")
 with torch.inference_mode():
-    after = attention_maps(trained.pretrained.bert, ids).cpu()
+    after = trained.pretrained.model.encoder.attention_maps(ids[None])[0].cpu()
 layers, heads = after.shape[:2]
 figure, grid = plt.subplots(layers, heads, figsize=(8, 8 * layers / heads), layout="constrained", squeeze=False)
 for layer in range(layers):
@@ -505,19 +517,20 @@ plt.show()
 
 
 def spread(maps):
-    """How many positions a look takes in, on average: the exponential of its entropy."""
+    """How many positions a token attends to, on average: the exponential of the entropy of its weights."""
     return float((-(maps * maps.clamp_min(1e-9).log()).sum(-1)).exp().mean())
 
 
-print(f"a look takes in {spread(before):.1f} of {len(words)} positions before training, and {spread(after):.1f} after")
+print(f"a token attends to {spread(before):.1f} of {len(words)} positions before training, {spread(after):.1f} after")
 assert spread(after) < spread(before)
 
 # %% [markdown]
-# ### Embeddings, before and after
+# ### Embeddings before and after
 #
-# Words that can stand in the same place get like vectors, though nobody has told the network what a preposition is:
-# along the diagonal, families show as darker squares. In a network that has read so little, rare words are alike, too,
-# whatever they mean: it has hardly met them. The bundled encoder knows more words, and more about them.
+# Words that can stand in the same place get similar vectors, though nothing tells the network what a preposition is:
+# the families of words show as darker squares along the diagonal. After so little text rare words are similar to each
+# other whatever they mean, because the network has hardly met them. The bundled encoder knows more words, and more
+# about them.
 
 # %%
 families = {
@@ -528,19 +541,22 @@ families = {
     "praise": "great wonderful excellent superb",
     "blame": "bad awful terrible boring",
 }
-tables = {"before": (fresh, tokenizer), "after": (trained.pretrained, tokenizer)}
-tables["bundled"] = (bundled.pretrained, bundled.tokenizer)
+tables = {"before": (fresh.encoder, tokenizer), "after": (trained.pretrained.model.encoder, tokenizer)}
+tables["bundled"] = (bundled.pretrained.model.encoder, bundled.pretrained.tokenizer)
 figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
 contrast = {}
-for axes, (title, (model, its)) in zip(grid, tables.items(), strict=True):
+for axes, (title, (encoder, its)) in zip(grid, tables.items(), strict=True):
     known = {word: kind for kind, line in families.items() for word in line.split() if word in its.tokens}
-    vectors = model.bert.embeddings.token.weight.detach()[[its.tokens.index(word) for word in known]]
-    values = likeness(vectors - vectors.mean(0))
+    vectors = encoder.token_embeddings.weight.detach()[[its.tokens.index(word) for word in known]]
+    values = cosines(vectors - vectors.mean(0))
     alike = np.equal.outer(list(known.values()), list(known.values()))
     contrast[title] = float(values[alike & ~np.eye(len(known), dtype=bool)].mean() - values[~alike].mean())
     draw_matrix(axes, values, list(known), title, 0.6)
 plt.show()
-print("likeness within families, less that between them:", {name: round(value, 2) for name, value in contrast.items()})
+print(
+    "mean cosine within families, minus the mean between them:",
+    {name: round(value, 2) for name, value in contrast.items()},
+)
 assert contrast["before"] < 0.05
 assert contrast["after"] > contrast["before"]
 assert contrast["bundled"] > contrast["before"] + 0.1
@@ -548,21 +564,20 @@ assert contrast["bundled"] > contrast["before"] + 0.1
 # %% [markdown]
 # ## 6. Fine-tuning
 #
-# Now the labels: reviews, good or bad. A linear layer is put on the vector of `[CLS]`, and the whole network is trained
-# a little further, on the labels (paper, section 4.1). A part of the training reviews is held out to choose the best
-# moment.
+# Now the labelled reviews, positive or negative. A linear layer is put on the vector of `[CLS]`, and the whole network
+# is trained further on the labels (paper, section 4.1). A part of the training reviews is the validation set, which
+# chooses the checkpoint.
 #
-# BERT has rivals, and they see the very same reviews: naive Bayes on word counts, and two logistic regressions. They
-# train in a second. `bertwright run` does all that is left, and prints the table. Read: `tasks/classify.py`,
-# `tasks/baselines.py`, `evaluate/judge.py`.
+# The baselines are trained on the same reviews: naive Bayes on word counts and two logistic regressions on n-grams.
+# They train in a second. `bertwright.run` does all remaining stages and prints the table. Read: `tasks/sequence.py`,
+# `tasks/finetune.py`, `tasks/baselines.py`, `evaluate/evaluation.py`.
 
 # %%
-command("run", RECIPE, *OPTIONS)
-micro = read_json(RUN / "results.json")
+micro = run(recipe).results
 
 # %% [markdown]
-# With forty-five thousand words to learn a language from, and 200 reviews to learn the task from, our BERT has no
-# advantage over those who count words. What fine-tuning gets out is what pre-training has put in.
+# With forty-five thousand words for pre-training and 200 reviews for fine-tuning, this BERT has no advantage over the
+# n-gram baselines: fine-tuning can only use what pre-training has learnt.
 
 # %%
 display(Image(RUN / "plots" / "finetune-loss.png", width=560))
@@ -570,96 +585,101 @@ display(Image(RUN / "plots" / "finetune-loss.png", width=560))
 # %% [markdown]
 # ## 7. The same, after hours on real text
 #
-# Bertwright comes with a classifier that was trained on two such cores: more than an hour of riddles from books and
-# film reviews, and then the labelled reviews of IMDB. None of our 200 reviews, of films that do not exist, was among
-# them. Fine-tuned on these a little further, by the same code, from a recipe of a few lines:
+# Bertwright comes with a classifier that was trained on two such cores: pre-trained for more than an hour on books and
+# film reviews, and fine-tuned on the labelled reviews of IMDB. None of the sample's reviews, of films that do not
+# exist, was among them. A recipe of a few lines fine-tunes it further on the sample, with the same code:
 
 # %%
-BOXED = Path("runs/lesson-bundled")
-command("run", "recipes/demo-bundled.yaml", "--out", str(BOXED))
-larger = read_json(BOXED / "results.json")
+larger_run = run("recipes/demo-bundled.yaml", out="runs/lesson-bundled")
+larger = larger_run.results
 
 # %%
-rivals = [row for row in score_rows(larger) if row["system"] != "bert"]
-lines = [(row["name"], row["f1"], row["f1_low"], row["f1_high"]) for row in rivals]
+baselines = [row for row in score_rows(larger) if row["system"] != "bert"]
+lines = [(row["name"], row["f1"], row["f1_low"], row["f1_high"]) for row in baselines]
 for name, results in (("micro BERT, minutes on the sample", micro), ("bundled BERT, hours on real text", larger)):
-    if results["task"] == larger["task"]:
+    if results["data"] == larger["data"]:
         lines.append((name, *(results["scores"]["bert"][key] for key in ("f1", "f1_low", "f1_high"))))
 save_intervals(RUN / "plots", "lesson-systems", lines, x_label="F1 on the sample's test reviews", emphasis=lines[-1][0])
 display(Image(RUN / "plots" / "lesson-systems.png", width=560))
-best = max(row["f1"] for row in rivals)
-print(f"bundled BERT {larger['scores']['bert']['f1']:.3f}, best of the rivals {best:.3f}")
+best = max(row["f1"] for row in baselines)
+print(f"bundled BERT {larger['scores']['bert']['f1']:.3f}, best baseline {best:.3f}")
 assert larger["scores"]["bert"]["f1"] > best + 0.05
 assert REAL or larger["scores"]["bert"]["f1"] > micro["scores"]["bert"]["f1"]
 
 # %% [markdown]
-# How much of that are the 200 reviews? The bundled classifier as it comes, which has seen none of them, judges the same
-# test reviews.
+# How much of that comes from the 200 reviews? The bundled classifier without them, on the same test reviews:
 
 # %%
-reviews = read_labelled(load_recipe("recipes/demo-bundled.yaml").source("reviews"), "test")
-verdicts = bundled.predict([review.text for review in reviews])
-said = [list(one.probabilities).index(one.label) for one in verdicts]
-right = np.mean(np.equal(said, [review.label for review in reviews]))
-print(f"{right:.1%} right; the best of the rivals, trained on 200: {max(row['accuracy'] for row in rivals):.1%}")
-assert right > max(row["accuracy"] for row in rivals)
+demo = bertwright.load_recipe("recipes/demo-bundled.yaml")
+reviews = read_records(demo.source("reviews"), "test", ("text", "label"))
+predictions = bundled.predict([review.text for review in reviews])
+right = np.mean(
+    [one.label == demo.finetune.label_names[review.label] for one, review in zip(predictions, reviews, strict=True)]
+)
+best_accuracy = max(row["accuracy"] for row in baselines)
+print(f"accuracy {right:.1%}; the best baseline, trained on 200 reviews: {best_accuracy:.1%}")
+assert right > best_accuracy
 
 # %% [markdown]
-# ### How sure is it?
+# ### How confident is it?
 #
-# Each test review gets a probability of being good. A classifier that knows what it knows puts most reviews at the
-# ends, and its mistakes in the middle.
+# Each test review gets a probability of being positive. A good classifier puts most reviews near 0 or 1, and its
+# mistakes in the middle.
 
 # %%
-predictions = saved_predictions(BOXED / "evaluate" / "predictions")
+predictions = saved_predictions(larger_run.path / "evaluate" / "predictions")
 labels, probability = predictions["labels"], predictions["bert"][:, 1]
 figure, axes = plt.subplots(figsize=(7, 3))
 edges = np.linspace(0, 1, 21)
-axes.hist([probability[labels == 0], probability[labels == 1]], edges, color=[RED, BLUE], label=["bad", "good"])
-axes.set(xlabel="probability of being good", ylabel="test reviews")
-axes.legend(frameon=False, title="in truth")
+axes.hist(
+    [probability[labels == 0], probability[labels == 1]], edges, color=[RED, BLUE], label=["negative", "positive"]
+)
+axes.set(xlabel="probability of being positive", ylabel="test reviews")
+axes.legend(frameon=False, title="label")
 plt.show()
 
 # %% [markdown]
-# ### Why?
+# ### Attributions: which words decide?
 #
-# The text is brought in step by step, from one made of masks, and each word is credited with what the verdict gained
-# along its way. Blue words spoke for the verdict, orange ones against it. Read: `use/explain.py`.
+# Integrated gradients: the input goes in small steps from a text in which every token is `[MASK]` to the text itself,
+# and each word's attribution is the change of the log-odds along its way. Blue words raise the probability of the
+# predicted class, orange ones lower it. Read: `apps/explain.py`.
 
 # %%
-critic = bertwright.load(BOXED)
+classifier = bertwright.load(larger_run.path)
 
 
-def show_why(text):
-    """A verdict with its words."""
-    found = explain(critic, text)
-    words = [(word, strength) for piece, strength in pieces(found) for word in piece.split()]
-    hues = [to_rgba(BLUE if strength > 0 else RED, min(0.8, abs(strength))) for _, strength in words]
+def show_attributions(text):
+    """A prediction with its words, coloured by their relative attribution."""
+    found = explain(classifier, text)
+    words = [(word, attribution) for piece, attribution in pieces(found) for word in piece.split()]
+    hues = [to_rgba(BLUE if attribution > 0 else RED, min(0.8, abs(attribution))) for _, attribution in words]
     draw_tokens([word for word, _ in words], hues)
-    print(f"{found.verdict.label}, {found.verdict.score:.2f}\n")
+    print(f"{found.prediction.label}, {found.prediction.score:.2f}\n")
 
 
-show_why("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.")
-show_why("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.")
+show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.")
+show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.")
 
 # %% [markdown]
-# ### Where it errs
+# ### Errors
 #
-# The mistakes of which it was surest say most about it. Irony, faint praise, a good word for the lighting: the single
-# words point the wrong way, and the meaning is in how they stand together.
+# The most confident mistakes say most about a classifier. Irony, faint praise, a friendly word about the lighting:
+# single words point to the wrong class, and the meaning is in their combination.
 
 # %%
-for mistake in read_json(BOXED / "evaluate" / "examples.json")["mistakes"][:3]:
-    print("in truth:", larger["label_names"][mistake["label"]])
-    show_why(mistake["text"])
+for mistake in read_json(larger_run.path / "evaluate" / "examples.json")["mistakes"][:3]:
+    print("label:", mistake["label"])
+    show_attributions(mistake["text"])
 
 # %% [markdown]
-# ## 8. The real thing
+# ## 8. The real run
 #
-# The same commands, with `recipes/imdb-mini.yaml`: books and 75,000 film reviews to read, 25,000 labelled ones to learn
-# from and to choose by, and IMDB's official 25,000 test reviews, judged once. Three hours on two cores. It also learns
-# from reviews without labels, which a first BERT and the table's best bag of words have judged together: what it owes
-# to the latter is in `results/imdb-mini/README.md`. Everything below is read from `results/imdb-mini/`.
+# The same code with `recipes/imdb-mini.yaml`: books and 75,000 film reviews for pre-training, IMDB's 25,000 labelled
+# training reviews for fine-tuning and validation, and the official 25,000 test reviews, evaluated once. It takes three
+# hours on two cores. The recipe also learns from unlabelled reviews, whose pseudo-labels come from a first BERT and
+# from the table's best n-gram baseline together; `results/imdb-mini/README.md` says how much that adds. Everything
+# below is read from `results/imdb-mini/`.
 
 # %%
 FULL = Path("results/imdb-mini")
@@ -668,12 +688,12 @@ print(f"{full['machine']}: {full['seconds'] / 3600:.1f} hours\n")
 print(results_table(full))
 
 # %% [markdown]
-# The learning curve of a run that starts from structure: its first heads already look at their neighbours, and its
-# embeddings start from counts (`docs/decisions.md`). The plateau of word frequencies is hardly to be seen.
+# This run starts from a better initialization: its first heads attend to neighbours, and its embeddings are computed
+# from co-occurrence counts (`docs/decisions.md`). The plateau of token frequencies almost disappears.
 
 # %%
 draw_curve(
-    "lesson-full", "mlm_loss", "Masked words: loss, real run", None, "seconds", read_metrics(FULL / "pretrain.jsonl")
+    "lesson-full", "mlm_loss", "Masked tokens: loss, real run", None, "seconds", read_metrics(FULL / "pretrain.jsonl")
 )
 
 # %%
@@ -681,90 +701,95 @@ rows = score_rows(full)
 lines = [(row["name"], row["f1"], row.get("f1_low"), row.get("f1_high")) for row in rows]
 save_intervals(RUN / "plots", "lesson-full-systems", lines, x_label="F1, IMDB test", emphasis="BERT (this run)")
 display(Image(RUN / "plots" / "lesson-full-systems.png", width=560))
-print(verdict(full, saved_predictions(FULL / "predictions"))["text"])
+print(comparison(full, saved_predictions(FULL / "predictions"))["text"])
 assert full["scores"]["bert"]["f1"] > full["scores"]["naive_bayes"]["f1"]
 assert full["scores"]["bert"]["count"] == 25_000
 
 # %% [markdown]
-# One review in six is longer than what this run read of it. From the same encoder, with long reviews judged whole, in
-# windows (`results/imdb-mini-windows/`):
+# One review in six is longer than 510 tokens, the most that this run classifies. The same encoder, fine-tuned to
+# classify long reviews in windows (`results/imdb-mini-windows/`):
 
 # %%
 WHOLE = Path("results/imdb-mini-windows")
-whole = verdict(read_json(WHOLE / "results.json"), saved_predictions(WHOLE / "predictions"))
+whole = comparison(read_json(WHOLE / "results.json"), saved_predictions(WHOLE / "predictions"))
 print(whole["text"])
 assert whole["outcome"] == "wins"
 
 # %% [markdown]
-# With all labels the best bag of words is close. What BERT has read before shows where labels are few: the same encoder
-# and the same bags of words, trained on 100 to 25,000 labelled reviews, three draws each, judged on 5,000 test reviews
-# (`benchmarks/few_labels.py`). With 100 labels BERT's worst draw is better than the others' best.
+# With all labels the best baseline is close. Pre-training helps most where labels are few: the same encoder and the
+# same baselines, trained on 100 to 25,000 labelled reviews, three draws each, evaluated on 5,000 test reviews
+# (`benchmarks/few_labels.py`). With 100 labels BERT's worst draw is better than the best of any baseline.
 
 # %%
 FEW = Path("results/few-labels")
 display(Image(FEW / "few-labels.png", width=560))
 draws = read_json(FEW / "few-labels.json")["f1"]["100"]
 others = [value for found in draws for system, value in found.items() if system != "bert"]
-print(f"100 labels: BERT {min(found['bert'] for found in draws):.3f} or more, the others {max(others):.3f} or less")
+print(f"100 labels: BERT {min(found['bert'] for found in draws):.3f} or more, the baselines {max(others):.3f} or less")
 assert min(found["bert"] for found in draws) > max(others)
 
 # %% [markdown]
-# ## 9. Did it learn to read both ways?
+# ## 9. Does it use context on both sides?
 #
-# The paper's claim is in its title: *bidirectional*. So one network read the same tokens in two ways, once guessing
-# masked words from both sides and once guessing each next word from the left. Then both were asked to fill gaps with
-# one of two words. The word that decides stands to the left of the gap, to its right, or on both sides; or the gap is
-# a verb that must agree with its subject. Each word is right as often as it is wrong, so that guessing gives a half.
-# The study (`benchmarks/bidirectional.py`) takes two hours and a half; what it measured is in `results/bidirectional/`.
+# The paper's claim is in its title: *bidirectional*. In this study one network was pre-trained on the same tokens in
+# two ways: with masked tokens, and as a causal (left-to-right) model that predicts each next token. Then both completed
+# cloze sentences with one of two words. The deciding word stands to the left of the mask, to its right, or on both
+# sides; or the masked word is a verb that must agree with its subject. Each word is right in half of the sentences, so
+# chance is one half. The study (`benchmarks/bidirectional.py`) takes two and a half hours; its results are in
+# `results/bidirectional/`.
 
 # %%
 STUDY = Path("results/bidirectional")
+CAUSAL = "left-to-right"  # the causal model, as these results call it
 study = read_json(STUDY / "results.json")["rows"]
-readers = (
-    ("both ways", "without-next-sentence", "whole sentence"),
-    ("left to right", "left-to-right", "left side alone"),
+models = (
+    ("masked", "without-next-sentence", "whole sentence"),
+    ("causal", CAUSAL, "left side alone"),
 )
 figure, axes = plt.subplots(figsize=(7, 3))
-for place, (name, row, sees) in enumerate(readers):
+for place, (name, row, sees) in enumerate(models):
     found = [study[row]["probes"][sees][side] for side in ("left", "right", "both", "agreement")]
-    shares = np.array([side["mean"] for side in found])
-    ends = np.abs(np.array([[side["low"], side["high"]] for side in found]).T - shares)
-    axes.bar(np.arange(4) + 0.4 * place - 0.2, shares, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
+    ratios = np.array([side["mean"] for side in found])
+    ends = np.abs(np.array([[side["low"], side["high"]] for side in found]).T - ratios)
+    axes.bar(np.arange(4) + 0.4 * place - 0.2, ratios, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
 axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
 axes.set_xticks(range(4), ["left", "right", "both sides", "agreement"])
-axes.set(ylim=(0, 1.15), xlabel="where the word stands that decides", ylabel="gaps filled right")
+axes.set(ylim=(0, 1.15), xlabel="position of the deciding word", ylabel="accuracy")
 axes.legend(frameon=False, ncols=2, loc="upper right")
 plt.show()
-on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in readers]
+on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in models]
 assert on_the_right[0] > on_the_right[1] + 0.1
 
 # %% [markdown]
-# With the right side in sight, the masked model is right more often than a guess, and the other cannot be. But it pays:
-# it learns from three tokens in ten where the other learns from all, and after five million tokens it is behind on
-# what stands to the left, and far behind on agreement. Nobody has learnt to put two sides together yet.
+# If the deciding word is on the right, the masked model is better than chance, and the causal one cannot be. But masked
+# language modelling is less efficient: it learns from three tokens in ten, a causal model from all. After five million
+# tokens the masked model is behind on deciding words to the left, and far behind on agreement. Neither has learnt to
+# combine two sides yet.
 #
-# What right context does can be watched. Here the words after the gap are uncovered one at a time; the masked model
-# changes its mind when the word arrives that decides. (The other is shown by how likely it finds the whole sentence.)
+# The next figure shows the effect of right context. The words after the mask are uncovered one at a time; the masked
+# model changes its prediction when the deciding word appears. (The causal model is shown by the likelihood of the whole
+# sentence.)
 
 # %%
 display(Image(STUDY / "figures" / "uncovered-right-01-a.png", width=560))
 
 # %% [markdown]
-# And where do heads look? Each row is a head, each column a place, seen from the token that looks. In the first layer
-# of the masked model one head looks at the neighbour on the left and one at that on the right. Those of the
-# left-to-right model have nothing there.
+# What do the heads attend to? Each row is a head, each column a position relative to the attending token. In the first
+# layer of the masked model one head attends to the left neighbour and one to the right neighbour. The causal model has
+# no weights on the right.
 
 # %%
-for row in ("without-next-sentence", "left-to-right"):
+for row in ("without-next-sentence", CAUSAL):
     display(Image(STUDY / "figures" / f"attention-{row}.png", width=560))
 
 # %% [markdown]
-# ## Where to go from here
+# ## Further reading
 #
 # - **Your own text and labels**: `docs/guide/your-text.md`, `docs/guide/your-labels.md`.
-# - **Three hours of your own**: `bertwright run recipes/imdb-mini.yaml`, or this lesson with `REAL = True`.
-# - **The code, in reading order**: the map in `README.md`; each file opens by saying what it does and why.
-# - **Why things are as they are**: `docs/decisions.md`, with what was measured and what failed.
+# - **The full run**: `bertwright run recipes/imdb-mini.yaml`, or this lesson with `REAL = True`; three hours.
+# - **The code, in reading order**: the map in `README.md`; each file opens with a short summary.
+# - **Reasons**: `docs/decisions.md`, and `docs/experiments/` with the measurements, negative results included.
 #
-# Try it: put your own sentences into the gaps above, change the mask rate (`--pretrain.masking.rate 0.3`), start with
-# heads that look at a neighbour (`--pretrain.first_weights local`) and watch the plateau go.
+# Exercises: put your own sentences into the cloze test above, change the masking rate (`pretrain={"masking": {"rate":
+# 0.3}}`), or start with heads that attend to a neighbour (`pretrain={"initialization": "local_attention"}`) and see the
+# plateau disappear.

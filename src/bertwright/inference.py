@@ -159,7 +159,7 @@ class Model:
         Raises:
             UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
         """
-        self.pretrained.require("cls.predictions", "masked-language head")
+        self.pretrained.require("masked_language_model.bias", "masked-language head")
         ids = self._framed(text).input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
             raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
@@ -173,7 +173,7 @@ class Model:
         Raises:
             UserError: if one of them has no word, or the model has no such head.
         """
-        self.pretrained.require("cls.seq_relationship", "next-sentence head")
+        self.pretrained.require("next_sentence.weight", "next-sentence head")
         tokenizer = self.pretrained.tokenizer
         for name, text in (("first", first), ("second", second)):
             if build(tokenizer, text, max_length=None).is_empty:

@@ -14,7 +14,7 @@ from torch import Tensor
 from bertwright.errors import UserError
 from bertwright.inputs.pretraining import IS_NEXT
 from bertwright.inputs.sequences import Ids, Sequence
-from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer, read_weights
+from bertwright.models.checkpoints import FORMATS, load_pretraining_model, load_tokenizer, read_weights, to_hugging_face
 from bertwright.models.heads import PretrainingModel
 from bertwright.text.wordpiece import Tokenizer
 
@@ -75,11 +75,11 @@ class PretrainedEncoder:
     def _stored(self) -> set[str]:
         return set(read_weights(self.folder))
 
-    def require(self, tensors: str, called: str) -> None:
+    def require(self, parameter: str, called: str) -> None:
         """Refuse to answer with a head of random weights, which a classifier's folder would get.
 
         Args:
-            tensors: beginning of the head's names in the folder.
+            parameter: one of the head's, by our name.
             called: the head, in words.
 
         Raises:
@@ -91,7 +91,8 @@ class PretrainedEncoder:
                 f"{self.folder} is a causal model: it was trained to predict next tokens, and its {called} answers "
                 "nothing; give a model that was pre-trained with masked tokens"
             )
-        if not any(name.startswith(tensors) for name in self._stored):
+        names = FORMATS[self.model.encoder.config.model_type].names
+        if to_hugging_face(parameter, names) not in self._stored:
             raise UserError(f"{self.folder} has no {called}; give a model that was pre-trained with one")
 
     @torch.inference_mode()

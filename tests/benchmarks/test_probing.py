@@ -1,4 +1,4 @@
-"""The probes of the study of both ways, and what is measured with them."""
+"""The probes of the study of bidirectional context, and the measurements that use them."""
 
 import re
 from collections import Counter, defaultdict
@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import probing
-from bertwright.recipe import ModelConfig
 from bertwright.files import write_json
-from bertwright.models.heads import BertForPreTraining
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import PretrainingModel
+from bertwright.recipe import ModelConfig
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
 from small_models import shaken
 
@@ -37,7 +38,7 @@ class TestTheProbes:
         assert min(number[side] for side in ("left", "right", "both")) >= 60
         assert number["agreement"] >= 40
 
-    def test_ids_and_texts_are_unique_and_each_text_has_one_gap(self):
+    def test_ids_and_texts_are_unique_and_each_text_has_one_mask(self):
         assert len({probe.id for probe in PROBES}) == len({probe.text for probe in PROBES}) == len(PROBES)
         for probe in PROBES:
             assert probe.text.count("[MASK]") == 1
@@ -49,7 +50,7 @@ class TestTheProbes:
             assert re.fullmatch("[a-z]+", probe.bad), probe
             assert probe.good != probe.bad
 
-    def test_a_favourite_word_is_right_in_half_of_each_set(self):
+    def test_a_preferred_word_is_right_in_half_of_each_set(self):
         for probes in SETS.values():
             only_one(frozenset((probe.good, probe.bad)) for probe in probes)
             only_one(probe.side for probe in probes)
@@ -101,14 +102,14 @@ def model_of(vocab_size, is_decoder):
         max_position_embeddings=64,
         is_decoder=is_decoder,
     )
-    return shaken(BertForPreTraining(shape, vocab_size).eval(), 0.2)
+    return shaken(PretrainingModel(new_encoder(shape, vocab_size)).eval(), 0.2)
 
 
 class TestLogOdds:
     def ids(self, tokenizer, text):
         return tokenizer.encode([text])[0].tolist()
 
-    def test_a_left_to_right_model_is_asked_token_by_token(self, small_tokenizer):
+    def test_a_causal_model_predicts_token_by_token(self, small_tokenizer):
         t = small_tokenizer
         model = model_of(t.vocab_size, True)
         right = self.ids(t, "mat while rain")
@@ -127,7 +128,7 @@ class TestLogOdds:
             expected.append(total["a"] - total["i"])
         assert found == pytest.approx(expected, abs=1e-4)
 
-    def test_a_masked_model_is_asked_for_the_gap_with_what_is_covered_masked(self, small_tokenizer):
+    def test_a_masked_model_predicts_the_word_with_the_rest_masked_that_is_not_revealed(self, small_tokenizer):
         t = small_tokenizer
         model = model_of(t.vocab_size, False)
         found = probing.log_odds(model, t, WORDS)
@@ -141,7 +142,7 @@ class TestLogOdds:
                 logits = model(torch.tensor([row]), torch.zeros(1, len(row), dtype=torch.long))[0][0, len(left) + 1]
             assert found[shown] == pytest.approx(float(logits[good] - logits[bad]), abs=1e-4)
 
-    def test_what_sees_the_left_alone_is_right_in_half_of_the_twins_that_differ_on_the_right(self, small_tokenizer):
+    def test_with_the_left_context_alone_half_of_the_twins_that_differ_on_the_right_are_right(self, small_tokenizer):
         model = model_of(small_tokenizer.vocab_size, True)
         twin = probing.Probe("y", "x", "right", "the cat sat on [MASK] came to look", "i", "a")
         odds = {probe.id: probing.log_odds(model, small_tokenizer, probe) for probe in (WORDS, twin)}
@@ -157,7 +158,7 @@ def test_an_interval_is_over_sets_and_narrows_with_them():
     apart = probing.interval([[1.0], [1.0], [0.0], [0.0]] * 10)
     assert alike["mean"] == apart["mean"] == 0.5
     assert (alike["count"], apart["count"]) == (40, 40)
-    # Twenty sets of two that hang together say less than forty.
+    # Twenty sets of two dependent values say less than forty values.
     assert alike["high"] - alike["low"] > 1.15 * (apart["high"] - apart["low"])
     assert probing.interval([[1.0, 0.0]] * 10)["high"] == 0.5
 
@@ -175,7 +176,7 @@ def corpus(tmp_path):
 
 
 def test_pairs_are_what_their_kind_says(corpus):
-    places = probing.draw_pairs(corpus, 200, room=23)
+    places = probing.draw_pairs(corpus, 200, capacity=23)
     assert len(places) > 150
     for place in places:
         a, b = place["next"]
@@ -193,21 +194,21 @@ def test_pairs_are_what_their_kind_says(corpus):
     assert {int(place["far"][1][0] > place["next"][0][0]) for place in places} == {0, 1}
 
 
-def test_next_sentences_are_judged_in_batches_as_alone(small_tokenizer):
+def test_next_sentences_are_predicted_in_batches_as_alone(small_tokenizer):
     model = model_of(small_tokenizer.vocab_size, False)
     rng = np.random.default_rng(0)
     pairs = [tuple(rng.integers(5, small_tokenizer.vocab_size, n) for n in rng.integers(1, 20, 2)) for _ in range(5)]
     together = probing.next_probability(model, small_tokenizer, pairs)
-    for (a, b), judged in zip(pairs, together, strict=True):
+    for (a, b), predicted in zip(pairs, together, strict=True):
         row = [small_tokenizer.cls_id, *a, small_tokenizer.sep_id, *b, small_tokenizer.sep_id]
         segments = [0] * (len(a) + 2) + [1] * (len(b) + 1)
         with torch.no_grad():
             _, logits = model(torch.tensor([row]), torch.tensor([segments]))
-        assert judged == pytest.approx(float(logits.softmax(-1)[0, 0]), abs=1e-5)
+        assert predicted == pytest.approx(float(logits.softmax(-1)[0, 0]), abs=1e-5)
 
 
 @pytest.mark.parametrize("is_decoder", [False, True])
-def test_attention_is_shared_out_among_all_places_and_none_of_it_lies_ahead_of_a_left_to_right_model(
+def test_attention_weights_sum_to_one_and_a_causal_model_attends_to_no_later_position(
     corpus, small_tokenizer, is_decoder
 ):
     model = model_of(2_000, is_decoder)
@@ -218,15 +219,17 @@ def test_attention_is_shared_out_among_all_places_and_none_of_it_lies_ahead_of_a
     assert (ahead == 0) == is_decoder
 
 
-def test_a_head_that_looks_at_its_right_neighbour_is_seen_to(corpus, small_tokenizer, monkeypatch):
-    def looks_right(bert, ids):
-        maps = torch.zeros(2, 2, len(ids), len(ids))
-        maps[:, 0] = torch.eye(len(ids)).roll(1, 1)  # each position at the one after it, the last at [CLS]
-        maps[:, 1, :, 0] = 1
+def test_a_head_that_attends_to_the_right_neighbour_shows_in_the_profile(corpus, small_tokenizer, monkeypatch):
+    def attends_right(ids):
+        length = ids.shape[1]
+        maps = torch.zeros(1, 2, 2, length, length)
+        maps[:, :, 0] = torch.eye(length).roll(1, 1)  # each position to the one after it, the last to [CLS]
+        maps[:, :, 1, :, 0] = 1
         return maps
 
-    monkeypatch.setattr(probing, "attention_maps", looks_right)
-    profile = probing.attention_profile(model_of(2_000, False), small_tokenizer, corpus, 3, 40)
+    model = model_of(2_000, False)
+    monkeypatch.setattr(model.encoder, "attention_maps", attends_right)
+    profile = probing.attention_profile(model, small_tokenizer, corpus, 3, 40)
     assert profile[0, 0, probing.PLACES.index("+1")] == pytest.approx(37 / 38)
     assert profile[0, 0, probing.PLACES.index("[SEP]")] == pytest.approx(1 / 38)  # the last token's neighbour
     assert profile[0, 1, 0] == pytest.approx(1)

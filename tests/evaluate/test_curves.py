@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bertwright.evaluate.curves import read_metrics
+from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_metrics
 from bertwright.evaluate.plots import smooth
 
 
@@ -43,3 +43,24 @@ def test_half_a_line_glued_to_the_next_costs_one_point_and_not_the_report(tmp_pa
     text = '{"kind": "tra{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n'
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 2}]
+
+
+def test_a_causal_language_model_has_curves_of_its_own_loss_and_accuracy(tmp_path):
+    rows = [
+        {"kind": "train", "step": step, "seconds": float(step), "phase": 0, "clm_loss": 5 / step, "clm_accuracy": 0.1}
+        for step in (1, 2, 3)
+    ]
+    rows.append({"kind": "eval", "step": 3, "seconds": 3.0, "clm_loss": 2.0, "clm_accuracy": 0.2})
+    figures = pretrain_figures(rows, [32], tmp_path)
+    assert [figure["name"] for figure in figures] == ["loss", "clm-accuracy"]
+    assert figures[0]["alt"].startswith(
+        "Causal language model: loss, over time. Training goes from 5 to 1.67; held out"
+    )
+    assert all((tmp_path / f"{figure['name']}{theme}.png").is_file() for figure in figures for theme in ("", "-dark"))
+
+
+def test_fine_tuning_shows_the_metric_of_the_task(tmp_path):
+    rows = [{"kind": "eval", "step": step, "loss": 1 / step, "spearman": 0.1 * step} for step in (1, 2)]
+    figures = finetune_figures({"0": rows}, tmp_path, "spearman")
+    assert [figure["name"] for figure in figures] == ["finetune-loss", "finetune-spearman"]
+    assert "Spearman on the validation set, over steps. Validation goes from 0.1 to 0.2." in figures[1]["alt"]

@@ -7,11 +7,19 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from bertwright.evaluate.significance import classification_scores, mean_and_spread
-from bertwright.evaluate.plots import roc_curve
-from bertwright.evaluate.report import format_duration, results_table, verdict, write_report
+from bertwright.evaluate import significance
+from bertwright.evaluate.comparison import comparison
+from bertwright.evaluate.plots import roc_points
+from bertwright.evaluate.report import format_duration, write_report
+from bertwright.evaluate.significance import mean_and_spread
+from bertwright.evaluate.tables import results_table
+from bertwright.tasks.sequence import Classification
 
 EVIL = "<script>alert('a review')</script> & \"quotes\""
+
+
+def classification_scores(labels, probabilities, samples=significance.SAMPLES):
+    return significance.scores(Classification(), probabilities, labels, samples)
 
 
 def write(path, content):
@@ -27,17 +35,17 @@ def pretrain_rows(steps=120, next_sentence=True):
     generator = np.random.default_rng(0)
     rows = []
     for step in range(1, steps + 1):
-        share = step / steps
+        done = step / steps
         row = {
             "kind": "train", "step": step * 10, "seconds": 60.0 * step, "tokens": 200_000 * step,
-            "loss": 3 + 7 * np.exp(-6 * share) + generator.normal(0, 0.12),
-            "mlm_loss": 2.8 + 7 * np.exp(-6 * share) + generator.normal(0, 0.1),
-            "mlm_accuracy": 0.48 * (1 - np.exp(-5 * share)) + generator.normal(0, 0.012),
-            "learning_rate": 1e-3 * min(share / 0.05, 1 - share), "grad_norm": 1.0,
-            "tokens_per_second": 11_900 + generator.normal(0, 300), "phase": int(share >= 0.85),
+            "loss": 3 + 7 * np.exp(-6 * done) + generator.normal(0, 0.12),
+            "mlm_loss": 2.8 + 7 * np.exp(-6 * done) + generator.normal(0, 0.1),
+            "mlm_accuracy": 0.48 * (1 - np.exp(-5 * done)) + generator.normal(0, 0.012),
+            "learning_rate": 1e-3 * min(done / 0.05, 1 - done), "grad_norm": 1.0,
+            "tokens_per_second": 11_900 + generator.normal(0, 300), "phase": int(done >= 0.85),
         }  # fmt: skip
         if next_sentence:
-            row |= {"nsp_loss": 0.6, "nsp_accuracy": 0.5 + 0.3 * share**0.7 + generator.normal(0, 0.03)}
+            row |= {"nsp_loss": 0.6, "nsp_accuracy": 0.5 + 0.3 * done**0.7 + generator.normal(0, 0.03)}
         rows.append(row)
         if step % 12 == 0:
             keys = ("step", "seconds", "tokens", "mlm_loss", "mlm_accuracy", *(["nsp_accuracy"] * next_sentence))
@@ -82,7 +90,8 @@ def make_results(scores):
     seeds = {str(seed): {**scores["bert"], "f1": scores["bert"]["f1"] + 0.001 * seed} for seed in range(3)}
     f1 = [one["f1"] for one in seeds.values()]
     return {
-        "recipe": "imdb-small", "task": "imdb", "commit": "0123abc", "seed": 0, "machine": "AMD EPYC, 2 cores",
+        "recipe": "imdb-small", "task": "classification", "data": "imdb", "primary_metric": "f1",
+        "published": {"another system": 0.7947}, "commit": "0123abc", "seed": 0, "machine": "AMD EPYC, 2 cores",
         "seconds": 9876.0,
         "stage_seconds": {"prepare": 95.5, "pretrain": 7200.0, "finetune": 2400.0, "evaluate": 180.5},
         "label_names": ["negative", "positive"], "scores": scores, "bert_seeds": seeds,
@@ -125,21 +134,25 @@ def make_run(folder, scored, next_sentence=True, seeds=(0, 1, 2)):
     for system, values in systems.items():
         np.save(folder / "evaluate" / "predictions" / f"{system}.npy", values)
     long = "A film that takes its time, and yours. " * 30
-    guesses = [{"token": token, "probability": p} for token, p in
+    filled = [{"token": token, "score": p} for token, p in
                (("boring", 0.41), ("long", 0.22), ("good", 0.08), ("<b>bold</b>", 0.03))]  # fmt: skip
     write(folder / "evaluate" / "examples.json", {
         "filled_masks": [
-            {"text": "The film was far too [MASK] for my taste, & I left early.", "guesses": guesses, "answer": "long"},
-            {"text": "It was so [MASK] that I slept.", "guesses": guesses, "answer": "Boring"},
+            {"text": "The film was far too [MASK] for my taste, & I left.", "predictions": filled, "answer": "long"},
+            {"text": "It was so [MASK] that I slept.", "predictions": filled, "answer": "Boring"},
         ],
         "next_sentence": [
             {"a": "She opened the door.", "b": "Nobody was there.", "is_next": True, "probability_next": 0.93},
             {"a": "He sat down to eat.", "b": "The whale sank the boat.", "is_next": False, "probability_next": 0.61},
         ],
-        "judged": [{"text": "What a lovely evening.", "label": 1, "probability": 0.987},
-                   {"text": long, "label": 0, "probability": 0.29}],
-        "mistakes": [{"text": EVIL, "label": 0, "probability": 0.998},
-                     {"text": long, "label": 1, "probability": 0.02}],
+        "classified": [
+            {"text": "What a lovely evening.", "label": "positive", "prediction": "positive", "score": 0.987},
+            {"text": long, "label": "negative", "prediction": "negative", "score": 0.71},
+        ],
+        "mistakes": [
+            {"text": EVIL, "label": "negative", "prediction": "positive", "score": 0.998},
+            {"text": long, "label": "positive", "prediction": "negative", "score": 0.98},
+        ],
     })  # fmt: skip
     return folder
 
@@ -180,14 +193,16 @@ class Page(HTMLParser):
 def test_the_page_has_every_part_in_order(run):
     headings = re.findall(r"<h[23]>([^<]+)</h[23]>", run[1])
     assert headings == [
-        "Results", "BERT with each fine-tuning seed", "Without test texts that also stand in train", "ROC curves",
-        "Where BERT is right and wrong", "Pre-training", "Fine-tuning", "Examples",
-        "Hidden words, and what the pre-trained model puts there", "Does the second passage follow the first?",
-        "Texts as the fine-tuned model judges them", "Its most confident mistakes", "Data for pre-training",
+        "Results", "BERT with each fine-tuning seed", "Without duplicates of the training set", "ROC curves",
+        "Confusion matrix of BERT", "Pre-training", "Fine-tuning", "Examples",
+        "Masked language model: predictions of masked tokens",
+        "Next-sentence prediction: does the second passage follow the first?",
+        "Predictions on the test set", "Most confident mistakes", "Data for pre-training",
         "How it was made", "Time by stage", "Environment", "Recipe",
     ]  # fmt: skip
     text = Page(run[1]).text
-    assert text.index("F1 of BERT on 3,000 test texts") < text.index("BERT beats the best baseline, NB-weighted")
+    first, second = "F1 (class positive) of BERT on 3,000 test texts", "BERT beats the best baseline, NB-weighted"
+    assert text.index(first) < text.index(second)
 
 
 def test_the_page_stands_alone_without_scripts_or_network(run):
@@ -234,14 +249,21 @@ def test_scores_in_the_page_are_those_of_results_json(run, scored):
         assert f"{scores['f1_low']:.3f}\N{EN DASH}{scores['f1_high']:.3f}" in text
     assert "2 h 44 min" in text
     assert "perplexity 16.28" in text
-    assert "123 test texts are repeated" in text
+    assert "123 test texts are exact duplicates of texts in the training set" in text
+    assert "F1, precision and recall are those of class positive" in text
 
 
-def test_a_mistake_shows_what_the_model_said_and_the_truth(run):
+def test_a_mistake_shows_prediction_and_label(run):
     text = " ".join(Page(run[1]).text.split())
-    assert "The model says positive (99.8 %); labelled negative." in text
-    assert "The model says negative (98.0 %); labelled positive." in text
-    assert "The model says positive (98.7 %); labelled positive." in text
+    assert "Predicted positive (99.8 %); labelled negative." in text
+    assert "Predicted negative (98.0 %); labelled positive." in text
+    assert "Predicted positive (98.7 %); labelled positive." in text
+
+
+def test_a_masked_token_shows_whether_the_first_prediction_is_right(run):
+    text = " ".join(Page(run[1]).text.split())
+    assert "The text has long: the first prediction is wrong." in text
+    assert "The text has Boring: the first prediction is right." in text
 
 
 def test_what_was_left_out_and_what_was_changed_are_two_things(run):
@@ -260,10 +282,12 @@ def test_the_command_is_shown_as_it_can_be_typed(run):
     assert "bertwright run 'recipes/imdb small.yaml'" in Page(run[1]).text
 
 
+@pytest.mark.slow
 def test_writing_twice_gives_the_same_bytes(run):
     assert write_report(run[0]).read_text(encoding="utf-8") == run[1]
 
 
+@pytest.mark.slow
 def test_a_run_without_next_sentence_and_seeds_leaves_these_parts_out(tmp_path, scored):
     make_run(tmp_path, scored, next_sentence=False, seeds=())
     results = json.loads((tmp_path / "results.json").read_text())
@@ -275,7 +299,7 @@ def test_a_run_without_next_sentence_and_seeds_leaves_these_parts_out(tmp_path, 
     assert not (tmp_path / "plots" / "nsp-accuracy.png").exists()
     assert "Fine-tuning" not in text
     assert "each fine-tuning seed" not in text
-    assert "repeated" not in text
+    assert "duplicates of" not in text
     assert "follow each other" not in text
     assert "Pre-training" in text
 
@@ -296,24 +320,67 @@ def test_any_single_part_of_a_run_makes_a_page(tmp_path, scored, kept, run):
 def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     generator = np.random.default_rng(0)
     labels, values = generator.integers(0, 3, 200), generator.random((200, 3))
-    scores = classification_scores(labels, values, bootstrap_samples=50)
-    write(tmp_path / "results.json", {"task": "topics", "scores": {"bert": scores, "naive_bayes": scores}})
+    found = classification_scores(labels, values, samples=50)
+    write(tmp_path / "results.json", {"task": "classification", "scores": {"bert": found, "naive_bayes": found}})
     (tmp_path / "evaluate" / "predictions").mkdir(parents=True)
     np.save(tmp_path / "evaluate" / "predictions" / "labels.npy", labels)
     np.save(tmp_path / "evaluate" / "predictions" / "bert.npy", values.astype(np.float32))
-    write(tmp_path / "evaluate" / "examples.json", {"mistakes": [{"text": "so", "label": 2, "probability": 0.9}]})
+    mistake = {"text": "so", "label": "2", "prediction": "1", "score": 0.9}
+    write(tmp_path / "evaluate" / "examples.json", {"mistakes": [mistake]})
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "The model is 90.0 % sure of its answer; labelled 2." in text
-    assert "notebook" not in text
+    assert "Predicted 1 (90.0 %); labelled 2." in text
+    assert "published figure" not in text
     assert "ROC curves" not in text
-    assert "right and wrong" in text
+    assert "Confusion matrix of BERT" in text
+    assert "are those of class" not in text
 
 
-def test_the_published_notebook_is_a_row_on_imdb_only(scored):
+def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tmp_path):
+    scores = {
+        "bert": {"spearman": 0.81, "spearman_low": 0.79, "spearman_high": 0.83, "mean_error": 0.4, "count": 50},
+        "overlap": {"spearman": 0.62, "spearman_low": 0.6, "spearman_high": 0.64, "mean_error": 0.7, "count": 50},
+    }
+    results = {"task": "similarity", "primary_metric": "spearman", "data": "pairs", "label_names": [], "scores": scores}
+    write(tmp_path / "results.json", results)
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "spearman of BERT on 50 test texts" in text
+    assert "BERT beats the best baseline, overlap (spearman 0.6200), by 0.1900" in text
+    assert "mean error" in text
+    for absent in ("F1", "accuracy", "ROC", "Confusion", "are those of class"):
+        assert absent not in text
+    header, _, first, second = results_table(results).splitlines()
+    assert re.split("  +", header) == ["system", "spearman", "95 % interval", "mean error"]
+    assert re.split("  +", first) == ["BERT (this run)", "0.8100", "0.7900-0.8300", "0.4000"]
+    assert second.startswith("overlap")
+
+
+def test_results_of_older_runs_which_name_only_their_data_still_make_a_table_and_a_comparison(scored):
+    labels, systems, scores = scored
+    old = {"task": "imdb", "scores": scores}
+    table = results_table(old).splitlines()
+    assert re.split("  +", table[0]) == [
+        "system", "accuracy", "F1", "95 % interval", "precision", "recall", "ROC AUC"
+    ]  # fmt: skip
+    assert table == results_table({**old, "task": "classification", "primary_metric": "f1"}).splitlines()
+    assert comparison(old, {"labels": labels, **systems})["outcome"] == "wins"
+
+
+def test_without_duplicates_there_is_no_second_table(tmp_path, scored):
     results = make_results(scored[2])
-    assert "the notebook that inspired the project (published figure)" in results_table(results)
-    assert "0.7947" in results_table(results)
-    assert "0.7947" not in results_table({**results, "task": "reviews of phones"})
+    results["without_train_duplicates"]["count_removed"] = 0
+    write(tmp_path / "results.json", results)
+    assert "duplicates of" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+
+
+def test_published_figures_are_rows_without_an_interval(run, scored):
+    results = make_results(scored[2])
+    (line,) = [line for line in results_table(results).splitlines() if "published" in line]
+    assert re.fullmatch(r"another system \(published figure\) +0\.7947", line)
+    assert "published" not in results_table({**results, "published": {}})
+    row = re.search(r'<tr class="published">.*?</tr>', run[1], re.DOTALL)[0]
+    assert "another system (published figure)" in row
+    assert "0.7947" in row
+    assert "<small>" not in row
 
 
 def test_the_table_in_the_terminal_is_aligned_and_sorted_by_f1(scored):
@@ -327,12 +394,12 @@ def test_the_table_in_the_terminal_is_aligned_and_sorted_by_f1(scored):
     assert "over 3 fine-tuning seeds: F1" in results_table(make_results(scored[2]))
 
 
-def test_terminal_and_page_give_the_same_verdict(run):
+def test_terminal_and_page_give_the_same_comparison(run):
     folder, html = run
     results = json.loads((folder / "results.json").read_text())
     sentence = results_table(results, folder).splitlines()[-1]
     assert sentence.startswith("BERT beats")
-    assert sentence in Page(html).text
+    assert sentence in Page(html).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "best baseline" not in results_table(results)
 
 
@@ -350,36 +417,37 @@ def f1(value, low, high):
         ({"f1": 0.95}, "open", "no interval was computed"),
     ],
 )
-def test_the_verdict_is_honest_also_when_bert_loses_or_intervals_overlap(bert, outcome, words):
-    rival = f1(0.92, 0.917, 0.923)
-    answer = verdict({"scores": {"bert": bert, "naive_bayes": rival, "logistic_regression": f1(0.9, 0.89, 0.91)}})
+def test_the_comparison_is_honest_also_when_bert_loses_or_intervals_overlap(bert, outcome, words):
+    baseline = f1(0.92, 0.917, 0.923)
+    answer = comparison({"scores": {"bert": bert, "naive_bayes": baseline, "logistic_regression": f1(0.9, 0.89, 0.91)}})
     assert answer["outcome"] == outcome
     assert words in answer["text"]
 
 
 def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored):
     labels, systems, _ = scored
-    rival = systems["bert"].copy()
-    wrong = np.flatnonzero(rival.argmax(axis=1) == labels)[:12]
-    rival[wrong] = rival[wrong, ::-1]
-    scores = {name: classification_scores(labels, values) for name, values in (("bert", systems["bert"]), ("x", rival))}
-    assert verdict({"scores": scores})["outcome"] == "open"
-    saved = {"labels": labels, "bert": systems["bert"], "x": rival}
-    assert verdict({"scores": scores}, saved)["outcome"] == "wins"
-    assert verdict({"scores": scores}, {**saved, "bert": rival, "x": systems["bert"]})["outcome"] == "loses"
+    baseline = systems["bert"].copy()
+    wrong = np.flatnonzero(baseline.argmax(axis=1) == labels)[:12]
+    baseline[wrong] = baseline[wrong, ::-1]
+    both = {"bert": systems["bert"], "x": baseline}
+    scores = {name: classification_scores(labels, values) for name, values in both.items()}
+    assert comparison({"scores": scores})["outcome"] == "open"
+    saved = {"labels": labels, **both}
+    assert comparison({"scores": scores}, saved)["outcome"] == "wins"
+    assert comparison({"scores": scores}, {**saved, "bert": baseline, "x": systems["bert"]})["outcome"] == "loses"
 
 
-def test_the_verdict_over_several_seeds_rests_on_all_of_them(scored):
+def test_the_comparison_over_several_seeds_rests_on_all_of_them(scored):
     labels, systems, scores = scored
     half = {**systems, "labels": labels, "bert-seed-0": systems["bert"], "bert-seed-1": systems["naive_bayes"]}
-    rival = {"bert": scores["bert"], "logistic_regression": scores["logistic_regression"]}
-    assert verdict({"scores": rival}, {**systems, "labels": labels})["outcome"] == "wins"
-    assert verdict({"scores": rival}, half)["outcome"] == "loses"
+    baseline = {"bert": scores["bert"], "logistic_regression": scores["logistic_regression"]}
+    assert comparison({"scores": baseline}, {**systems, "labels": labels})["outcome"] == "wins"
+    assert comparison({"scores": baseline}, half)["outcome"] == "loses"
 
 
 def test_the_drawn_roc_curve_has_the_area_that_the_table_reports(scored):
     labels, systems, scores = scored
-    false_rates, true_rates = roc_curve(labels, systems["bert"][:, 1])
+    false_rates, true_rates = roc_points(labels, systems["bert"][:, 1])
     assert np.trapezoid(true_rates, false_rates) == pytest.approx(scores["bert"]["roc_auc"], abs=1e-3)
     assert (false_rates[0], true_rates[0], false_rates[-1], true_rates[-1]) == (0, 0, 1, 1)
     assert len(true_rates) <= 400

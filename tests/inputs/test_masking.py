@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertwright.recipe import MaskingConfig
 from bertwright.inputs.masking import Vocabulary, mask_tokens
+from bertwright.recipe import MaskingConfig
 
 SPECIAL = 5  # ids 0 to 4: [PAD], [UNK], [CLS], [SEP], [MASK]
 MASK = 4
@@ -83,10 +83,10 @@ def test_chosen_tokens_become_mask_random_and_themselves_8_1_1():
     ids, maskable = batch(rng, 2000, 64)
     masked, chosen = mask_tokens(ids, maskable, MaskingConfig(rate=0.15), VOCABULARY, rng)
     n = chosen.sum()
-    hidden, same = (masked[chosen] == MASK).mean(), (masked[chosen] == ids[chosen]).mean()
-    random = 1 - hidden - same
-    for share, expected in ((hidden, 0.8), (random, 0.1 * (1 - 1 / 995)), (same, 0.1 * (1 + 1 / 995))):
-        assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
+    mask, same = (masked[chosen] == MASK).mean(), (masked[chosen] == ids[chosen]).mean()
+    random = 1 - mask - same
+    for fraction, expected in ((mask, 0.8), (random, 0.1 * (1 - 1 / 995)), (same, 0.1 * (1 + 1 / 995))):
+        assert abs(fraction - expected) < 5 * np.sqrt(expected * (1 - expected) / n)
 
 
 def test_random_replacements_are_uniform_over_the_ordinary_entries():
@@ -107,9 +107,9 @@ def test_every_position_is_chosen_equally_often(unit):
     ids = np.where(np.arange(40) % 4 == 3, 6, 7)[None].repeat(20_000, 0)  # words of one, one and two tokens
     maskable = np.ones_like(ids, np.bool_)
     _, chosen = mask_tokens(ids, maskable, MaskingConfig(rate=0.2, replacement="mask", unit=unit), VOCABULARY, rng)
-    share = chosen.mean(0)
+    fraction = chosen.mean(0)
     # Words of two are chosen a little less often than single ones: they fit less often in what is left of the quota.
-    assert share.max() - share.min() < (0.02 if unit == "token" else 0.05)
+    assert fraction.max() - fraction.min() < (0.02 if unit == "token" else 0.05)
 
 
 def test_the_same_state_of_chance_gives_the_same_masks_and_another_one_others():
@@ -121,7 +121,7 @@ def test_the_same_state_of_chance_gives_the_same_masks_and_another_one_others():
     assert (once[1] != other[1]).any()
 
 
-def test_a_row_without_maskable_tokens_stays_as_it_is():
+def test_a_row_without_maskable_tokens_is_unchanged():
     ids = np.array([[2, 3, 3, 0]])
     masked, chosen = mask_tokens(
         ids, np.zeros_like(ids, np.bool_), MaskingConfig(), VOCABULARY, np.random.default_rng(0)

@@ -121,8 +121,8 @@ def test_lengths_hardly_give_the_label_away(corpus_of, sentences, bound):
     documents = [[int(n) for n in rng.integers(4, 30, rng.integers(*sentences))] for _ in range(count)]
     plan = plan_epoch(corpus_of(documents), sequence_length=128, seed=0, epoch=0)
     lengths = np.stack([plan.first_length, plan.second_length], axis=1)
-    guesser = HistGradientBoostingClassifier(max_iter=30, random_state=0)
-    assert cross_val_score(guesser, lengths, plan.is_random, cv=3).mean() < bound
+    baseline = HistGradientBoostingClassifier(max_iter=30, random_state=0)
+    assert cross_val_score(baseline, lengths, plan.is_random, cv=3).mean() < bound
 
 
 def test_each_token_stands_once_in_its_own_document_or_twice_where_a_last_sentence_was_alone(corpus_of):

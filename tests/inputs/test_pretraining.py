@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from bertwright.inputs.bucketing import WIDTH_STEP
+from bertwright.inputs.masking import IGNORED_LABEL
+from bertwright.inputs.pretraining import IS_NEXT, IS_RANDOM, PretrainBatch, PretrainStream
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import MaskingConfig, Phase
-from bertwright.models.heads import BertForPreTraining
-from bertwright.inputs.pretraining import IGNORED_LABEL, IS_NEXT, IS_RANDOM, WIDTH_STEP, PretrainBatch, PretrainStream
-from bertwright.tasks.pretraining import PretrainTask
+from bertwright.tasks.pretraining import Pretraining
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 
@@ -77,7 +80,7 @@ def test_labels_stand_only_where_a_token_was_chosen(stream_of, tokenizer):
     assert (chosen.sum(1) == np.rint(0.3 * (~np.isin(ids, special)).sum(1))).all()
 
 
-def test_batches_do_not_hang_on_what_was_asked_before(stream_of):
+def test_batches_do_not_depend_on_what_was_asked_before(stream_of):
     forwards, alone = stream_of(), stream_of()
     batches = [forwards.batch(number) for number in range(40)]  # several epochs
     for number in (39, 0, 17):
@@ -98,7 +101,7 @@ def test_masks_differ_between_epochs_and_seeds_but_not_between_equal_seeds(strea
     stream = stream_of()
     epoch = len(stream.plan(0))
 
-    def hidden(stream: PretrainStream, numbers: range) -> set[tuple[bytes, bytes]]:
+    def masked_rows(stream: PretrainStream, numbers: range) -> set[tuple[bytes, bytes]]:
         rows = set()
         for number in numbers:
             batch = stream.batch(number)
@@ -106,10 +109,10 @@ def test_masks_differ_between_epochs_and_seeds_but_not_between_equal_seeds(strea
             rows |= {(ids[i].tobytes(), (batch.labels[i] >= 0).tobytes()) for i in range(8)}
         return rows
 
-    first = hidden(stream, range(epoch // 8))
-    assert hidden(stream_of(), range(epoch // 8)) == first
-    assert not hidden(stream, range(epoch // 8 + 1, 2 * epoch // 8)) & first
-    assert not hidden(stream_of(seed=1), range(epoch // 8)) & first
+    first = masked_rows(stream, range(epoch // 8))
+    assert masked_rows(stream_of(), range(epoch // 8)) == first
+    assert not masked_rows(stream, range(epoch // 8 + 1, 2 * epoch // 8)) & first
+    assert not masked_rows(stream_of(seed=1), range(epoch // 8)) & first
 
 
 def test_an_epoch_shows_every_token_of_the_corpus(stream_of, corpus):
@@ -181,10 +184,10 @@ def test_without_next_sentences_there_is_one_segment(stream_of):
 
 def test_without_masks_each_position_s_label_is_the_ordinary_token_after_it(stream_of, tokenizer):
     stream = stream_of(next_sentence=False)
-    hidden = stream.batch(0)
+    masked = stream.batch(0)
     stream.masking = None
     batch = stream.batch(0)
-    np.testing.assert_array_equal(batch.input_ids, restored(hidden))
+    np.testing.assert_array_equal(batch.input_ids, restored(masked))
     special = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
     for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):
         following = [*ids[1:], tokenizer.pad_id]
@@ -207,8 +210,9 @@ def test_phases_may_have_batches_of_their_own_and_do_not_repeat_each_other(small
         Phase(sequence_length=32, budget_ratio=0.5),
     )
     recipe = small_recipe(pretrain={"phases": phases, "batch_tokens": 1024, "micro_batch_tokens": 1024})
-    task = PretrainTask(recipe, BertForPreTraining(recipe.model, tokenizer.vocab_size), tokenizer, corpus, corpus)
-    small, large = (task.micro_batches(phase, 0, 0, 1)[0]["input_ids"] for phase in (0, 1))
+    model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size))
+    training = Pretraining(recipe, model, tokenizer, corpus, corpus)
+    small, large = (training.micro_batches(phase, 0, 0, 1)[0]["input_ids"] for phase in (0, 1))
     assert (len(small), len(large)) == (8, 32)
     rows = [{tuple(row[row != 0].tolist()) for row in part} for part in (small, large)]
     assert len(rows[0] & rows[1]) < 4

@@ -1,11 +1,17 @@
-"""What a model's weights are before it has learnt anything."""
+"""The weights of a model before it is trained."""
 
 import pytest
 import torch
 
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import PretrainingModel
+from bertwright.models.initialization import (
+    AVERAGE_GAIN,
+    LOCAL_LAYERS,
+    initialize_averaging,
+    initialize_local_attention,
+)
 from bertwright.recipe import ModelConfig
-from bertwright.models.bert import AVERAGE_GAIN, LOCAL_LAYERS, start_averaging, start_local
-from bertwright.models.heads import BertForPreTraining
 
 SHAPE = ModelConfig(
     hidden_size=256,
@@ -21,18 +27,18 @@ SHAPE = ModelConfig(
 @pytest.fixture
 def local():
     torch.manual_seed(0)
-    model = BertForPreTraining(SHAPE, 500)
-    start_local(model.bert)
-    return model.bert.eval()
+    model = PretrainingModel(new_encoder(SHAPE, 500))
+    initialize_local_attention(model.encoder)
+    return model.encoder.eval()
 
 
-def attention_by_hand(bert, layer, ids):
+def attention_by_hand(encoder, layer, ids):
     """Attention weights (batch, heads, seq, seq) of a block, one head and one query at a time."""
     seen = []
-    bert.blocks[layer].attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder.blocks[layer].attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        bert(ids, torch.zeros_like(ids), None)
-    part, hidden = bert.blocks[layer].attention, seen[0]
+        encoder(ids, torch.zeros_like(ids), None)
+    part, hidden = encoder.blocks[layer].attention, seen[0]
     query, key = part.query(hidden), part.key(hidden)
     width = SHAPE.hidden_size // SHAPE.num_attention_heads
     weights = torch.zeros(len(ids), SHAPE.num_attention_heads, ids.shape[1], ids.shape[1])
@@ -46,24 +52,24 @@ def attention_by_hand(bert, layer, ids):
 
 
 @pytest.mark.parametrize("layer", range(LOCAL_LAYERS))
-def test_a_local_head_looks_at_its_neighbour_whatever_the_words(local, layer):
+def test_a_local_head_attends_to_its_neighbour_whatever_the_tokens(local, layer):
     ids = torch.randint(5, 500, (2, 128), generator=torch.Generator().manual_seed(1))
     weights = attention_by_hand(local, layer, ids).mean(0)  # (heads, seq, seq)
     for head, distance in enumerate((-1, 1, -2, 2)):
-        share = {other: weights[head].diagonal(other).mean().item() for other in range(-6, 7)}
-        assert max(share, key=share.get) == distance
-        assert share[distance] > 10 / ids.shape[1], "ten times what even attention would give it"
+        fraction = {other: weights[head].diagonal(other).mean().item() for other in range(-6, 7)}
+        assert max(fraction, key=fraction.get) == distance
+        assert fraction[distance] > 10 / ids.shape[1], "ten times what even attention would give it"
 
 
 def test_later_blocks_and_all_that_is_not_query_key_or_position_start_as_in_the_paper(local):
     torch.manual_seed(0)
-    plain = dict(BertForPreTraining(SHAPE, 500).bert.named_parameters())
+    plain = dict(PretrainingModel(new_encoder(SHAPE, 500)).encoder.named_parameters())
     changed = {name for name, value in local.named_parameters() if not torch.equal(value, plain[name])}
     expected = {f"blocks.{n}.attention.{part}.weight" for n in range(LOCAL_LAYERS) for part in ("query", "key")}
     assert changed == expected | {"embeddings.position.weight"}
 
 
-def test_positions_are_as_large_as_words_and_none_is_like_another(local):
+def test_positions_are_as_large_as_tokens_and_none_is_like_another(local):
     positions = local.embeddings.position.weight.detach()
     assert positions.pow(2).mean().sqrt().item() == pytest.approx(SHAPE.initializer_range, rel=1e-3)
     likeness = torch.nn.functional.normalize(positions, dim=1) @ torch.nn.functional.normalize(positions, dim=1).T
@@ -71,7 +77,7 @@ def test_positions_are_as_large_as_words_and_none_is_like_another(local):
 
 
 def test_an_averaging_block_adds_the_average_of_the_real_tokens(local):
-    start_averaging(local)
+    initialize_averaging(local)
     ids = torch.randint(5, 500, (3, 24), generator=torch.Generator().manual_seed(2))
     mask = torch.arange(24) < torch.tensor([[24], [9], [1]])
     seen = []
@@ -84,8 +90,8 @@ def test_an_averaging_block_adds_the_average_of_the_real_tokens(local):
         torch.testing.assert_close(added[row], average.expand(24, -1), rtol=1e-4, atol=1e-4)
 
 
-def test_an_averaging_block_can_learn_where_to_look(local):
-    start_averaging(local)
+def test_an_averaging_block_can_learn_what_to_attend_to(local):
+    initialize_averaging(local)
     ids = torch.randint(5, 500, (3, 24), generator=torch.Generator().manual_seed(2))
     local(ids, torch.zeros_like(ids), None)[:, 0].square().sum().backward()
     assert local.blocks[-1].attention.query.weight.grad.abs().max() > 0

@@ -1,31 +1,36 @@
 """The model against Hugging Face's, with the same weights: an independent reference for every number."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from bertwright.recipe import ModelConfig
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.bert import attend
-from bertwright.models.heads import BertForPreTraining, BertForSequenceClassification, score
 from bertwright.models.checkpoints import (
-    from_hugging_face,
-    load_classifier,
+    FORMATS,
     load_pretraining_model,
+    new_encoder,
     save_model,
     save_weights,
     to_hugging_face,
 )
+from bertwright.models.heads import PretrainingModel, cross_entropy
+from bertwright.recipe import ModelConfig
+from bertwright.tasks.registry import load_task_model
 from bertwright.text.wordpiece import Tokenizer
-from small_models import SHAPE, VOCAB, relative, shaken
+from small_models import SHAPE, VOCAB, classifier, relative, shaken
+
+NAMES = FORMATS["bert"].names
 
 
 def make_model(seed=0):
     torch.manual_seed(seed)
-    return shaken(BertForPreTraining(SHAPE, VOCAB))
+    return shaken(PretrainingModel(new_encoder(SHAPE, VOCAB)))
 
 
 def make_batch(seed=0, lengths=(31, 18, 5, 1)):
@@ -62,19 +67,20 @@ def test_logits_losses_and_gradients_equal_transformers(pair, lengths, mode):
 
     positions = torch.nonzero(labels.flatten() != -100).flatten()
     chosen_logits, nsp_logits = ours(ids, segments, mask, positions)
-    mlm_loss, mlm_correct = score(chosen_logits, labels.flatten()[positions])
-    nsp_loss, _ = score(nsp_logits, is_next)
-    loss = mlm_loss / len(positions) + nsp_loss / len(is_next)
+    mlm = cross_entropy(chosen_logits, labels.flatten()[positions])
+    nsp = cross_entropy(nsp_logits, is_next)
+    assert (mlm.count, nsp.count) == (len(positions), len(is_next))
+    loss = mlm.total / len(positions) + nsp.total / len(is_next)
     assert relative(loss, reference.loss) < 1e-5
-    guesses = reference.prediction_logits.flatten(0, 1)[positions].argmax(-1)
-    assert mlm_correct == (guesses == labels.flatten()[positions]).sum()
+    predicted = reference.prediction_logits.flatten(0, 1)[positions].argmax(-1)
+    assert mlm.correct == (predicted == labels.flatten()[positions]).sum()
 
     loss.backward()
     reference.loss.backward()
     their_gradients = {name: p.grad for name, p in theirs.named_parameters()}
     largest = max(g.abs().max() for g in their_gradients.values())
     for name, parameter in ours.named_parameters():
-        expected = their_gradients[to_hugging_face(name)]
+        expected = their_gradients[to_hugging_face(name, NAMES)]
         assert (parameter.grad - expected).abs().max() / largest < 1e-5, name
     assert len(list(ours.parameters())) == len(their_gradients)
 
@@ -85,10 +91,10 @@ def test_attention_is_that_of_pytorch(causal, positions):
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 9, 8).double()
     query = query[:, :, :positions]
-    allowed = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])[:, None, None, :]
-    seen = torch.ones(positions, 9, dtype=torch.bool).tril() if causal else allowed
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, seen)
-    found = attend(query, key, value, None if causal else allowed, 0.0, causal)
+    mask = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])[:, None, None, :]
+    reference_mask = torch.ones(positions, 9, dtype=torch.bool).tril() if causal else mask
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, reference_mask)
+    found = attend(query, key, value, None if causal else mask, 0.0, causal)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -106,29 +112,36 @@ def test_the_output_matrix_stays_tied_after_loading(pair):
     assert theirs.cls.predictions.decoder.weight.data_ptr() == embedding.data_ptr()
 
 
-def test_names_translate_both_ways():
-    for name, _ in make_model().named_parameters():
-        assert from_hugging_face(to_hugging_face(name)) == name
-    assert from_hugging_face("bert.embeddings.LayerNorm.gamma") == "bert.embeddings.norm.weight"
+def test_each_of_our_names_is_one_of_transformers_and_old_names_are_read(pair, tmp_path):
+    ours, theirs = pair
+    translated = [to_hugging_face(name, NAMES) for name, _ in ours.named_parameters()]
+    assert sorted(translated) == sorted(name for name, _ in theirs.named_parameters())
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    stored = load_file(tmp_path / "model.safetensors")
+    renamed = {re.sub(r"LayerNorm\.\w+$", lambda found: old[found[0]], name): value for name, value in stored.items()}
+    assert renamed.keys() != stored.keys()
+    save_file(renamed, tmp_path / "model.safetensors")
+    back = load_pretraining_model(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), back.parameters(), strict=True))
 
 
 def test_a_classifier_equals_transformers_with_its_label_names(tmp_path):
     torch.manual_seed(1)
-    ours = BertForSequenceClassification(SHAPE, VOCAB, ["bad", "fair", "good"], 0.0).eval()
+    ours = classifier(SHAPE, VOCAB, ["bad", "fair", "good"]).eval()
     save_weights(ours, tmp_path)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     ids, segments, mask, _, _ = make_batch()
     with torch.no_grad():
         assert relative(ours(ids, segments, mask), theirs(ids, mask.long(), segments).logits) < 1e-5
     assert theirs.config.id2label == {0: "bad", 1: "fair", 2: "good"}
-    again = load_classifier(tmp_path)
+    again = load_task_model(tmp_path)
     assert again.label_names == ["bad", "fair", "good"]
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("lengths", [(31, 31), (31, 7)], ids=["full", "padded"])
 def test_the_first_positions_are_the_same_when_only_they_are_computed(lengths):
-    bert = make_model().bert
+    bert = make_model().encoder
     ids, segments, mask, _, _ = make_batch(lengths)
     outcomes = []
     for positions in (None, 1, 3):
@@ -158,15 +171,15 @@ def test_padding_gives_no_nan_in_bfloat16():
     ids, segments, mask, labels, _ = make_batch(lengths=(33, 32, 17, 1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, _ = model(ids, segments, mask)
-        loss, _ = score(logits, labels)
-    loss.backward()
+        loss = cross_entropy(logits, labels)
+    loss.total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_initial_weights_follow_the_paper():
     torch.manual_seed(0)
     config = ModelConfig(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024)
-    model = BertForPreTraining(config, 5000)
+    model = PretrainingModel(new_encoder(config, 5000))
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             assert (parameter == 1).all(), name
@@ -176,7 +189,7 @@ def test_initial_weights_follow_the_paper():
             assert parameter.abs().max() <= 0.04, name
             # A normal cut at two standard deviations has 0.88 of its deviation left.
             assert 0.0165 < parameter.std() < 0.0187, name
-    assert (model.bert.embeddings.token.weight[0] == 0).all()
+    assert (model.encoder.token_embeddings.weight[0] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -187,8 +200,9 @@ def test_sizes_have_the_published_number_of_parameters(size, millions, recipes):
 
     config = ModelConfig(**yaml.safe_load((recipes / "models" / f"{size}.yaml").read_text()))
     with torch.device("meta"):
-        model = BertForPreTraining(config, 30_522)
-    assert sum(p.numel() for p in model.bert.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)
+        model = PretrainingModel(new_encoder(config, 30_522))
+    parameters = [*model.encoder.parameters(), *model.pooler.parameters()]
+    assert sum(p.numel() for p in parameters) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 class TestAFolderThatIsNoModel:
@@ -229,7 +243,7 @@ class TestAFolderThatIsNoModel:
 
 
 def test_a_saved_folder_opens_in_the_fill_mask_pipeline(tmp_path, small_tokenizer: Tokenizer):
-    model = BertForPreTraining(SHAPE, small_tokenizer.vocab_size)
+    model = PretrainingModel(new_encoder(SHAPE, small_tokenizer.vocab_size))
     save_model(model, small_tokenizer, tmp_path)
     fill = transformers.pipeline("fill-mask", model=str(tmp_path))
     assert len(fill("the [MASK] was", top_k=3)) == 3

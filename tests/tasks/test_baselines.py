@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 
-from bertwright.evaluate.significance import classification_scores
 from bertwright.tasks.baselines import SYSTEMS, LogCountRatio, fit_and_predict
+from bertwright.tasks.sequence import Classification
 
 IMDB = os.environ.get("BERTWRIGHT_IMDB")
 
@@ -31,8 +31,8 @@ SHRUG = ["is about average", "was fine for a rainy evening", "is neither fish no
 
 
 def reviews(*kinds):
-    texts = [f"{opening} {verdict}." for verdicts in kinds for verdict in verdicts for opening in OPENINGS]
-    labels = [label for label, verdicts in enumerate(kinds) for _ in range(len(verdicts) * len(OPENINGS))]
+    texts = [f"{opening} {ending}." for endings in kinds for ending in endings for opening in OPENINGS]
+    labels = [label for label, endings in enumerate(kinds) for _ in range(len(endings) * len(OPENINGS))]
     return texts, labels
 
 
@@ -151,6 +151,6 @@ def test_the_published_imdb_table_is_reproduced():
     predictions = fit_and_predict(texts["train"], labels["train"], texts["test"])
     assert time.perf_counter() - start < 600
     for name, (accuracy, f1) in published.items():
-        scores = classification_scores(labels["test"], predictions[name], bootstrap_samples=0)
+        scores = Classification().metrics(predictions[name], np.array(labels["test"]))
         assert scores["accuracy"] == pytest.approx(accuracy, abs=0.005), name
         assert scores["f1"] == pytest.approx(f1, abs=0.005), name

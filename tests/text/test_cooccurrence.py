@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bertwright.text import vectors
+from bertwright.text import cooccurrence
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 
@@ -30,9 +30,9 @@ def documents_of(corpus, sources=None):
 
 @pytest.mark.parametrize("sources", [None, ("books",)])
 def test_vectors_factor_the_information_that_a_loop_counts(corpus, tokenizer, monkeypatch, sources):
-    monkeypatch.setattr(vectors, "WINDOW", 3)
+    monkeypatch.setattr(cooccurrence, "WINDOW", 3)
     size = tokenizer.vocab_size
-    found, shares = vectors.token_vectors(corpus, size, size, sources)
+    found, shares = cooccurrence.token_vectors(corpus, size, size, sources)
 
     counts, seen = np.zeros((size, size)), np.ones(size)
     for document in documents_of(corpus, sources):
@@ -57,6 +57,6 @@ def test_vectors_factor_the_information_that_a_loop_counts(corpus, tokenizer, mo
 
 def test_a_large_corpus_is_sampled_in_whole_documents(corpus, monkeypatch):
     everything = [tuple(document) for document in documents_of(corpus)]
-    assert [tuple(ids) for ids in vectors.sampled_documents(corpus, None)] == everything
-    monkeypatch.setattr(vectors, "SAMPLE_TOKENS", corpus.num_tokens // 4)
-    assert [tuple(ids) for ids in vectors.sampled_documents(corpus, None)] == everything[::4]
+    assert [tuple(ids) for ids in cooccurrence.sampled_documents(corpus, None)] == everything
+    monkeypatch.setattr(cooccurrence, "SAMPLE_TOKENS", corpus.num_tokens // 4)
+    assert [tuple(ids) for ids in cooccurrence.sampled_documents(corpus, None)] == everything[::4]

@@ -19,17 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bertwright.recipe import Source
 from bertwright.errors import UserError
+from bertwright.recipe import Source
+from bertwright.tasks.sequence import Classification
 from bertwright.text import corpus
 from bertwright.text.corpus import (
     describe,
     parse_corpus_name,
     parts_read,
     read_documents,
-    read_labelled,
     source_fingerprint,
 )
+from bertwright.text.records import Record, read_records
 
 ROWS = [
     {"text": 'One.\n\nTwo, "quoted", é 漢.', "label": 0},
@@ -91,9 +92,17 @@ def _message(path: Path | str, **options: str) -> str:
     return message
 
 
+def _labelled(path: Path, split: str = "train", **options: str) -> list[Record]:
+    """Labelled rows, looked at as a run looks at them before it trains."""
+    task = Classification()
+    records = read_records(Source(path=str(path), **options), split, task.columns)
+    task.label_names(records, None, f"{path}, split {split},")
+    return records
+
+
 def _labelled_message(path: Path, split: str = "train", **options: str) -> str:
     with pytest.raises(UserError) as caught:
-        read_labelled(Source(path=str(path), **options), split)
+        _labelled(path, split, **options)
     return str(caught.value)
 
 
@@ -105,8 +114,8 @@ def test_every_table_format_and_compression_gives_back_texts_and_labels(
     path = tmp_path / f"train{suffix}{compression}"
     path.write_bytes(COMPRESSIONS[compression](FORMATS[suffix](ROWS)))
     assert _texts(path) == [row["text"] for row in ROWS]
-    assert [(text.id, text.text, text.label) for text in read_labelled(Source(path=str(path)), "train")] == [
-        (f"train/{index}", row["text"], row["label"]) for index, row in enumerate(ROWS)
+    assert _labelled(path) == [
+        Record(f"train/{index}", row["text"], label=row["label"]) for index, row in enumerate(ROWS)
     ]
 
 
@@ -187,11 +196,11 @@ def test_acl_imdb_gives_the_same_reviews_as_folder_and_as_archive(acl_imdb: Path
             evil = tarfile.TarInfo("../../escaped/train/pos/0_1.md")
             archive.addfile(evil, io.BytesIO())
     source = Source(path=str(path))
-    assert [(text.id, text.text, text.label) for text in read_labelled(source, "train")] == [
-        ("train/neg/1_2", "Bad.", 0),
-        ("train/pos/0_9", "Good.", 1),
+    assert _labelled(path) == [
+        Record("train/neg/1_2", "Bad.", label="negative"),
+        Record("train/pos/0_9", "Good.", label="positive"),
     ]
-    assert [text.id for text in read_labelled(source, "test")] == ["test/neg/4_1", "test/pos/5_8"]
+    assert [record.id for record in _labelled(path, "test")] == ["test/neg/4_1", "test/pos/5_8"]
     assert sorted(_texts(path, ["train", "unsup"])) == ["Bad.", "Good.", "Unknown."]
     assert _texts(path, ["unsupervised"]) == ["Unknown."]
     assert len(_texts(path)) == 5
@@ -342,14 +351,14 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, rows: list[dic
 
 def test_numbers_as_pandas_writes_them_are_the_whole_numbers_of_other_formats(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,0.0\nb,1.0\nc,9007199254740993\n")
-    found = [text.label for text in read_labelled(Source(path=str(tmp_path)), "train")]
+    found = [record.label for record in _labelled(tmp_path)]
     assert found == [0, 1, 9007199254740993]  # one more than floating point can tell apart
 
 
 def test_labels_may_be_words_and_plain_text_has_none(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("body,class\nx,good\ny,bad\n")
-    source = Source(path=str(tmp_path), text_column="body", label_column="class")
-    assert [text.label for text in read_labelled(source, "train")] == ["good", "bad"]
+    records = _labelled(tmp_path, text_column="body", label_column="class")
+    assert [record.label for record in records] == ["good", "bad"]
     (tmp_path / "test.txt").write_text("x")
     assert "holds no labels" in _labelled_message(tmp_path, "test")
     assert "no split `validation`" in _labelled_message(tmp_path, "validation")

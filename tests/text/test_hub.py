@@ -28,7 +28,8 @@ def _at_hub(endpoint: str, home: Path, code: str) -> list:
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)}
     program = (
         "import json, sys\nfrom bertwright.recipe import Source\nfrom bertwright.errors import UserError\n"
-        "from bertwright.text.corpus import *\nout = []\n" + code + "\nprint(json.dumps(out))"
+        "from bertwright.text.corpus import *\nfrom bertwright.text.records import read_records\n"
+        "columns = ('text', 'label')\nout = []\n" + code + "\nprint(json.dumps(out))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -79,7 +80,7 @@ def test_the_presets_stream_from_the_hub_without_running_remote_code(hub: str, t
         """
 for name, splits in (("bookcorpus", None), ("imdb", ["unsup", "train"]), ("imdb", None)):
     out.append([document.text for document in read_documents(Source(path=name), splits)])
-out.append([[text.id, text.label] for text in read_labelled(Source(path="imdb"), "test")])
+out.append([[record.id, record.label] for record in read_records(Source(path="imdb"), "test", columns)])
 out.append([document.text for document in read_documents(Source(path="wikipedia"), None)])
 out.append([document.text for document in read_documents(Source(path="wikimedia/wikipedia", subset="other"), None)])
 out.append([source_fingerprint(Source(path=name)) for name in ("imdb", "stanfordnlp/imdb", "bookcorpus")])
@@ -109,7 +110,7 @@ for source, split in (
     (Source(path="wikimedia/wikipedia", subset="absent"), "train"),
 ):
     try:
-        read_labelled(source, split)
+        read_records(source, split, columns)
     except UserError as error:
         out.append(str(error))
 """,

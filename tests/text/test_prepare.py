@@ -1,5 +1,6 @@
 """The prepare stage on small corpora against loops that count and cut the same texts one by one; and its files."""
 
+import dataclasses
 import json
 import os
 import random
@@ -19,9 +20,9 @@ import pyarrow as pa
 import pytest
 import tokenizers
 
-from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
+from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
@@ -71,9 +72,9 @@ class Corpora:
 
     def recipe(self, vocabulary: Path | None, **options: Any) -> Recipe:
         if vocabulary is None:
-            tokenizer = TokenizerConfig(vocab_size=120, min_frequency=1)
+            tokenizer = TokenizerConfig(vocab_size=120, min_frequency=1, html_line_breaks=True)
         else:
-            tokenizer = TokenizerConfig(path=str(vocabulary))
+            tokenizer = TokenizerConfig(path=str(vocabulary), html_line_breaks=True)
         return Recipe(
             name="test",
             data=dict(self.data),
@@ -171,7 +172,7 @@ def expected(prepared: Prepared) -> list[Expected]:
             seen.add(text)
             plain = re.sub(r"<br ?/?>", "\n", text)
             tokens = reference.encode(plain, add_special_tokens=False).ids
-            sentences = text.split("\n") if source == "lines" else split_sentences(text)
+            sentences = text.split("\n") if source == "lines" else split_sentences(text, html_line_breaks=True)
             lengths = [len(reference.encode(sentence, add_special_tokens=False).ids) for sentence in sentences]
             documents.append(Expected(source, text, tokens, [length for length in lengths if length]))
     return documents
@@ -375,6 +376,19 @@ def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Pa
     assert made.report["train"]["documents"] + made.report["heldout"]["documents"] == 12
     assert (total["documents"], total["empty_documents"]) == (15, 3)
     assert sum(total["left_out"].values()) == 3
+
+
+def test_html_line_breaks_are_text_unless_the_recipe_says_otherwise(vocabulary: Path, tmp_path: Path) -> None:
+    corpora = _some(tmp_path, [f"Story {i} was<br />the river" for i in range(12)])
+    recipe = corpora.recipe(vocabulary)
+    plain = dataclasses.replace(recipe, tokenizer=TokenizerConfig(path=str(vocabulary)))
+    sentences, tokens = {}, {}
+    for name, chosen in (("breaks", recipe), ("plain", plain)):
+        total = prepare_corpus(chosen, tmp_path / name, "in")["total"]
+        sentences[name], tokens[name] = total["sentences"], total["tokens"]
+        assert Tokenizer.load(tmp_path / name / "tokenizer").html_line_breaks == (name == "breaks")
+    assert sentences == {"breaks": 24, "plain": 12}
+    assert tokens["plain"] == tokens["breaks"] + 12 * len(["<", "b", "##r", "/", ">"])
 
 
 def test_half_a_surrogate_pair_costs_no_other_text(vocabulary: Path, tmp_path: Path) -> None:

@@ -41,11 +41,17 @@ def test_a_blank_that_a_typist_forgot_does_not_hide_a_boundary() -> None:
 
 def test_lines_paragraphs_and_html_breaks_end_sentences_and_only_the_tags_vanish() -> None:
     text = "A title\n\nOne line\r\nanother.<br /><br />No stop<br>Last<BR/>\u2028x < y <b>bold</b>"
-    assert split_sentences(text) == ["A title", "One line", "another.", "No stop", "Last", "x < y <b>bold</b>"]
+    expected = ["A title", "One line", "another.", "No stop", "Last", "x < y <b>bold</b>"]
+    assert split_sentences(text, html_line_breaks=True) == expected
+
+
+def test_a_tag_is_text_where_line_breaks_are_not_written_in_html() -> None:
+    assert split_sentences("Write <br /> for a break.\nDone.") == ["Write <br /> for a break.", "Done."]
 
 
 def test_blank_text_has_no_sentences() -> None:
-    assert split_sentences("") == split_sentences(" \n\t<br /> \u3000") == []
+    assert split_sentences("") == split_sentences(" \n\t \u3000") == []
+    assert split_sentences(" \n\t<br /> \u3000", html_line_breaks=True) == []
 
 
 @given(
@@ -54,9 +60,10 @@ def test_blank_text_has_no_sentences() -> None:
     )
 )
 def test_no_text_is_lost_added_or_blank(text: str) -> None:
-    sentences = split_sentences(text)
-    assert "".join("".join(sentences).split()) == "".join(re.sub(r"(?i)<br\s*/?>", " ", text).split())
-    assert all(sentence == sentence.strip() != "" for sentence in sentences)
+    for html_line_breaks, kept in ((False, text), (True, re.sub(r"(?i)<br\s*/?>", " ", text))):
+        sentences = split_sentences(text, html_line_breaks)
+        assert "".join("".join(sentences).split()) == "".join(kept.split())
+        assert all(sentence == sentence.strip() != "" for sentence in sentences)
 
 
 @pytest.mark.parametrize(
@@ -66,5 +73,5 @@ def test_no_text_is_lost_added_or_blank(text: str) -> None:
 def test_no_text_takes_more_than_linear_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     start = time.perf_counter()
-    split_sentences(text)
+    split_sentences(text, html_line_breaks=True)
     assert time.perf_counter() - start < 2  # quadratic time would take minutes

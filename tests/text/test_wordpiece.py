@@ -14,8 +14,8 @@ from tokenizers import models, pre_tokenizers
 from transformers import BertTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from bertwright.recipe import TokenizerConfig
 from bertwright.errors import UserError
+from bertwright.recipe import TokenizerConfig
 from bertwright.text.wordpiece import SPECIAL_TOKENS, Tokenizer
 
 PROSE = """The café opened early; naïve Zoë ordered crème brûlée, and Café Noir was the old name of it.
@@ -219,6 +219,26 @@ def test_every_option_survives_saving_and_loading(tmp_path: Path, lowercase: boo
     from_list = Tokenizer.load(tmp_path / "vocab.txt", opposite)
     assert _ids(from_list, TEXTS) == expected
     assert from_list.tokens == saved.tokens
+
+
+def test_html_line_breaks_are_white_space_where_asked_for_and_the_folder_remembers(tmp_path: Path) -> None:
+    text = "One.<br /><br>Two \ud83d"
+    plain = _train()
+    assert plain.clean(text) == "One.<br /><br>Two ?"
+    plain.save(tmp_path)
+    assert not Tokenizer.load(tmp_path).html_line_breaks
+    asked = Tokenizer.load(tmp_path, TokenizerConfig(html_line_breaks=True))  # a folder of other tools is silent, too
+    assert asked.clean(text) == "One.  Two ?"
+    asked.save(tmp_path)
+    for loaded in (
+        Tokenizer.load(tmp_path),
+        Tokenizer.load(tmp_path, TokenizerConfig(html_line_breaks=False)),
+        Tokenizer.load(tmp_path / "vocab.txt", TokenizerConfig(html_line_breaks=False)),
+    ):
+        assert loaded.html_line_breaks
+    (tmp_path / "tokenizer_config.json").write_text('{"html_line_breaks": "yes"}')
+    with pytest.raises(UserError, match="html_line_breaks is 'yes'; it must be true or false"):
+        Tokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize(("lowercase", "strip_accents"), OPTIONS)

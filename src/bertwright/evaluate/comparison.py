@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bertwright.evaluate.significance import difference
+from bertwright.evaluate import significance
 from bertwright.tasks.registry import TASKS
 
 SYSTEM_NAMES = {
@@ -43,7 +43,7 @@ def saved_predictions(folder: Path) -> dict[str, Any]:
 
 
 def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """One sentence on BERT against the best baseline, and whether it `wins`, `loses` or the matter is `open`.
+    """One sentence on BERT against the best baseline, and whether BERT `wins`, `loses`, or the outcome is `open`.
 
     With saved predictions it rests on the paired bootstrap, which evaluates both systems on the same resampled rows;
     without, on whether the two intervals overlap, which is a blunter test. BERT's figure is the mean over its
@@ -65,14 +65,14 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
     key = primary_metric(results)
     bert = scores["bert"]
     best = max(baselines, key=lambda system: baselines[system][key])
-    lead = bert[key] - baselines[best][key]
+    difference = bert[key] - baselines[best][key]
     against = f"the best baseline, {SYSTEM_NAMES.get(best, best)} ({metric_name(key)} {baselines[best][key]:.4f})"
     outcome, evidence = _paired(results, predictions or {}, best) or _overlap(bert, baselines[best], key)
     text = {
-        "wins": f"BERT beats {against}, by {abs(lead):.4f}: {evidence}.",
-        "loses": f"BERT loses to {against}, by {abs(lead):.4f}: {evidence}.",
-        "open": f"BERT cannot be told apart from {against}: it is {abs(lead):.4f} "
-        f"{'higher' if lead >= 0 else 'lower'}, but {evidence}.",
+        "wins": f"BERT beats {against}, by {abs(difference):.4f}: {evidence}.",
+        "loses": f"BERT loses to {against}, by {abs(difference):.4f}: {evidence}.",
+        "open": f"BERT cannot be told apart from {against}: it is {abs(difference):.4f} "
+        f"{'higher' if difference >= 0 else 'lower'}, but {evidence}.",
     }[outcome]
     return {"text": text, "outcome": outcome}
 
@@ -81,10 +81,10 @@ def _paired(results: Mapping[str, Any], saved: Mapping[str, Any], best: str) -> 
     """Outcome and evidence by the paired bootstrap; None without saved predictions of both."""
     runs = [values for system, values in saved.items() if system.startswith("bert-seed-")]
     runs = runs or [saved[system] for system in ("bert",) if system in saved]
-    task = TASKS.get(results.get("task", ""), TASKS["classification"])
+    task = TASKS.get(results.get("task", ""), TASKS["classification"])  # older results name their data there
     if not runs or best not in saved:
         return None
-    paired = [difference(task, saved["labels"], run, saved[best]) for run in runs]
+    paired = [significance.difference(task, saved["labels"], run, saved[best]) for run in runs]
     low, high = (float(np.mean([one[end] for one in paired])) for end in ("low", "high"))
     outcome = "wins" if low > 0 else "loses" if high < 0 else "open"
     return outcome, f"on the same test texts the 95 % interval of the difference is {low:+.4f} to {high:+.4f}"

@@ -63,7 +63,7 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
         ("mlm_accuracy", "mlm-accuracy", "Masked language model: accuracy", None, _percent),
         ("clm_loss", "loss", "Causal language model: loss", None, None),
         ("clm_accuracy", "clm-accuracy", "Causal language model: accuracy", None, _percent),
-        ("nsp_accuracy", "nsp-accuracy", "Next sentence: accuracy", (0.5, "chance"), _percent),
+        ("nsp_accuracy", "nsp-accuracy", "Next-sentence prediction: accuracy", (0.5, "chance"), _percent),
     )
     for key, name, title, level, y_format in measures:
         for x_key, (scale, unit, over) in axes.items():
@@ -118,9 +118,10 @@ def finetune_figures(seeds: Mapping[str, Rows], folder: Path, metric: str = "f1"
             validated = True
     figures = []
     dots = " (dots: validation set)" if validated and len(seeds) > 1 else ""
+    measured = metric_name(metric)
     for name, series, title in (
         ("finetune-loss", losses, f"Loss{dots}"),
-        (f"finetune-{metric}", scores, f"{metric_name(metric)} on the validation set"),
+        (f"finetune-{metric}", scores, f"{measured[0].upper()}{measured[1:]} on the validation set"),
     ):
         if series:
             save_curves(folder, name, series, x_label="step", y_label=title)

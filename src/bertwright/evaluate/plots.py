@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
 
 from bertwright.files import atomic_path
 
@@ -133,15 +132,7 @@ def save_curves(
 
     def paint(axes: Axes, theme: Theme) -> None:
         for line in series:
-            color = theme.cycle[line.color % len(theme.cycle)]
-            if line.style == "smoothed":
-                axes.plot(line.x, line.y, color=color, alpha=0.28, linewidth=0.8)
-                axes.plot(line.x, _smooth_finite(line.y), color=color, linewidth=1.9, label=line.label)
-            elif line.style == "points":
-                edge: Any = {"markeredgecolor": theme.background, "markeredgewidth": 0.9}
-                axes.plot(line.x, line.y, "o-", color=color, linewidth=1, markersize=5.5, label=line.label, **edge)
-            else:
-                axes.plot(line.x, line.y, color=color, linewidth=1.9, label=line.label)
+            _paint_line(axes, theme, line)
         if level is not None:
             axes.axhline(level[0], color=theme.muted, linestyle=(0, (4, 3)), linewidth=1.1, label=level[1])
         for position, text in breaks:
@@ -168,6 +159,18 @@ def save_curves(
             axes.legend(frameon=False, fontsize=9, handlelength=1.6)
 
     save_panel(folder, name, (5.2, 3.3), paint)
+
+
+def _paint_line(axes: Axes, theme: Theme, line: Series) -> None:
+    color = theme.cycle[line.color % len(theme.cycle)]
+    if line.style == "smoothed":
+        axes.plot(line.x, line.y, color=color, alpha=0.28, linewidth=0.8)
+        axes.plot(line.x, _smooth_finite(line.y), color=color, linewidth=1.9, label=line.label)
+    elif line.style == "points":
+        edge: Any = {"markeredgecolor": theme.background, "markeredgewidth": 0.9}
+        axes.plot(line.x, line.y, "o-", color=color, linewidth=1, markersize=5.5, label=line.label, **edge)
+    else:
+        axes.plot(line.x, line.y, color=color, linewidth=1.9, label=line.label)
 
 
 def _smooth_finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -267,7 +270,9 @@ def roc_points(
         scores: higher means more likely positive, (rows,).
         points: the most points to keep; the eye sees no more.
     """
-    false_rates, true_rates, _ = roc_curve(labels == 1, scores)
+    from sklearn.metrics import roc_curve  # takes seconds to load
+
+    false_rates, true_rates, _ = roc_curve(labels == 1, scores, drop_intermediate=True)
     travelled = true_rates + false_rates
     kept = np.unique(np.searchsorted(travelled, np.linspace(0, 2, points)).clip(max=len(travelled) - 1))
     return false_rates[kept], true_rates[kept]

@@ -23,7 +23,7 @@ from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_
 from bertwright.evaluate.tables import data_tables, metric_keys, plain, readable, results_table, score_rows
 from bertwright.files import read_json, write_text
 
-__all__ = ["SYSTEM_NAMES", "comparison", "results_table", "score_rows", "write_report"]
+__all__ = ["SYSTEM_NAMES", "comparison", "results_table", "saved_predictions", "score_rows", "write_report"]
 
 _SHORTEN_OVER = 320
 
@@ -49,6 +49,7 @@ def write_report(run_folder: Path) -> Path:
         duration=format_duration,
         plain=plain,
         metric=metric_name,
+        unbroken=lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         png=lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),
     )
     target = run_folder / "report.html"
@@ -60,7 +61,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
     """What the template shows; plots are drawn into `folder`."""
     results = _json(run_folder / "results.json")
     environment = _json(run_folder / "environment.json")
-    rows = score_rows(results, results.get("published"))
+    rows = score_rows(results)
     predictions = saved_predictions(run_folder / "evaluate" / "predictions")
     recipe_path = run_folder / "recipe.yaml"
     recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
@@ -73,11 +74,13 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         data = _json(run_folder / "prepare" / "data_report.json")
     lengths = [phase["sequence_length"] for phase in phases]
     without = results.get("without_train_duplicates", {})
+    names = results.get("label_names", [])
     return {
         "title": results.get("recipe") or run_folder.resolve().name,
         "results": results,
         "primary": primary_metric(results),
         "metrics": metric_keys(results),
+        "of_class": names[1] if len(names) == 2 and primary_metric(results) == "f1" else None,
         "bert": results.get("scores", {}).get("bert"),
         "encoder": encoder,
         "comparison": comparison(results, predictions),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,30 @@ from bertwright.evaluate.comparison import (
     saved_predictions,
 )
 
+_TERMINAL_ORDER = ("accuracy", "f1", "precision", "recall", "roc_auc")
+
 
 def metric_keys(results: Mapping[str, Any]) -> list[str]:
-    """The metrics of a table's columns, the primary one first."""
-    first = primary_metric(results)
+    """The metrics that systems have, in the order of the page's columns: the primary one first."""
     found = [
         key
         for scores in results.get("scores", {}).values()
         for key, value in scores.items()
         if isinstance(value, float) and not key.endswith(("_low", "_high"))
     ]
-    order = [first, "accuracy", "roc_auc", "precision", "recall"]
-    return sorted(dict.fromkeys(found), key=lambda key: order.index(key) if key in order else len(order))
+    return _ordered(dict.fromkeys(found), (primary_metric(results), "accuracy", "roc_auc", "precision", "recall"))
 
 
-def score_rows(results: Mapping[str, Any], published: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """One row per system with its scores, the best by the primary metric first.
+def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Keys in a given order, then those that it does not name in their own."""
+    return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per system with its scores, and one per published figure, the best by the primary metric first.
 
     Args:
         results: the content of results.json, or a part with scores.
-        published: figures from elsewhere, by the system's name, that join the rows.
     """
     key = primary_metric(results)
     rows = [
@@ -44,7 +48,7 @@ def score_rows(results: Mapping[str, Any], published: Mapping[str, float] | None
     if rows:
         rows += [
             {"system": "published", "name": f"{name} (published figure)", key: value}
-            for name, value in (published or {}).items()
+            for name, value in results.get("published", {}).items()
         ]
     return sorted(rows, key=lambda row: -row[key])
 
@@ -57,12 +61,15 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None) ->
         run_folder: adds the comparison, which needs the predictions saved there; without them a blunter test could
             contradict the page.
     """
-    first, *others = metric_keys(results) or [primary_metric(results)]
-    lines = [("system", metric_name(first), "95 % interval", *map(metric_name, others))]
-    for row in score_rows(results, results.get("published")):
-        low, high = _score(row, f"{first}_low"), _score(row, f"{first}_high")
-        interval = f"{low}-{high}" if low and high else ""
-        lines.append((row["name"], _score(row, first), interval, *(_score(row, key) for key in others)))
+    primary = primary_metric(results)
+    keys = _ordered(metric_keys(results) or [primary], _TERMINAL_ORDER)
+    after = keys.index(primary) + 1
+    header = [metric_name(key) for key in keys]
+    lines = [("system", *header[:after], "95 % interval", *header[after:])]
+    for row in score_rows(results):
+        low, high = _score(row, f"{primary}_low"), _score(row, f"{primary}_high")
+        cells = [_score(row, key) for key in keys]
+        lines.append((row["name"], *cells[:after], f"{low}-{high}" if low and high else "", *cells[after:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, tuple("-" * width for width in widths))
     text = [

@@ -13,12 +13,14 @@ from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.inputs.sequences import Sequence
 from bertwright.models.checkpoints import (
+    FORMATS,
     load_into,
     load_tokenizer,
     model_config,
     new_encoder,
     read_config,
     read_weights,
+    to_hugging_face,
 )
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
@@ -104,18 +106,27 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
     shape = model_config(stored)
     if config.hidden_dropout_prob is not None:
         shape = replace(shape, hidden_dropout_prob=config.hidden_dropout_prob)
-    if len(weights.get("classifier.bias", names)) != len(names):  # a classifier of something else
-        weights = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
+    layout = FORMATS[shape.model_type].names
+    pooler, trained_pooler, classifier = (
+        [to_hugging_face(f"{module}.{part}", layout) for part in ("weight", "bias")]
+        for module in ("head.pooler.dense", "pooler.dense", "head.classifier")
+    )
+    for own, trained in zip(pooler, trained_pooler, strict=True):
+        if trained in weights:  # that of pre-training
+            weights.setdefault(own, weights[trained])
+    left_out = []
+    if len(weights.get(classifier[1], names)) != len(names):  # a classifier of something else
+        left_out += classifier
     may_miss = ["head."]
     if config.averaging_block:
         may_miss.append(f"encoder.blocks.{shape.num_hidden_layers}.")
         shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
-        # The pooler was trained on the block below.
-        weights = {name: value for name, value in weights.items() if not name.startswith("bert.pooler")}
+        left_out += pooler  # it was trained on the block below
+    weights = {name: value for name, value in weights.items() if name not in left_out}
     fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id", 0))
     model = TaskModel(fresh, task.head(fresh, names, config.classifier_dropout), names, task.name)
     has_pooler = any(name.startswith("head.pooler") for name, _ in model.named_parameters())
-    if has_pooler and not config.averaging_block and "bert.pooler.dense.weight" not in weights:
+    if has_pooler and not config.averaging_block and pooler[0] not in weights:
         notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is")
     load_into(model, weights, encoder, may_miss=tuple(may_miss))
     if config.averaging_block:

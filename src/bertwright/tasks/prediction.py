@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,8 +51,10 @@ def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budge
         max_length: the most tokens of a window.
 
     Returns:
-        float32 (records, ...), as the task makes them.
+        float32 (records, ...), as the task makes them; of no records (0, label names).
     """
+    if not sequences:
+        return np.zeros((0, len(model.label_names)), np.float32)
     device = next(model.parameters()).device
     was_training = model.training
     if was_training:  # a walk over all modules, which a single short text would notice

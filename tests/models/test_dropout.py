@@ -1,0 +1,88 @@
+"""Dropout's random numbers are a hash of the project's own: rate, scale, independence, and the seed they depend on."""
+
+import math
+
+import pytest
+import torch
+
+from bertwright.models.bert import Dropout, dropout
+
+ROWS, COLUMNS = 1024, 512
+COUNT = ROWS * COLUMNS
+
+
+def dropped(probability: float, seed: int, shape: tuple[int, ...] = (ROWS, COLUMNS)) -> torch.Tensor:
+    """The elements that are set to zero, float64 0 or 1."""
+    torch.manual_seed(seed)
+    return (dropout(torch.ones(shape), probability, training=True) == 0).double()
+
+
+def assert_mean(values: torch.Tensor, expected: float, what: str) -> None:
+    """The mean of independent zeros and ones lies within five standard deviations of what it should be."""
+    deviation = math.sqrt(expected * (1 - expected) / values.numel())
+    assert abs(values.mean().item() - expected) < 5 * deviation, what
+
+
+@pytest.mark.parametrize("probability", [0.01, 0.1, 0.5, 0.9])
+def test_the_rate_is_the_one_asked_for_in_every_part_of_the_tensor(probability):
+    rounded = round(probability * 65_536) / 65_536
+    zeros = dropped(probability, 0)
+    assert_mean(zeros, rounded, "all elements")
+    for name, parts in (("row", zeros), ("column", zeros.T)):
+        for number in range(0, len(parts), 64):
+            assert_mean(parts[number], rounded, f"{name} {number}")
+    counts = zeros.sum(1)  # of each row: as spread as those of coins, neither even nor in lumps
+    expected = COLUMNS * rounded * (1 - rounded)
+    assert counts.var().item() == pytest.approx(expected, rel=5 * math.sqrt(2 / ROWS) + 0.05)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_kept_elements_are_scaled_so_that_the_mean_stays(probability):
+    torch.manual_seed(0)
+    values = torch.randn(ROWS, COLUMNS) + 3
+    found = dropout(values, probability, training=True)
+    kept = found != 0
+    torch.testing.assert_close(found[kept], values[kept] / (1 - probability))
+    assert found.mean().item() == pytest.approx(values.mean().item(), rel=0.01)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_elements_are_dropped_independently_of_each_other(probability):
+    rounded = round(probability * 65_536) / 65_536
+    for seed in range(3):
+        zeros = dropped(probability, seed).flatten()
+        for distance in (1, 2, 3, 4, 7, 8, 16, 64, 256, COLUMNS, 2 * COLUMNS, 64 * COLUMNS, COUNT // 2):
+            both = zeros[distance:] * zeros[:-distance]
+            assert_mean(both, rounded**2, f"seed {seed}, distance {distance}")
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_one_call_s_elements_are_independent_of_the_next_call_s(probability):
+    rounded = round(probability * 65_536) / 65_536
+    torch.manual_seed(0)
+    calls = [(dropout(torch.ones(COUNT), probability, training=True) == 0).double() for _ in range(5)]
+    for first in range(5):
+        for second in range(first):
+            assert_mean(calls[first] * calls[second], rounded**2, f"calls {second} and {first}")
+
+
+def test_dropout_is_a_function_of_the_seed():
+    assert torch.equal(dropped(0.1, 7), dropped(0.1, 7))
+    assert not torch.equal(dropped(0.1, 7), dropped(0.1, 8))
+
+
+def test_the_gradient_passes_where_the_value_does():
+    torch.manual_seed(0)
+    values = torch.randn(64, 64, requires_grad=True)
+    found = dropout(values, 0.25, training=True)
+    found.sum().backward()
+    assert torch.equal(values.grad == 0, found == 0)
+    assert values.grad.unique().tolist() == pytest.approx([0, 1 / 0.75])
+
+
+def test_nothing_is_dropped_outside_of_training_or_at_a_rate_of_zero():
+    values = torch.randn(64, 64)
+    module = Dropout(0.5)
+    assert torch.equal(module.eval()(values), values)
+    assert not torch.equal(module.train()(values), values)
+    assert torch.equal(Dropout(0.0).train()(values), values)
