@@ -16,7 +16,7 @@ from racing import DEVICE, Step
 def our_step(job: Training, config: OptimizerConfig, engine: Engine) -> Step:
     """The training loop's step, which also builds its batches, cuts them, and reads the loss back."""
     model = job.model.to(engine.device)
-    optimizers = make_optimizers(model, config)
+    optimizers = make_optimizers(model, model.encoder.matrices(), config)
     objective = engine.prepare(job.objective).train()
     loop = LoopConfig(config, 0, 1, None, 1, 1, 1)
     prefetcher = Prefetcher(job, engine)
@@ -49,7 +49,7 @@ def transformers_step(
         dynamic: the compiler's option: shapes stay open from the first call.
     """
     model.to(DEVICE).train()
-    (optimizer,) = make_optimizers(model, config)
+    (optimizer,) = make_optimizers(model, [], config)
     torch._inductor.config.fallback_random = True
     called = torch.compile(model, dynamic=dynamic) if compiled else model
     batches: dict[int, dict[str, Tensor]] = {}

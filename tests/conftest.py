@@ -24,6 +24,13 @@ from bertwright.text.wordpiece import Tokenizer
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """Mark as slow what needs a whole run: the first such test takes the half minute of `finished`."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def recipes() -> Path:
     return ROOT / "recipes"

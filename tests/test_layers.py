@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
+import bertwright
 from conftest import ROOT
 
 PACKAGE = ROOT / "src" / "bertwright"
@@ -124,14 +125,17 @@ def test_no_module_imports_from_a_higher_layer(sources):
     assert upward({**sources, "text.store": added}) == ["text.store imports bertwright.models.bert"]
 
 
-def test_of_the_package_itself_modules_use_the_version_and_the_description(sources):
+def test_public_names_are_used_inside_the_package_only_above_their_module(sources):
+    # `import bertwright` is below all layers at first; its names load the modules that hold them.
+    homes = {"__version__": "errors", "__doc__": "errors"}
+    for node in ast.walk(ast.parse(sources["__init__"])):
+        if isinstance(node, ast.ImportFrom):
+            homes |= {alias.name: str(node.module).removeprefix("bertwright.") for alias in node.names}
+    assert set(bertwright.__all__) <= homes.keys()
     for module, source in sources.items():
-        used = {
-            node.attr
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bertwright"
-        }
-        assert used <= {"__version__", "__doc__"}, module
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bertwright":
+                assert layer_of(homes[node.attr]) <= layer_of(module), f"{module} uses bertwright.{node.attr}"
 
 
 def test_no_modules_import_each_other_in_a_circle(sources):

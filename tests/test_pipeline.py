@@ -146,9 +146,7 @@ def test_a_tokenizer_in_another_place_is_the_same_and_one_that_is_missing_is_not
     assert "/nowhere" in refused(capsys, *words, "--tokenizer.path", "/nowhere")
 
 
-def test_a_changed_recipe_redoes_what_depends_on_it_and_keeps_the_earlier_result(
-    finished, recipe_file, capsys, tmp_path
-):
+def test_a_changed_recipe_redoes_dependent_stages_and_keeps_the_earlier_result(finished, recipe_file, capsys, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     assert main(["run", str(recipe_file), "--out", str(out), "--finetune.seeds", "[0]", "--finetune.epochs", "1"]) == 0
@@ -307,9 +305,7 @@ def test_unlabelled_texts_are_checked_before_anything_is_trained(
     assert not (tmp_path / "out" / "prepare").exists()
 
 
-def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_texts_that_the_report_evaluates_on(
-    recipe_file, tmp_path, capsys
-):
+def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_the_test_split(recipe_file, tmp_path, capsys):
     words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "bundled"]
     assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
 
@@ -420,8 +416,9 @@ def test_two_processes_of_accelerate_do_a_whole_run_as_one_does(quick_recipe, tm
 
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main(["run", str(quick_recipe), "--out", str(alone)]) == 0
+    # Accelerate's --multi_gpu starts processes by torch.distributed, with GPUs or without; its --cpu would start one.
     launch = "from accelerate.commands.accelerate_cli import main; main()"
-    command = [sys.executable, "-c", launch, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command += ["-m", "bertwright", "run", str(quick_recipe), "--out", str(together)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -51,8 +51,8 @@ def test_reviews_do_not_open_alike(reviews):
     assert openings.most_common(1)[0][1] <= 6
 
 
-def test_a_verdict_is_not_a_matter_of_single_words(reviews):
-    """Counting words does better than guessing, and far from perfectly."""
+def test_a_label_is_not_a_matter_of_single_words(reviews):
+    """Word counts do better than chance, and far from perfectly."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
 

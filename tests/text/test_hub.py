@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.network
+
 ROWS = [{"text": "One.\n\nTwo.", "label": 0}, {"text": "", "label": 1}, {"text": "A last text", "label": 1}]
 
 
@@ -73,6 +75,7 @@ def hub(hub_server: ModuleType) -> Iterator[str]:
         yield endpoint
 
 
+@pytest.mark.slow
 def test_the_presets_stream_from_the_hub_without_running_remote_code(hub: str, tmp_path: Path) -> None:
     books, imdb, every, labelled, wikipedia, other, prints, shared = _at_hub(
         hub,
@@ -97,6 +100,7 @@ out.append([split for _, split in shared])
     assert shared == ["test"]
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_at_the_hub_is_said_in_one_sentence(hub: str, tmp_path: Path) -> None:
     messages = _at_hub(
         hub,

@@ -280,10 +280,10 @@ def test_held_out_documents_are_not_trained_on(prepared: Prepared, vocabulary: P
     assert not _texts_of(repeated.folder / "train.arrow") & _texts_of(repeated.folder / "heldout.arrow")
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.4])
-def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path, share: float) -> None:
-    report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_ratio=share).report
-    assert report["heldout"]["documents"] == pytest.approx(100 * share, abs=4)
+@pytest.mark.parametrize("ratio", [0.02, 0.1, 0.3, 0.4])
+def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path, ratio: float) -> None:
+    report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_ratio=ratio).report
+    assert report["heldout"]["documents"] == pytest.approx(100 * ratio, abs=4)
     assert report["train"]["documents"] + report["heldout"]["documents"] == 100
 
 
@@ -651,8 +651,8 @@ def _copy(prepared: Prepared, folder: Path) -> Path:
     return folder / "train.arrow"
 
 
-def _cut_to(share: float) -> Callable[[Path], None]:
-    return lambda path: os.truncate(path, int(path.stat().st_size * share))
+def _cut_to(fraction: float) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, int(path.stat().st_size * fraction))
 
 
 def _zero_first_half(path: Path) -> None:

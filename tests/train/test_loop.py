@@ -139,6 +139,7 @@ def test_a_run_on_a_gpu_resumes_as_well(small_recipe, small_prepared, engine, tm
         torch.testing.assert_close(whole[name], parts[name], atol=2e-5, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, small_prepared, tmp_path):
     # A real process and a real SIGKILL, at whatever moment it comes.
     recipe = small_recipe(pretrain={"max_steps": 60})
@@ -206,6 +207,7 @@ def test_micro_batches_change_nothing(small_recipe, small_prepared, engine, tmp_
         torch.testing.assert_close(one[name], many[name], atol=2e-5, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine, tmp_path):
     recipe = without_dropout(small_recipe(pretrain={"max_steps": 4}))
     pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, print)
@@ -317,6 +319,7 @@ def test_a_recipe_can_ask_for_pmi_embeddings(small_recipe, small_prepared, engin
     torch.testing.assert_close(bias, torch.from_numpy(frequencies), rtol=0.02, atol=0)
 
 
+@pytest.mark.slow
 def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):
     recipe = small_recipe(
         model={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
@@ -500,6 +503,7 @@ def test_orthogonal_applies_jordan_s_polynomial_to_singular_values():
         assert torch.allclose(orthogonal(matrices).double(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tmp_path):
     recipe = without_dropout(small_recipe(pretrain={"max_steps": 2}))
     for mode in ("on", "off"):
@@ -530,6 +534,7 @@ def run_alone(script, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_may_train_one_network_after_the_other():
     run_alone(THREE_NETWORKS)
 
@@ -556,6 +561,7 @@ outcome["label"].total.backward()
 """
 
 
+@pytest.mark.slow
 def test_a_network_with_dropout_is_compiled_among_processes(tmp_path):
     run_alone(COMPILED_AMONG_PROCESSES, tmp_path / "meeting")
 
