@@ -112,11 +112,11 @@ def _options(overrides: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Overrides as on a command line."""
     words: list[str] = []
     for name, value in overrides.items():
-        plain = to_dict(value) if dataclasses.is_dataclass(value) else value
+        plain = _lists(value)
         if isinstance(plain, Mapping):
             words += _options(plain, f"{prefix}{name}.")
         else:
-            words += [f"--{prefix}{name}", str(plain) if isinstance(plain, str | Path) else json.dumps(_lists(plain))]
+            words += [f"--{prefix}{name}", str(plain) if isinstance(plain, str | Path) else json.dumps(plain)]
     return words
 
 
@@ -130,9 +130,6 @@ def _lists(value: Any) -> Any:
 def _merged(plain: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(plain)
     for name, value in overrides.items():
-        value = to_dict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-        inner = result.get(name)
-        result[name] = (
-            _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else _lists(value)
-        )
+        value, inner = _lists(value), result.get(name)
+        result[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
     return result

@@ -238,10 +238,9 @@ class _Stage:
             evaluate_every=max(1, job.batches_per_epoch // config.evaluations_per_epoch),
             checkpoint_every=config.checkpoint_every,
         )
-        self.notice(
-            f"fine-tuning {'a teacher' if name == 'teacher' else ''} with seed {seed}: {len(training):,} texts, "
-            f"{len(split.validation.labels):,} in the validation set".replace("  ", " ")
-        )
+        doing = "fine-tuning a teacher" if name == "teacher" else "fine-tuning"
+        sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"
+        self.notice(f"{doing} with seed {seed}: {sizes}")
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
         if engine.is_main:
             write_json(target / "done.json", {"seconds": position.seconds, "validation_loss": position.best})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
 from bertwright.inputs.sequences import Sequence, windows
@@ -61,7 +60,7 @@ def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budge
         model.eval()
     parts = [windows(sequence, max_length) for sequence in sequences]
     flat = [part for own in parts for part in own]
-    logits: list[Tensor | None] = [None] * len(flat)
+    logits = [torch.empty(0)] * len(flat)
     with torch.inference_mode():
         for rows in token_buckets([len(part) for part in flat], token_budget):
             batch = collate([flat[row] for row in rows], model.encoder)
@@ -70,7 +69,7 @@ def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budge
                 logits[row] = values
     if was_training:
         model.train()
-    return task.predictions([values for values in logits if values is not None], [len(own) for own in parts])
+    return task.predictions(logits, [len(own) for own in parts])
 
 
 def predict_saved(folder: Path, sequences: Many[Sequence], config: FinetuneConfig, engine: Engine) -> Floats:
