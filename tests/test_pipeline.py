@@ -15,9 +15,9 @@ import yaml
 from bertwright.cli import main
 from bertwright.evaluate.evaluation import evaluate
 from bertwright.files import read_json
-from bertwright.pipeline import STAGES
 from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
+from bertwright.stages import STAGES
 from bertwright.train.engine import Engine
 from conftest import ROOT
 

@@ -12,10 +12,9 @@ import heapq
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -27,6 +26,7 @@ from bertwright.errors import UserError
 from bertwright.files import atomic_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
+from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import CorpusWriter, TokenizedDocuments, token_dtype
 from bertwright.text.wordpiece import Tokenizer
@@ -36,36 +36,6 @@ _BATCH_CHARACTERS = 1_000_000
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, characters of text done, documents done)."""
-
-
-@dataclass
-class SourceReport:
-    """What was found in one corpus.
-
-    Args:
-        how: one sentence on how documents were made.
-        left_out: documents that were not used, by reason.
-        changed: documents that were used but not as they stand in the source, by what was done to them.
-    """
-
-    how: str = ""
-    documents: int = 0
-    sentences: int = 0
-    words: int = 0
-    tokens: int = 0
-    empty_documents: int = 0
-    duplicate_documents: int = 0
-    one_sentence_documents: int = 0
-    longest_document_tokens: int = 0
-    unknown_tokens: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, with unknown tokens as a fraction of all."""
-        plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
-        plain["unknown_token_ratio"] = plain.pop("unknown_tokens") / max(1, self.tokens)
-        return plain
 
 
 def prepare_corpus(
@@ -142,90 +112,38 @@ def _tokenize_all(
     recipe: Recipe, tokenizer: Tokenizer, folder: Path, inputs_fingerprint: str, progress: Progress
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
-    share = recipe.prepare.heldout_ratio
-    # 8 bytes of a hash per document, which take 70 to 90 in a set: all that grows with the corpus.
-    seen: set[bytes] = set()
-    seen_held: set[bytes] = set()
-    kept = characters = documents = 0
-
-    def write(name: str, held: Sequence[bool], result: _Tokenized) -> None:
-        report = reports[name]
-        report.words += result.words
-        report.unknown_tokens += result.unknown
-        report.sentences += len(result.documents.sentence_lengths)
-        report.tokens += len(result.documents.tokens)
-        counts = result.documents.document_sentences
-        without_tokens = int((counts == 0).sum())
-        report.empty_documents += without_tokens
-        if without_tokens:
-            report.left_out["no token in it"] += without_tokens
-        report.one_sentence_documents += int((counts == 1).sum())
-        is_held = np.array(held, np.bool_)
-        heldout.write(name, _select(result.documents, is_held))
-        train.write(name, _select(result.documents, ~is_held))
-        report.longest_document_tokens = max(report.longest_document_tokens, _longest(result.documents))
-
+    choice = _Choice(recipe.prepare.heldout_ratio, recipe.prepare.drop_duplicates)
     workers = recipe.prepare.workers or os.cpu_count() or 1
     vocabulary = (tokenizer.vocab_size, tokenizer.fingerprint)
+    waiting: deque[tuple[str, list[bool], Future[TokenizedBatch]]] = deque()
     with (
         CorpusWriter(folder / "train.arrow", *vocabulary) as train,
         CorpusWriter(folder / "heldout.arrow", *vocabulary) as heldout,
         _workers(workers, tokenizer) as pool,
     ):
-        waiting: deque[tuple[str, list[bool], Future[_Tokenized]]] = deque()
 
-        def submit(name: str, batch: list[Document], held: list[bool]) -> None:
-            waiting.append((name, held, pool.submit(_tokenize, batch)))
-            while len(waiting) > 3 * workers:
-                done_name, done_held, future = waiting.popleft()
-                write(done_name, done_held, future.result())
+        def write(number: int) -> None:
+            """Write what the workers made, in order, until only some batches wait."""
+            while len(waiting) > number:
+                name, held, future = waiting.popleft()
+                result, is_held = future.result(), np.array(held, np.bool_)
+                reports[name].add(result)
+                heldout.write(name, _select(result.documents, is_held))
+                train.write(name, _select(result.documents, ~is_held))
 
-        for name in recipe.prepare.corpora:
-            report = reports[name]
+        for name, report in reports.items():
             report.how = describe(recipe.source(parse_corpus_name(name)[0]))
-            batch: list[Document] = []
-            held: list[bool] = []
-            size = 0
-            for document in _documents(recipe, name, report.changed):
-                report.documents += 1
-                documents += 1
-                characters += len(document.text)
-                digest = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
-                if not document.text.strip():
-                    report.empty_documents += 1
-                    report.left_out["empty"] += 1
-                    continue
-                if digest in seen:
-                    report.duplicate_documents += 1
-                    if recipe.prepare.drop_duplicates:
-                        report.left_out["repeats an earlier document to the letter"] += 1
-                        continue
-                # Evenly spread; a repeated document goes where the first one went.
-                is_held = digest in seen_held or (
-                    digest not in seen and int((kept + 1) * share + 0.5) > int(kept * share + 0.5)
-                )
-                seen.add(digest)
-                if is_held:
-                    seen_held.add(digest)
-                batch.append(document)
-                held.append(is_held)
-                kept += 1
-                size += len(document.text)
-                if size >= _BATCH_CHARACTERS:
-                    submit(name, batch, held)
-                    batch, held, size = [], [], 0
-                    progress("split and tokenize", characters, documents)
-            submit(name, batch, held)
-        while waiting:
-            name, held, future = waiting.popleft()
-            write(name, held, future.result())
-        progress("split and tokenize", characters, documents)
+            for batch, held in _batches(_documents(recipe, name, report.changed), report, choice):
+                waiting.append((name, held, pool.submit(_tokenize, batch)))
+                write(3 * workers)
+                progress("split and tokenize", choice.characters, choice.documents)
+        write(0)
     if train.documents == 0 or heldout.documents == 0:
         raise UserError(
-            f"prepare.heldout_ratio {recipe.prepare.heldout_ratio:g} of {kept} documents leaves {train.documents} to "
-            f"train on and {heldout.documents} held out; both need one: raise it, or add documents"
+            f"prepare.heldout_ratio {recipe.prepare.heldout_ratio:g} of {choice.kept} documents leaves "
+            f"{train.documents} to train on and {heldout.documents} held out; both need one: raise it, or add documents"
         )
-    report_all = _data_report(reports, train, heldout)
+    report_all = data_report(reports, train, heldout)
     write_json(folder / "data_report.json", report_all)
     write_json(
         folder / "manifest.json",
@@ -239,44 +157,64 @@ def _tokenize_all(
     return report_all
 
 
-def _data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout: CorpusWriter) -> dict[str, Any]:
-    total = SourceReport()
-    for report in reports.values():
-        for key, value in vars(report).items():
-            if key == "longest_document_tokens":
-                total.longest_document_tokens = max(total.longest_document_tokens, value)
-            elif key in ("left_out", "changed"):
-                getattr(total, key).update(value)
-            elif key != "how":
-                setattr(total, key, getattr(total, key) + value)
-    warnings = []
-    for name, report in reports.items():
-        used = report.documents - sum(report.left_out.values())
-        if report.one_sentence_documents > 0.1 * max(1, used):
-            warnings.append(
-                f"{name}: {report.one_sentence_documents} of {used} documents have a single sentence, which has no "
-                "next one; they are cut in two for next-sentence prediction. If a blank line follows each sentence of "
-                "your text, or each row is a sentence, set `rows: sentences`."
-            )
-        if report.duplicate_documents > 0.05 * max(1, report.documents):
-            warnings.append(f"{name}: {report.duplicate_documents} of {report.documents} documents repeat another one.")
-        if report.unknown_tokens > 0.005 * max(1, report.tokens):
-            share = report.unknown_tokens / report.tokens
-            warnings.append(f"{name}: {share:.1%} of the tokens are unknown to the vocabulary.")
-    return {
-        "sources": {name: report.as_dict() for name, report in reports.items()},
-        "total": total.as_dict(),
-        "train": {"documents": train.documents, "tokens": train.tokens},
-        "heldout": {"documents": heldout.documents, "tokens": heldout.tokens},
-        "warnings": warnings,
-    }
+class _Choice:
+    """Which documents are used, and which of them are held out.
+
+    It keeps 8 bytes of a hash per document, which take 70 to 90 in a set: all that grows with the corpus.
+    """
+
+    def __init__(self, heldout_ratio: float, drop_duplicates: bool) -> None:
+        self.documents = self.characters = 0
+        self.kept = 0
+        self._ratio = heldout_ratio
+        self._drop_duplicates = drop_duplicates
+        self._seen: set[bytes] = set()
+        self._held: set[bytes] = set()
+
+    def use(self, document: Document, report: SourceReport) -> bool | None:
+        """Whether a document is held out; None if it is left out, which is counted with its reason."""
+        self.documents += 1
+        self.characters += len(document.text)
+        report.documents += 1
+        if not document.text.strip():
+            report.empty_documents += 1
+            report.left_out["empty"] += 1
+            return None
+        digest = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
+        known = digest in self._seen
+        if known:
+            report.duplicate_documents += 1
+            if self._drop_duplicates:
+                report.left_out["repeats an earlier document to the letter"] += 1
+                return None
+        # Evenly spread; a repeated document goes where the first one went.
+        due = int((self.kept + 1) * self._ratio + 0.5) > int(self.kept * self._ratio + 0.5)
+        held = digest in self._held or (not known and due)
+        self._seen.add(digest)
+        if held:
+            self._held.add(digest)
+        self.kept += 1
+        return held
 
 
-@dataclass(frozen=True)
-class _Tokenized:
-    documents: TokenizedDocuments
-    words: int
-    unknown: int
+def _batches(
+    documents: Iterator[Document], report: SourceReport, choice: _Choice
+) -> Iterator[tuple[list[Document], list[bool]]]:
+    """Documents to use, a million characters at a time, and which of them are held out; the last batch may be empty."""
+    batch: list[Document] = []
+    held: list[bool] = []
+    size = 0
+    for document in documents:
+        is_held = choice.use(document, report)
+        if is_held is None:
+            continue
+        batch.append(document)
+        held.append(is_held)
+        size += len(document.text)
+        if size >= _BATCH_CHARACTERS:
+            yield batch, held
+            batch, held, size = [], [], 0
+    yield batch, held
 
 
 _worker_tokenizer: Tokenizer
@@ -297,7 +235,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _tokenize(batch: list[Document]) -> _Tokenized:
+def _tokenize(batch: list[Document]) -> TokenizedBatch:
     sentences: list[str] = []
     per_document = []
     for document in batch:
@@ -317,7 +255,7 @@ def _tokenize(batch: list[Document]) -> _Tokenized:
         tokens, lengths[lengths > 0], np.bincount(owner[lengths > 0], minlength=len(batch)).astype(np.int32)
     )
     words = sum(len(document.text.split()) for document in batch)
-    return _Tokenized(documents, words, int((tokens == _worker_tokenizer.unk_id).sum()))
+    return TokenizedBatch(documents, words, int((tokens == _worker_tokenizer.unk_id).sum()))
 
 
 def _select(documents: TokenizedDocuments, wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> TokenizedDocuments:
@@ -329,9 +267,3 @@ def _select(documents: TokenizedDocuments, wanted: np.ndarray[Any, np.dtype[np.b
         documents.sentence_lengths[sentence_wanted],
         documents.document_sentences[wanted],
     )
-
-
-def _longest(documents: TokenizedDocuments) -> int:
-    owner = np.repeat(np.arange(len(documents.document_sentences)), documents.document_sentences)
-    sizes = np.bincount(owner, weights=documents.sentence_lengths, minlength=1)
-    return int(sizes.max())

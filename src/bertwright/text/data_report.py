@@ -1,0 +1,110 @@
+"""What preparation found in the corpora: counted by corpus, with what was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bertwright.text.store import CorpusWriter, TokenizedDocuments
+
+
+@dataclass(frozen=True)
+class TokenizedBatch:
+    """What a worker makes of a batch of documents.
+
+    Args:
+        documents: their token ids.
+        words: in their texts, at white space.
+        unknown: tokens that are [UNK].
+    """
+
+    documents: TokenizedDocuments
+    words: int
+    unknown: int
+
+
+@dataclass
+class SourceReport:
+    """What was found in one corpus.
+
+    Args:
+        how: one sentence on how documents were made.
+        left_out: documents that were not used, by reason.
+        changed: documents that were used but not as they stand in the source, by what was done to them.
+    """
+
+    how: str = ""
+    documents: int = 0
+    sentences: int = 0
+    words: int = 0
+    tokens: int = 0
+    empty_documents: int = 0
+    duplicate_documents: int = 0
+    one_sentence_documents: int = 0
+    longest_document_tokens: int = 0
+    unknown_tokens: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: TokenizedBatch) -> None:
+        """Count a batch that was tokenized."""
+        counts = result.documents.document_sentences
+        without_tokens = int((counts == 0).sum())
+        self.words += result.words
+        self.unknown_tokens += result.unknown
+        self.sentences += len(result.documents.sentence_lengths)
+        self.tokens += len(result.documents.tokens)
+        self.empty_documents += without_tokens
+        if without_tokens:
+            self.left_out["no token in it"] += without_tokens
+        self.one_sentence_documents += int((counts == 1).sum())
+        self.longest_document_tokens = max(self.longest_document_tokens, _longest(result.documents))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, with unknown tokens as a fraction of all."""
+        plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
+        plain["unknown_token_ratio"] = plain.pop("unknown_tokens") / max(1, self.tokens)
+        return plain
+
+
+def data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout: CorpusWriter) -> dict[str, Any]:
+    """The content of data_report.json: each corpus, all together, and what a user should be warned of."""
+    total = SourceReport()
+    for report in reports.values():
+        for key, value in vars(report).items():
+            if key == "longest_document_tokens":
+                total.longest_document_tokens = max(total.longest_document_tokens, value)
+            elif key in ("left_out", "changed"):
+                getattr(total, key).update(value)
+            elif key != "how":
+                setattr(total, key, getattr(total, key) + value)
+    warnings = []
+    for name, report in reports.items():
+        used = report.documents - sum(report.left_out.values())
+        if report.one_sentence_documents > 0.1 * max(1, used):
+            warnings.append(
+                f"{name}: {report.one_sentence_documents} of {used} documents have a single sentence, which has no "
+                "next one; they are cut in two for next-sentence prediction. If a blank line follows each sentence of "
+                "your text, or each row is a sentence, set `rows: sentences`."
+            )
+        if report.duplicate_documents > 0.05 * max(1, report.documents):
+            warnings.append(f"{name}: {report.duplicate_documents} of {report.documents} documents repeat another one.")
+        if report.unknown_tokens > 0.005 * max(1, report.tokens):
+            share = report.unknown_tokens / report.tokens
+            warnings.append(f"{name}: {share:.1%} of the tokens are unknown to the vocabulary.")
+    return {
+        "sources": {name: report.as_dict() for name, report in reports.items()},
+        "total": total.as_dict(),
+        "train": {"documents": train.documents, "tokens": train.tokens},
+        "heldout": {"documents": heldout.documents, "tokens": heldout.tokens},
+        "warnings": warnings,
+    }
+
+
+def _longest(documents: TokenizedDocuments) -> int:
+    owner = np.repeat(np.arange(len(documents.document_sentences)), documents.document_sentences)
+    sizes = np.bincount(owner, weights=documents.sentence_lengths, minlength=1)
+    return int(sizes.max())
