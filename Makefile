@@ -20,7 +20,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/pytest
 
-# The tests that take less than three seconds each: some three minutes on two cores.
+# The tests that take less than half a second each: under a minute on two cores.
 test-fast: .venv/ready
 	$(BIN)/pytest -m 'not (slow or gpu or network or browser)'
 

@@ -112,6 +112,7 @@ def test_every_module_stands_in_a_layer():
     assert {module.partition(".")[0] for module in MODULES} == set().union(*LAYERS)
 
 
+@pytest.mark.slow
 def test_no_module_imports_from_a_higher_layer(sources):
     assert len(list(arrows(sources))) > 100
     assert upward(sources) == []
@@ -149,6 +150,7 @@ def test_accelerate_is_imported_by_the_engine_alone(sources):
     assert found == {"train.engine"}
 
 
+@pytest.mark.slow
 def test_text_and_inputs_do_not_need_torch():
     # Workers that tokenize import these packages: torch would cost each of them seconds and hundreds of megabytes.
     names = [module for module in MODULES if module.startswith(("text.", "inputs."))]

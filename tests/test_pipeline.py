@@ -226,6 +226,7 @@ def test_options_beside_a_vocabulary_are_part_of_it(finished, recipe_file, capsy
     assert "prepare: recipe or data have changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_git_a_run_has_no_commit_and_continues(recipe_file, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["prepare", str(recipe_file), "--out", str(tmp_path / "run")]) == 0
@@ -240,6 +241,7 @@ def test_a_later_report_says_where_the_models_come_from(finished, recipe_file, t
     assert read_json(out / "environment.json")["machine"] == "another"
 
 
+@pytest.mark.slow
 def test_texts_that_share_no_word_are_refused_before_anything_is_trained(recipe_file, tmp_path, capsys):
     (tmp_path / "reviews").mkdir()
     rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(("good", "bad", "fine", "awful"))]
@@ -285,6 +287,7 @@ def unlabelled_reviews(small_data, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
@@ -305,6 +308,7 @@ def test_unlabelled_texts_are_checked_before_anything_is_trained(
     assert not (tmp_path / "out" / "prepare").exists()
 
 
+@pytest.mark.slow
 def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_the_test_split(recipe_file, tmp_path, capsys):
     words = ["finetune", str(recipe_file), "--out", str(tmp_path), "--finetune.encoder", "bundled"]
     assert "reads the test split" in refused(capsys, *words, "--finetune.unlabelled", "reviews")
@@ -390,6 +394,7 @@ def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_
     assert "names no labelled texts (finetune.data)" in refused(capsys, "finetune", *words)
 
 
+@pytest.mark.slow
 def test_a_recipe_without_an_encoder_must_say_what_to_pretrain_on(small_data, tmp_path, capsys):
     content = {"name": "own", "data": {"reviews": str(small_data / "reviews")}, "finetune": {"data": "reviews"}}
     for more, expected in (({}, "prepare.corpora is empty"), ({"prepare": {"corpora": ["reviews"]}}, "needs a budget")):

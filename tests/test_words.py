@@ -226,6 +226,7 @@ def help_texts() -> dict[str, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_the_help_uses_the_words_of_the_field():
     texts = help_texts()
     assert {"", "run", "predict"} <= set(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,14 +72,19 @@ def build_recipe(parsed: Namespace) -> Recipe:
     Raises:
         UserError: if its values do not fit each other.
     """
-    parser = RecipeParser()
-    parser.add_class_arguments(Recipe, "recipe")
     plain = Namespace()  # type: ignore[no-untyped-call]
     for key, value in vars(parsed).items():
         if key != "recipe" and not key.startswith("__"):
             plain[f"recipe.{key}"] = value
-    built: Recipe = parser.instantiate(plain).recipe
+    built: Recipe = _instantiator().instantiate(plain).recipe
     return built
+
+
+@functools.cache
+def _instantiator() -> RecipeParser:
+    parser = RecipeParser()
+    parser.add_class_arguments(Recipe, "recipe")
+    return parser
 
 
 def load_recipe(path: str | Path | Iterable[str | Path], **overrides: Any) -> Recipe:

@@ -57,6 +57,7 @@ def test_transformers_opens_both_parts():
     assert len(fill("the [MASK] was old.")) == 5
 
 
+@pytest.mark.slow
 def test_it_answers_where_no_model_is_named(capsys):
     assert main(["predict", "A wonderful film, one of the best that I have ever seen."]) == 0
     assert capsys.readouterr().out.startswith("positive")

@@ -304,6 +304,7 @@ def test_a_run_without_next_sentence_and_seeds_leaves_these_parts_out(tmp_path, 
     assert "Pre-training" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kept", ["results.json", "recipe.yaml", "environment.json", "prepare", "pretrain", "finetune", "evaluate", None]
 )
@@ -317,6 +318,7 @@ def test_any_single_part_of_a_run_makes_a_page(tmp_path, scored, kept, run):
     assert "How it was made" in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
 def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     generator = np.random.default_rng(0)
     labels, values = generator.integers(0, 3, 200), generator.random((200, 3))

@@ -48,6 +48,7 @@ def brute_force_metrics(probabilities, labels):
     return {"accuracy": accuracy, **names, **({"roc_auc": float(np.mean(areas))} if areas else {})}, confusion
 
 
+@pytest.mark.slow
 @given(predicted_rows())
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_metrics_equal_those_of_plain_loops_also_with_ties_and_absent_classes(rows):
@@ -57,6 +58,7 @@ def test_metrics_equal_those_of_plain_loops_also_with_ties_and_absent_classes(ro
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @given(predicted_rows())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_every_score_is_valid_json_and_every_interval_lies_in_zero_to_one(rows):
@@ -134,6 +136,7 @@ def test_intervals_equal_those_of_a_plain_bootstrap_over_rows(classes):
         assert ours[f"{name}_high"] == pytest.approx(high, abs=0.15 * width)
 
 
+@pytest.mark.slow
 def test_paired_intervals_equal_those_of_a_plain_paired_bootstrap_over_rows():
     first, labels = noisy(300, 5, sharpness=1.2)
     second, _ = noisy(300, 5, sharpness=1.0)
@@ -161,6 +164,7 @@ def test_the_same_seed_gives_the_same_intervals_and_another_seed_gives_others():
     assert first["f1"] == other["f1"]
 
 
+@pytest.mark.slow
 def test_twenty_five_thousand_rows_take_less_than_three_seconds():
     rows = noisy(25_000, 0)
     TASK.metrics(*noisy(10, 0))  # loads scikit-learn

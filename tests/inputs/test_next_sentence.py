@@ -67,6 +67,7 @@ def seen_without_borrowed(corpus: PreparedCorpus, plan: Plan) -> np.ndarray:
     return np.cumsum(times)[:-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence_length", [16, 64, 128, 512])
 def test_every_pair_keeps_its_promises(corpus_of, varied_lengths, sequence_length, blocks):
     corpus = corpus_of(varied_lengths)
@@ -75,6 +76,7 @@ def test_every_pair_keeps_its_promises(corpus_of, varied_lengths, sequence_lengt
         check_promises(corpus, varied_lengths, plan, sequence_length)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     documents=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=2, max_size=8),
@@ -147,6 +149,7 @@ def test_most_sequences_are_full_and_a_tenth_are_short(corpus_of):
     assert 0.04 < np.mean(true_short < 100) - np.mean(true_plain < 100) < 0.12
 
 
+@pytest.mark.slow
 def test_a_plan_is_a_function_of_seed_and_epoch(corpus_of, varied_lengths, blocks):
     corpus = corpus_of(varied_lengths)
 

@@ -369,6 +369,7 @@ def test_a_teacher_s_pseudo_labels_are_trained_on_with_the_labels(small_recipe, 
     assert all((tmp_path / "out" / f"seed-{seed}" / "model" / "model.safetensors").exists() for seed in (0, 1))
 
 
+@pytest.mark.slow
 def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
     small_recipe, small_tokenizer, engine, tmp_path
 ):
@@ -389,6 +390,7 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
         small_recipe(finetune={"co_training": True})
 
 
+@pytest.mark.slow
 def test_long_unlabelled_texts_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
     folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
     changes = {"unlabelled": "reviews:test", "epochs": 0.2, "unlabelled_max_length": 63}

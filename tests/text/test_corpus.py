@@ -364,6 +364,7 @@ def test_labels_may_be_words_and_plain_text_has_none(tmp_path: Path) -> None:
     assert "no split `validation`" in _labelled_message(tmp_path, "validation")
 
 
+@pytest.mark.slow
 def test_memory_stays_constant_while_a_large_file_streams(tmp_path: Path) -> None:
     line = _jsonl([{"text": "some words of a text, " * 4_000}])
     with gzip.open(tmp_path / "a.jsonl.gz", "wb", compresslevel=1) as stream:

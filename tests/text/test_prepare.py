@@ -244,6 +244,7 @@ def test_the_data_report_counts_what_a_loop_counts(prepared: Prepared, expected:
     assert prepared.calls[-1] == ("split and tokenize", characters, total["documents"])
 
 
+@pytest.mark.slow
 def test_two_workers_and_another_place_give_the_same_files_to_the_byte(
     prepared: Prepared, vocabulary: Path, tmp_path: Path
 ) -> None:
@@ -259,6 +260,7 @@ def _without_paths(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "sources": {name: {**part, "how": ""} for name, part in report["sources"].items()}}
 
 
+@pytest.mark.slow
 def test_a_trained_vocabulary_is_the_same_each_time(tmp_path: Path) -> None:
     corpora = _some(tmp_path, _stories(40))
     first, second = (_prepare(corpora, tmp_path / name, None) for name in ("first", "second"))
@@ -270,6 +272,7 @@ def _texts_of(path: Path) -> set[tuple[int, ...]]:
     return {tuple(tokens) for _, tokens, _ in _rows(path)}
 
 
+@pytest.mark.slow
 def test_held_out_documents_are_not_trained_on(prepared: Prepared, vocabulary: Path, tmp_path: Path) -> None:
     train, heldout = (_texts_of(prepared.folder / name) for name in ("train.arrow", "heldout.arrow"))
     assert len(heldout) >= 7
@@ -280,6 +283,7 @@ def test_held_out_documents_are_not_trained_on(prepared: Prepared, vocabulary: P
     assert not _texts_of(repeated.folder / "train.arrow") & _texts_of(repeated.folder / "heldout.arrow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.02, 0.1, 0.3, 0.4])
 def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path, ratio: float) -> None:
     report = _prepare(_some(tmp_path, _stories(100)), tmp_path / "out", vocabulary, heldout_ratio=ratio).report
@@ -287,6 +291,7 @@ def test_the_held_out_part_is_as_large_as_asked(vocabulary: Path, tmp_path: Path
     assert report["train"]["documents"] + report["heldout"]["documents"] == 100
 
 
+@pytest.mark.slow
 def test_the_fingerprint_follows_the_texts_the_tokenizer_and_the_inputs(vocabulary: Path, tmp_path: Path) -> None:
     texts = _stories(12)
     moved, replaced = ([*texts[:5], texts[5] + end, *texts[6:]] for end in (" x", " y"))
@@ -319,6 +324,7 @@ def _warnings(folder: Path, texts: list[str], vocabulary: Path, **options: Any) 
     return warnings
 
 
+@pytest.mark.slow
 def test_one_sentence_documents_are_counted_and_warned_about_above_a_tenth(vocabulary: Path, tmp_path: Path) -> None:
     long = [f"Story {i} was. The river." for i in range(18)]
     short = [f"Only river {i}" for i in range(3)]
@@ -348,6 +354,7 @@ def test_documents_that_are_used_in_another_shape_are_not_left_out(vocabulary: P
     assert warning.startswith("stories: 1 of 2 documents have a single sentence")
 
 
+@pytest.mark.slow
 def test_duplicates_are_warned_about_above_a_twentieth_and_kept_if_asked(vocabulary: Path, tmp_path: Path) -> None:
     texts = [f"Story {i} was. The river." for i in range(20)]
     assert _warnings(tmp_path / "one", [*texts[:19], texts[4]], vocabulary) == []
@@ -359,6 +366,7 @@ def test_duplicates_are_warned_about_above_a_twentieth_and_kept_if_asked(vocabul
         assert made.report["train"]["documents"] + made.report["heldout"]["documents"] == left
 
 
+@pytest.mark.slow
 def test_unknown_tokens_are_warned_about_above_a_two_hundredth(vocabulary: Path, tmp_path: Path) -> None:
     texts = [f"{i % 10} was. The the the the the the the." for i in range(10)]
     texts = [text + f" {letter}" for text, letter in zip(texts, LETTERS, strict=False)]
@@ -378,6 +386,7 @@ def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Pa
     assert sum(total["left_out"].values()) == 3
 
 
+@pytest.mark.slow
 def test_html_line_breaks_are_text_unless_the_recipe_says_otherwise(vocabulary: Path, tmp_path: Path) -> None:
     corpora = _some(tmp_path, [f"Story {i} was<br />the river" for i in range(12)])
     recipe = corpora.recipe(vocabulary)
@@ -421,6 +430,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt])
 def test_an_exception_half_way_leaves_nothing_and_keeps_what_was_there(
     vocabulary: Path, tmp_path: Path, error: type[BaseException]
@@ -554,6 +564,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Killed
     return Killed(corpora, out, left, orphans, workers)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_prepared_folder_and_the_next_run_is_whole_and_cleans_up(
     killed: Killed, vocabulary: Path
 ) -> None:

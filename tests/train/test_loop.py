@@ -101,6 +101,7 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
 def test_resume_at_any_step_equals_the_uninterrupted_run_to_the_bit(
@@ -170,6 +171,7 @@ def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, s
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_finetuning_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path):
     recipe = small_recipe(pretrain={"max_steps": 2})
     pretrain(recipe, small_prepared, tmp_path / "pretrain", "x", engine, print)
@@ -196,6 +198,7 @@ def without_dropout(recipe):
     return replace(recipe, model=replace(recipe.model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing(small_recipe, small_prepared, engine, tmp_path):
     recipes = [
         without_dropout(small_recipe(pretrain={"micro_batch_tokens": tokens, "max_steps": 3})) for tokens in (1024, 128)
@@ -230,6 +233,7 @@ def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine,
         assert json.loads(a)["tokens"] == json.loads(b)["tokens"]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_all_scored_tokens(small_recipe, small_prepared, engine, tmp_path):
     # Against a lone forward pass over the padded global batch, which no loop has touched.
     recipe = without_dropout(small_recipe(pretrain={"max_steps": 1, "micro_batch_tokens": 64 * 2}))
@@ -249,6 +253,7 @@ def test_the_loss_is_the_mean_over_all_scored_tokens(small_recipe, small_prepare
     assert logged["loss"] == pytest.approx((expected_mlm + expected_nsp).item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_causal_run_scores_every_token_once_against_the_one_before_it(small_recipe, small_prepared, engine, tmp_path):
     changes = {"max_steps": 1, "micro_batch_tokens": 64 * 2, "next_sentence": False}
     recipe = without_dropout(small_recipe(model={"is_decoder": True}, pretrain=changes))
@@ -289,6 +294,7 @@ def two_topics(folder):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_a_recipe_can_ask_for_local_attention_at_first(small_recipe, small_prepared, engine, tmp_path):
     def positions(folder, initialization):
         recipe = small_recipe(pretrain={"initialization": initialization, "max_steps": 1, "evaluate_every": 9})
@@ -303,6 +309,7 @@ def test_a_recipe_can_ask_for_local_attention_at_first(small_recipe, small_prepa
     assert 0.1 < rises(positions("paper", "paper")) < 0.9
 
 
+@pytest.mark.slow
 def test_a_recipe_can_ask_for_pmi_embeddings(small_recipe, small_prepared, engine, tmp_path):
     recipe = small_recipe(pretrain={"embedding_initialization": "pmi", "max_steps": 1, "evaluate_every": 9})
     pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
@@ -350,6 +357,7 @@ def test_both_objectives_are_learnt(small_recipe, engine, tmp_path):
     assert heldout["nsp_accuracy"] > 0.68
 
 
+@pytest.mark.slow
 def test_without_next_sentence_prediction_its_parts_keep_their_initial_weights(
     small_recipe, small_prepared, engine, tmp_path
 ):
@@ -366,6 +374,7 @@ def test_without_next_sentence_prediction_its_parts_keep_their_initial_weights(
     assert "nsp_loss" not in (tmp_path / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_phase_can_leave_next_sentences_out(small_recipe, small_prepared, engine, tmp_path):
     first, second = (Phase(sequence_length=length, budget_ratio=0.5) for length in (32, 64))
     phases = (first, replace(second, next_sentence=False))
@@ -378,6 +387,7 @@ def test_a_phase_can_leave_next_sentences_out(small_recipe, small_prepared, engi
     assert sorted(evaluated) == [2, 4]  # what is left of it is measured all the same
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
     small_recipe, small_prepared, engine, tmp_path
 ):
@@ -389,6 +399,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_weights(
     assert load_file(kept / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["optimizer.safetensors", "state.json", "another shape", "no state"])
 def test_a_broken_checkpoint_gives_way_to_the_one_before(small_recipe, small_prepared, engine, tmp_path, damage):
     recipe = small_recipe()
@@ -408,6 +419,7 @@ def test_a_broken_checkpoint_gives_way_to_the_one_before(small_recipe, small_pre
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
+@pytest.mark.slow
 def test_new_checkpoints_outlive_broken_ones_of_later_steps(small_recipe, small_prepared, engine, tmp_path):
     recipe = small_recipe()
     for step in (500, 1000):
@@ -417,6 +429,7 @@ def test_new_checkpoints_outlive_broken_ones_of_later_steps(small_recipe, small_
     assert kept == ["step-00000004", "step-00000006", "step-00000500", "step-00001000"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_writing_a_checkpoint_loses_nothing(small_recipe, small_prepared, tmp_path, engine):
     recipe = small_recipe()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -430,6 +443,7 @@ def test_a_full_disk_while_writing_a_checkpoint_loses_nothing(small_recipe, smal
     assert pretrain(recipe, small_prepared, tmp_path, "x", engine, print).step == 6
 
 
+@pytest.mark.slow
 def test_a_wall_clock_budget_ends_on_time_with_a_rate_near_zero(small_recipe, small_prepared, engine, tmp_path):
     recipe = small_recipe(pretrain={"max_steps": None, "max_minutes": 2 / 60, "checkpoint_every": 10_000})
     position = pretrain(recipe, small_prepared, tmp_path, "x", engine, print)
@@ -628,6 +642,7 @@ def test_the_fraction_of_time_that_a_step_waits_for_data_is_logged(
         assert 0 <= sum(ratios) / 4 < 0.2
 
 
+@pytest.mark.slow
 def test_the_step_that_compiles_has_no_part_in_the_speed(small_recipe, small_prepared, engine, tmp_path):
     pretrain(small_recipe(), small_prepared, tmp_path, "print", engine, lambda _: None)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -637,6 +652,7 @@ def test_the_step_that_compiles_has_no_part_in_the_speed(small_recipe, small_pre
     assert sum(line["tokens_per_second"] for line in trained[1:]) / 5 < 3 * tokens / trained[-1]["seconds"]
 
 
+@pytest.mark.slow
 def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, tmp_path):
     recipe = small_recipe()
     recipe = replace(recipe, prepare=replace(recipe.prepare, heldout_ratio=0.015))
@@ -651,6 +667,7 @@ def test_one_held_out_document_is_measured_without_pairs(small_recipe, engine, t
     assert all("nsp_loss" in line for line in lines if line["kind"] == "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("initialization", ["paper", "pmi"])
 def test_a_phase_without_text_is_refused_before_anything_is_trained(
     small_recipe, small_data, engine, tmp_path, initialization
