@@ -787,7 +787,7 @@ for row in ("without-next-sentence", CAUSAL):
 #
 # - **Your own text and labels**: `docs/guide/your-text.md`, `docs/guide/your-labels.md`.
 # - **The full run**: `bertwright run recipes/imdb-mini.yaml`, or this lesson with `REAL = True`; three hours.
-# - **The code, in reading order**: the map in `README.md`; each file opens with a short summary.
+# - **The code, in reading order**: the map in `CONTRIBUTING.md`; each file opens with a short summary.
 # - **Reasons**: `docs/decisions.md`, and `docs/experiments/` with the measurements, negative results included.
 #
 # Exercises: put your own sentences into the cloze test above, change the masking rate (`pretrain={"masking": {"rate":
