@@ -1,6 +1,8 @@
 """The bundled model: small, documented, and of use without a network or a training."""
 
+import numpy as np
 import pytest
+import torch
 import transformers
 
 import bertwright
@@ -45,9 +47,27 @@ def test_masks_are_filled_with_words_that_fit(bundled):
     assert set(tokens) & {"movies", "films", "movie", "film"}
 
 
-def test_next_sentences_and_features_are_there(bundled):
-    assert 0 < bundled.next_sentence("The boat was old.", "It sank in May.") < 1
-    assert bundled.embed(["A film to remember."])[0].pooled.shape == (256,)
+def test_the_readme_s_examples_come_out_as_it_says(bundled):
+    readme = (ROOT / "README.md").read_text()
+    lovely, place = "One of the loveliest films I have seen in years.", "I went to the [MASK] to see a film."
+    pair = ("The acting is good.", "But the story is weak.")
+    assert all(text in readme for text in (lovely, place, "A film to remember.", *pair))
+    found = bundled.predict([lovely, "A film to remember."])
+    assert [one.label for one in found] == ["positive", "positive"]
+    assert f"# {found[0].label}, {found[0].score:.2f}" in readme
+    assert f"# {', '.join(one.token for one in bundled.fill_mask(place, top_k=3)[0])}" in readme
+    assert bundled.next_sentence(*pair) > 0.55
+
+
+def test_features_are_the_encoder_s_hidden_states(bundled):
+    text = "A film to remember."
+    features = bundled.embed([text], layers=1)[0]
+    reference = transformers.AutoModel.from_pretrained(BUNDLED / "encoder", dtype=torch.float32).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(BUNDLED / "encoder")(text, return_tensors="pt")
+    with torch.inference_mode():
+        expected = reference(**ids)
+    np.testing.assert_allclose(features.pooled, expected.pooler_output[0], atol=2e-5)
+    np.testing.assert_allclose(features.mean, expected.last_hidden_state[0, 1:-1].mean(0), atol=2e-5)
 
 
 def test_transformers_opens_both_parts():
