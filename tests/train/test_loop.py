@@ -626,20 +626,19 @@ def slowed(monkeypatch, method, seconds):
 def test_the_fraction_of_time_that_a_step_waits_for_data_is_logged(
     small_recipe, small_prepared, engine, tmp_path, monkeypatch, method
 ):
-    # Where a batch takes half a second to build, a step waits for nearly all of it; where the step itself takes as
-    # long, the next batch is ready when it ends.
-    slowed(monkeypatch, method, 0.5)
-    changes = {"max_steps": 5, "micro_batch_tokens": 1024, "evaluate_every": 9, "checkpoint_every": 9}
+    # Where a batch takes a second and a half to build, a step waits for most of it, also on a busy machine; where the
+    # step itself takes as long, the next batch is ready when it ends.
+    slowed(monkeypatch, method, 1.5)
+    changes = {"max_steps": 4, "micro_batch_tokens": 1024, "evaluate_every": 9, "checkpoint_every": 9}
     pretrain(small_recipe(pretrain=changes), small_prepared, tmp_path, "print", engine, lambda _: None)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     first, *ratios = [line["data_wait_ratio"] for line in lines if line["kind"] == "train"]
     assert first == 0, "the first batch is start-up"
-    assert len(ratios) == 4
+    assert len(ratios) == 3
     if method == "micro_batches":
-        assert 0.6 < sum(ratios) / 4 <= 1
-        assert min(ratios) > 0.3
+        assert 0.5 < min(ratios) <= max(ratios) <= 1
     else:
-        assert 0 <= sum(ratios) / 4 < 0.2
+        assert 0 <= min(ratios) <= max(ratios) < 0.2
 
 
 @pytest.mark.slow
@@ -649,7 +648,8 @@ def test_the_step_that_compiles_has_no_part_in_the_speed(small_recipe, small_pre
     trained = [line for line in lines if line["kind"] == "train"]
     assert ["tokens_per_second" in line for line in trained] == [False] + [True] * 5
     tokens = trained[-1]["tokens"] - trained[0]["tokens"]
-    assert sum(line["tokens_per_second"] for line in trained[1:]) / 5 < 3 * tokens / trained[-1]["seconds"]
+    seconds = trained[-1]["seconds"] - trained[0]["seconds"]
+    assert min(line["tokens_per_second"] for line in trained[1:]) < 1.2 * tokens / seconds
 
 
 @pytest.mark.slow
