@@ -22,7 +22,7 @@ test: .venv/ready
 
 # The tests that take less than half a second each: under a minute on two cores.
 test-fast: .venv/ready
-	$(BIN)/pytest -m 'not (slow or gpu or network or browser)'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'not (slow or gpu or network or browser)'
 
 lint: .venv/ready
 	$(BIN)/ruff check .
