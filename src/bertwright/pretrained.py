@@ -38,7 +38,8 @@ class LoadedOnce(cached_property[T]):
         if instance is None:
             return self
         with instance.lock, torch.inference_mode(False):
-            return super().__get__(instance, owner)
+            value: T = super().__get__(instance, owner)
+            return value
 
 
 @dataclass(frozen=True)

@@ -408,9 +408,9 @@ class TestWeightFiles:
         state = list(theirs.state_dict().items())
         for number in range(files):
             torch.save(dict(state[number::files]), folder / f"pytorch_model{f'-{number}' if files > 1 else ''}.bin")
-        with pytest.raises(UserError, match="only as a pickle") as refused:
+        with pytest.raises(UserError, match="only a pickle") as refused:
             load_pretraining_model(folder)
-        command = str(refused.value).partition("which executes nothing: ")[2]
+        command = str(refused.value).partition("nothing, with: ")[2]
         words = shlex.split(command)
         assert words[0] == "python"
         subprocess.run([sys.executable, *words[1:]], check=True)

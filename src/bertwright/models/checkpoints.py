@@ -22,7 +22,7 @@ from bertwright.files import read_json, write_json
 from bertwright.models.bert import Bert
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
-from bertwright.models.stored import WEIGHTS, check_settings, modern_names, read_tensors
+from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
 
@@ -275,6 +275,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+_PRETRAINED = ("pretraining", "causal")
 _PRETRAINING_HEADS = ("masked_language_model", "next_sentence", "pooler")
 
 
@@ -302,6 +303,9 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
         load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
     elif matrix is None and not config.get("tie_word_embeddings", True):
         absent |= {"masked_language_model"}  # its output matrix is not there
+    classes = FORMATS[model.encoder.config.model_type].classes
+    if "next_sentence" in absent and architecture(config) in {classes.get(kind, kind) for kind in _PRETRAINED}:
+        absent |= {"pooler"}  # nothing but next sentences trains it
     model.absent = absent
     return model
 

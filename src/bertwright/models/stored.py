@@ -222,8 +222,8 @@ def _files(folder: Path) -> list[Path]:
         return [folder / name for name in sorted(set(index["weight_map"].values()))]
     if any(folder.glob("pytorch_model*.bin")):
         raise UserError(
-            f"{folder} has its weights only as a pickle, which could run code when read; convert them to {WEIGHTS}, "
-            f'which executes nothing: python -c "{_CONVERT}" {shlex.quote(str(folder))}'
+            f"{folder} has no {WEIGHTS}, only a pickle, which could run code when read; convert it, which executes "
+            f'nothing, with: python -c "{_CONVERT}" {shlex.quote(str(folder))}'
         )
     other = next((path.name for name in ("*.h5", "*.msgpack", "*.onnx", "*.ckpt*") for path in folder.glob(name)), None)
     reason = "" if other is None else f"; it has {other}, which Bertwright does not read"

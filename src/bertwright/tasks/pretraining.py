@@ -240,9 +240,10 @@ def pretrain(
     position = train(training, loop, engine, folder, run_fingerprint, notice)
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
-            # Heads that were not trained are left out, so that nobody uses their output.
-            untrained = () if config.next_sentence else ("next_sentence", "pooler")
-            save_model(training.model, tokenizer, temporary, leave_out=untrained)
+            # A head that was not trained is left out, so that nobody uses its output.
+            save_model(
+                training.model, tokenizer, temporary, leave_out=() if config.next_sentence else ("next_sentence",)
+            )
     engine.barrier()  # a process that returns finds the model written
     return position
 
