@@ -27,8 +27,9 @@ from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, Token
 from bertwright.tasks.prediction import predict
 from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.task import Floats, Prediction, Task
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
-from bertwright.text.wordpiece import MASK, Tokenizer
+from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import has_bf16
 
 __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPrediction", "load"]

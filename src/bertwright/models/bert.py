@@ -42,7 +42,7 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
         return values
     device = values.device
     if values.numel() > _INDICES:  # as parts, each with a seed of its own
-        parts = [dropout(part, probability, training) for part in values.flatten().split(_INDICES)]
+        parts = [dropout(part, probability, training) for part in torch.split(values.flatten(), _INDICES)]
         return torch.cat(parts).view(values.shape)
     seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
     indices = torch.arange(values.numel(), dtype=torch.int32, device=device).view(values.shape)
