@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,8 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bertwright
+from bertwright import inference
+from bertwright.apps.explain import explain
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
+from bertwright.models.checkpoints import save_model
+from bertwright.pretrained import PretrainedEncoder
+from small_models import SHAPE, classifier, shaken
 
 TEXTS = [
     "A wonderful film about a river and a stone.",
@@ -156,6 +163,146 @@ class TestPretrainedAnswers:
         ):
             with pytest.raises(UserError, match=words):
                 ask()
+
+
+@pytest.fixture
+def tiny(small_tokenizer, tmp_path):
+    """The folder of a tiny random classifier, whose encoder answers, too."""
+    torch.manual_seed(0)
+    model = shaken(classifier(SHAPE, small_tokenizer.vocab_size, ["ham", "spam", "eggs"]), 0.2)
+    save_model(model, small_tokenizer, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return bertwright.load("bundled")
+
+
+class TestOneTextOrSeveral:
+    def test_a_text_has_one_answer_and_a_sequence_a_list(self, tiny):
+        model = bertwright.load(tiny)
+        one = model.predict("the cat sat")
+        assert isinstance(one, bertwright.Prediction)
+        assert [one] == model.predict(["the cat sat"]) == model.predict(("the cat sat",))
+        assert model.predict([]) == model.embed([]) == []
+        assert model.predict(iter(["the cat sat", "rain"]))[0].label == one.label
+        assert len(model.predict(np.array(["the cat sat", "rain"]))) == 2
+        vectors = model.embed("the cat sat")
+        assert np.array_equal(vectors.mean, model.embed(["the cat sat"])[0].mean)
+
+    def test_a_column_of_pandas_is_a_sequence_and_a_table_is_not(self, tiny):
+        pandas = pytest.importorskip("pandas", reason="NOT TESTED: pandas is not installed")
+        table = pandas.DataFrame({"text": ["the cat sat", "rain"]})
+        model = bertwright.load(tiny)
+        assert model.predict(table["text"]) == model.predict(["the cat sat", "rain"])
+        with pytest.raises(UserError, match="not DataFrame"):
+            model.predict(table)
+
+    @pytest.mark.parametrize("ask", ["predict", "embed"])
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            (b"the cat", "not bytes"),
+            (bytearray(b"the"), "not bytearray"),
+            (None, "not NoneType"),
+            (5, "not int"),
+            ({"text": "the cat"}, "not dict"),
+            ({"the cat"}, "not set"),
+            (np.array([["the"]]), "not ndarray"),
+            (["the cat", None], "text 2 of 2 is NoneType; it must be a str"),
+            (["the cat", b"sat"], "text 2 of 2 is bytes"),
+            ([1, 2], "text 1 of 2 is int"),
+            ([["the cat"]], "text 1 of 1 is list"),
+            ([float("nan")], "text 1 of 1 is float"),
+        ],
+    )
+    def test_what_is_no_text_is_refused_by_its_type(self, tiny, ask, given, words):
+        with pytest.raises(UserError, match=words) as refused:
+            getattr(bertwright.load(tiny), ask)(given)
+        assert isinstance(refused.value, TypeError)
+
+    @pytest.mark.parametrize("given", [b"a [MASK]", None, 5, ["a [MASK]"]])
+    def test_so_it_is_where_one_text_is_asked_for(self, bundled, given):
+        for ask in (
+            lambda: bundled.fill_mask(given),
+            lambda: bundled.next_sentence(given, "a"),
+            lambda: bundled.next_sentence("a", given),
+        ):
+            with pytest.raises(UserError, match="it must be a str"):
+                ask()
+
+    @pytest.mark.parametrize("top_k", [0, -1, 2.5, None])
+    def test_a_number_of_tokens_below_one_is_refused(self, bundled, top_k):
+        with pytest.raises(UserError, match="top_k is"):
+            bundled.fill_mask("a [MASK]", top_k=top_k)
+
+
+class TestLongTextsToEmbed:
+    def test_all_are_looked_at_before_the_first_is_computed(self, tiny, monkeypatch):
+        model = bertwright.load(tiny)
+        monkeypatch.setattr(PretrainedEncoder, "features", lambda *_: pytest.fail("computed"))
+        with pytest.raises(UserError, match="text 2 of 2 has 100 tokens, and the model reads 62"):
+            model.embed(["a cat", "a " * 100])
+
+    def test_a_long_one_is_cut_where_asked_and_says_by_how_much(self, tiny):
+        model = bertwright.load(tiny)
+        cut, short = model.embed(["a " * 100, "a " * 62], truncate=True)
+        assert (cut.left_out, short.left_out) == (38, 0)
+        assert cut.tokens == short.tokens
+        assert np.array_equal(cut.vectors, short.vectors)
+
+
+class TestThreads:
+    @pytest.mark.slow
+    def test_eight_threads_get_the_answers_of_one(self, tiny):
+        words = "the cat sat on a mat while rain was falling over old roofs".split()
+        texts = [" ".join(words[i % 7 :: 1 + i % 3]) for i in range(60)]
+        alone = bertwright.load(tiny)
+        expected = [alone.predict(text) for text in texts]
+        explained = [explain(alone, text) for text in texts[:3]]
+        vectors = alone.embed(texts[:3])
+        model = bertwright.load(tiny)  # that no thread has loaded yet
+        start = threading.Barrier(8)
+
+        def ask(number):
+            start.wait()
+            found = []
+            for i, text in enumerate(texts):
+                if (i + number) % 20 == 0:
+                    again = explain(model, texts[number % 3])
+                    known = [word.attribution for word in explained[number % 3].words]
+                    assert [word.attribution for word in again.words] == pytest.approx(known, abs=1e-4)
+                if (i + number) % 10 == 0:
+                    again = model.embed(texts[number % 3])
+                    assert np.allclose(again.mean, vectors[number % 3].mean, atol=1e-5)
+                found.append(model.predict(text))
+            together = model.predict(texts)
+            return found, together
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        for found, together in answers:
+            for one, other, want in zip(found, together, expected, strict=True):
+                assert one.label == want.label
+                assert one.score == pytest.approx(want.score, abs=1e-3)
+                assert other.score == pytest.approx(want.score, abs=0.01)
+
+    def test_a_model_is_loaded_once(self, tiny, monkeypatch):
+        loaded = []
+        original = inference.load_task_model
+        monkeypatch.setattr(inference, "load_task_model", lambda folder: loaded.append(folder) or original(folder))
+        model = bertwright.load(tiny)
+        with ThreadPoolExecutor(8) as pool:
+            first = list(pool.map(lambda _: model.classifier, range(8)))
+        assert len(loaded) == 1
+        assert all(one is first[0] for one in first)
+
+    def test_a_model_first_used_without_gradients_explains_later(self, tiny):
+        model = bertwright.load(tiny)
+        with torch.inference_mode():
+            model.predict("the cat sat")
+        assert explain(model, "the cat sat").words
 
 
 class TestLoad:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class WrongTypeError(UserError, TypeError):
+    """A value of another type than the one that is asked for, as number 5 where a text is."""
+
+
 NOTHING_TO_READ = "has nothing to read; leave it out, or write a word"
 
 

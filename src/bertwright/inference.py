@@ -7,26 +7,29 @@ The answers are those of the paper: classification in section 4.1, masked tokens
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
-from bertwright.files import read_json
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError, WrongTypeError
 from bertwright.inputs.sequences import Sequence, build
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
-from bertwright.pretrained import Features, PretrainedEncoder, TokenPrediction
+from bertwright.models.stored import reading
+from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.prediction import predict
 from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.task import Floats, Prediction, Task
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
-from bertwright.text.wordpiece import MASK, Tokenizer
+from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import has_bf16
 
 __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPrediction", "load"]
@@ -36,6 +39,9 @@ _BATCH_TOKENS = 2048
 
 _TEXTS_PER_CORE = 8
 """From this many texts per core, each core computes its own."""
+
+_ALL_CORES = threading.Lock()
+"""Held by the one call that has a part of its texts on each core: the number of threads is the whole process's."""
 
 
 def load(model: str | Path = "bundled") -> Model:
@@ -67,6 +73,8 @@ def load(model: str | Path = "bundled") -> Model:
 class Model:
     """A trained model as `load` gives it: every answer, from the folder that was trained for it.
 
+    Several threads can use one model at the same time.
+
     Args:
         name: of the model for strangers: the folder's own name, without its path.
         classifier_folder: for labels.
@@ -75,12 +83,13 @@ class Model:
 
     def __init__(self, name: str, classifier_folder: Path, pretrained_folder: Path) -> None:
         self.name = name
+        self.lock = threading.RLock()
         self.classifier_folder = classifier_folder
         read_config(classifier_folder)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.pretrained = PretrainedEncoder(pretrained_folder, self._device)
 
-    @cached_property
+    @LoadedOnce
     def classifier(self) -> TaskModel:
         """The fine-tuned model.
 
@@ -89,7 +98,7 @@ class Model:
         """
         return load_task_model(self.classifier_folder).to(self._device).eval()
 
-    @cached_property
+    @LoadedOnce
     def _fast_classifier(self) -> TaskModel:
         """The classifier in bfloat16, where the hardware multiplies that faster.
 
@@ -102,18 +111,19 @@ class Model:
         """The task that the classifier was fine-tuned for."""
         return TASKS[self.classifier.task]
 
-    @cached_property
+    @LoadedOnce
     def classifier_tokenizer(self) -> Tokenizer:
         """The classifier's tokenizer."""
         return load_tokenizer(self.classifier_folder)
 
-    @cached_property
+    @LoadedOnce
     def reading(self) -> tuple[int, str]:
-        """How the classifier reads a long text: the most tokens at once, and the part that is kept, or windows."""
-        path = self.classifier_folder / "tokenizer_config.json"
-        saved = read_json(path) if path.exists() else {}
-        positions = self.classifier.encoder.max_length
-        return min(int(saved.get("model_max_length", positions)), positions), saved.get("text_truncation", "head-tail")
+        """How the classifier reads a long text: the most tokens at once, and the part that is kept, or windows.
+
+        Raises:
+            UserError: if the folder's tokenizer_config.json says neither in words that are known.
+        """
+        return reading(self.classifier_folder / "tokenizer_config.json", self.classifier.encoder.max_length)
 
     def encode(self, texts: Many[str]) -> list[Sequence]:
         """Texts as the classifier reads them.
@@ -128,23 +138,34 @@ class Model:
             _require_words(sequence, number, len(texts))
         return encoded
 
-    def predict(self, texts: Many[str]) -> list[Prediction]:
-        """The class of each text, in order. A text's prediction does not depend on the others, beyond rounding.
+    @overload
+    def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]  # a str iterates over str
+    @overload
+    def predict(self, texts: Iterable[str]) -> list[Prediction]: ...
+    def predict(self, texts: str | Iterable[str]) -> Prediction | list[Prediction]:
+        """The class of a text, or of each of several, in order.
+
+        A text's prediction does not depend on the others, beyond rounding.
 
         Args:
-            texts: each is read up to the length that the model was fine-tuned at.
+            texts: a text, or several; each is read up to the length that the model was fine-tuned at.
+
+        Returns:
+            One prediction for a text, and a list for several, also where that is one.
 
         Raises:
-            UserError: if a text has no word, or the model is not a classifier.
+            UserError: if a text has no word, something is no text, or the model is not a classifier.
         """
-        return self.predict_encoded(self.encode(texts))
+        predictions = self.predict_encoded(self.encode(_texts(texts)))
+        return predictions[0] if isinstance(texts, str) else predictions
 
     def predict_encoded(self, encoded: Many[Sequence]) -> list[Prediction]:
         """The class of each text that `encode` gives, in order."""
         max_length, _ = self.reading
         cores = torch.get_num_threads()
         if self._device.type == "cpu" and cores > 1 and len(encoded) >= _TEXTS_PER_CORE * cores:
-            rows = _on_each_core(self.task, self._fast_classifier, encoded, max_length, cores)
+            with _ALL_CORES:
+                rows = _on_each_core(self.task, self._fast_classifier, encoded, max_length, cores)
         else:
             rows = predict(self.task, self._fast_classifier, encoded, _BATCH_TOKENS, max_length)
         return self.task.answers(rows, self.classifier.label_names)
@@ -154,13 +175,16 @@ class Model:
 
         Args:
             text: with one [MASK] or more.
-            top_k: how many tokens to give for each.
+            top_k: how many tokens to give for each, 1 or more.
 
         Raises:
             UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
         """
-        self.pretrained.require("masked_language_model.bias", "masked-language head")
-        ids = self._framed(text).input_ids
+        _require_text(text, "the text")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise UserError(f"top_k is {top_k}; it must be a whole number from 1 on")
+        self.pretrained.require({"masked_language_model"}, "masked-language head")
+        ids = self._framed(text)[0].input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
             raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
         return self.pretrained.fill_mask(ids, top_k)
@@ -173,32 +197,51 @@ class Model:
         Raises:
             UserError: if one of them has no word, or the model has no such head.
         """
-        self.pretrained.require("next_sentence.weight", "next-sentence head")
+        self.pretrained.require({"next_sentence", "pooler"}, "next-sentence head")
+        if self.pretrained.model.encoder.config.type_vocab_size < 2:
+            raise UserError(
+                f"{self.pretrained.folder} knows one segment (type_vocab_size), and a pair of texts has two"
+            )
         tokenizer = self.pretrained.tokenizer
         for name, text in (("first", first), ("second", second)):
+            _require_text(text, f"the {name} text")
             if build(tokenizer, text, max_length=None).is_empty:
                 raise UserError(f"the {name} text has nothing to read; write a word")
         positions = self.pretrained.model.encoder.max_length
         pair = build(tokenizer, first, second, max_length=positions, truncation="tail", truncation_pair="head")
         return self.pretrained.next_sentence(pair)
 
-    def embed(self, texts: Many[str], layers: int = 1) -> list[Features]:
+    @overload
+    def embed(  # type: ignore[overload-overlap]
+        self, texts: str, layers: int = 1, truncate: bool = False
+    ) -> Features: ...
+    @overload
+    def embed(self, texts: Iterable[str], layers: int = 1, truncate: bool = False) -> list[Features]: ...
+    def embed(self, texts: str | Iterable[str], layers: int = 1, truncate: bool = False) -> Features | list[Features]:
         """Vectors of texts and of their tokens, from the pre-trained encoder, unchanged (paper, section 5.3).
 
+        All texts are looked at before the first is computed.
+
         Args:
-            texts: each within the model's length.
+            texts: a text, or several.
             layers: how many of the last layers stand side by side in a token's vector; the paper's best had 4.
+            truncate: whether of a text that is longer than the model reads its beginning is taken;
+                `Features.left_out` then says how much is missing. Otherwise it is refused.
+
+        Returns:
+            Features of a text, and a list for several, also where that is one.
 
         Raises:
-            UserError: if a text has no word or is too long, or the model has fewer layers.
+            UserError: if a text has no word, something is no text, a text is too long and is not to be cut, or the
+                model has fewer layers.
         """
         depth = self.pretrained.model.encoder.config.num_hidden_layers
         if not 1 <= layers <= depth:
             raise UserError(f"layers is {layers}, but the model has {depth} layers; give 1 to that many")
-        return [
-            self.pretrained.features(self._framed(text, number, len(texts)), layers)
-            for number, text in enumerate(texts)
-        ]
+        given = _texts(texts)
+        framed = [self._framed(text, number, len(given), truncate) for number, text in enumerate(given)]
+        found = [self.pretrained.features(sequence, layers, left_out) for sequence, left_out in framed]
+        return found[0] if isinstance(texts, str) else found
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:
         """A text's tokens, [CLS] and [SEP] included, and the attention weights of the pre-trained encoder.
@@ -218,15 +261,46 @@ class Model:
         _require_words(sequence, 0, 1)
         return self.pretrained.tokens(sequence), self.pretrained.attention(sequence)
 
-    def _framed(self, text: str, number: int = 0, texts: int = 1) -> Sequence:
-        """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
-        sequence = build(self.pretrained.tokenizer, text, max_length=None)
+    def _framed(self, text: str, number: int = 0, texts: int = 1, truncate: bool = False) -> tuple[Sequence, int]:
+        """[CLS] text [SEP] for the pre-trained encoder, and how many tokens were cut off.
+
+        Args:
+            text: any.
+            number: which of `texts` it is.
+            texts: how many there are.
+            truncate: whether a longer text is cut.
+        """
         positions = self.pretrained.model.encoder.max_length
+        sequence = build(self.pretrained.tokenizer, text, max_length=None)
         _require_words(sequence, number, texts)
-        if len(sequence) > positions:
+        left_out = max(0, len(sequence) - positions)
+        if left_out and not truncate:
             problem = f"has {len(sequence) - 2:,} tokens, and the model reads {positions - 2}; shorten it"
             raise UnreadableText(number, texts, problem)
-        return sequence
+        return (build(self.pretrained.tokenizer, text, max_length=positions) if left_out else sequence), left_out
+
+
+def _texts(texts: Any) -> list[str]:
+    """One text or several as a list.
+
+    Raises:
+        WrongTypeError: if there is something that is no text, or an order that nobody gave.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    # The bytes of a file, the keys of a dict, the columns of a table: each has items, but they are not texts in order.
+    table = getattr(texts, "ndim", 1) != 1
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | Mapping | Set) or table:
+        raise WrongTypeError(f"a text or a list of texts is expected, not {type(texts).__name__}")
+    found = list(texts)
+    for number, text in enumerate(found, 1):
+        _require_text(text, f"text {number} of {len(found)}")
+    return found
+
+
+def _require_text(text: Any, name: str) -> None:
+    if not isinstance(text, str):
+        raise WrongTypeError(f"{name} is {type(text).__name__}; it must be a str")
 
 
 def _require_words(sequence: Sequence, number: int, texts: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +16,30 @@ from torch import Tensor
 from bertwright.errors import UserError
 from bertwright.inputs.pretraining import IS_NEXT
 from bertwright.inputs.sequences import Ids, Sequence
-from bertwright.models.checkpoints import FORMATS, load_pretraining_model, load_tokenizer, read_weights, to_hugging_face
+from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
 from bertwright.models.heads import PretrainingModel
 from bertwright.text.wordpiece import Tokenizer
+
+T = TypeVar("T")
+
+
+class LoadedOnce(cached_property[T]):
+    """A property that is computed once, also where several threads ask for it first; its owner has a `lock`.
+
+    Weights are loaded as ordinary tensors, even in a block of `torch.inference_mode`: explanations need gradients.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Self | T:
+        """The value; later calls find it in the instance itself."""
+        if instance is None:
+            return self
+        with instance.lock, torch.inference_mode(False):
+            value: T = super().__get__(instance, owner)
+            return value
 
 
 @dataclass(frozen=True)
@@ -37,16 +60,18 @@ class Features:
     """A text as vectors.
 
     Args:
-        pooled: the pooler's output, float32 (hidden,).
+        pooled: the pooler's output, float32 (hidden,); None where the model has no trained pooler.
         mean: the average of the tokens' vectors in the last layer, float32 (hidden,).
         tokens: the text's tokens, [CLS] and [SEP] included.
         vectors: one per token, float32 (tokens, layers * hidden): the last layers side by side, the very last first.
+        left_out: how many tokens at the text's end were cut off, since the model reads no more.
     """
 
-    pooled: npt.NDArray[np.float32]
+    pooled: npt.NDArray[np.float32] | None
     mean: npt.NDArray[np.float32]
     tokens: list[str]
     vectors: npt.NDArray[np.float32]
+    left_out: int = 0
 
 
 class PretrainedEncoder:
@@ -60,26 +85,23 @@ class PretrainedEncoder:
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
         self.device = device
+        self.lock = threading.RLock()
 
-    @cached_property
+    @LoadedOnce
     def model(self) -> PretrainingModel:
         """The encoder with both heads, in evaluation mode."""
         return load_pretraining_model(self.folder).to(self.device).eval()
 
-    @cached_property
+    @LoadedOnce
     def tokenizer(self) -> Tokenizer:
         """The encoder's tokenizer."""
         return load_tokenizer(self.folder)
 
-    @cached_property
-    def _stored(self) -> set[str]:
-        return set(read_weights(self.folder))
-
-    def require(self, parameter: str, called: str) -> None:
+    def require(self, heads: set[str], called: str) -> None:
         """Refuse to answer with a head of random weights, which a classifier's folder would get.
 
         Args:
-            parameter: one of the head's, by our name.
+            heads: those of `PretrainingModel.absent` that the answer needs.
             called: the head, in words.
 
         Raises:
@@ -91,8 +113,7 @@ class PretrainedEncoder:
                 f"{self.folder} is a causal model: it was trained to predict next tokens, and its {called} answers "
                 "nothing; give a model that was pre-trained with masked tokens"
             )
-        names = FORMATS[self.model.encoder.config.model_type].names
-        if to_hugging_face(parameter, names) not in self._stored:
+        if heads & self.model.absent:
             raise UserError(f"{self.folder} has no {called}; give a model that was pre-trained with one")
 
     @torch.inference_mode()
@@ -106,7 +127,9 @@ class PretrainedEncoder:
         row = self.tensor(input_ids)[None]
         places = self.tensor(np.flatnonzero(input_ids == self.tokenizer.mask_id))
         logits, _ = self.model(row, torch.zeros_like(row), None, places)
-        best = logits.float().softmax(-1).topk(min(top_k, logits.shape[-1]))
+        # A table of embeddings may have more rows than the vocabulary has entries.
+        probabilities = logits.float().softmax(-1)[:, : self.tokenizer.vocab_size]
+        best = probabilities.topk(min(top_k, probabilities.shape[-1]))
         return [
             [TokenPrediction(self.tokenizer.tokens[i], p) for i, p in zip(*pair, strict=True)]
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -120,15 +143,22 @@ class PretrainedEncoder:
         return float(logits.float().softmax(-1)[0, IS_NEXT])
 
     @torch.inference_mode()
-    def features(self, sequence: Sequence, layers: int) -> Features:
-        """A framed text as vectors, with the last `layers` layers side by side for each token (paper, section 5.3)."""
+    def features(self, sequence: Sequence, layers: int, left_out: int = 0) -> Features:
+        """A framed text as vectors, with the last `layers` layers side by side for each token (paper, section 5.3).
+
+        Args:
+            sequence: the text, or its beginning.
+            layers: how many.
+            left_out: tokens that were cut off.
+        """
         hidden = self.model.encoder.hidden_states(self.tensor(sequence.input_ids)[None])
         last = hidden[-1][0]  # (S, H)
         return Features(
-            self.model.pooler(hidden[-1])[0].cpu().numpy(),
+            None if "pooler" in self.model.absent else self.model.pooler(hidden[-1])[0].cpu().numpy(),
             last[1:-1].mean(0).cpu().numpy(),
             self.tokens(sequence),
             torch.cat([state[0] for state in hidden[: -layers - 1 : -1]], dim=-1).cpu().numpy(),
+            left_out,
         )
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import bertwright
 from bertwright.apps.export import INT8_FILE, ONNX_FILE, export
 from bertwright.errors import UserError
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
 from bertwright.tasks.registry import load_task_model
 
@@ -183,3 +183,140 @@ def test_the_card_claims_no_more_than_is_known(folders, tmp_path):
 def test_an_existing_folder_is_not_overwritten(folders, tmp_path):
     with pytest.raises(UserError, match="exists; give a new folder"):
         export(folders["classifier"], tmp_path, onnx=False, int8=False)
+
+
+def foreign(folder, tokenizer, kind, **settings):
+    """A tiny random model that `transformers` saved."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.BertConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=64, **sizes, **settings)
+    model = getattr(transformers, kind)(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.save_pretrained(folder)
+    tokenizer.save(folder)
+    return folder
+
+
+def card_of(folder, out):
+    return (export(folder, out, onnx=False, int8=False) / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "tag", "words"),
+    [
+        ("BertForSequenceClassification", "text-classification", "classes LABEL_0, LABEL_1."),
+        ("BertForMaskedLM", "fill-mask", "A BERT encoder, with its head for masked tokens."),
+        ("BertForPreTraining", "fill-mask", "with its heads for masked tokens and next sentences."),
+        ("BertForNextSentencePrediction", "feature-extraction", "with its head for next sentences."),
+        ("BertModel", "feature-extraction", "A BERT encoder.\n"),
+    ],
+)
+def test_a_card_speaks_of_the_model_s_own_head_and_its_call_works(tmp_path, small_tokenizer, kind, tag, words):
+    folder = foreign(tmp_path / "given", small_tokenizer, kind)
+    card = card_of(folder, tmp_path / "out")
+    assert f"pipeline_tag: {tag}\n" in card
+    assert words in card
+    code = card.partition("```python\n")[2].partition("```")[0]
+    exec(code.replace("PATH", str(tmp_path / "out")), {})
+
+
+def test_results_above_a_folder_are_those_of_another_model(finished, small_tokenizer, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert "## Evaluation" in card_of(run / "finetune/seed-0/model", tmp_path / "own")
+    foreign(run / "downloaded", small_tokenizer, "BertForSequenceClassification")
+    assert "## Evaluation" not in card_of(run / "downloaded", tmp_path / "other")
+    shutil.copytree(run / "finetune/seed-1/model", run / "finetune/seed-0/model", dirs_exist_ok=True)
+    card = card_of(run / "finetune/seed-0/model", tmp_path / "exchanged")
+    assert "## Evaluation" not in card
+    assert "## Recipe" not in card
+
+
+def test_a_card_s_example_is_of_the_user_s_data_with_what_the_model_says(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shown = [
+        {"text": "A wonderful film.", "label": "negative", "prediction": "positive", "score": 1.0},
+        {"text": "A dreadful 'film', \"dreadful\".", "label": "negative", "prediction": "negative", "score": 0.9},
+        {"text": "dreadful " * 50, "label": "negative", "prediction": "negative", "score": 0.95},
+    ]
+    write_json(run / "evaluate" / "examples.json", {"classified": shown})
+    folder = run / "finetune/seed-0/model"
+    card = card_of(folder, tmp_path / "out")
+    text = shown[1]["text"]
+    prediction = bertwright.load(folder).predict(text)
+    assert f"classify({text!r})  # {prediction.label}, {prediction.score:.2f}\n" in card
+
+
+@pytest.mark.slow
+def test_class_n_of_onnx_is_label_n(tmp_path, small_tokenizer):
+    names = {n: str(n) for n in range(12)}  # sorted as text, 10 would come before 2
+    folder = foreign(tmp_path / "given", small_tokenizer, "BertForSequenceClassification", id2label=names)
+    out = export(folder, tmp_path / "out", onnx=True, int8=False)
+    session = onnxruntime.InferenceSession(out / ONNX_FILE)
+    model = bertwright.load(folder)
+    labels = read_json(out / "config.json")["id2label"]
+    theirs = transformers.pipeline("text-classification", model=str(out))
+    said = set()
+    for text in ("the cat sat", "rain", "old roofs and rain", "on a mat", "nobody came to look", "falling"):
+        ids = torch.from_numpy(model.encode([text])[0].input_ids.astype(np.int64))[None].numpy()
+        given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        (logits,) = session.run(None, given)
+        said.add(labels[str(logits[0].argmax())])
+        assert model.predict(text).label == labels[str(logits[0].argmax())] == theirs(text)[0]["label"]
+    assert len(said) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [
+        ("BertForMaskedLM", ["prediction_logits"]),
+        ("BertForNextSentencePrediction", ["seq_relationship_logits"]),
+        ("BertModel", []),
+    ],
+)
+@pytest.mark.slow
+def test_onnx_has_no_output_of_a_random_head(tmp_path, small_tokenizer, kind, outputs):
+    folder = foreign(tmp_path / "given", small_tokenizer, kind)
+    if not outputs:
+        with pytest.raises(UserError, match="has no head"):
+            export(folder, tmp_path / "out", onnx=True, int8=False)
+        assert not (tmp_path / "out").exists()
+        return
+    out = export(folder, tmp_path / "out", onnx=True, int8=False)
+    session = onnxruntime.InferenceSession(out / ONNX_FILE)
+    assert [output.name for output in session.get_outputs()] == outputs
+    given = batch_of(3, 20)
+    given["input_ids"] %= small_tokenizer.vocab_size
+    theirs = getattr(transformers, kind).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        expected = theirs(**given).logits.numpy()
+    (found,) = session.run(None, {name: value.numpy() for name, value in given.items()})
+    seen = given["attention_mask"].bool().numpy() if found.ndim == 3 else slice(None)
+    assert np.allclose(found[seen], expected[seen], atol=1e-4)
+
+
+def test_weights_in_several_files_are_written_as_one(tmp_path, small_tokenizer):
+    folder = foreign(tmp_path / "given", small_tokenizer, "BertForMaskedLM")
+    theirs = transformers.BertForMaskedLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    theirs.save_pretrained(folder, max_shard_size="20KB")
+    assert not (folder / "model.safetensors").exists()
+    out = export(folder, tmp_path / "out", onnx=False, int8=False)
+    again = transformers.BertForMaskedLM.from_pretrained(out)
+    assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("BertForQuestionAnswering", {}, "question answering"),
+        ("BertForSequenceClassification", {"num_labels": 1}, "regression model"),
+        ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi-label"),
+    ],
+)
+def test_a_model_that_is_not_computed_is_not_exported(tmp_path, small_tokenizer, kind, settings, words):
+    folder = foreign(tmp_path / "given", small_tokenizer, kind, **settings)
+    with pytest.raises(UserError, match=words):
+        export(folder, tmp_path / "out", onnx=False, int8=False)
+    assert not (tmp_path / "out").exists()

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from bertwright.models.bert import Dropout, dropout
+from bertwright.models import bert
+from bertwright.models.bert import Dropout, dropout, hashed
 
 ROWS, COLUMNS = 1024, 512
 COUNT = ROWS * COLUMNS
@@ -69,6 +71,51 @@ def test_one_call_s_elements_are_independent_of_the_next_call_s(probability):
 def test_dropout_is_a_function_of_the_seed():
     assert torch.equal(dropped(0.1, 7), dropped(0.1, 7))
     assert not torch.equal(dropped(0.1, 7), dropped(0.1, 8))
+
+
+def murmur(value: int) -> int:
+    """The lower 16 bits of MurmurHash3's finalizer (Appleby's `fmix32`), in whole numbers without a sign."""
+    value ^= value >> 16
+    value = value * 0x85EBCA6B % 2**32
+    value ^= value >> 13
+    value = value * 0xC2B2AE35 % 2**32
+    return (value ^ value >> 16) & 0xFFFF
+
+
+def test_the_hash_is_that_of_murmur_for_numbers_of_any_sign():
+    edges = [0, 1, 2**16, 2**31 - 2, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1]
+    values = edges + np.random.default_rng(0).integers(0, 2**32, 2_000).tolist()
+    given = torch.from_numpy(np.array(values, np.uint32).view(np.int32))
+    assert hashed(given).tolist() == [murmur(value) for value in values]
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+@pytest.mark.parametrize("bit", ["all", 0, 15, 30, 31])
+def test_a_seed_and_one_that_differs_in_some_bits_give_independent_masks(monkeypatch, probability, bit):
+    rounded = round(probability * 65_536) / 65_536
+    for seed in (0, 1, 123_456_789, -5):
+        other = ~seed if bit == "all" else int(np.array([seed], np.int32)[0] ^ np.array([1 << bit]).astype(np.int32)[0])
+        masks = []
+        for drawn in (seed, other):
+            with monkeypatch.context() as patch:
+                patch.setattr(torch, "randint", lambda *_, drawn=drawn, **__: torch.tensor([drawn], dtype=torch.int32))
+                masks.append(dropped(probability, 0).flatten())
+        if bit in ("all", 30, 31):  # lower bits only exchange elements, which the seed is drawn at random for
+            assert_mean(masks[0] * masks[1], rounded**2, f"seed {seed}")
+        assert not torch.equal(*masks)
+
+
+def test_more_elements_than_32_bits_count_are_dropped_in_parts_with_seeds_of_their_own(monkeypatch):
+    huge = dropout(torch.empty(3, 2**31, device="meta"), 0.1, training=True)  # no memory is taken
+    assert huge.shape == (3, 2**31)
+    monkeypatch.setattr(bert, "_INDICES", COUNT // 4)
+    zeros = dropped(0.25, 0)
+    assert_mean(zeros, 0.25, "all elements")
+    parts = zeros.flatten().split(COUNT // 4)
+    assert len(parts) == 4
+    for first in range(4):
+        for second in range(first):
+            assert_mean(parts[first] * parts[second], 0.25**2, f"parts {second} and {first}")
 
 
 def test_the_gradient_passes_where_the_value_does():

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from bertwright.errors import UserError
 from bertwright.inference import load
+from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import new_encoder
-from bertwright.models.heads import PretrainingModel
+from bertwright.models.heads import PretrainingModel, cross_entropy
 from bertwright.recipe import (
     MaskingConfig,
     OptimizerConfig,
@@ -30,7 +31,7 @@ from bertwright.recipe import (
     TokenizerConfig,
 )
 from bertwright.tasks.finetune import finetune
-from bertwright.tasks.pretraining import Pretraining, pretrain
+from bertwright.tasks.pretraining import Pretraining, new_model, pretrain
 from bertwright.tasks.supervised import Finetuning
 from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.prepare import prepare_corpus
@@ -370,6 +371,7 @@ def test_without_next_sentence_prediction_its_parts_keep_their_initial_weights(
     assert not [name for name in trained if "seq_relationship" in name]  # of a head that was not trained
     with pytest.raises(UserError, match="no next-sentence head"):
         load(tmp_path / "model").next_sentence("The river was old.", "It was new again.")
+    assert load(tmp_path / "model").embed("The river was old.").pooled is None  # random, too
     assert not torch.equal(trained["bert.embeddings.word_embeddings.weight"], fresh.encoder.token_embeddings.weight)
     assert "nsp_loss" not in (tmp_path / "metrics.jsonl").read_text()
 
@@ -475,6 +477,73 @@ def test_no_weight_decay_on_biases_and_normalisation(small_recipe):
         for parameter_name, parameter in model.named_parameters():
             free = parameter_name.endswith("bias") or "norm" in parameter_name
             assert decay[id(parameter)] == (0 if free else 0.01), parameter_name
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_parameter_without_a_gradient_is_neither_moved_nor_decayed(small_recipe, name):
+    torch.manual_seed(0)
+    model = PretrainingModel(new_encoder(small_recipe().model, 100))
+    config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.5)
+    optimizers = make_optimizers(model, model.encoder.matrices(), config)
+    ids = torch.randint(5, 100, (4, 16))
+    heads = (model.next_sentence, model.pooler)
+
+    def step(with_pairs):
+        before = [parameter.detach().clone() for part in heads for parameter in part.parameters()]
+        encoder = model.encoder.blocks[1].attention.query.weight.detach().clone()
+        mlm, nsp = model(ids, torch.zeros_like(ids))
+        labels = torch.tensor([0, 1, 1, 0]) if with_pairs else torch.full((4,), IGNORED_LABEL)
+        loss = cross_entropy(mlm, ids).total / ids.numel() + cross_entropy(nsp, labels).total / 4
+        loss.backward()
+        assert (model.next_sentence.weight.grad != 0).any() == with_pairs
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        assert not torch.equal(encoder, model.encoder.blocks[1].attention.query.weight)
+        after = [parameter for part in heads for parameter in part.parameters()]
+        return [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+
+    assert not any(step(with_pairs=True))
+    assert all(step(with_pairs=False)), "momentum and weight decay stand still"
+    assert all(step(with_pairs=False))
+    assert not any(step(with_pairs=True))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20])
+def test_a_tiny_gradient_is_one(scale):
+    model = torch.nn.Linear(3, 2)
+    (optimizer,) = make_optimizers(model, [], OptimizerConfig(learning_rate=0.1, weight_decay=0.5))
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full((2, 3), scale)
+    optimizer.step()
+    assert not torch.equal(before, model.weight)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_next_sentence_head_rests_in_a_phase_without_pairs_and_a_resumed_run_is_the_same(
+    small_recipe, small_prepared, engine, tmp_path, monkeypatch, name
+):
+    phases = tuple(Phase(sequence_length=32, budget_ratio=0.5, next_sentence=pairs) for pairs in (False, True))
+    optimizer = OptimizerConfig(name=name, learning_rate=1e-3, weight_decay=0.5)
+    recipe = small_recipe(pretrain={"phases": phases, "optimizer": optimizer, "checkpoint_every": 1})
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)  # where the optimizer has no state of these heads yet
+        with pytest.raises(StopHereError):
+            pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+    start = new_model(recipe, tokenizer, PreparedCorpus(small_prepared / "train.arrow", tokenizer.fingerprint))
+    newest = max((tmp_path / "parts" / "checkpoints").iterdir())
+    rested = load_file(newest / "model.safetensors")
+    assert newest.name >= "step-00000001"
+    for theirs, parameter in (
+        ("bert.pooler.dense.weight", start.pooler.dense.weight),
+        ("cls.seq_relationship.weight", start.next_sentence.weight),
+    ):
+        assert torch.equal(rested[theirs], parameter)
+        assert not torch.equal(weights(tmp_path / "whole")[theirs], parameter)
+    pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 SHAPES = (8, 16), (16, 8), (16, 8)

@@ -180,7 +180,9 @@ def embed(
     for one in _given(texts, file, text_column):
         with _naming([one]):
             found = encoder.embed([one.text], layers)[0]
-        line: dict[str, Any] = {"text": one.text, "pooled": found.pooled.tolist(), "mean": found.mean.tolist()}
+        line: dict[str, Any] = {"text": one.text}
+        line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
+        line["mean"] = found.mean.tolist()
         if per_token:
             line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
         _print_json(line)

@@ -15,14 +15,16 @@ from typing import Any
 import jinja2
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.evaluate.report import SYSTEM_NAMES
-from bertwright.files import atomic_path, read_json, write_text
-from bertwright.models.checkpoints import AnyModel, load_pretraining_model, read_config
-from bertwright.models.heads import PretrainingModel
+from bertwright.files import atomic_path, digests, read_json, write_text
+from bertwright.inference import Model
+from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
+from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
 from bertwright.tasks.registry import load_task_model
 
 ONNX_FILE = "onnx/model.onnx"
@@ -36,7 +38,8 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
     """Write a folder that is ready to push to the hub.
 
     Args:
-        folder: a model folder. Where it belongs to a run, the card has the run's recipe and scores.
+        folder: a model folder. Where it belongs to a run, the card has the run's recipe and scores, and shows one
+            short text of the run's test split.
         out: the folder to write; it must not exist.
         onnx: also write the model for ONNX Runtime, in float32.
         int8: also write it with int8 weights.
@@ -54,19 +57,22 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")
     config = read_config(folder)
-    if config.get("is_decoder") and "id2label" in config:
+    model: AnyModel = load_task_model(folder) if has_task_head(config) else load_pretraining_model(folder)
+    if isinstance(model, TaskModel) and model.encoder.causal:
         raise UserError(
             f"{folder} is a causal classifier, which classifies by the last token; other tools classify by [CLS], and "
             "their predictions would differ: it cannot be exported"
         )
-    model = load_task_model(folder) if "id2label" in config else load_pretraining_model(folder)
+    load_tokenizer(folder)  # refuses one that does not belong to the model
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
-        for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        for name in ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, temporary / name)
-        if small:
-            _shrink(temporary / "model.safetensors")
+        if small or not (folder / WEIGHTS).exists():  # they may stand in several files
+            tensors = read_tensors(folder)
+            kept = {name: value.to(torch.bfloat16) for name, value in tensors.items()} if small else tensors
+            save_file(kept, temporary / WEIGHTS, metadata={"format": "pt"})
         if onnx or int8:
             (temporary / "onnx").mkdir()
             write_onnx(model, temporary / ONNX_FILE)
@@ -74,45 +80,56 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
             _quantize(temporary / ONNX_FILE, temporary / INT8_FILE)
             if not onnx:
                 (temporary / ONNX_FILE).unlink()
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        write_text(temporary / "README.md", model_card(folder, config, parameters, small, license))
+        write_text(temporary / "README.md", model_card(folder, model, small, license))
     return out
 
 
-def _shrink(path: Path) -> None:
-    """Rewrite a file of weights in bfloat16."""
-    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+def _outputs(model: AnyModel) -> dict[str, int]:
+    """The names of what a model gives, with the place of each among its outputs; a random head's are left out.
+
+    Raises:
+        UserError: if nothing remains.
+    """
+    if isinstance(model, TaskModel):
+        return {"logits": 0}
+    found = {"prediction_logits": 0, "seq_relationship_logits": 1}
+    if "masked_language_model" in model.absent:
+        del found["prediction_logits"]
+    if model.absent & {"next_sentence", "pooler"}:
+        del found["seq_relationship_logits"]
+    if not found:
+        raise UserError("the model has no head, neither for masked tokens nor for next sentences, to write as ONNX")
+    return found
 
 
 class _Logits(nn.Module):
     """A model with inputs and outputs in the order and under the names that ONNX users of BERT expect."""
 
-    def __init__(self, model: AnyModel) -> None:
+    def __init__(self, model: AnyModel, places: list[int]) -> None:
         super().__init__()
         self.model = model
+        self.places = places
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
-        return self.model(input_ids, token_type_ids, attention_mask)
+        found = self.model(input_ids, token_type_ids, attention_mask)
+        return found if isinstance(found, Tensor) else tuple(found[place] for place in self.places)
 
 
 def write_onnx(model: AnyModel, path: Path) -> None:
     """Write a model for ONNX Runtime: any batch size, any length up to the model's positions.
 
     Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits,
-    (batch, classes); of a pre-trained model prediction_logits (batch, sequence, vocabulary) and
-    seq_relationship_logits (batch, 2).
+    (batch, classes), in the order of the labels; of a pre-trained model prediction_logits (batch, sequence, vocabulary)
+    and seq_relationship_logits (batch, 2), as far as it has these heads.
 
     Args:
         model: ours.
         path: the file.
 
     Raises:
-        UserError: if onnx or onnxscript is not installed.
+        UserError: if onnx or onnxscript is not installed, or the model has no head.
     """
-    outputs = ["logits"]
-    if isinstance(model, PretrainingModel):
-        outputs = ["prediction_logits", "seq_relationship_logits"]
+    outputs = _outputs(model)
     shape = (2, 16)
     example = (torch.ones(shape, dtype=torch.long), torch.ones(shape, dtype=torch.long), torch.zeros(shape).long())
     batch, sequence = (
@@ -124,12 +141,12 @@ def write_onnx(model: AnyModel, path: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                _Logits(model.cpu().eval()),
+                _Logits(model.cpu().eval(), list(outputs.values())),
                 example,
                 dynamo=True,
                 opset_version=_OPSET,
                 input_names=names,
-                output_names=outputs,
+                output_names=list(outputs),
                 dynamic_shapes={name: {0: batch, 1: sequence} for name in names},
                 verbose=False,
             )
@@ -158,40 +175,110 @@ def _without_folders(recipe: Any) -> Any:
     return Path(recipe).name if isinstance(recipe, str) and Path(recipe).is_absolute() else recipe
 
 
-def model_card(folder: Path, config: dict[str, Any], parameters: int, small: bool, license: str) -> str:
+def find_results(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The run that a model folder belongs to, with its results; None where there is none.
+
+    A results.json above the folder is not enough: it must be of these weights.
+
+    Args:
+        folder: of the model.
+    """
+    folder = folder.resolve()
+    for run in folder.parents:
+        results = read_json(run / "results.json") if (run / "results.json").is_file() else None
+        if isinstance(results, dict):
+            evaluated = results.get("weights", {}).get(folder.relative_to(run).as_posix())
+            same = evaluated is not None and digests([folder / WEIGHTS])[0][1] == evaluated
+            return (run, results) if same else None
+    return None
+
+
+_EXAMPLE_LENGTH = 160
+
+
+def _example(run: Path, folder: Path) -> dict[str, str] | None:
+    """A short text of the run's test split that was classified right, and the model's prediction, as a card shows it.
+
+    None where there is no such text.
+    """
+    path = run / "evaluate" / "examples.json"
+    shown = read_json(path).get("classified", []) if path.exists() else []
+    fit = [
+        one
+        for one in shown
+        if one["prediction"] == one["label"] and len(one["text"]) <= _EXAMPLE_LENGTH and "```" not in one["text"]
+    ]
+    if not fit:
+        return None
+    chosen = max(fit, key=lambda one: one["score"])
+    prediction = Model(folder.name, folder, folder).predict(chosen["text"])
+    return {"text": repr(chosen["text"]), "answer": f"{prediction.label}, {prediction.score:.2f}"}
+
+
+def _pipeline_tag(model: AnyModel) -> str:
+    """The hub's name for what a model does."""
+    if isinstance(model, TaskModel):
+        return "text-classification"
+    if "masked_language_model" in model.absent:
+        return "feature-extraction"
+    return "text-generation" if model.encoder.causal else "fill-mask"
+
+
+def _heads(model: AnyModel) -> str:
+    """An encoder's heads in words."""
+    assert isinstance(model, PretrainingModel)
+    heads = {
+        "masked tokens": "masked_language_model" not in model.absent,
+        "next sentences": not model.absent & {"next_sentence", "pooler"},
+    }
+    found = [name for name, there in heads.items() if there]
+    return f", with {'its heads' if len(found) > 1 else 'its head'} for {' and '.join(found)}" if found else ""
+
+
+def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
     """The README.md of a model on the hub.
 
     Args:
-        folder: the model's; a run's recipe and results are looked for above it.
-        config: its config.json.
-        parameters: how many weights it has.
-        small: whether they are stored in bfloat16.
+        folder: the model's; where it belongs to a run, the card has the run's recipe and results, and one text of its
+            test split.
+        model: from there.
+        small: whether its weights are stored in bfloat16.
         license: the hub's identifier.
     """
-    run = next((parent for parent in folder.resolve().parents if (parent / "results.json").exists()), None)
+    belongs = find_results(folder)
     found: dict[str, Any] = {}
-    if run is not None:
-        found = {
-            "results": read_json(run / "results.json"),
-            "seed": folder.resolve().parent.name.removeprefix("seed-"),
-        }
+    is_classifier = isinstance(model, TaskModel)
+    if belongs is not None:
+        run, results = belongs
+        found = {"results": results, "seed": folder.resolve().parent.name.removeprefix("seed-")}
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         found["from_scratch"] = recipe["finetune"].get("encoder") is None
-        found["truncation"] = recipe["finetune"]["truncation"]
         found["recipe"] = yaml.safe_dump(_without_folders(recipe), sort_keys=False, allow_unicode=True)
+        found["example"] = _example(run, folder) if is_classifier else None
     template = importlib.resources.files("bertwright.apps").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
         .from_string(template)
         .render(
-            config=config,
-            parameters=parameters,
+            tag=_pipeline_tag(model),
+            shape=model.encoder.config,
+            vocab_size=model.encoder.vocab_size,
+            label_names=model.label_names if isinstance(model, TaskModel) else [],
+            heads="" if isinstance(model, TaskModel) else _heads(model),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
             small=small,
             license=license,
-            classifier="id2label" in config,
-            causal=config.get("is_decoder", False),
+            classifier=is_classifier,
+            truncation=_truncation(folder, model),
             system_names=SYSTEM_NAMES,
             metric_names=_METRIC_NAMES,
             **found,
         )
     )
+
+
+def _truncation(folder: Path, model: AnyModel) -> str | None:
+    """How a classifier reads a long text."""
+    if not isinstance(model, TaskModel):
+        return None
+    return reading(folder / "tokenizer_config.json", model.encoder.max_length)[1]

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from bertwright.evaluate.significance import mean_and_spread, scores
-from bertwright.files import read_json, write_array, write_json
+from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.inputs.sequences import frame
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.models.stored import WEIGHTS
 from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
 from bertwright.tasks.prediction import predict_saved
@@ -72,6 +73,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
                 ),
             },
             "heldout": _heldout_metrics(recipe, run, engine) if own else {},
+            "weights": _weights(recipe, run),
         },
     )
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
@@ -81,6 +83,14 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         progress("filling masks and telling next sentences")
         examples |= _pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
+
+
+def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
+    """The SHA-256 of the weights of each evaluated model, by the path of its folder: whose results these are."""
+    folders = [f"finetune/seed-{seed}/model" for seed in recipe.finetune.seeds]
+    if recipe.finetune.encoder is None:
+        folders.append("pretrain/model")
+    return {folder: digests([run / folder / WEIGHTS])[0][1] for folder in folders}
 
 
 def _all_predictions(

@@ -41,12 +41,28 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     if not training or probability == 0:
         return values
     device = values.device
+    if values.numel() > _INDICES:  # as parts, each with a seed of its own
+        parts = [dropout(part, probability, training) for part in torch.split(values.flatten(), _INDICES)]
+        return torch.cat(parts).view(values.shape)
     seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
-    bits = torch.arange(values.numel(), dtype=torch.int32, device=device).view(values.shape) ^ seed
-    bits = (bits ^ (bits >> 16)) * -2048144789
-    bits = (bits ^ (bits >> 13)) * -1028477387
-    keep = ((bits ^ (bits >> 16)) & 0xFFFF) >= round(probability * 65_536)
+    indices = torch.arange(values.numel(), dtype=torch.int32, device=device).view(values.shape)
+    keep = hashed(indices ^ seed) >= round(probability * 65_536)
     return torch.where(keep, values * (1 / (1 - probability)), 0)
+
+
+_INDICES = 2**31
+"""As many elements have an index of 32 bits with a sign."""
+
+
+def hashed(bits: Tensor) -> Tensor:
+    """The lower 16 bits of MurmurHash3's finalizer of 32 bits; both are int32, which PyTorch multiplies modulo 2^32.
+
+    The algorithm shifts zeros in from the left. A shift of a negative number brings ones, which are masked away: with
+    them a number and its complement would have one hash.
+    """
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * -2048144789
+    bits = (bits ^ ((bits >> 13) & 0x7FFFF)) * -1028477387
+    return (bits ^ (bits >> 16)) & 0xFFFF
 
 
 class Dropout(nn.Module):

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.bert import Bert
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
 
@@ -38,14 +38,14 @@ class Format:
         prefix: of the encoder's tensors in a model with a head; a bare encoder's have none.
         names: modules, ours to Hugging Face's; {n} is the number of a layer. A module that is not here has one name.
         classes: Hugging Face's class for each kind of model.
-        computed: settings of a config.json of which we compute one value only.
+        computed: settings of a config.json of which we compute one meaning only, with the values that have it.
     """
 
     build: type[Encoder]
     prefix: str = ""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    computed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    computed: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 FORMATS: dict[str, Format] = {
@@ -69,6 +69,7 @@ FORMATS: dict[str, Format] = {
             "masked_language_model.dense": "cls.predictions.transform.dense",
             "masked_language_model.norm": "cls.predictions.transform.LayerNorm",
             "masked_language_model": "cls.predictions",  # its bias
+            "masked_language_model.decoder": "cls.predictions.decoder",  # where it is not tied to the embeddings
             "next_sentence": "cls.seq_relationship",
             "head.pooler.dense": "bert.pooler.dense",
             "head.classifier": "classifier",
@@ -78,7 +79,7 @@ FORMATS: dict[str, Format] = {
             "causal": "BertLMHeadModel",
             "sequence": "BertForSequenceClassification",
         },
-        computed={"hidden_act": "gelu", "position_embedding_type": "absolute"},
+        computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
     ),
 }
 """The architectures, by `model_type`."""
@@ -137,7 +138,9 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
         "vocab_size": encoder.vocab_size,
         "pad_token_id": encoder.pad_token_id,
         "torch_dtype": "float32",
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": not (
+            isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None
+        ),
         **dataclasses.asdict(encoder.config),
     }
     if isinstance(model, TaskModel):
@@ -149,13 +152,13 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
     return config
 
 
-def save_weights(model: AnyModel, folder: Path, leave_out: str = "") -> None:
+def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ()) -> None:
     """Write config.json and model.safetensors into a folder (make it atomic with `files.atomic_path`).
 
     Args:
         model: ours.
         folder: made if it is missing.
-        leave_out: beginning of the names of parameters that are not written; none where it is empty.
+        leave_out: modules whose parameters are not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.model_type].names
@@ -163,9 +166,12 @@ def save_weights(model: AnyModel, folder: Path, leave_out: str = "") -> None:
     state = {
         to_hugging_face(name, names): value.detach().cpu().clone()
         for name, value in model.named_parameters()
-        if not (leave_out and name.startswith(leave_out))
+        if not name.startswith(tuple(f"{module}." for module in leave_out))
     }
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None:
+        # `transformers` unties the bias, too.
+        state[to_hugging_face("masked_language_model.decoder.bias", names)] = model.masked_language_model.bias.detach()
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / "config.json", hugging_face_config(model))
 
 
@@ -175,7 +181,7 @@ def save_model(
     folder: Path,
     max_length: int | None = None,
     truncation: str = "head-tail",
-    leave_out: str = "",
+    leave_out: tuple[str, ...] = (),
 ) -> None:
     """Write a model folder that `transformers` opens: weights, configuration and tokenizer.
 
@@ -191,14 +197,19 @@ def save_model(
     tokenizer.save(folder, max_length or model.encoder.max_length, truncation)
 
 
+MOST_PADDING = 1_024
+"""The most rows of a table of embeddings beyond its vocabulary, which fill it up to a multiple of 8 or 64, say."""
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """A model folder's tokenizer.
 
     Raises:
-        UserError: if there is none, or it is of another vocabulary than the model.
+        UserError: if there is none, or it is of another vocabulary than the model. The model may have some more rows:
+            many a table is filled up to a multiple of 8, since hardware multiplies it faster.
     """
     tokenizer, stored = Tokenizer.load(folder), read_config(folder)
-    if tokenizer.vocab_size != stored["vocab_size"]:
+    if not 0 <= stored["vocab_size"] - tokenizer.vocab_size < MOST_PADDING:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} entries and the model {stored['vocab_size']}; they "
             "do not belong together"
@@ -216,12 +227,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{folder} is not a model folder: it has no config.json")
     config: dict[str, Any] = read_json(path)
-    kind = config.get("model_type", "bert")
+    kind = config.get("model_type", "bert") if isinstance(config, dict) else "bert"
     if kind not in FORMATS:
         raise UserError(f"{folder} holds a {kind} model; Bertwright reads: {', '.join(FORMATS)}")
+    check_settings(config, folder)
     for setting, computed in FORMATS[kind].computed.items():
-        if config.get(setting, computed) != computed:
-            raise UserError(f"{folder} has {setting} {config[setting]}; Bertwright computes {computed}")
+        if config.get(setting, computed[0]) not in computed:
+            raise UserError(f"{folder} has {setting} {config[setting]}; Bertwright computes {computed[0]}")
+    try:
+        model_config(config)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path} is not the shape of a model that Bertwright computes: {error}") from error
     return config
 
 
@@ -235,75 +251,98 @@ def model_config(config: dict[str, Any]) -> ModelConfig:
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a model folder, by Hugging Face's names for a model with a head.
 
-    Names of TensorFlow's time (gamma, beta) become today's; a tied output matrix is left out.
+    Names of TensorFlow's time (gamma, beta) become today's. Tensors of heads that the architecture does not have here,
+    such as that for question answering, are left out.
 
     Raises:
-        UserError: if there is no model.safetensors, it is broken, or it holds what the architecture does not have.
+        UserError: if there is no model.safetensors, it is broken, or an encoder holds what the architecture does not
+            have.
     """
-    path = folder / "model.safetensors"
-    if not path.exists():
-        pickled = folder / "pytorch_model.bin"
-        reason = "only a pickle, which could run code when read; save it as safetensors" if pickled.exists() else "none"
-        raise UserError(f"{folder} has no model.safetensors ({reason})")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is broken or cut short ({error}); copy it again") from error
     kind = read_config(folder).get("model_type", "bert")
     format_ = FORMATS[kind]
-    known = set(format_.names.values())
+    known, prefix = set(format_.names.values()), format_.prefix
+    modules = {name.removeprefix(prefix).partition(".")[0] for name in known if prefix and name.startswith(prefix)}
     found = {}
-    for full, value in tensors.items():
-        name = re.sub(r"LayerNorm\.(gamma|beta)$", lambda m: f"LayerNorm.{_MODERN[m[1]]}", full)
-        if not name.startswith((format_.prefix, "cls.", "classifier.", "head.")):
-            name = f"{format_.prefix}{name}"  # saved from a bare encoder
-        if name.startswith("cls.predictions.decoder.") or name.endswith("embeddings.position_ids"):
-            continue  # the decoder is tied to the embeddings; position_ids are 0, 1, 2, …
+    for name, value in modern_names(read_tensors(folder), prefix, modules).items():
+        if name.endswith("embeddings.position_ids"):
+            continue  # 0, 1, 2, …
         module = re.sub(r"\.\d+\.", ".{n}.", name.rpartition(".")[0], count=1)
         if known and module not in known and not name.startswith("head."):
-            raise UserError(f"{path} holds {full}, which a {kind} model does not have")
+            if name.startswith((prefix, "cls.")):
+                raise UserError(f"{folder} holds the tensor {name}, which a {kind} model does not have")
+            continue  # of a head that is not computed
         found[name] = value
     return found
 
 
-_MODERN = {"gamma": "weight", "beta": "bias"}
+_PRETRAINED = ("pretraining", "causal")
+_PRETRAINING_HEADS = ("masked_language_model", "next_sentence", "pooler")
 
 
 def load_pretraining_model(folder: Path) -> PretrainingModel:
-    """The model of a folder with both pre-training heads; a head that is missing there is freshly initialised.
+    """The model of a folder with both pre-training heads; its `absent` names those that the folder lacks.
+
+    The output matrix of masked tokens is that of the folder where it is not the table of token embeddings ("untied"),
+    whatever the configuration says; so does `transformers`.
 
     Raises:
         UserError: if the folder cannot be read or its tensors do not fit its configuration.
     """
-    config = read_config(folder)
-    model = PretrainingModel(new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id", 0)))
-    load_into(model, read_weights(folder), folder, may_miss=("masked_language_model", "next_sentence", "pooler"))
+    config, weights = read_config(folder), read_weights(folder)
+    model = PretrainingModel(new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0))
+    names = FORMATS[model.encoder.config.model_type].names
+    bias, decoder = (to_hugging_face(f"masked_language_model.{name}", names) for name in ("bias", "decoder.weight"))
+    own_bias = to_hugging_face("masked_language_model.decoder.bias", names)
+    if own_bias in weights:  # a copy of the head's bias, or what took its place
+        weights[bias] = weights[own_bias]
+    absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
+    table = model.encoder.token_embeddings.weight
+    matrix = weights.get(decoder)
+    if matrix is not None and not torch.equal(matrix.float(), table):
+        model.masked_language_model.decoder = nn.Linear(table.shape[1], table.shape[0], bias=False)
+        load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
+    elif matrix is None and not config.get("tie_word_embeddings", True):
+        absent |= {"masked_language_model"}  # its output matrix is not there
+    classes = FORMATS[model.encoder.config.model_type].classes
+    if "next_sentence" in absent and architecture(config) in {classes.get(kind, kind) for kind in _PRETRAINED}:
+        absent |= {"pooler"}  # nothing but next sentences trains it
+    model.absent = absent
     return model
 
 
-def load_into(model: AnyModel, weights: dict[str, Tensor], folder: Path, may_miss: tuple[str, ...]) -> None:
+def load_into(model: AnyModel, weights: dict[str, Tensor], folder: Path, may_miss: tuple[str, ...]) -> frozenset[str]:
     """Copy tensors into a model, by name.
 
     Args:
         model: ours.
         weights: from `read_weights`; those of heads that the model does not have are left alone.
         folder: named in errors.
-        may_miss: beginnings of our names that may be absent; they keep their fresh values.
+        may_miss: modules that may be absent as a whole; they keep their fresh values.
+
+    Returns:
+        Those of `may_miss` that are absent.
 
     Raises:
         UserError: if a tensor is missing or has another shape.
     """
     names = FORMATS[model.encoder.config.model_type].names
+    absent: dict[str, str] = {}
+    present: set[str] = set()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             theirs = to_hugging_face(name, names)
+            part = next((part for part in may_miss if name.startswith(f"{part}.")), "")
             if theirs not in weights:
-                if not name.startswith(may_miss):
-                    raise UserError(f"{folder} lacks the tensor {theirs}; it is not a whole model")
+                absent[part] = theirs
                 continue
+            present.add(part)
             if parameter.shape != weights[theirs].shape:
                 raise UserError(
                     f"{folder}: {theirs} has shape {tuple(weights[theirs].shape)}, but its config asks for "
                     f"{tuple(parameter.shape)}"
                 )
             parameter.copy_(weights[theirs])
+    for part, theirs in absent.items():
+        if not part or part in present:  # half a head answers nothing
+            raise UserError(f"{folder} lacks the tensor {theirs}; it is not a whole model")
+    return frozenset(absent)

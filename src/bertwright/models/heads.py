@@ -76,6 +76,9 @@ class MaskedLanguageModelHead(nn.Module):
         hidden_size: width H.
         vocab_size: number of tokens V.
         layer_norm_eps: the constant inside layer normalisation.
+
+    Attributes:
+        decoder: an output matrix of its own, without bias, in some models of others; None, as in all of ours, is tied.
     """
 
     def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float) -> None:
@@ -83,11 +86,12 @@ class MaskedLanguageModelHead(nn.Module):
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.decoder: nn.Linear | None = None
 
     def forward(self, hidden: Tensor, token_embeddings: Tensor) -> Tensor:
         """Map (..., H) to logits (..., V), given the token embeddings (V, H)."""
         transformed = self.norm(F.gelu(self.dense(hidden)))
-        return F.linear(transformed, token_embeddings, self.bias)
+        return F.linear(transformed, token_embeddings if self.decoder is None else self.decoder.weight, self.bias)
 
 
 class PretrainingModel(nn.Module):
@@ -97,6 +101,10 @@ class PretrainingModel(nn.Module):
 
     Args:
         encoder: freshly made; all weights are drawn here.
+
+    Attributes:
+        absent: masked_language_model, next_sentence and pooler, as far as the folder lacked them that the model was
+            read from: their weights are random, and are not to answer.
     """
 
     kind = "pretraining"
@@ -104,6 +112,7 @@ class PretrainingModel(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         config = encoder.config
+        self.absent: frozenset[str] = frozenset()
         self.encoder = encoder
         self.pooler = Pooler(config.hidden_size)
         self.masked_language_model = MaskedLanguageModelHead(

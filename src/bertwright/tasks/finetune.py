@@ -12,22 +12,14 @@ import torch
 from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.inputs.sequences import Sequence
-from bertwright.models.checkpoints import (
-    FORMATS,
-    load_into,
-    load_tokenizer,
-    model_config,
-    new_encoder,
-    read_config,
-    read_weights,
-    to_hugging_face,
-)
+from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, new_encoder, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
+from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Examples, Finetuning, Validation
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.records import Record, read_records
@@ -92,43 +84,30 @@ def split_validation(strata: Ints, ratio: float) -> tuple[Ints, Ints]:
 def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: list[str], notice: Notice) -> TaskModel:
     """A task's model with an encoder's weights, before it is fine-tuned.
 
-    The head of a classifier of as many classes is taken over, too.
+    The head of a model that was fine-tuned for the same task and the same classes is taken over, too.
 
     Args:
         task: makes the head.
         encoder: a model folder.
         config: decides dropout, and whether an averaging block is put on top.
         names: of the classes.
-        notice: told if the encoder has no pooler.
+        notice: told what becomes of the folder's head, and if it has no pooler.
     """
     stored = read_config(encoder)
-    weights = read_weights(encoder)
     shape = model_config(stored)
     if config.hidden_dropout_prob is not None:
         shape = replace(shape, hidden_dropout_prob=config.hidden_dropout_prob)
-    layout = FORMATS[shape.model_type].names
-    pooler, trained_pooler, classifier = (
-        [to_hugging_face(f"{module}.{part}", layout) for part in ("weight", "bias")]
-        for module in ("head.pooler.dense", "pooler.dense", "head.classifier")
-    )
-    for own, trained in zip(pooler, trained_pooler, strict=True):
-        if trained in weights:  # that of pre-training
-            weights.setdefault(own, weights[trained])
-    left_out = []
-    if len(weights.get(classifier[1], names)) != len(names):  # a classifier of something else
-        left_out += classifier
-    may_miss = ["head."]
     if config.averaging_block:
-        may_miss.append(f"encoder.blocks.{shape.num_hidden_layers}.")
         shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
-        left_out += pooler  # it was trained on the block below
-    weights = {name: value for name, value in weights.items() if name not in left_out}
-    fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id", 0))
+    fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id") or 0)
     model = TaskModel(fresh, task.head(fresh, names, config.classifier_dropout), names, task.name)
-    has_pooler = any(name.startswith("head.pooler") for name, _ in model.named_parameters())
-    if has_pooler and not config.averaging_block and pooler[0] not in weights:
+    parts = [f"head.{part}" for part, _ in model.head.named_children()]
+    weights = starting_weights(model, encoder, stored, config.averaging_block, notice)
+    if config.averaging_block:
+        parts.append(f"encoder.blocks.{shape.num_hidden_layers - 1}")
+    absent = load_into(model, weights, encoder, may_miss=tuple(parts))
+    if "head.pooler" in absent and not config.averaging_block:
         notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is")
-    load_into(model, weights, encoder, may_miss=tuple(may_miss))
     if config.averaging_block:
         initialize_averaging(as_bert(model.encoder, "finetune.averaging_block"))
     return model

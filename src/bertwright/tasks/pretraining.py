@@ -241,7 +241,9 @@ def pretrain(
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
             # A head that was not trained is left out, so that nobody uses its output.
-            save_model(training.model, tokenizer, temporary, leave_out="" if config.next_sentence else "next_sentence.")
+            save_model(
+                training.model, tokenizer, temporary, leave_out=() if config.next_sentence else ("next_sentence",)
+            )
     engine.barrier()  # a process that returns finds the model written
     return position
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.models.checkpoints import load_into, model_config, new_encoder, read_config, read_weights
+from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
+from bertwright.models.stored import architecture, head_of, label_names, require_classes
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Task
 
@@ -29,16 +31,41 @@ def load_task_model(folder: Path) -> TaskModel:
     """The fine-tuned model of a folder. One that names no task of ours is a classifier.
 
     Raises:
-        UserError: if the folder holds no fine-tuned model, or its tensors do not fit its configuration.
+        UserError: if the folder holds no fine-tuned model, or one that we do not compute, or its tensors do not fit its
+            configuration.
     """
     config = read_config(folder)
-    if "id2label" not in config:
-        raise UserError(f"{folder} is not a classifier: its config.json has no id2label")
-    names = [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
+    own = TASKS.get(config.get("finetuning_task") or "")
+    task = TASKS["classification"] if own is None else own
+    names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
-    task = TASKS.get(config.get("finetuning_task") or "", TASKS["classification"])
-    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id", 0))
-    model = TaskModel(encoder, task.head(encoder, names, dropout), names, task.name)
+    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+    head = task.head(encoder, names, dropout)
+    if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
+        raise UserError(_what_it_is(config, folder))
+    if task.name == "classification":
+        require_classes(config, folder)
+    if encoder.causal and own is None:
+        raise UserError(
+            f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
+            "token where Bertwright reads the last; it is not computed"
+        )
+    model = TaskModel(encoder, head, names, task.name)
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
+
+
+def _what_it_is(config: dict[str, Any], folder: Path) -> str:
+    """Why a folder that holds no fine-tuned model of ours classifies nothing, and what to do."""
+    name, words = architecture(config), head_of(config)
+    if not name:
+        return (
+            f"{folder} is not a classifier, as far as its config.json says: it names no class of models; if it is one, "
+            'add "architectures": ["BertForSequenceClassification"]'
+        )
+    what = f"its head is for {words} ({name})" if words else f"it is a {name}"
+    return (
+        f"{folder} is not a classifier of texts: {what}; give the folder of one, or fine-tune this one with your "
+        f"labels: finetune.encoder {folder}"
+    )

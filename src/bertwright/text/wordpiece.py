@@ -16,18 +16,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json, write_text
 from bertwright.settings import TokenizerConfig
+from bertwright.text.bert_tokenizer import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL_TOKENS,
+    UNK,
+    bert_tokenizer,
+    prove_saved,
+    require_expressible,
+)
 from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
-
-PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
 
 Ids = npt.NDArray[np.int32]
 
@@ -107,7 +115,7 @@ class Tokenizer:
                 f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
                 f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size"
             )
-        inner = _with_vocabulary(vocabulary, config.lowercase, config.strip_accents, True)
+        inner = bert_tokenizer(vocabulary, config.lowercase, config.strip_accents, True)
         return cls(inner, config.html_line_breaks)
 
     @classmethod
@@ -129,7 +137,10 @@ class Tokenizer:
         html_line_breaks = options.get("html_line_breaks", config.html_line_breaks)
         try:
             if path.suffix == ".json":
-                return cls(tokenizers.Tokenizer.from_file(str(path)), html_line_breaks)
+                inner = tokenizers.Tokenizer.from_file(str(path))
+                tokenizer = cls(inner, html_line_breaks)
+                require_expressible(inner, path, options.saved)
+                return tokenizer
             # Only a line feed ends a line: other separators are entries of real vocabularies.
             text = path.read_bytes().decode("utf-8")
         except UserError:
@@ -140,7 +151,7 @@ class Tokenizer:
         lowercase = options.get("do_lower_case", config.lowercase)
         strip_accents = options.get("strip_accents", None if "strip_accents" in options.saved else config.strip_accents)
         chinese = options.get("tokenize_chinese_chars", True)
-        return cls(_with_vocabulary(vocabulary, lowercase, strip_accents, chinese), html_line_breaks)
+        return cls(bert_tokenizer(vocabulary, lowercase, strip_accents, chinese), html_line_breaks)
 
     @classmethod
     def from_json(cls, text: str, html_line_breaks: bool = False) -> Tokenizer:
@@ -154,6 +165,8 @@ class Tokenizer:
 
     def save(self, folder: Path, max_length: int | None = None, truncation: str | None = None) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does.
+
+        The files are read again, to see that `transformers` gets the same ids from them.
 
         Args:
             folder: made if it is missing.
@@ -183,6 +196,7 @@ class Tokenizer:
                 **{name: value for name, value in reading.items() if value is not None},
             },
         )
+        prove_saved(folder)
 
     def clean(self, text: str) -> str:
         """The text as the model reads it.
@@ -246,17 +260,6 @@ def _untrained(
     return inner
 
 
-def _with_vocabulary(
-    vocabulary: dict[str, int], lowercase: bool, strip_accents: bool | None, chinese: bool
-) -> tokenizers.Tokenizer:
-    model = WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100)
-    inner = _untrained(model, lowercase, strip_accents, chinese)
-    inner.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
-    if CLS in vocabulary and SEP in vocabulary:
-        _add_template(inner)
-    return inner
-
-
 def _most_frequent(characters: list[str], inner: tokenizers.Tokenizer, texts: Iterable[str]) -> list[str]:
     """The characters that get entries of their own, at most `_ALPHABET`; ties go to the smaller code."""
     if len(characters) <= _ALPHABET:
@@ -265,11 +268,3 @@ def _most_frequent(characters: list[str], inner: tokenizers.Tokenizer, texts: It
     for text in texts:
         counts.update(inner.normalizer.normalize_str(text))
     return sorted(sorted(characters, key=lambda c: (-counts[c], c))[:_ALPHABET])
-
-
-def _add_template(inner: tokenizers.Tokenizer) -> None:
-    """Put [CLS] A [SEP] B [SEP] around texts, for those who use tokenizer.json elsewhere."""
-    special = [(token, inner.token_to_id(token)) for token in (CLS, SEP)]
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1", special_tokens=special
-    )
