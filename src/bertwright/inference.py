@@ -18,7 +18,7 @@ import torch
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.files import read_json
-from bertwright.inputs.sequences import Sequence, build
+from bertwright.inputs.sequences import Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.pretrained import Features, PretrainedEncoder, TokenPrediction
@@ -160,7 +160,7 @@ class Model:
             UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
         """
         self.pretrained.require("masked_language_model.bias", "masked-language head")
-        ids = self._framed(text).input_ids
+        ids = self._fitting(build_cloze(self.pretrained.tokenizer, text)).input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
             raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
         return self.pretrained.fill_mask(ids, top_k)
@@ -220,7 +220,10 @@ class Model:
 
     def _framed(self, text: str, number: int = 0, texts: int = 1) -> Sequence:
         """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
-        sequence = build(self.pretrained.tokenizer, text, max_length=None)
+        return self._fitting(build(self.pretrained.tokenizer, text, max_length=None), number, texts)
+
+    def _fitting(self, sequence: Sequence, number: int = 0, texts: int = 1) -> Sequence:
+        """The sequence, unless it is empty or longer than the pre-trained encoder reads."""
         positions = self.pretrained.model.encoder.max_length
         _require_words(sequence, number, texts)
         if len(sequence) > positions:

@@ -122,7 +122,7 @@ def test_sentences_end_at_the_marks_of_the_worlds_scripts(marked: str) -> None:
 
 
 def test_every_character_that_unicode_calls_a_sentence_terminal_ends_one() -> None:
-    marks = [chr(code) for code in range(0x80, 0x110000) if regex.match(r"\p{Sentence_Terminal}", chr(code))]
+    marks = regex.findall(r"\p{Sentence_Terminal}", "".join(map(chr, [*range(0x80, 0xD800), *range(0xE000, 0x1F000)])))
     assert len(marks) > 150
     for mark in marks:
         assert split_sentences(f"क ख{mark}”  ग घ{mark} क") == [f"क ख{mark}”", f"ग घ{mark}", "क"], ascii(mark)

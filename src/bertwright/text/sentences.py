@@ -50,7 +50,7 @@ _MARKS = (
 # Marks that also stand within a word, so that white space must follow: Armenian signs over a vowel, the one-dot leader.
 _SPACED_MARKS = "\u037e\u055c\u055e\u2024"
 # What closes a quotation or a bracket after a mark.
-_CLOSING = "\"'”’»›)\\]}」』）］｝〕〉》】〗〙〛｣"
+_CLOSING = "\"'”’»\u203a)\\]}」』\uff09\uff3d\uff5d〕〉》】〗〙〛｣"
 # Ideographs, kana and their punctuation, before which a Latin `!` or `?` needs no blank.
 _EAST_ASIAN = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 
@@ -63,21 +63,21 @@ _BOUNDARY = re.compile(
         [\"'”’)\]}}*»]*+ (?= \s++ [\"'“‘(\[{{*«_\#$£€¿¡~-]*+ [^\W_a-z] )    # closed, and a capital or a figure follows
       | (?<= [a-z0-9][a-z0-9)\"']\. ) (?<! \.[a-z]\. ) {_not_after(_TITLES + " " + _SHORTENED)}
         (?= \s++ ["'“‘(]?+ [a-z] )                                     # a writer who never uses capitals
-      | (?<= [a-z][a-z][.!?] ) (?= [A-Z][a-z] )                        # a blank forgotten.Like this
-      | (?<= [!?] ) [{_CLOSING}]*+ (?= [{_EAST_ASIAN}] ) )              # 好!好?
+      | (?<= [a-z][a-z][.!?] ) (?= [A-Z][a-z] ) )                      # a blank forgotten.Like this
     """,
     re.VERBOSE,
 )
-# The same with the marks of other scripts, for the lines that have one.
+# The same with the marks of other scripts, for the lines that have any.
 _ANY_BOUNDARY = re.compile(
     rf"""
-    (?: [{_MARKS}] (?! (?<= ．) \d ) | [{_SPACED_MARKS}] (?= [{_CLOSING}]*+ (?: \s | \Z ) ) )
+    (?: [{_MARKS}] (?! (?<= \uff0e) \d ) | [{_SPACED_MARKS}] (?= [{_CLOSING}]*+ (?: \s | \Z ) ) )
     [.!?…{_MARKS}{_SPACED_MARKS}]*+ [{_CLOSING}]*+
+    | (?<! [!?] ) [!?]++ [{_CLOSING}]*+ (?= [{_EAST_ASIAN}] )
     | {_BOUNDARY.pattern}
     """,
     re.VERBOSE,
 )
-_OTHER_SCRIPTS = re.compile(rf"[{_MARKS}{_SPACED_MARKS}]")
+_OTHER_SCRIPTS = re.compile(f"[{_MARKS}{_SPACED_MARKS}{_EAST_ASIAN}]")
 
 # Scripts that write no mark at the end of a sentence: Thai and Lao. There a space parts clauses and sentences, and one
 # near the end of this many characters is taken for a boundary.
@@ -91,7 +91,7 @@ def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
     A line break always ends a sentence. Within a line, a sentence ends at a full stop, an ellipsis, an
     exclamation or a question mark, closing quotes and brackets included, unless the stop belongs to an abbreviation or
     an initial, or a small letter shows that the sentence runs on (`"Why?" she asked`). The marks of other scripts
-    (Unicode's Sentence_Terminal: `。！？`, `।`, `؟`, `۔`, `።` and so on) end one with or without a blank after them.
+    (Unicode's Sentence_Terminal, such as `。`, `।`, `؟` and `።`) end one with or without a blank after them.
     Thai and Lao write no such mark: their long lines are cut at spaces, after 100 characters or more.
 
     Args:
@@ -105,8 +105,8 @@ def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
     Examples:
         >>> split_sentences('Mr. Wu left. "Why?" she asked.\nNobody knew!')
         ['Mr. Wu left.', '"Why?" she asked.', 'Nobody knew!']
-        >>> split_sentences("「行くの？」彼は聞いた。雨だ！")
-        ['「行くの？」', '彼は聞いた。', '雨だ！']
+        >>> split_sentences("「行く。」彼は言った。雨だ")
+        ['「行く。」', '彼は言った。', '雨だ']
     """
     sentences: list[str] = []
     if html_line_breaks and "<" in text:
