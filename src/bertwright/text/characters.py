@@ -9,10 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import tokenizers
+
+from bertwright.text.formats import repaired
 
 ACCENTS = "accents of Latin, Greek and Cyrillic letters"
 MARKS = "vowel signs and other marks of other scripts"
@@ -111,58 +115,124 @@ def choose_alphabet(
     return sorted(chosen), covered / total
 
 
+@dataclass
+class Losses:
+    """What a tokenizer does not keep of texts.
+
+    Args:
+        characters: in the texts.
+        outside: characters without an entry, and how often they occur.
+        stripped: characters that stripping accents changes or removes, by kind.
+        long_words: words of more than 100 characters, each of which is one [UNK].
+        long_word_characters: characters in these.
+    """
+
+    characters: int = 0
+    outside: Counter[str] = field(default_factory=Counter)
+    stripped: Counter[str] = field(default_factory=Counter)
+    long_words: int = 0
+    long_word_characters: int = 0
+
+    def add(self, other: Losses) -> None:
+        """Count those of other texts, too."""
+        self.characters += other.characters
+        self.outside.update(other.outside)
+        self.stripped.update(other.stripped)
+        self.long_words += other.long_words
+        self.long_word_characters += other.long_word_characters
+
+    @property
+    def most_frequent_outside(self) -> dict[str, int]:
+        """The ten most frequent characters without an entry; ties go to the smaller code."""
+        return dict(sorted(self.outside.items(), key=lambda item: (-item[1], item[0]))[:10])
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, with the ten most frequent characters that have no entry."""
+        return {
+            "in_text": self.characters,
+            "outside_alphabet": self.outside.total(),
+            "different_outside_alphabet": len(self.outside),
+            "most_frequent_outside_alphabet": self.most_frequent_outside,
+            "stripped": dict(self.stripped),
+            "words_over_100_characters": self.long_words,
+            "in_words_over_100_characters": self.long_word_characters,
+        }
+
+    def warnings(self) -> list[str]:
+        """What a user should know, in sentences."""
+        found = []
+        total = max(1, self.characters)
+        if self.outside.total() > 0.001 * total:
+            most = ", ".join(f"{c} {n:,}" for c, n in self.most_frequent_outside.items())
+            found.append(
+                f"{self.outside.total() / total:.2%} of the characters have no entry in the vocabulary, and words "
+                f"with them are unknown; most often: {most}"
+            )
+        letters = self.stripped[MARKS] + self.stripped[HANGUL]
+        if letters > KEEP_MARKS_FROM * total:
+            found.append(
+                f"stripping accents changes letters: {letters:,} characters are vowel signs, similar marks or Hangul; "
+                "set tokenizer.strip_accents: false"
+            )
+        if self.stripped[ACCENTS] > 0.05 * total:
+            found.append(
+                f"{self.stripped[ACCENTS] / total:.1%} of the characters lose an accent; where accents tell words "
+                "apart, as in Vietnamese, set tokenizer.strip_accents: false"
+            )
+        if self.long_word_characters > 0.005 * total:
+            found.append(
+                f"{self.long_words:,} words of more than 100 characters are unknown, "
+                f"{self.long_word_characters / total:.1%} of the text; in a script without blanks between words, such "
+                "as Thai, put blanks there first, with a program that cuts words"
+            )
+        return found
+
+
 class CharacterCheck:
     """Counts what a tokenizer does not keep of texts.
 
     Args:
         inner: a tokenizer of the `tokenizers` library.
-        vocabulary: its entries.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, vocabulary: Mapping[str, int]) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
-        self._vocabulary = vocabulary
+        self._vocabulary = inner.get_vocab()
         self._fates: dict[str, tuple[bool, str | None]] = {}
+
+    def _normalized(self, text: str) -> str:
+        return text if self._inner.normalizer is None else str(self._inner.normalizer.normalize_str(text))
 
     def _fate(self, character: str) -> tuple[bool, str | None]:
         """Whether a character is outside of the alphabet, and what stripping takes from it."""
         if character not in self._fates:
-            kept = self._inner.normalizer.normalize_str(character) if self._inner.normalizer else character
-            kept = "".join(kept.split())
+            kept = "".join(self._normalized(repaired(character)).split())
             outside = any(c not in self._vocabulary and f"##{c}" not in self._vocabulary for c in kept)
             taken = what_stripping_takes(character)
-            marks_left = any(unicodedata.category(c) == "Mn" for c in unicodedata.normalize("NFD", kept))
             if taken == HANGUL:
-                marks_left = kept == character
-            self._fates[character] = outside, None if marks_left else taken
+                is_kept = kept == character
+            else:
+                is_kept = any(unicodedata.category(c) == "Mn" for c in unicodedata.normalize("NFD", kept))
+            self._fates[character] = outside, None if is_kept else taken
         return self._fates[character]
 
-    def count(self, text: str) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """What is lost of a text.
-
-        Returns:
-            Characters outside of the alphabet; characters that stripping changes or removes, by kind; and words of
-            more than 100 characters, each of which is one [UNK], under `words`, with the characters in them.
-        """
+    def count(self, text: str) -> Losses:
+        """What is lost of a text."""
         fates = {c: self._fate(c) for c in set(text)}
         watched = {c: fate for c, fate in fates.items() if fate != (False, None)}
         counts = Counter(text) if len(watched) > 50 else Counter({c: text.count(c) for c in watched})
-        outside, stripped = Counter[str](), Counter[str]()
+        found = Losses(len(text))
         for character, (is_outside, taken) in watched.items():
             if is_outside:
-                outside[character] += counts[character]
+                found.outside[character] += counts[character]
             if taken is not None:
-                stripped[taken] += counts[character]
-        return outside, stripped, self._long_words(text)
-
-    def _long_words(self, text: str) -> Counter[str]:
-        found: Counter[str] = Counter()
-        if self._inner.pre_tokenizer is None:
-            return found
-        for match in _MAYBE_LONG.finditer(text):
-            normalized = self._inner.normalizer.normalize_str(match[0]) if self._inner.normalizer else match[0]
-            for word, _ in self._inner.pre_tokenizer.pre_tokenize_str(normalized):
-                if len(word) > _LONGEST_WORD:
-                    found["words"] += 1
-                    found["characters"] += len(word)
+                found.stripped[taken] += counts[character]
+        self._count_long_words(text, found)
         return found
+
+    def _count_long_words(self, text: str, found: Losses) -> None:
+        for match in _MAYBE_LONG.finditer(text) if self._inner.pre_tokenizer is not None else ():
+            for word, _ in self._inner.pre_tokenizer.pre_tokenize_str(self._normalized(repaired(match[0]))):
+                if len(word) > _LONGEST_WORD:
+                    found.long_words += 1
+                    found.long_word_characters += len(word)
