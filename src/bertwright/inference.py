@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError, WrongTypeError
-from bertwright.inputs.sequences import Sequence, build
+from bertwright.inputs.sequences import Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
@@ -184,7 +184,7 @@ class Model:
         if not isinstance(top_k, int) or top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be a whole number from 1 on")
         self.pretrained.require({"masked_language_model"}, "masked-language head")
-        ids = self._framed(text)[0].input_ids
+        ids = self._fitting(build_cloze(self.pretrained.tokenizer, text)).input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
             raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
         return self.pretrained.fill_mask(ids, top_k)
@@ -270,14 +270,21 @@ class Model:
             texts: how many there are.
             truncate: whether a longer text is cut.
         """
-        positions = self.pretrained.model.encoder.max_length
-        sequence = build(self.pretrained.tokenizer, text, max_length=None)
-        _require_words(sequence, number, texts)
+        tokenizer, positions = self.pretrained.tokenizer, self.pretrained.model.encoder.max_length
+        sequence = build(tokenizer, text, max_length=None)
         left_out = max(0, len(sequence) - positions)
-        if left_out and not truncate:
+        if left_out and truncate:
+            return build(tokenizer, text, max_length=positions), left_out
+        return self._fitting(sequence, number, texts), 0
+
+    def _fitting(self, sequence: Sequence, number: int = 0, texts: int = 1) -> Sequence:
+        """The sequence, unless it is empty or longer than the pre-trained encoder reads."""
+        positions = self.pretrained.model.encoder.max_length
+        _require_words(sequence, number, texts)
+        if len(sequence) > positions:
             problem = f"has {len(sequence) - 2:,} tokens, and the model reads {positions - 2}; shorten it"
             raise UnreadableText(number, texts, problem)
-        return (build(self.pretrained.tokenizer, text, max_length=positions) if left_out else sequence), left_out
+        return sequence
 
 
 def _texts(texts: Any) -> list[str]:

@@ -22,9 +22,14 @@ class TokenizerConfig(Section):
 
     Args:
         path: an existing vocab.txt, tokenizer.json or folder with one; the default trains a vocabulary on the corpora.
-        vocab_size: number of entries to train, special tokens included.
+        vocab_size: the most entries to train, special tokens included; a small corpus allows fewer.
         lowercase: whether upper-case letters are made lower-case (an uncased model).
-        strip_accents: whether accents are removed; the default removes them exactly when lowercase is on.
+        strip_accents: whether accents are removed; the default follows the corpus: with lowercase, accents of Latin,
+            Greek and Cyrillic letters are removed, unless one character in a thousand is of a script that would lose
+            letters (vowel signs of Hindi or Thai, Hangul). Without lowercase, and with a given vocabulary, it is as in
+            BERT: removed exactly when lowercase is on.
+        limit_alphabet: the most characters that have entries of their own; words with others are unknown. The default
+            is 1,000, or as many as cover 99.98 % of the text, and at most two thirds of the vocabulary.
         min_frequency: how often a pair must occur to be merged into a new entry.
         sample_megabytes: how much text, spread evenly over the corpora, the vocabulary is trained on.
         html_line_breaks: whether a <br /> in the texts is a line break, as in IMDB's reviews. The model's folder keeps
@@ -36,6 +41,7 @@ class TokenizerConfig(Section):
     vocab_size: int = number(30_522, ">= 64")
     lowercase: bool = True
     strip_accents: bool | None = None
+    limit_alphabet: int | None = number(None, ">= 1")
     min_frequency: int = number(2, ">= 1")
     sample_megabytes: float = number(120.0, "> 0")
     html_line_breaks: bool = False

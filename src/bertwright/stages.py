@@ -215,6 +215,8 @@ def _prepare(work: Work) -> None:
         f"duplicate and {total['one_sentence_documents']:,} one-sentence documents; longest "
         f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_ratio']:.3%} unknown tokens"
     )
+    for notice in report["notices"]:
+        work.notice(notice)
     for warning in report["warnings"]:
         work.notice(f"warning: {warning}")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -257,7 +258,10 @@ def test_two_workers_and_another_place_give_the_same_files_to_the_byte(
 
 
 def _without_paths(report: dict[str, Any]) -> dict[str, Any]:
-    return {**report, "sources": {name: {**part, "how": ""} for name, part in report["sources"].items()}}
+    """A report without the places of files, which are all that differs between two copies of a corpus."""
+    own = {"how": "", "first_left_out": {}}
+    sources = {name: {**part, **own} for name, part in report["sources"].items()}
+    return {**report, "sources": sources, "total": {**report["total"], **own}, "notices": len(report["notices"])}
 
 
 @pytest.mark.slow
@@ -373,8 +377,11 @@ def test_unknown_tokens_are_warned_about_above_a_two_hundredth(vocabulary: Path,
     size = len(texts) * 12
     padding = "the " * (200 - size % 200)
     assert _warnings(tmp_path / "none", [*texts, padding + ". The"], vocabulary) == []
-    (warning,) = _warnings(tmp_path / "some", [*texts, "北 京. The"], vocabulary)
-    assert warning == f"stories: {2 / (size + 4):.1%} of the tokens are unknown to the vocabulary."
+    tokens, characters = _warnings(tmp_path / "some", [*texts, "北 京. The"], vocabulary)
+    assert tokens == f"stories: {2 / (size + 4):.1%} of the tokens are unknown to the vocabulary."
+    share = 2 / sum(map(len, [*texts, "北 京. The"]))
+    assert characters.startswith(f"stories: {share:.2%} of the characters have no entry in the vocabulary")
+    assert characters.endswith("most often: 京 1, 北 1")
 
 
 def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Path, tmp_path: Path) -> None:
@@ -384,6 +391,97 @@ def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Pa
     assert made.report["train"]["documents"] + made.report["heldout"]["documents"] == 12
     assert (total["documents"], total["empty_documents"]) == (15, 3)
     assert sum(total["left_out"].values()) == 3
+    path = made.corpora.data["stories"].path
+    assert total["first_left_out"] == {"no token in it": f"{path}, line 13", "empty": f"{path}, line 15"}
+    assert made.report["notices"] == [
+        f"stories: 3 of 15 documents left out: 1 empty (the first: {path}, line 15); "
+        f"2 no token in it (the first: {path}, line 13)"
+    ]
+
+
+def test_the_first_place_of_what_is_left_out_is_the_file_or_the_line(vocabulary: Path, tmp_path: Path) -> None:
+    corpora = Corpora(tmp_path)
+    corpora.add_files("notes", ["One story. Two.", "The river was.", "", "The river was.", "The river was."])
+    corpora.add_lines("lines", [["The was.", "The river."], ["the the."], ["The was.", "The river."]])
+    report = _prepare(corpora, tmp_path / "out", vocabulary, heldout_ratio=0.3).report
+    repeats = "repeats an earlier document to the letter"
+    assert report["sources"]["notes"]["left_out"] == {"empty": 1, repeats: 2}
+    notes, lines = (report["sources"][name]["first_left_out"] for name in ("notes", "lines"))
+    assert notes == {"empty": f"{tmp_path}/notes/002.txt", repeats: f"{tmp_path}/notes/003.txt"}
+    assert lines == {repeats: f"{tmp_path}/lines.txt, line 6"}
+
+
+def test_what_is_lost_of_the_texts_is_counted(vocabulary: Path, tmp_path: Path) -> None:
+    texts = [*_stories(12), "The naïve Zoë was. हिन्दी में 한국 ガ ❤️.", "was " + "กขคง" * 30 + " " + "q" * 101]
+    made = _prepare(_some(tmp_path, texts), tmp_path / "out", vocabulary)
+    found = made.report["total"]["characters"]
+    assert found["in_text"] == sum(map(len, texts))
+    together = "".join(texts)
+    assert found["stripped"] == {
+        "accents of Latin, Greek and Cyrillic letters": sum(map(together.count, "ïë")),
+        "vowel signs and other marks of other scripts": 3 + 1,  # virama, vowel sign and nasal dot; dakuten
+        "Hangul syllables, cut into their letters": 2,
+    }
+    alphabet = set("".join(VOCABULARY[5:]))
+    missing = Counter(c for c in together if unicodedata.normalize("NFD", c.lower())[0] not in alphabet | {" ", "\n"})
+    for removed in "\ufe0f\u0941\u094d\u0947\u0902":
+        missing.pop(removed, None)
+    assert found["different_outside_alphabet"] == len(missing)
+    assert found["outside_alphabet"] == missing.total()
+    assert len(found["most_frequent_outside_alphabet"]) == 10
+    assert set(found["most_frequent_outside_alphabet"].values()) <= {n for _, n in missing.most_common(10)}
+    long = [word for text in texts for word in re.findall(r"\w{101,}", text)]
+    assert found["words_over_100_characters"] == len(long) > 2
+    assert found["in_words_over_100_characters"] == sum(map(len, long))
+    assert any("words of more than 100 characters are unknown" in warning for warning in made.report["warnings"])
+    assert any("set tokenizer.strip_accents: false" in warning for warning in made.report["warnings"])
+
+
+@pytest.mark.parametrize(("number", "ratio"), [(2, 0.005), (3, 0.1), (2, 0.4), (50, 0.005)])
+def test_few_documents_leave_one_held_out_and_the_rest_to_train_on(
+    vocabulary: Path, tmp_path: Path, number: int, ratio: float
+) -> None:
+    report = _prepare(_some(tmp_path, _stories(number)), tmp_path / "out", vocabulary, heldout_ratio=ratio).report
+    assert report["heldout"]["documents"] == 1
+    assert report["train"]["documents"] == number - 1
+    said = [notice for notice in report["notices"] if "one is held out" in notice]
+    assert said == (
+        [] if ratio == 0.4 else [f"prepare.heldout_ratio {ratio:g} of {number} documents is none; one is held out"]
+    )
+
+
+LONE = {
+    "paragraphs": "\n\n".join(_stories(60)),
+    "lines": "\n".join(story.replace("\n", " ") for story in _stories(60)),
+    "one line": " ".join(story.replace("\n", " ") for story in _stories(60)),
+    "a few sentences": "The river was. The singing was. The stone was.",
+}
+
+
+@pytest.mark.parametrize("shape", LONE)
+@pytest.mark.parametrize("kind", ["file", "row"])
+def test_a_single_text_is_cut_into_documents_and_nothing_of_it_is_lost(
+    vocabulary: Path, tmp_path: Path, shape: str, kind: str
+) -> None:
+    corpora = Corpora(tmp_path)
+    (corpora.add_files if kind == "file" else corpora.add_rows)("novel", [LONE[shape]])
+    made = _prepare(corpora, tmp_path / "out", vocabulary, heldout_ratio=0.005)
+    rows = _rows(made.folder / "train.arrow") + _rows(made.folder / "heldout.arrow")
+    assert made.report["heldout"]["documents"] == 1
+    assert len(rows) == 2 if shape == "a few sentences" else len(rows) > 5
+    assert made.report["notices"][0].startswith("the corpus is a single text, which is cut into documents: at ends of")
+    assert "is cut into documents" in made.report["sources"]["novel"]["how"]
+    tokenizer = Tokenizer.load(made.folder / "tokenizer")
+    whole = tokenizer.encode([re.sub(r"<br ?/?>", " ", LONE[shape])])[0].tolist()
+    assert sorted(token for _, tokens, _ in rows for token in tokens) == sorted(whole)
+
+
+def test_spelled_special_tokens_are_ordinary_pieces_in_a_prepared_corpus(vocabulary: Path, tmp_path: Path) -> None:
+    made = _prepare(_some(tmp_path, ["The [SEP] was [MASK] [PAD] [CLS].", *_stories(12)]), tmp_path / "out", None)
+    tokenizer = Tokenizer.load(made.folder / "tokenizer")
+    rows = _rows(made.folder / "train.arrow") + _rows(made.folder / "heldout.arrow")
+    assert not {token for _, tokens, _ in rows for token in tokens} & {0, 2, 3, 4}
+    assert any("[ sep ]" in tokenizer.decode(tokens) for _, tokens, _ in rows)
 
 
 @pytest.mark.slow
@@ -466,17 +564,12 @@ def _bad_row(folder: Path) -> Corpora:
 
 REFUSALS: dict[str, tuple[Callable[[Path], Corpora], dict[str, Any], str]] = {
     "a bad row": (_bad_row, {}, r"stories\.jsonl, line 13 is not valid JSON"),
-    "too few documents": (
-        lambda folder: _some(folder, _stories(4)),
-        {"heldout_ratio": 0.01},
-        r"heldout_ratio 0\.01 of 4 documents leaves 4 to train on and 0 held out",
+    "one sentence": (
+        lambda folder: _some(folder, ["The river was."]),
+        {},
+        r"the corpora \(stories\) hold a single sentence; pre-training needs at least two documents.*: add text",
     ),
-    "one document": (
-        lambda folder: _some(folder, _stories(1)),
-        {"heldout_ratio": 0.4},
-        r"heldout_ratio 0\.4 of 1 documents leaves 1 to train on and 0 held out",
-    ),
-    "blank documents": (lambda folder: _some(folder, ["", " ", "\n"]), {}, r"of 0 documents leaves 0 to train on"),
+    "blank documents": (lambda folder: _some(folder, ["", " ", "\n"]), {}, r"the corpora \(stories\) hold no text"),
     "a corpus that is not there": (
         lambda folder: Corpora(folder, {"stories": Source(path=str(folder / "absent.jsonl"))}),
         {},
@@ -522,6 +615,31 @@ if __name__ == "__main__":
     )
     prepare_corpus(recipe, Path(folder), "in", wait)
 """
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from bertwright.recipe import PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
+from bertwright.text.prepare import prepare_corpus
+
+print("begin")
+data, vocabulary, folder = sys.argv[1:]
+recipe = Recipe(
+    name="test", data={"stories": data}, tokenizer=TokenizerConfig(path=vocabulary),
+    prepare=PrepareConfig(corpora=("stories",), workers=2), pretrain=PretrainConfig(max_steps=1),
+)
+print(prepare_corpus(recipe, Path(folder), "in")["train"]["documents"])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_may_prepare_a_corpus_at_its_top_level(vocabulary: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(UNGUARDED)
+    arguments = [_some(tmp_path, _stories(12)).data["stories"].path, str(vocabulary), str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begin\n11\n", "")
 
 
 def _is_running(process: int) -> bool:

@@ -65,7 +65,14 @@ def _ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
 
 
 def _expected(reference: BertTokenizerFast | BertTokenizerLegacy, texts: list[str]) -> list[list[int]]:
-    return [reference(text, add_special_tokens=False)["input_ids"] for text in texts]
+    """The ids of `transformers`, asked to read the spelling of a special token as text, as we always do."""
+    options = {"add_special_tokens": False, "split_special_tokens": True}
+    return [reference(text, **options)["input_ids"] for text in texts]
+
+
+def _stripped(lowercase: bool, strip_accents: bool | None) -> bool | None:
+    """What is decided for `TEXTS`, which hold Thai and Hangul."""
+    return False if lowercase and strip_accents is None else strip_accents
 
 
 def _vocabulary(path: Path) -> dict[str, int]:
@@ -85,6 +92,7 @@ def test_ids_are_those_of_transformers_with_the_same_vocabulary(
     ours = _train(lowercase=lowercase, strip_accents=strip_accents)
     ours.save(tmp_path)
     vocabulary = _vocabulary(tmp_path / "vocab.txt")
+    strip_accents = _stripped(lowercase, strip_accents)
     fast = BertTokenizerFast(vocab=vocabulary, do_lower_case=lowercase, strip_accents=strip_accents)
     texts = TEXTS + _random_texts(200)
     assert _ids(ours, texts) == _expected(fast, texts)
@@ -95,13 +103,16 @@ def test_ids_are_those_of_transformers_with_the_same_vocabulary(
 def test_ids_are_those_of_the_original_algorithm_in_plain_python(
     tmp_path: Path, lowercase: bool, strip_accents: bool | None
 ) -> None:
-    # transformers' two implementations differ by design in two places, which are kept out here: the plain one composes
-    # accents first, and makes a capital sigma at the end of a word a final one.
+    # transformers' two implementations differ by design in some places, which are kept out here: the plain one composes
+    # accents first, makes a capital sigma at the end of a word a final one, and can't read [CLS] as text.
     texts = [unicodedata.normalize("NFC", text).replace("ΟΔΥΣΣΕΥΣ", "ΟΔΥΣΣΕΥ") for text in TEXTS]
+    texts = [text for text in texts if "[MASK]" not in text]
     ours = _train(texts=texts, lowercase=lowercase, strip_accents=strip_accents)
     ours.save(tmp_path)
     plain = BertTokenizerLegacy(
-        vocab_file=str(tmp_path / "vocab.txt"), do_lower_case=lowercase, strip_accents=strip_accents
+        vocab_file=str(tmp_path / "vocab.txt"),
+        do_lower_case=lowercase,
+        strip_accents=_stripped(lowercase, strip_accents),
     )
     assert _ids(ours, texts) == _expected(plain, texts)
 
@@ -111,7 +122,7 @@ def test_case_and_accents_are_kept_or_dropped_as_asked() -> None:
     read = {}
     for lowercase, strip in OPTIONS:
         filler = "sphinx of black quartz judge my vow"
-        tokenizer = _train(size=70, texts=[text, filler], lowercase=lowercase, strip_accents=strip)
+        tokenizer = _train(size=120, texts=[text, filler], lowercase=lowercase, strip_accents=strip)
         read[lowercase, strip] = tokenizer.decode(tokenizer.encode([text])[0].tolist())
     assert read[True, None] == read[True, True] == "zoe drank cafe noir in sao tome. 北 京"
     assert read[True, False] == "zoë drank café noir in são tomé. 北 京"
@@ -148,18 +159,21 @@ def test_rare_words_are_not_learnt_whole_and_no_more_entries_are_promised_than_t
     characters = [chr(0x4E00 + i) for i in range(60)]
     texts = ["fancy " * 9 + "world", " ".join(characters)]
     # 5 special tokens, 60 characters, 10 letters, 8 of them also inside words, and 4 merges to build each of two words.
-    everything = _train(5 + 60 + 10 + 8 + 2 * 4, texts, min_frequency=1)
+    everything = _train(5 + 60 + 10 + 8 + 2 * 4, texts, limit_alphabet=70)
     assert {"fancy", "world", "##y", "w", *characters} < set(everything.tokens)
-    frequent = _train(5 + 60 + 10 + 8 + 4, texts, min_frequency=2)
+    frequent = _train(5 + 60 + 10 + 8 + 4, texts, min_frequency=2, limit_alphabet=70)
     assert "fancy" in frequent.tokens
     assert "world" not in frequent.tokens
     for frequency, most in ((1, 91), (2, 87)):
-        with pytest.raises(UserError, match=f"vocab_size is {most + 1}, but the corpus allows only {most} entries"):
-            _train(most + 1, texts, min_frequency=frequency)
-    with pytest.raises(UserError, match="allows only 5 "):
-        Tokenizer.train([], TokenizerConfig(vocab_size=64))
+        notices: list[str] = []
+        config = TokenizerConfig(vocab_size=30_522, min_frequency=frequency)
+        assert Tokenizer.train(texts, config, notices.append).vocab_size == most
+        assert [notice.partition(",")[0] for notice in notices] == [f"the text allows only {most} entries"]
+    for blank in ([], ["", " \n"]):
+        with pytest.raises(UserError, match="there is no text to train a vocabulary on"):
+            Tokenizer.train(blank, TokenizerConfig(vocab_size=64))
     with pytest.raises(UserError, match=r"vocab_size is 64, but the characters of the corpus alone.* are 83 entries"):
-        _train(64, texts, min_frequency=1)
+        _train(64, texts, limit_alphabet=70)
 
 
 def test_training_twice_on_the_same_texts_gives_the_same_vocabulary() -> None:
@@ -368,14 +382,150 @@ def test_the_options_beside_a_vocab_txt_are_obeyed_as_transformers_does(tmp_path
 def test_a_lone_vocab_txt_takes_case_and_accents_from_the_recipe(
     tmp_path: Path, lowercase: bool, strip_accents: bool | None
 ) -> None:
-    tokens = [*SPECIAL_TOKENS, "cafe", "Cafe", "café", "Café", "cafe\u0301"]
+    small = ["cafe", "café", "cafe\u0301", *(f"word{i}" for i in range(100))]
+    tokens = [*SPECIAL_TOKENS, *small] if lowercase else [*SPECIAL_TOKENS, "Cafe", "Café", *small]
     _write_list(tmp_path / "vocab.txt", tokens)
     config = TokenizerConfig(lowercase=lowercase, strip_accents=strip_accents)
     theirs = BertTokenizerFast(vocab=_indices(tokens), do_lower_case=lowercase, strip_accents=strip_accents)
     texts = ["Café café Cafe", "CAFÉ"]
-    assert _ids(Tokenizer.load(tmp_path, config), texts) == _expected(theirs, texts)
-    uncased = BertTokenizerFast(vocab=_indices(tokens))
-    assert _ids(Tokenizer.load(tmp_path), texts) == _expected(uncased, texts)
+    notices: list[str] = []
+    assert _ids(Tokenizer.load(tmp_path, config, notices.append), texts) == _expected(theirs, texts)
+    assert notices == []
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a byte order mark"])
+def test_a_cased_vocabulary_alone_is_kept_cased_and_said_to_be(tmp_path: Path, mark: str) -> None:
+    letters = [*"ABCHMSTabcdefghijklmnopqrstuvwxyz.,"]
+    tokens = [*SPECIAL_TOKENS, *letters, *(f"##{c}" for c in letters), "The", "the", "Bakery", "bakery", "And"]
+    (tmp_path / "vocab.txt").write_text(mark + "\n".join(tokens) + "\n")
+    notices: list[str] = []
+    ours = Tokenizer.load(tmp_path / "vocab.txt", TokenizerConfig(), notices.append)
+    theirs = BertTokenizerFast(vocab=_indices(tokens), do_lower_case=False)
+    texts = ["The Bakery on Tern Street opened At Seven. And THE end", "Mr. Halloran"]
+    assert ours.tokens == tokens
+    assert _ids(ours, texts) == _expected(theirs, texts)
+    assert len(notices) == 1
+    assert re.search(r"vocab\.txt holds capitals \(17 of 75 entries\), so capitals in texts are kept", notices[0])
+    ours.save(tmp_path)
+    assert _ids(Tokenizer.load(tmp_path), texts) == _ids(ours, texts)
+    assert _expected(BertTokenizerFast.from_pretrained(str(tmp_path)), texts) == _ids(ours, texts)
+
+
+def test_an_uncased_vocabulary_that_a_recipe_calls_cased_is_warned_about(tmp_path: Path) -> None:
+    found = {}
+    for name, words in (("uncased", ["the", "##s", "1"]), ("chinese", ["北", "京"]), ("cased", ["the", "The"])):
+        _write_list(tmp_path / f"{name}.txt", [*SPECIAL_TOKENS, *words])
+        notices: list[str] = []
+        Tokenizer.load(tmp_path / f"{name}.txt", TokenizerConfig(lowercase=False), notices.append)
+        found[name] = notices
+    assert found.pop("uncased")[0].startswith("warning: tokenizer.lowercase is false, but no entry of ")
+    assert found == {"chinese": [], "cased": []}
+
+
+SENTENCES = {
+    "hi": "मैं किताब पढ़ता हूँ। अच्छी है।",
+    "th": "ฉันชอบกินข้าวผัดที่ตลาด",
+    "ko": "안녕하세요. 저는 학생입니다.",
+    "ja": "がくせいは ペンで かきます。",
+    "ar": "كَتَبَ الطَّالِبُ الدَّرْسَ. أنا هنا",
+    "he": "שָׁלוֹם עוֹלָם",
+    "ru": "Ещё одна ёлка стоит у дома, мой брат.",
+    "el": "Η Αθήνα είναι όμορφη",
+    "de": "Die Bücher über Äpfel und Öl",
+    "vi": "Tôi đọc sách tiếng Việt ở Đà Nẵng",
+    "zh": "北京是中国的首都。",
+    "en": "The café opened early, naïve Zoë said.",
+}
+KEPT = {"hi", "th", "ko", "ja", "ar", "he"}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_accents_are_stripped_only_where_no_letter_is_lost_and_transformers_reads_the_same(
+    tmp_path: Path, language: str
+) -> None:
+    text = SENTENCES[language]
+    notices: list[str] = []
+    ours = Tokenizer.train([text] * 3, TokenizerConfig(), notices.append)
+    assert [notice for notice in notices if "strip_accents" in notice] == notices[: language in KEPT]
+    said = ours.decode(ours.encode([text])[0])
+    plain = unicodedata.normalize("NFD", text.lower())
+    kept = text.lower() if language in KEPT else "".join(c for c in plain if unicodedata.category(c) != "Mn")
+    assert "".join(said.split()) == "".join(kept.split())
+    ours.save(tmp_path)
+    options = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert options["strip_accents"] is (False if language in KEPT else None)
+    texts = [*SENTENCES.values(), *TEXTS]
+    assert _expected(BertTokenizerFast.from_pretrained(str(tmp_path)), texts) == _ids(ours, texts)
+    from_list = BertTokenizerFast(
+        vocab=_vocabulary(tmp_path / "vocab.txt"),
+        do_lower_case=options["do_lower_case"],
+        strip_accents=options["strip_accents"],
+    )
+    assert _expected(from_list, texts) == _ids(ours, texts)
+
+
+def test_a_few_foreign_words_and_emoji_do_not_change_what_english_gets() -> None:
+    english = "The cat sat on the mat while rain was falling over old roofs \u2764\ufe0f \u26f9\ufe0f. " * 200
+    for text, strip in ((english, None), (english + "हिन्दी", None), (english + "हिन्दी में " * 40, False)):
+        tokenizer = Tokenizer.train([text], TokenizerConfig(vocab_size=120))
+        assert json.loads(tokenizer.to_json())["normalizer"]["strip_accents"] is strip
+    # A recipe that says it is obeyed.
+    asked = Tokenizer.train([SENTENCES["hi"]], TokenizerConfig(strip_accents=True))
+    assert json.loads(asked.to_json())["normalizer"]["strip_accents"] is True
+
+
+def test_the_alphabet_follows_the_text_the_room_and_the_recipe() -> None:
+    # 3,000 ideographs, each half as frequent as one further up: 1/rank.
+    characters = [chr(0x4E00 + i) for i in range(3_000)]
+    text = "".join(c * (6_000 // (rank + 1)) for rank, c in enumerate(characters))
+    sizes = {}
+    for name, options in (
+        ("all", {"vocab_size": 30_522}),
+        ("room", {"vocab_size": 1_530}),
+        ("asked", {"vocab_size": 30_522, "limit_alphabet": 50}),
+    ):
+        notices: list[str] = []
+        tokenizer = Tokenizer.train([text], TokenizerConfig(**options), notices.append)
+        chosen = [token for token in tokenizer.tokens if token in set(characters)]
+        assert chosen == characters[: len(chosen)]  # the most frequent ones
+        sizes[name] = len(chosen)
+        total = len(text)
+        covered = sum(6_000 // (rank + 1) for rank in range(len(chosen))) / total
+        limited = [notice for notice in notices if "limit_alphabet" in notice]
+        assert len(limited) == (len(chosen) < 3_000)
+        for notice in limited:
+            assert notice.startswith(f"{len(chosen):,} of the 3,000 characters")
+            assert f"cover {covered:.2%} of it" in notice
+    assert sizes["room"] == 1_530 * 2 // 3 - 5
+    assert sizes["asked"] == 50
+    assert sum(6_000 // (rank + 1) for rank in range(sizes["all"])) / total >= 0.9998
+    assert sum(6_000 // (rank + 1) for rank in range(sizes["all"] - 1)) / total < 0.9998
+
+
+@pytest.mark.parametrize("made", MAKERS)
+def test_spelled_special_tokens_are_text_with_files_of_any_tool(tmp_path: Path, made: str) -> None:
+    ours = Tokenizer.load(MAKERS[made](tmp_path))
+    spelled = "[SEP] [PAD] [MASK] [CLS] [UNK] x[SEP]x"
+    (ids,) = _ids(ours, [spelled])
+    assert not {ours.pad_id, ours.cls_id, ours.sep_id, ours.mask_id} & set(ids)
+    pieces = [ours.tokens[i] for i in ids]
+    assert pieces[:5] == ["[", "s", "##e", "##p", "]"]
+    assert pieces.count("[") == pieces.count("]") == 6
+    ours.save(tmp_path / "again")
+    assert _ids(Tokenizer.load(tmp_path / "again"), [spelled]) == [ids]
+
+
+def test_added_tokens_of_another_kind_are_still_read(tmp_path: Path) -> None:
+    theirs = BertTokenizerFast(vocab=_indices(_base_uncased_layout()))
+    theirs.add_tokens(["<url>"])
+    theirs.add_tokens(["<e1>"], special_tokens=True)
+    theirs.save_pretrained(str(tmp_path))
+    ours = Tokenizer.load(tmp_path)
+    texts = ["the <url> and <e1> words", "the [SEP] <url>"]
+    (first, second) = _ids(ours, texts)
+    assert first == theirs(texts[0], add_special_tokens=False)["input_ids"]
+    assert ours.sep_id not in second
+    assert second[-1] == theirs.convert_tokens_to_ids("<url>")
 
 
 @pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x1c", "\u00a0", " ", "\ufeff"], ids=ascii)

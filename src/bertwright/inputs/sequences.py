@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.wordpiece import Tokenizer
 
 Ids = npt.NDArray[np.int32]
@@ -152,15 +153,23 @@ def build(
 
 
 def _with_offsets(tokenizer: Tokenizer, text: str) -> _Tokens:
-    encoding = tokenizer.inner.encode(tokenizer.clean(text), add_special_tokens=False)
+    encoding = tokenizer.encoder.encode(tokenizer.clean(text), add_special_tokens=False)
     last = max((word for word in encoding.word_ids if word is not None), default=-1)
-    # A special token that the text spells out belongs to no word of the library's: it is a word of its own.
+    # A token that was added to the vocabulary belongs to no word of the library's: it is a word of its own.
     words = [last + 1 + place if word is None else word for place, word in enumerate(encoding.word_ids)]
     return _Tokens(
         np.array(encoding.ids, np.int32),
         np.array(encoding.offsets, np.int64).reshape(-1, 2),
         np.array(words, np.int64),
     )
+
+
+def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
+    """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text."""
+    parts = tokenizer.encode(tokenizer.clean(text).split(MASK))
+    mask = np.array([tokenizer.mask_id], np.int32)
+    joined = [piece for part in parts for piece in (mask, part)][1:]
+    return frame(tokenizer, np.concatenate(joined))
 
 
 def build_many(

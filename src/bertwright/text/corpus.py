@@ -33,10 +33,12 @@ class Document:
     Args:
         text: the raw text.
         presplit: whether each line of the text is one sentence already.
+        where: its place, for a message: the file, with the line where it begins if there are several in it.
     """
 
     text: str
     presplit: bool
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def read_documents(
     place = locate(source)
     if isinstance(place, Reviews):
         wanted = choose(splits, imdb.SPLITS, source)
-        return (Document(text, presplit=False) for _, _, text in imdb.read_reviews(place.path, wanted))
+        return (
+            Document(text, presplit=False, where=f"{place.path}, {name}")
+            for name, _, text in imdb.read_reviews(place.path, wanted)
+        )
     columns = [(source.text_column, "text_column")]
     return chain.from_iterable(
         _part_documents(part, rows_are(source), counts) for part in open_parts(source, place, splits, columns)
@@ -208,18 +213,19 @@ def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> I
 
 
 def _part_documents(part: Part, rows: str, counts: Counter[str]) -> Iterator[Document]:
-    texts = ("" if row[0] is None else as_text(row[0], part.where(number)) for number, row in part.rows)
+    texts = ((number, "" if row[0] is None else as_text(row[0], part.where(number))) for number, row in part.rows)
     if rows == "sentences":
-        lines = (line for piece in texts for line in piece.removesuffix("\n").split("\n")) if part.is_plain else texts
-        yield from _running_text(lines, counts)
+        pieces = (text for _, text in texts)
+        lines = (line for piece in pieces for line in piece.removesuffix("\n").split("\n"))
+        yield from _running_text(part, enumerate(lines, 1) if part.is_plain else texts, counts)
     elif part.is_plain:
-        yield from _cut_long(texts, counts)
+        yield from _cut_long((text for _, text in texts), part.name, counts)
     else:
-        for text in texts:
-            yield from _cut_long((text,), counts)
+        for number, text in texts:
+            yield from _cut_long((text,), part.where(number), counts)
 
 
-def _cut_long(pieces: Iterable[str], counts: Counter[str]) -> Iterator[Document]:
+def _cut_long(pieces: Iterable[str], where: str, counts: Counter[str]) -> Iterator[Document]:
     """One document from its pieces, in several if it is too long, each ending where a paragraph does if possible."""
     text = ""
     cuts = 0
@@ -228,36 +234,37 @@ def _cut_long(pieces: Iterable[str], counts: Counter[str]) -> Iterator[Document]
         while len(text) > LONGEST_DOCUMENT:
             ends = (text.rfind(mark, LONGEST_DOCUMENT // 2, LONGEST_DOCUMENT) for mark in ("\n\n", "\n", " "))
             end = next((end for end in ends if end >= 0), LONGEST_DOCUMENT)
-            yield Document(text[:end], presplit=False)
+            yield Document(text[:end], presplit=False, where=where)
             text = text[end:]
             cuts += 1
     if cuts:
         counts[CUT] += 1
-    yield Document(text, presplit=False)
+    yield Document(text, presplit=False, where=where)
 
 
-def _running_text(rows: Iterable[str], counts: Counter[str]) -> Iterator[Document]:
+def _running_text(part: Part, rows: Iterable[tuple[int, str]], counts: Counter[str]) -> Iterator[Document]:
     """Documents from sentences in order: up to a blank row, or in blocks where no row is blank."""
-    coming = (" ".join(row.split()) for row in rows)
-    first: list[str] = []
+    coming = ((number, " ".join(row.split())) for number, row in rows)
+    first: list[tuple[int, str]] = []
     size = 0
-    for row in coming:
-        first.append(row)
+    for number, row in coming:
+        first.append((number, row))
         size += len(row)
         if len(first) == _SEARCHED_ROWS or size > LONGEST_DOCUMENT:
             break
-    in_blocks = "" not in first
+    in_blocks = all(row for _, row in first)
     sentences: list[str] = []
-    size = 0
-    for row in chain(first, coming, [""]):
+    begin = size = 0
+    for number, row in chain(first, coming, [(0, "")]):
         if row:
+            begin = begin if sentences else number
             sentences.append(row)
             size += len(row)
         too_long = size > LONGEST_DOCUMENT
         if sentences and (not row or too_long or (in_blocks and len(sentences) == BLOCK_SENTENCES)):
             if in_blocks or too_long:
                 counts[BLOCKS if in_blocks else CUT] += 1
-            yield Document("\n".join(sentences), presplit=True)
+            yield Document("\n".join(sentences), presplit=True, where=part.where(begin))
             sentences, size = [], 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bertwright.text.characters import Losses
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 
 
@@ -19,11 +20,15 @@ class TokenizedBatch:
         documents: their token ids.
         words: in their texts, at white space.
         unknown: tokens that are [UNK].
+        lost: what the tokenizer does not keep of their texts.
+        wheres: the place of each.
     """
 
     documents: TokenizedDocuments
     words: int
     unknown: int
+    lost: Losses
+    wheres: tuple[str, ...]
 
 
 @dataclass
@@ -33,7 +38,9 @@ class SourceReport:
     Args:
         how: one sentence on how documents were made.
         left_out: documents that were not used, by reason.
+        first_left_out: the place of the first of these, by reason.
         changed: documents that were used but not as they stand in the source, by what was done to them.
+        lost: what the tokenizer does not keep of their texts.
     """
 
     how: str = ""
@@ -48,6 +55,19 @@ class SourceReport:
     unknown_tokens: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    first_left_out: dict[str, str] = field(default_factory=dict)
+    lost: Losses = field(default_factory=Losses)
+
+    def leave_out(self, reason: str, where: str, documents: int = 1) -> None:
+        """Count documents that are not used.
+
+        Args:
+            reason: why.
+            where: the place of the first of them.
+            documents: how many.
+        """
+        self.left_out[reason] += documents
+        self.first_left_out.setdefault(reason, where)
 
     def add(self, result: TokenizedBatch) -> None:
         """Count a batch that was tokenized."""
@@ -55,23 +75,34 @@ class SourceReport:
         without_tokens = int((counts == 0).sum())
         self.words += result.words
         self.unknown_tokens += result.unknown
+        self.lost.add(result.lost)
         self.sentences += len(result.documents.sentence_lengths)
         self.tokens += len(result.documents.tokens)
         self.empty_documents += without_tokens
         if without_tokens:
-            self.left_out["no token in it"] += without_tokens
+            self.leave_out("no token in it", result.wheres[int((counts == 0).argmax())], without_tokens)
         self.one_sentence_documents += int((counts == 1).sum())
         self.longest_document_tokens = max(self.longest_document_tokens, _longest(result.documents))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, with unknown tokens as a fraction of all."""
         plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
+        plain["characters"] = plain.pop("lost").as_dict()
         plain["unknown_token_ratio"] = plain.pop("unknown_tokens") / max(1, self.tokens)
         return plain
 
 
-def data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout: CorpusWriter) -> dict[str, Any]:
-    """The content of data_report.json: each corpus, all together, and what a user should be warned of."""
+def data_report(
+    reports: dict[str, SourceReport], train: CorpusWriter, heldout: CorpusWriter, notices: list[str]
+) -> dict[str, Any]:
+    """The content of data_report.json: each corpus, all together, and what a user should know or be warned of.
+
+    Args:
+        reports: of each corpus, by name.
+        train: the documents that are trained on.
+        heldout: those that are not.
+        notices: what was decided for these corpora, in sentences.
+    """
     total = SourceReport()
     for report in reports.values():
         for key, value in vars(report).items():
@@ -79,6 +110,10 @@ def data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout: 
                 total.longest_document_tokens = max(total.longest_document_tokens, value)
             elif key in ("left_out", "changed"):
                 getattr(total, key).update(value)
+            elif key == "first_left_out":
+                total.first_left_out = {**value, **total.first_left_out}
+            elif key == "lost":
+                total.lost.add(value)
             elif key != "how":
                 setattr(total, key, getattr(total, key) + value)
     warnings = []
@@ -95,13 +130,24 @@ def data_report(reports: dict[str, SourceReport], train: CorpusWriter, heldout: 
         if report.unknown_tokens > 0.005 * max(1, report.tokens):
             share = report.unknown_tokens / report.tokens
             warnings.append(f"{name}: {share:.1%} of the tokens are unknown to the vocabulary.")
+        warnings += [f"{name}: {warning}" for warning in report.lost.warnings()]
     return {
         "sources": {name: report.as_dict() for name, report in reports.items()},
         "total": total.as_dict(),
         "train": {"documents": train.documents, "tokens": train.tokens},
         "heldout": {"documents": heldout.documents, "tokens": heldout.tokens},
+        "notices": notices + [_left_out(name, report) for name, report in reports.items() if report.left_out],
         "warnings": warnings,
     }
+
+
+def _left_out(name: str, report: SourceReport) -> str:
+    """One sentence on what was left out of a corpus."""
+    reasons = (
+        f"{count:,} {reason} (the first: {report.first_left_out.get(reason, name)})"
+        for reason, count in report.left_out.items()
+    )
+    return f"{name}: {report.left_out.total():,} of {report.documents:,} documents left out: {'; '.join(reasons)}"
 
 
 def _longest(documents: TokenizedDocuments) -> int:

@@ -10,13 +10,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +24,9 @@ from bertwright.files import atomic_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
-from bertwright.text.sentences import split_sentences
-from bertwright.text.store import CorpusWriter, TokenizedDocuments, token_dtype
+from bertwright.text.lone_text import HOW, cut, is_one_file
+from bertwright.text.store import CorpusWriter, TokenizedDocuments
+from bertwright.text.tokenizing import tokenize, workers
 from bertwright.text.wordpiece import Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
@@ -55,22 +53,78 @@ def prepare_corpus(
     Raises:
         UserError: if a corpus can't be read, is empty, or is too small for the vocabulary or the held-out share.
     """
+    notices: list[str] = []
     with atomic_path(folder) as temporary:
         temporary.mkdir()
+        division = _divide(recipe, notices)
         if recipe.tokenizer.path is not None:
-            tokenizer = Tokenizer.load(Path(recipe.tokenizer.path), recipe.tokenizer)
+            tokenizer = Tokenizer.load(Path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
         else:
             sample = _sample_texts(recipe, progress)
             progress(f"train a vocabulary of {recipe.tokenizer.vocab_size}", 0, 0)
-            tokenizer = Tokenizer.train(sample, recipe.tokenizer)
+            tokenizer = Tokenizer.train(sample, recipe.tokenizer, notices.append)
         tokenizer.save(temporary / "tokenizer")
-        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress)
+        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices)
     return report
 
 
 def _documents(recipe: Recipe, corpus_name: str, changed: Counter[str]) -> Iterator[Document]:
     name, splits = parse_corpus_name(corpus_name)
     return read_documents(recipe.source(name), splits, changed)
+
+
+@dataclass(frozen=True)
+class _Division:
+    """How the documents of the corpora are divided.
+
+    Args:
+        is_cut: whether the corpora are a single text, which is cut into documents.
+        heldout_ratio: the recipe's, or more where that of a few documents is none.
+    """
+
+    is_cut: bool
+    heldout_ratio: float
+
+    def documents(self, recipe: Recipe, corpus_name: str, changed: Counter[str]) -> Iterator[Document]:
+        """The documents of a corpus."""
+        found = _documents(recipe, corpus_name, changed)
+        return cut(found, recipe.tokenizer.html_line_breaks) if self.is_cut else found
+
+
+def _divide(recipe: Recipe, notices: list[str]) -> _Division:
+    """Read the corpora up to the first document that is held out, to see that there is one.
+
+    Raises:
+        UserError: if there are not two documents.
+    """
+    wanted = recipe.prepare.heldout_ratio
+    kept = 0
+    for is_cut in (False, True) if not is_one_file(recipe) else (True,):
+        division = _Division(is_cut, wanted)
+        choice = _Choice(wanted, recipe.prepare.drop_duplicates)
+        enough = int(0.5 / wanted) + 2
+        for name in recipe.prepare.corpora:
+            for document in division.documents(recipe, name, Counter()):
+                choice.use(document, SourceReport())
+                if choice.kept >= enough:
+                    break
+        kept = choice.kept
+        if kept != 1:
+            break
+    if kept < 2:
+        raise UserError(
+            f"the corpora ({', '.join(recipe.prepare.corpora)}) hold {'a single sentence' if kept else 'no text'}; "
+            "pre-training needs at least two documents, one to train on and one held out: add text"
+        )
+    if is_cut:
+        notices.append(
+            f"the corpus is a single text, which is cut into documents: {HOW}; if it holds several texts, give each "
+            "its own file or row"
+        )
+    if kept < enough and int(kept * wanted + 0.5) == 0:
+        notices.append(f"prepare.heldout_ratio {wanted:g} of {kept} documents is none; one is held out")
+        return _Division(is_cut, 1 / kept)
+    return division
 
 
 def _sample_texts(recipe: Recipe, progress: Progress) -> list[str]:
@@ -95,31 +149,24 @@ def _sample_texts(recipe: Recipe, progress: Progress) -> list[str]:
     return [text for _, text in kept]
 
 
-@contextmanager
-def _workers(number: int, tokenizer: Tokenizer) -> Iterator[ProcessPoolExecutor]:
-    """Processes that tokenize; an interrupted run does not wait for what is still queued."""
-    with ProcessPoolExecutor(
-        number, get_context("spawn"), _start_worker, (tokenizer.to_json(), tokenizer.html_line_breaks)
-    ) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _tokenize_all(
-    recipe: Recipe, tokenizer: Tokenizer, folder: Path, inputs_fingerprint: str, progress: Progress
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    folder: Path,
+    inputs_fingerprint: str,
+    progress: Progress,
+    division: _Division,
+    notices: list[str],
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
-    choice = _Choice(recipe.prepare.heldout_ratio, recipe.prepare.drop_duplicates)
-    workers = recipe.prepare.workers or os.cpu_count() or 1
+    choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates)
+    processes = recipe.prepare.workers or os.cpu_count() or 1
     vocabulary = (tokenizer.vocab_size, tokenizer.fingerprint)
     waiting: deque[tuple[str, list[bool], Future[TokenizedBatch]]] = deque()
     with (
         CorpusWriter(folder / "train.arrow", *vocabulary) as train,
         CorpusWriter(folder / "heldout.arrow", *vocabulary) as heldout,
-        _workers(workers, tokenizer) as pool,
+        workers(processes, tokenizer) as pool,
     ):
 
         def write(number: int) -> None:
@@ -132,18 +179,19 @@ def _tokenize_all(
                 train.write(name, _select(result.documents, ~is_held))
 
         for name, report in reports.items():
-            report.how = describe(recipe.source(parse_corpus_name(name)[0]))
-            for batch, held in _batches(_documents(recipe, name, report.changed), report, choice):
-                waiting.append((name, held, pool.submit(_tokenize, batch)))
-                write(3 * workers)
+            source = recipe.source(parse_corpus_name(name)[0])
+            report.how = f"{source.path} is cut into documents: {HOW}." if division.is_cut else describe(source)
+            for batch, held in _batches(division.documents(recipe, name, report.changed), report, choice):
+                waiting.append((name, held, pool.submit(tokenize, batch)))
+                write(3 * processes)
                 progress("split and tokenize", choice.characters, choice.documents)
         write(0)
     if train.documents == 0 or heldout.documents == 0:
         raise UserError(
-            f"prepare.heldout_ratio {recipe.prepare.heldout_ratio:g} of {choice.kept} documents leaves "
-            f"{train.documents} to train on and {heldout.documents} held out; both need one: raise it, or add documents"
+            f"of {choice.kept} documents, {train.documents} to train on and {heldout.documents} held out have a token; "
+            "both need one: add documents"
         )
-    report_all = data_report(reports, train, heldout)
+    report_all = data_report(reports, train, heldout, notices)
     write_json(folder / "data_report.json", report_all)
     write_json(
         folder / "manifest.json",
@@ -178,14 +226,14 @@ class _Choice:
         report.documents += 1
         if not document.text.strip():
             report.empty_documents += 1
-            report.left_out["empty"] += 1
+            report.leave_out("empty", document.where)
             return None
         digest = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
         known = digest in self._seen
         if known:
             report.duplicate_documents += 1
             if self._drop_duplicates:
-                report.left_out["repeats an earlier document to the letter"] += 1
+                report.leave_out("repeats an earlier document to the letter", document.where)
                 return None
         # Evenly spread; a repeated document goes where the first one went.
         due = int((self.kept + 1) * self._ratio + 0.5) > int(self.kept * self._ratio + 0.5)
@@ -215,47 +263,6 @@ def _batches(
             yield batch, held
             batch, held, size = [], [], 0
     yield batch, held
-
-
-_worker_tokenizer: Tokenizer
-
-
-def _start_worker(tokenizer_json: str, html_line_breaks: bool) -> None:
-    global _worker_tokenizer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker: the workers are the parallelism
-    _worker_tokenizer = Tokenizer.from_json(tokenizer_json, html_line_breaks)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _tokenize(batch: list[Document]) -> TokenizedBatch:
-    sentences: list[str] = []
-    per_document = []
-    for document in batch:
-        found = (
-            document.text.splitlines()
-            if document.presplit
-            else split_sentences(document.text, _worker_tokenizer.html_line_breaks)
-        )
-        sentences.extend(found)
-        per_document.append(len(found))
-    ids = _worker_tokenizer.encode(sentences)
-    lengths = np.fromiter((len(sentence) for sentence in ids), np.int32, len(ids))
-    dtype = token_dtype(_worker_tokenizer.vocab_size)
-    tokens = np.concatenate([np.zeros(0, np.int32), *ids]).astype(dtype)
-    owner = np.repeat(np.arange(len(batch)), per_document)
-    documents = TokenizedDocuments(
-        tokens, lengths[lengths > 0], np.bincount(owner[lengths > 0], minlength=len(batch)).astype(np.int32)
-    )
-    words = sum(len(document.text.split()) for document in batch)
-    return TokenizedBatch(documents, words, int((tokens == _worker_tokenizer.unk_id).sum()))
 
 
 def _select(documents: TokenizedDocuments, wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> TokenizedDocuments:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,28 @@ from bertwright.text.bert_tokenizer import (
     prove_saved,
     require_expressible,
 )
+from bertwright.text.characters import KEEP_MARKS_FROM, choose_alphabet, marks_fraction
 from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
 
 Ids = npt.NDArray[np.int32]
 
-_ALPHABET = 1000
-"""Characters that a trained vocabulary has at most; rarer ones are unknown, as in the library's own default."""
+Notice = Callable[[str], None]
+"""Told in a sentence what a user should know."""
+
+_CASED_FROM = 0.01
+"""The fraction of entries with a capital from which on a vocabulary is taken for cased."""
+
+
+def _silent(_: str) -> None:
+    """For callers that want no notice."""
 
 
 class Tokenizer:
     """A WordPiece vocabulary with the rules that cut text into its entries.
+
+    A text that spells `[SEP]` or another special token of BERT is text like any other: `[`, `sep`, `]`. Here
+    `transformers` differs: it reads such spellings as special tokens, unless `split_special_tokens=True` is given.
 
     Args:
         inner: a tokenizer of the `tokenizers` library with a WordPiece model and BERT's special tokens.
@@ -70,6 +80,7 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
+        self.encoder = _without_special_tokens(inner)
         self.html_line_breaks = html_line_breaks
         self.vocab_size: int = inner.get_vocab_size()
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
@@ -79,21 +90,37 @@ class Tokenizer:
         self.ordinary_ids = np.array([i for i, token in enumerate(self.tokens) if token not in reserved], np.int32)
 
     @classmethod
-    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-        """Train a vocabulary of `config.vocab_size` entries from texts.
+    def train(cls, texts: Iterable[str], config: TokenizerConfig, notice: Notice = _silent) -> Tokenizer:
+        """Train a vocabulary of at most `config.vocab_size` entries from texts.
+
+        Args:
+            texts: a sample of the corpus.
+            config: size and rules.
+            notice: told of each choice that the texts decided: accents, alphabet, fewer entries than asked for.
 
         Raises:
-            UserError: if the texts hold too few different words for a vocabulary of that size, or too many characters.
+            UserError: if the texts are blank, or hold too many characters for a vocabulary of that size.
         """
         model = WordPiece(unk_token=UNK, max_input_chars_per_word=100)
-        inner = _untrained(model, config.lowercase, config.strip_accents)
         pieces = [repaired(text) for text in texts]
+        strip_accents = _strip_accents(pieces, config, notice)
+        inner = _untrained(model, config.lowercase, strip_accents)
         # The library numbers ##-characters as its hash tables please, which decides ties between pairs, so that two
         # trainings differ. A first pass finds the characters; given as "special", sorted, their order is fixed.
         inner.train_from_iterator(pieces, WordPieceTrainer(vocab_size=0, show_progress=False))
         found = sorted(inner.get_vocab())
-        alphabet = _most_frequent([c for c in found if len(c) == 1], inner, pieces)
-        continuing = [token for token in found if token.startswith("##") and token[2:] in alphabet]
+        if not found:
+            raise UserError("there is no text to train a vocabulary on; give documents with text in them")
+        room = config.vocab_size * 2 // 3 - len(SPECIAL_TOKENS)
+        alphabet, covered = choose_alphabet(found, pieces, inner.normalizer, config.limit_alphabet, room)
+        if (characters := sum(len(token) == 1 for token in found)) > len(alphabet):
+            notice(
+                f"{len(alphabet):,} of the {characters:,} characters of the text have entries in the vocabulary and "
+                f"cover {covered:.2%} of it; words with others are unknown (tokenizer.limit_alphabet, "
+                "tokenizer.vocab_size)"
+            )
+        known = set(alphabet)
+        continuing = [token for token in found if token.startswith("##") and token[2:] in known]
         trainer = WordPieceTrainer(
             vocab_size=config.vocab_size,
             special_tokens=[*SPECIAL_TOKENS, *continuing],
@@ -102,28 +129,35 @@ class Tokenizer:
             min_frequency=config.min_frequency,
             show_progress=False,
         )
-        inner = _untrained(model, config.lowercase, config.strip_accents)
+        inner = _untrained(model, config.lowercase, strip_accents)
         inner.train_from_iterator(pieces, trainer)
         vocabulary = inner.get_vocab()
         if len(vocabulary) < config.vocab_size:
-            raise UserError(
-                f"tokenizer.vocab_size is {config.vocab_size}, but the corpus allows only {len(vocabulary)} "
-                "entries; lower tokenizer.vocab_size or add text"
+            notice(
+                f"the text allows only {len(vocabulary):,} entries, so that the vocabulary and the model have these "
+                f"and not the {config.vocab_size:,} of tokenizer.vocab_size"
             )
         if len(vocabulary) > config.vocab_size:
             raise UserError(
                 f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
-                f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size"
+                f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size or lower "
+                "tokenizer.limit_alphabet"
             )
-        inner = bert_tokenizer(vocabulary, config.lowercase, config.strip_accents, True)
+        inner = bert_tokenizer(vocabulary, config.lowercase, strip_accents, True)
         return cls(inner, config.html_line_breaks)
 
     @classmethod
-    def load(cls, path: Path, config: TokenizerConfig | None = None) -> Tokenizer:
+    def load(cls, path: Path, config: TokenizerConfig | None = None, notice: Notice = _silent) -> Tokenizer:
         """Load a folder, a tokenizer.json, or a vocab.txt.
 
         A vocab.txt says nothing of case and accents: these come from a tokenizer_config.json in its folder or, where
-        there is none, from `config`. So does, for all three, whether <br /> is a line break.
+        there is none, from `config`; a vocabulary with many capitals is cased whatever `config` says, since nothing
+        would reach them. Whether <br /> is a line break comes from the same places for all three.
+
+        Args:
+            path: of the tokenizer.
+            config: what the recipe says; None is its defaults.
+            notice: told where the vocabulary's capitals and `config` disagree.
 
         Raises:
             UserError: if there is no tokenizer at `path` or it can't be read.
@@ -142,13 +176,16 @@ class Tokenizer:
                 require_expressible(inner, path, options.saved)
                 return tokenizer
             # Only a line feed ends a line: other separators are entries of real vocabularies.
-            text = path.read_bytes().decode("utf-8")
+            text = path.read_bytes().decode("utf-8-sig")
         except UserError:
             raise
         except Exception as error:  # the library raises bare Exception for a file that it can't read
             raise UserError(f"{path} is not a tokenizer that can be read ({error})") from error
         vocabulary = {line.removesuffix("\r"): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
-        lowercase = options.get("do_lower_case", config.lowercase)
+        if options.saved:
+            lowercase = options.get("do_lower_case", config.lowercase)
+        else:
+            lowercase = _lowercase(path, vocabulary, config, notice)
         strip_accents = options.get("strip_accents", None if "strip_accents" in options.saved else config.strip_accents)
         chinese = options.get("tokenize_chinese_chars", True)
         return cls(bert_tokenizer(vocabulary, lowercase, strip_accents, chinese), html_line_breaks)
@@ -209,9 +246,9 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, int32 (tokens,), without special tokens and without a length limit."""
         try:
-            encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self.encoder.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
-            encodings = self.inner.encode_batch_fast([repaired(text) for text in texts], add_special_tokens=False)
+            encodings = self.encoder.encode_batch_fast([repaired(text) for text in texts], add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -260,11 +297,42 @@ def _untrained(
     return inner
 
 
-def _most_frequent(characters: list[str], inner: tokenizers.Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The characters that get entries of their own, at most `_ALPHABET`; ties go to the smaller code."""
-    if len(characters) <= _ALPHABET:
-        return characters
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(inner.normalizer.normalize_str(text))
-    return sorted(sorted(characters, key=lambda c: (-counts[c], c))[:_ALPHABET])
+def _without_special_tokens(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same tokenizer, to which the spelling of one of BERT's special tokens is text; other added tokens stay."""
+    described = json.loads(inner.to_str())
+    described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] not in SPECIAL_TOKENS]
+    described["post_processor"] = None  # which names special tokens
+    return tokenizers.Tokenizer.from_str(json.dumps(described))
+
+
+def _strip_accents(texts: Iterable[str], config: TokenizerConfig, notice: Notice) -> bool | None:
+    """What the recipe says; where it says nothing, False for texts that would lose letters with their accents."""
+    if config.strip_accents is not None or not config.lowercase:
+        return config.strip_accents
+    lost = marks_fraction(texts)
+    if lost < KEEP_MARKS_FROM:
+        return None
+    notice(
+        f"tokenizer.strip_accents is set to false: stripping would take letters of the scripts of this text (vowel "
+        f"signs and the like, or Hangul: {lost:.1%} of its characters)"
+    )
+    return False
+
+
+def _lowercase(path: Path, vocabulary: Iterable[str], config: TokenizerConfig, notice: Notice) -> bool:
+    """Whether a vocabulary without options is read in small letters: not if it plainly holds capitals."""
+    words = [token for token in vocabulary if token not in SPECIAL_TOKENS and not token.startswith("[unused")]
+    capitals = sum(token != token.lower() for token in words)
+    small = sum(token != token.upper() for token in words)
+    if config.lowercase and capitals >= max(1, _CASED_FROM * len(words)):
+        notice(
+            f"{path} holds capitals ({capitals:,} of {len(words):,} entries), so capitals in texts are kept, as with "
+            "tokenizer.lowercase: false"
+        )
+        return False
+    if not config.lowercase and small and not capitals:
+        notice(
+            f"warning: tokenizer.lowercase is false, but no entry of {path} has a capital: every word with one is "
+            "unknown; leave out tokenizer.lowercase"
+        )
+    return config.lowercase
