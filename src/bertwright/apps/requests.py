@@ -71,7 +71,6 @@ _SENTENCES = {
     ),
     "list_type": '"<field>" is not a list; put texts in brackets, one text as well: ["A text."]',
     "string_type": '"<field>" is not a string; give a text in quotes',
-    "string_unicode": '"<field>" is not valid Unicode; half an emoji is missing, for one',
     "too_short": '"<field>" is empty; give at least one text',
     "extra_forbidden": '"<field>" is no field of this request; /docs names its fields',
 }
