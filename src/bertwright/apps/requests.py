@@ -16,7 +16,7 @@ Texts = Annotated[list[str], Field(min_length=1)]
 class TextsRequest(BaseModel):
     """Texts, each of which gets an answer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["A film to remember."]}})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The weather was good."]}})
 
     texts: Texts
 
