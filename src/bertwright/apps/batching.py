@@ -36,7 +36,8 @@ _BATCH_TOKENS = 4_096
 _HEAD_START = 1.0
 """Seconds of computing time that a new request of one sentence has ahead of those that wait already.
 
-The longer the body, the smaller the head start, since tokenizing a long one takes most of a second.
+It is ahead by as much again until its texts are tokenized, so that their windows are there when a batch is made. The
+longer the body, the smaller the head start, since tokenizing a long one takes most of a second.
 """
 
 
@@ -88,6 +89,7 @@ class _Job:
     Args:
         read: tokenizes its texts.
         level: seconds of computing time that it has had, from where it was when the request came.
+        ahead: its head start in seconds.
         deadline: by `time.monotonic`.
         answer: where the client waits for the body.
         work: None before its texts are tokenized.
@@ -97,6 +99,7 @@ class _Job:
 
     read: Callable[[], Work]
     level: float
+    ahead: float
     deadline: float
     answer: Future[bytes] = field(default_factory=Future)
     work: Work | None = None
@@ -153,7 +156,7 @@ class FairQueue:
         with self._changed:
             if len(self._jobs) >= self._limits.waiting_requests:
                 raise _busy()
-            job = _Job(read, self._level - ahead, time.monotonic() + self._limits.seconds)
+            job = _Job(read, self._level - 2 * ahead, ahead, time.monotonic() + self._limits.seconds)
             self._jobs.append(job)
             self._changed.notify()
         try:
@@ -223,6 +226,7 @@ class FairQueue:
         """Tokenize a request's texts, or resume its work."""
         try:
             if job.work is None:
+                job.level += job.ahead
                 job.work = self._admitted(job.read())
                 job.windows = job.work.steps.send(None) or []
             else:
