@@ -1,15 +1,22 @@
 """The command `bertwright serve`: addresses that cannot be listened on, the log, and the end."""
 
+import json
+import re
+import shlex
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import httpx2
 import pytest
 
-from bertwright.apps.serving import DRAIN_SECONDS, listen
+from bertwright.apps.batching import Limits
+from bertwright.apps.explain import PASSES
+from bertwright.apps.serving import DRAIN_SECONDS, MOST_CONNECTIONS, listen
 from bertwright.cli import main
+from conftest import ROOT
 from serve_stall import SENTENCE, serving
 
 
@@ -70,3 +77,26 @@ def test_a_signal_lets_requests_end_and_stops_the_server(number):
         assert time.monotonic() - start < DRAIN_SECONDS + 10
         assert [answer.status_code for answer in answers] == [200]
         assert "the server has stopped" in process.stdout.read()
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_work_as_printed():
+    commands = re.findall(r"^curl .*$", (ROOT / "docs" / "guide" / "serve.md").read_text(), re.MULTILINE)
+    assert len(commands) == 8
+    with serving() as (_, address):
+        for command in commands:
+            typed = shlex.split(command.replace("http://127.0.0.1:8000", address))
+            done = subprocess.run([*typed, "--fail-with-body", "-sS"], capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done
+            if not command.endswith("/metrics"):
+                json.loads(done.stdout)
+
+
+def test_the_guide_says_the_limits_that_are_set():
+    table = (ROOT / "docs" / "guide" / "serve.md").read_text().partition("## Limits")[2].partition("## Under")[0]
+    limits = Limits()
+    said = [int(found.replace(",", "")) for found in re.findall(r"^\| [^|]*\| ([\d,]+)", table, re.MULTILINE)]
+    expected = [limits.body_bytes, limits.body_seconds, limits.texts, limits.text_tokens, limits.request_tokens,
+                limits.request_tokens // PASSES, limits.answer_numbers, limits.waiting_requests, limits.waiting_tokens,
+                limits.seconds, MOST_CONNECTIONS, DRAIN_SECONDS]  # fmt: skip
+    assert said == expected

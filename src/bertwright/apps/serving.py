@@ -17,7 +17,7 @@ from bertwright.inference import Model
 DRAIN_SECONDS = 10
 """That requests have to end after SIGTERM or Ctrl-C; then they are given up."""
 
-_CONNECTIONS = 1_000
+MOST_CONNECTIONS = 1_000
 """Open at once; a client over that gets status 503 at once, before files run out."""
 
 
@@ -51,7 +51,7 @@ def server_config(model: Model) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
