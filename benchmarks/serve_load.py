@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import socket
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -28,14 +29,25 @@ from common import Json, described, write
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A text in place of its tokens, with the length that the server's limits count."""
+
+    text: str
+
+    def __len__(self) -> int:
+        return min(512, len(self.text.split()) + 2)
+
+
 def serve(model: str, system: str, port: int) -> None:
     """Serve until terminated; to be called in a process of its own."""
+    import torch
     import transformers
     import uvicorn
 
     import bertwright
     from bertwright.apps.server import make_app
-    from bertwright.inference import Model, Prediction
+    from bertwright.inference import Model
 
     served = bertwright.load(model)
     if system == "pipeline":
@@ -46,20 +58,25 @@ def serve(model: str, system: str, port: int) -> None:
             """A model whose texts stay text, and are classified by transformers, one after the other, as it does."""
 
             def encode(self, texts):
-                return list(texts)
+                return [Whole(text) for text in texts]
 
-            def predict_encoded(self, encoded):
-                return [Prediction(row["label"], row["score"], {}) for row in classify(encoded, truncation=True)]
+            def windows(self, sequence):
+                return [sequence]
+
+            def window_logits(self, parts):
+                found = classify([part.text for part in parts], truncation=True, top_k=None)
+                rows = [{one["label"]: one["score"] for one in row} for row in found]
+                return [torch.tensor([row[name] for name in self.classifier.label_names]).log() for row in rows]
 
         served = Pipeline(served.name, served.classifier_folder, served.pretrained.folder)
     uvicorn.run(make_app(served), host="127.0.0.1", port=port, log_level="error")
 
 
 async def batches(client: httpx2.AsyncClient) -> tuple[float, float]:
-    """How many texts the server has classified so far, and in how many batches."""
+    """How many windows of texts the server has classified so far, and in how many batches."""
     families = text_string_to_metric_families((await client.get("/metrics")).text)
     values = {sample.name: sample.value for family in families for sample in family.samples}
-    return values["bertwright_batch_texts_sum"], values["bertwright_batch_texts_count"]
+    return values["bertwright_batch_windows_sum"], values["bertwright_batch_windows_count"]
 
 
 async def load(port: int, texts: list[str], clients: int, seconds: float) -> Json:
@@ -97,7 +114,7 @@ async def load(port: int, texts: list[str], clients: int, seconds: float) -> Jso
         "p99_ms": round(1000 * float(p99), 1),
         "failed": failed,
         "other_label_than_alone": mixed,
-        "texts_per_batch": round(classified / made, 1),
+        "windows_per_batch": round(classified / made, 1),
     }
 
 

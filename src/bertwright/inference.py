@@ -17,16 +17,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError, WrongTypeError
-from bertwright.inputs.sequences import Sequence, build, build_cloze
+from bertwright.inputs.sequences import Sequence, build, build_cloze, windows
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
-from bertwright.tasks.prediction import predict
+from bertwright.tasks.prediction import window_logits
 from bertwright.tasks.registry import TASKS, load_task_model
-from bertwright.tasks.task import Floats, Prediction, Task
+from bertwright.tasks.task import Prediction, Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -37,8 +38,8 @@ __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPredict
 _BATCH_TOKENS = 2048
 """Tokens that are computed together, padding included."""
 
-_TEXTS_PER_CORE = 8
-"""From this many texts per core, each core computes its own."""
+_WINDOWS_PER_CORE = 8
+"""From this many windows per core, each core computes its own."""
 
 _ALL_CORES = threading.Lock()
 """Held by the one call that has a part of its texts on each core: the number of threads is the whole process's."""
@@ -161,14 +162,30 @@ class Model:
 
     def predict_encoded(self, encoded: Many[Sequence]) -> list[Prediction]:
         """The class of each text that `encode` gives, in order."""
-        max_length, _ = self.reading
+        parts = [self.windows(sequence) for sequence in encoded]
+        logits = self.window_logits([part for own in parts for part in own])
+        return self.answers(logits, [len(own) for own in parts])
+
+    def windows(self, sequence: Sequence) -> list[Sequence]:
+        """The parts of a text that the classifier reads one by one; of most texts one."""
+        return windows(sequence, self.reading[0])
+
+    def window_logits(self, parts: Many[Sequence]) -> list[Tensor]:
+        """The classifier's logits for each window of any texts, float32 (classes,)."""
         cores = torch.get_num_threads()
-        if self._device.type == "cpu" and cores > 1 and len(encoded) >= _TEXTS_PER_CORE * cores:
+        if self._device.type == "cpu" and cores > 1 and len(parts) >= _WINDOWS_PER_CORE * cores:
             with _ALL_CORES:
-                rows = _on_each_core(self.task, self._fast_classifier, encoded, max_length, cores)
-        else:
-            rows = predict(self.task, self._fast_classifier, encoded, _BATCH_TOKENS, max_length)
-        return self.task.answers(rows, self.classifier.label_names)
+                return _on_each_core(self._fast_classifier, parts, cores)
+        return window_logits(self._fast_classifier, parts, _BATCH_TOKENS)
+
+    def answers(self, logits: Many[Tensor], counts: Many[int]) -> list[Prediction]:
+        """The class of each text.
+
+        Args:
+            logits: of all windows, text after text, as `window_logits` gives them.
+            counts: windows of each text.
+        """
+        return self.task.answers(self.task.predictions(logits, counts), self.classifier.label_names) if counts else []
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[TokenPrediction]]:
         """The most probable tokens at each [MASK] of a text, each with the others still masked.
@@ -315,24 +332,20 @@ def _require_words(sequence: Sequence, number: int, texts: int) -> None:
         raise UnreadableText(number, texts, NOTHING_TO_READ)
 
 
-def _on_each_core(task: Task, model: TaskModel, encoded: Many[Sequence], max_length: int, cores: int) -> Floats:
-    """`predict` with a part of the texts on each core, where no product waits for another core's half.
+def _on_each_core(model: TaskModel, parts: Many[Sequence], cores: int) -> list[Tensor]:
+    """`window_logits` with a portion of the windows on each core, where no product waits for another core's half.
 
-    The parts are alike in their texts' lengths.
+    The portions are alike in their windows' lengths.
     """
-    order = np.argsort([-len(sequence) for sequence in encoded], kind="stable")
-    parts = [order[core::cores] for core in range(cores)]
-    found: list[tuple[npt.NDArray[np.int64], Floats]] = []
+    order = np.argsort([-len(part) for part in parts], kind="stable")
+    portions = [order[core::cores].tolist() for core in range(cores)]
+    logits = [torch.empty(0)] * len(parts)
     try:
         with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (1,)) as pool:
-            jobs = [
-                pool.submit(predict, task, model, [encoded[i] for i in part], _BATCH_TOKENS, max_length)
-                for part in parts
-            ]
-            found = [(part, job.result()) for part, job in zip(parts, jobs, strict=True)]
+            jobs = [pool.submit(window_logits, model, [parts[i] for i in own], _BATCH_TOKENS) for own in portions]
+            for own, job in zip(portions, jobs, strict=True):
+                for i, values in zip(own, job.result(), strict=True):
+                    logits[i] = values
     finally:
         torch.set_num_threads(cores)  # what a thread sets is also what threads to come start with
-    result = np.zeros((len(encoded), *found[0][1].shape[1:]), np.float32)
-    for part, rows in found:
-        result[part] = rows
-    return result
+    return logits

@@ -1,27 +1,58 @@
-"""The server, through a real client: answers, refusals, limits, and many clients at once."""
+"""The server, through a real client: answers, refusals, limits, clients that leave, and many clients at once."""
 
+import json
+import logging
+import socket
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import httpx2
+import numpy as np
 import pytest
 
 import bertwright
-from bertwright.apps import server
+from bertwright.apps.batching import Limits
 from bertwright.apps.explain import explain
-from bertwright.apps.server import Limits, make_app
+from bertwright.apps.server import FILM_REVIEWS, make_app
 from serving import Server
 
 TEXTS = ["A wonderful film about a river.", "A dreadful film.", "We saw a boat and a stone. Wonderful."]
+EVERYWHERE = ("/predict", "/explain", "/fill-mask", "/next-sentence", "/embed", "/attention")
+LIMITS = Limits()
 
 
 @pytest.fixture(scope="module")
-def model(finished):
-    return bertwright.load(finished)
+def model():
+    return bertwright.load("bundled")
 
 
 @pytest.fixture(scope="module")
 def client(model):
     with Server(make_app(model)) as client:
         yield client
+
+
+def body(path, texts):
+    """A request of the one shape."""
+    return {"texts": texts, "text_pairs": texts} if path == "/next-sentence" else {"texts": texts}
+
+
+def counted(client, path, status):
+    """How many requests /metrics says were answered so."""
+    wanted = f'bertwright_requests_total{{path="{path}",status="{status}"}} '
+    return next((float(line[len(wanted) :]) for line in client.get("/metrics").text.splitlines() if wanted in line), 0)
+
+
+def soon(condition, seconds=10.0):
+    """Whether something comes true within some seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def test_texts_are_classified_as_by_the_model(client, model):
@@ -32,32 +63,47 @@ def test_texts_are_classified_as_by_the_model(client, model):
         assert found["probabilities"] == pytest.approx(prediction.probabilities, abs=0.01)
 
 
-def test_the_other_answers_are_the_model_s(client, model, monkeypatch):
-    text = "The [MASK] was old again."
-    masks = client.post("/fill-mask", json={"text": text, "top_k": 3}).json()
-    assert [one["token"] for one in masks[0]] == [one.token for one in model.fill_mask(text, 3)[0]]
-    pair = {"first": "The river was old.", "second": "We saw a boat."}
-    score = client.post("/next-sentence", json=pair).json()["score"]
-    assert score == pytest.approx(model.next_sentence(*pair.values()), abs=1e-5)
-    explained = client.post("/explain", json={"text": TEXTS[1]}).json()
-    ours = explain(model, TEXTS[1])
-    assert explained["baseline_log_odds"] == pytest.approx(ours.baseline_log_odds, abs=1e-4)
-    assert [word["attribution"] for word in explained["words"]] == pytest.approx(
-        [word.attribution for word in ours.words], abs=1e-4
-    )
-    largest = max(explained["words"], key=lambda word: word["relative_attribution"])
-    assert largest["text"] == "dreadful"
-    assert largest["relative_attribution"] == 1
-    shown = client.post("/attention", json={"text": TEXTS[1]}).json()
-    assert len(shown["weights"]) == 2
-    assert all(sum(row) == pytest.approx(1, abs=0.02) for layer in shown["weights"] for head in layer for row in head)
-    assert len(shown["weights"][0][0]) == len(shown["tokens"])
+def test_long_texts_in_windows_are_classified_as_by_the_model(client, model):
+    texts = ["A dreadful film. " + "The boat was old again. " * 400, TEXTS[0], "The boat was old. " * 300]
+    found = client.post("/predict", json={"texts": texts}).json()
+    assert [one["score"] for one in found] == pytest.approx([one.score for one in model.predict(texts)], abs=0.01)
+
+
+def test_explanations_are_those_of_the_model(client, model):
+    for found, text in zip(client.post("/explain", json={"texts": TEXTS}).json(), TEXTS, strict=True):
+        ours = explain(model, text)
+        assert found["label"] == ours.prediction.label
+        assert found["baseline_log_odds"] == pytest.approx(ours.baseline_log_odds, abs=1e-4)
+        attributions = [word["attribution"] for word in found["words"]]
+        assert attributions == pytest.approx([word.attribution for word in ours.words], abs=1e-3)
+        assert max(abs(word["relative_attribution"]) for word in found["words"]) == 1
+
+
+def test_the_encoder_s_answers_are_those_of_the_model(client, model):
+    masked = ["The [MASK] was old again.", "A [MASK] and a [MASK]."]
+    for found, text in zip(client.post("/fill-mask", json={"texts": masked, "top_k": 3}).json(), masked, strict=True):
+        ours = model.fill_mask(text, 3)
+        assert [[one["token"] for one in mask] for mask in found] == [[one.token for one in mask] for mask in ours]
+    pairs = {"texts": ["The river was old.", "We saw a boat."], "text_pairs": ["We saw a boat.", "It sank."]}
+    for found, *pair in zip(client.post("/next-sentence", json=pairs).json(), *pairs.values(), strict=True):
+        assert found["score"] == pytest.approx(model.next_sentence(*pair), abs=1e-5)
+        assert found["is_next"] == (found["score"] >= 0.5)
+    for found, ours in zip(client.post("/embed", json={"texts": TEXTS}).json(), model.embed(TEXTS), strict=True):
+        assert set(found) == {"pooled", "mean"}
+        np.testing.assert_allclose(found["mean"], ours.mean, atol=1e-5)
+    (found,) = client.post("/embed", json={"texts": TEXTS[:1], "layers": 2, "per_token": True}).json()
+    (ours,) = model.embed(TEXTS[:1], 2)
+    assert found["tokens"] == ours.tokens
+    np.testing.assert_allclose(found["vectors"], ours.vectors, atol=1e-5)
+
+
+def test_attention_weights_are_those_of_the_model_and_of_a_long_text_s_beginning(client, model):
+    (shown,) = client.post("/attention", json={"texts": TEXTS[1:2]}).json()
     tokenizer = model.pretrained.tokenizer
     assert shown["tokens"][1:-1] == [tokenizer.tokens[i] for i in tokenizer.encode([TEXTS[1]])[0]]
-    monkeypatch.setattr(server, "MAX_ATTENTION", 500)  # more than this model's positions
-    positions = model.pretrained.model.encoder.max_length
-    long = client.post("/attention", json={"text": TEXTS[0] * 20}).json()
-    assert len(long["tokens"]) == len(long["weights"][0][0]) == positions
+    np.testing.assert_allclose(shown["weights"], model.attention(TEXTS[1], 64)[1], atol=1e-3)
+    (long,) = client.post("/attention", json={"texts": [TEXTS[0] * 20]}).json()
+    assert len(long["tokens"]) == len(long["weights"][0][0]) == 64
 
 
 def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):
@@ -74,61 +120,251 @@ def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):
             assert scores == pytest.approx(expected[i : i + 1 + i % 3], abs=0.01)
 
 
+@pytest.mark.parametrize("path", EVERYWHERE)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"text": "a [MASK]"}, '"texts" is missing'),
+        ({"text": "a [MASK]"}, "no field of this request"),
+        ({"texts": "a [MASK]"}, '["A text."]'),
+        ({"texts": []}, "give at least one text"),
+        ({"texts": [7]}, '"texts[0]" is not a string'),
+        ({"texts": ["a [MASK]"], "lang": "en"}, '"lang" is no field'),
+        ({"texts": ["a [MASK]"] * 65}, "65 texts, and may have at most 64"),
+        (["a"], "not a JSON object"),
+        ({"texts": ["a [MASK]", " "]}, "text"),
+    ],
+)
+def test_all_requests_have_one_shape_and_what_misses_it_gets_a_sentence(client, path, wrong, words):
+    if path == "/next-sentence" and isinstance(wrong, dict) and "texts" in wrong:
+        wrong = {**wrong, "text_pairs": wrong["texts"]}
+    answer = client.post(path, json=wrong)
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"detail"}
+    assert words in answer.json()["detail"]
+
+
 def test_bad_requests_get_a_clear_4xx(client):
-    for path, body, status, words in (
+    for path, request, status, words in (
         ("/predict", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
-        ("/predict", {"texts": []}, 422, "at least 1"),
-        ("/predict", {"texts": ["a film"] * 100}, 422, "at most 64"),
-        ("/predict", {"texts": ["a" * 30_000]}, 422, "at most 20000"),
-        ("/predict", {"text": "a film"}, 422, "Field required"),
-        ("/predict", {"texts": [7]}, 422, "valid string"),
-        ("/fill-mask", {"text": "no mask"}, 422, "has no [MASK]"),
-        ("/fill-mask", {"text": "a [MASK]", "top_k": 0}, 422, "greater than or equal to 1"),
-        ("/next-sentence", {"first": "a", "second": ""}, 422, "second text has nothing to read"),
-        ("/attention", {"text": ""}, 422, "nothing to read"),
+        ("/explain", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
+        ("/embed", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
+        ("/embed", {"texts": ["A film.", "a " * 600]}, 422, "text 2 of 2 has 600 tokens"),
+        ("/embed", {"texts": ["A film."], "layers": 9}, 422, "layers is 9"),
+        ("/fill-mask", {"texts": ["no mask"]}, 422, "has no [MASK]"),
+        ("/fill-mask", {"texts": ["a [MASK]", "no mask"]}, 422, "text 2 of 2"),
+        ("/fill-mask", {"texts": ["a [MASK]"], "top_k": 0}, 422, "greater than or equal to 1"),
+        ("/next-sentence", {"texts": ["a"], "text_pairs": [""]}, 422, "second text has nothing to read"),
+        ("/next-sentence", {"texts": ["a"], "text_pairs": ["b", "c"]}, 422, "give as many"),
         ("/nowhere", {}, 404, "Not Found"),
     ):
-        answer = client.post(path, json=body)
+        answer = client.post(path, json=request)
         assert answer.status_code == status, path
-        assert words in answer.text
-    assert client.post("/predict", content=b"{nonsense").status_code == 422
-    half = client.post("/predict", content=rb'{"texts": ["half an emoji \ud83d"]}')
-    assert half.status_code == 422
-    assert "half an emoji" not in half.text
-    assert client.get("/predict").status_code == 405
+        assert words in answer.json()["detail"]
+    typed = {"Content-Type": "application/json"}
+    assert "not valid JSON" in client.post("/predict", content=b"{nonsense", headers=typed).json()["detail"]
+    assert "Content-Type" in client.post("/predict", content=b'{"texts": ["a"]}').json()["detail"]
+    assert "no body" in client.post("/predict").json()["detail"]
+    key = client.post("/predict", content=rb'{"\ud83d": 1}', headers=typed)
+    assert key.status_code == 422
+    nested = client.post("/predict", content=b"[" * 50_000, headers=typed)
+    assert 400 <= nested.status_code < 500
+    assert set(client.get("/predict").json()) == {"detail"}
+
+
+def test_limits_count_tokens_and_not_characters(client):
+    few = client.post("/predict", json={"texts": ["q" * 30_000 + " a film"]})  # one token that is not known, and two
+    assert few.status_code == 200
+    many = client.post("/explain", json={"texts": ["!" * 20_000]})  # the request of fault 19
+    assert many.status_code == 422
+    assert "20,002 tokens" in many.json()["detail"]
+    for path, texts, words in (
+        ("/predict", ["a " * 8_200], "may have at most 8,192"),
+        ("/predict", ["a " * 6_000] * 3, "18,006 tokens, and may have at most 16,384"),
+        ("/explain", ["a " * 700], "may have at most 682, since each is computed 24 times"),
+        ("/explain", ["a film. " * 10] * 64, "may have at most 682"),
+        ("/fill-mask", ["[MASK] " * 500] * 21, "numbers"),
+        ("/embed", ["a " * 500] * 40, "may have at most 16,384"),
+        ("/attention", ["a " * 500] * 64, "numbers"),
+    ):
+        request = body(path, texts) | ({"top_k": 50} if path == "/fill-mask" else {})
+        answer = client.post(path, json=request)
+        assert answer.status_code == 422, path
+        assert words in answer.json()["detail"]
+    wide = client.post("/embed", json={"texts": ["a " * 500] * 20, "layers": 2, "per_token": True})
+    assert "numbers" in wide.json()["detail"]
 
 
 def test_a_body_too_large_is_refused_with_or_without_its_length(client):
-    assert client.post("/predict", content=b" " * (server.MAX_BODY + 1)).status_code == 413
-    pieces = (b" " * 1_000_000 for _ in range(server.MAX_BODY // 1_000_000 + 2))
-    assert client.post("/predict", content=pieces).status_code == 413
+    before = counted(client, "other", 413)
+    for content in (b" " * (LIMITS.body_bytes + 1), (b" " * 10_000 for _ in range(LIMITS.body_bytes // 10_000 + 2))):
+        answer = client.post("/predict", content=content)
+        assert answer.status_code == 413
+        assert f"{LIMITS.body_bytes:,} bytes" in answer.json()["detail"]
+    assert counted(client, "other", 413) == before + 2
 
 
-def test_a_full_queue_and_a_slow_answer_are_said(model):
-    with Server(make_app(model, Limits(waiting=2))) as client:
-        refused = client.post("/predict", json={"texts": TEXTS})
-        assert refused.status_code == 503
-        assert refused.headers["Retry-After"]
-        assert client.post("/predict", json={"texts": TEXTS[:2]}).status_code == 200  # nothing is left behind
-    with Server(make_app(model, Limits(waiting=0))) as client:  # one queue, whatever is asked
-        for path in ("/explain", "/attention"):
-            assert client.post(path, json={"text": TEXTS[0]}).status_code == 503
-    with Server(make_app(model, Limits(seconds=0.0))) as client:
-        assert client.post("/explain", json={"text": TEXTS[0]}).status_code == 504
+def test_a_body_that_trickles_in_is_given_up(model):
+    with Server(make_app(model, replace(LIMITS, body_seconds=0.3))) as client:
+        address = client.base_url.host, client.base_url.port
+        with socket.create_connection(address, timeout=10) as slow:
+            slow.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"')
+            assert b" 408 " in slow.recv(1000)
+        assert client.post("/predict", json={"texts": TEXTS}).status_code == 200
 
 
-def test_health_metrics_description_and_page(client, model):
+@pytest.mark.parametrize("limits", [Limits(waiting_requests=0), Limits(waiting_tokens=10)])
+def test_a_full_queue_is_said_at_every_path(model, limits):
+    with Server(make_app(model, limits)) as client:
+        for path in EVERYWHERE:
+            refused = client.post(path, json=body(path, ["a [MASK] in May"]))
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"]
+            assert "try again" in refused.json()["detail"]
+
+
+def test_when_the_time_is_up_the_work_ends_and_others_are_answered(model):
+    with Server(make_app(model, replace(LIMITS, seconds=0.4, request_tokens=200_000, waiting_tokens=10**6))) as client:
+        late = client.post("/explain", json={"texts": ["a " * 6_000]})  # minutes of work
+        assert late.status_code == 504
+        assert "0.4 seconds" in late.json()["detail"]
+        assert soon(lambda: "bertwright_waiting_requests 0.0" in client.get("/metrics").text)
+        assert soon(lambda: client.post("/predict", json={"texts": TEXTS[:1]}).status_code == 200)
+        assert counted(client, "/explain", 504) == 1
+
+
+def test_a_client_that_leaves_frees_its_work(model):
+    with Server(make_app(model, replace(LIMITS, request_tokens=200_000, waiting_tokens=10**6))) as client:
+        with pytest.raises(httpx2.TimeoutException):
+            client.post("/explain", json={"texts": ["a " * 6_000]}, timeout=0.5)
+        assert soon(lambda: counted(client, "/explain", 499) == 1)
+        assert soon(lambda: "bertwright_waiting_requests 0.0" in client.get("/metrics").text)
+
+
+def test_an_unexpected_error_is_neutral_counted_and_in_the_log(model, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("something at /secret/place")
+
+    with Server(make_app(model)) as client:
+        monkeypatch.setattr(model, "embed", fail)
+        monkeypatch.setattr(model, "window_logits", fail)
+        for path in ("/embed", "/predict"):
+            with caplog.at_level(logging.ERROR):
+                answer = client.post(path, json={"texts": TEXTS})
+            assert answer.status_code == 500
+            assert "secret" not in answer.text
+            number = answer.json()["detail"].split()[-1]
+            assert f"error {number} at {path}" in caplog.text
+            assert "/secret/place" in caplog.text
+            assert counted(client, path, 500) == 1
+        monkeypatch.undo()
+        assert client.post("/predict", json={"texts": TEXTS}).status_code == 200  # the thread lives
+
+
+def test_no_path_of_the_machine_leaves_the_server(model):
+    alone = bertwright.load(model.classifier_folder)  # a classifier has no heads of pre-training
+    places = {str(path) for folder in (model.classifier_folder, *model.classifier_folder.parents[:3]) for path in
+              (folder, folder.resolve())}  # fmt: skip
+    with Server(make_app(alone)) as client:
+        refused = [client.post(path, json=body(path, ["a [MASK]"])) for path in ("/fill-mask", "/next-sentence")]
+        assert ["head" in answer.json()["detail"] for answer in refused] == [True, True]
+        pages = [client.get(path) for path in ("/", "/docs", "/health", "/openapi.json", "/metrics", "/nowhere")]
+        for answer in refused + pages:
+            assert not any(place in answer.text for place in places)
+
+
+def test_health_metrics_description_and_pages(client, model):
     health = client.get("/health").json()
     assert health["labels"] == model.classifier.label_names
-    assert "/" not in health["model"]  # clients need not know where it lies
     client.post("/predict", json={"texts": TEXTS})
     metrics = client.get("/metrics").text
     assert 'bertwright_requests_total{path="/predict",status="200"}' in metrics
-    assert "bertwright_batch_texts_sum" in metrics
-    assert "/nowhere" not in metrics
+    assert "bertwright_batch_windows_sum" in metrics
+    client.post("/nowhere")
+    assert "/nowhere" not in client.get("/metrics").text
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/explain", "/fill-mask", "/next-sentence", "/attention", "/health"} == set(paths)
-    page = client.get("/").text
-    assert "<title>Bertwright</title>" in page
-    assert "https://" not in page
-    assert "innerHTML" not in page  # what a client sent is only ever text
+    assert {*EVERYWHERE, "/health"} == set(paths)
+    for path in ("/", "/docs"):
+        page = client.get(path).text
+        assert "<title>Bertwright" in page
+        assert "https://" not in page
+        assert "innerHTML" not in page  # what a client sent is only ever text
+
+
+@pytest.mark.parametrize("path", EVERYWHERE)
+def test_half_an_emoji_is_read_as_a_question_mark(client, path):
+    typed = {"Content-Type": "application/json"}
+    broken, whole = (json.dumps(body(path, [f"a [MASK] and {end}"])) for end in ("\ud83d", "?"))
+    answers = [client.post(path, content=content, headers=typed) for content in (broken, whole)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+
+
+@pytest.mark.parametrize("path", EVERYWHERE)
+def test_the_examples_of_the_description_are_answered(client, path):
+    schema = client.get("/openapi.json").json()
+    content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    example = schema["components"]["schemas"][content["$ref"].rpartition("/")[2]]["example"]
+    if path == "/fill-mask":
+        assert "[MASK]" in json.dumps(example)
+    assert client.post(path, json=example).status_code == 200
+
+
+def test_the_page_s_examples_are_of_the_class_that_it_says(client):
+    for label, text in FILM_REVIEWS.items():
+        (found,) = client.post("/predict", json={"texts": [text]}).json()
+        assert found["label"] == label
+        assert found["score"] > 0.9
+        assert text in client.get("/").text
+
+
+def test_the_page_of_another_model_has_no_film_reviews(model):
+    with Server(make_app(bertwright.load(model.classifier_folder))) as client:
+        page = client.get("/").text
+        assert "film" not in page.lower()
+        assert "movie" not in page.lower()
+
+
+@pytest.mark.slow
+def test_three_clients_with_the_worst_request_do_not_stall_a_fourth():
+    from serve_stall import SENTENCE, largest_requests, serving, stall
+
+    requests = largest_requests(bertwright.load("bundled"), LIMITS)
+    with serving() as (_, address):
+        for name in ("explain one text", "words that take long to tokenize"):
+            found = stall(address, *requests[name], seconds=4)
+            assert found["median_ms_of_others"] < 2_000, name
+            assert found["failed_of_others"] == 0
+        # One client with many connections fills the queue with large requests; a small one is still let in.
+        found = stall(address, *requests["explain one text"], seconds=4, connections=8)
+        assert found["median_ms_of_others"] < 2_000
+        assert found["failed_of_others"] == 0
+        assert httpx2.post(f"{address}/predict", json=SENTENCE).status_code == 200
+
+
+def test_eight_threads_get_the_answers_that_one_gets(model):
+    texts = [f"{'A wonderful' if i % 3 else 'A dreadful'} film. {'The boat was old. ' * (i % 5)}" for i in range(24)]
+    masked = "The [MASK] was old."
+
+    def ask(i):
+        words = explain(model, texts[i]).words
+        (prediction,) = model.predict([texts[i]])
+        token = model.fill_mask(masked, 1)[0][0]
+        return [
+            prediction.score,
+            token.score,
+            *(word.attribution for word in words),
+            *model.embed(texts[i : i + 1])[0].mean,
+        ]
+
+    expected = [ask(i) for i in range(len(texts))]
+    barrier = threading.Barrier(8)
+
+    def ask_all(thread):
+        barrier.wait()
+        return [(i, ask(i)) for i in range(thread, len(texts), 8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(ask_all, range(8)):
+            for i, values in found:
+                assert values == pytest.approx(expected[i], abs=2e-2)

@@ -1,134 +1,263 @@
-"""The server's queue: requests that wait are predicted in one batch.
+"""The server's fair queue: one thread computes, a short piece of one request after another.
 
-One thread computes. Requests that arrive while it is busy wait in a queue, and are then predicted together: the busier
-the server, the larger its batches, and an idle one answers at once.
+A request's work comes in pieces of a fraction of a second: its texts are tokenized, then windows are classified, or one
+text is answered, or one pass of an explanation is made. After each piece the turn goes to the request that has had the
+least time, so that a short request waits for a piece of a long one, and not for its end. Windows of several requests
+are classified in one batch: the busier the server, the larger its batches. A request whose time is up, or whose client
+has left, gets no further turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
+import numpy as np
 from fastapi import HTTPException
+from torch import Tensor
 
 from bertwright.inference import Model
 from bertwright.inputs.sequences import Sequence
-from bertwright.tasks.task import Prediction
+
+Steps = Generator[list[Sequence] | None, list[Tensor] | None, bytes]
+"""A request's work after its texts are tokenized, in pieces.
+
+It yields windows to be classified in a batch with those of other requests, and is resumed with their logits; None is a
+pause. It returns the answer's body.
+"""
+
+_BATCH_TOKENS = 4_096
+"""Tokens from which a batch takes no further window."""
+
+_HEAD_START = 1.0
+"""Seconds of computing time that a new request of one sentence has ahead of those that wait already.
+
+It is ahead by as much again until its texts are tokenized, so that their windows are there when a batch is made. The
+longer the body, the smaller the head start, since tokenizing a long one takes most of a second.
+"""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The capacity of a server, which its clients can not exceed.
+    """The capacity of a server, which its clients cannot exceed.
 
     Args:
-        waiting: the most texts in the queue; more are refused with status 503.
-        seconds: the most that a request takes; then it is given up with status 504.
-        batch: the texts from which a batch takes no further request.
+        body_bytes: of a request's body.
+        body_seconds: in which a client must have sent the body.
+        texts: in a request.
+        text_tokens: of a text, as far as the model reads it.
+        request_tokens: that a request computes; an explanation computes each token of its texts in every pass.
+        answer_numbers: in an answer's vectors, attention weights and predicted tokens.
+        waiting_requests: that are not answered yet; more are refused with status 503.
+        waiting_tokens: that these have still to compute. A request may take half of what is free, so that a few large
+            ones leave capacity for small ones; others are refused with status 503.
+        seconds: in which a request is answered; then its work ends, with status 504.
     """
 
-    waiting: int = 1_024
+    body_bytes: int = 131_072
+    body_seconds: float = 10.0
+    texts: int = 64
+    text_tokens: int = 8_192
+    request_tokens: int = 16_384
+    answer_numbers: int = 1_000_000
+    waiting_requests: int = 256
+    waiting_tokens: int = 131_072
     seconds: float = 30.0
-    batch: int = 128
 
 
 @dataclass(frozen=True)
-class _Request:
-    """A request in the queue: its texts, and where its client waits for the predictions."""
-
-    encoded: list[Sequence]
-    answer: asyncio.Future[list[Prediction]]
-
-
-class Batcher:
-    """Predicts the texts of waiting requests in one batch.
+class Work:
+    """What a request needs once its texts are tokenized.
 
     Args:
-        model: computes.
-        thread: the one thread that computes.
-        limits: of the queue and of a batch.
-        observe: called with the number of texts of each batch.
+        tokens: that are computed.
+        steps: the work.
     """
 
-    def __init__(
-        self, model: Model, thread: ThreadPoolExecutor, limits: Limits, observe: Callable[[int], None]
-    ) -> None:
+    tokens: int
+    steps: Steps
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request in the queue.
+
+    Args:
+        read: tokenizes its texts.
+        level: seconds of computing time that it has had, from where it was when the request came.
+        ahead: its head start in seconds.
+        deadline: by `time.monotonic`.
+        answer: where the client waits for the body.
+        work: None before its texts are tokenized.
+        windows: that are to be classified now.
+        logits: of the first of these windows.
+    """
+
+    read: Callable[[], Work]
+    level: float
+    ahead: float
+    deadline: float
+    answer: Future[bytes] = field(default_factory=Future)
+    work: Work | None = None
+    windows: list[Sequence] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for more: answered, given up by its client, or too late."""
+        return self.answer.done() or time.monotonic() >= self.deadline
+
+    def fail(self, error: Exception) -> None:
+        """Give the client an error in place of an answer."""
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(error)
+
+
+class FairQueue:
+    """Shares one thread's time out among requests.
+
+    Args:
+        model: classifies windows.
+        limits: of the queue.
+        observe: called with the number of windows of each batch.
+    """
+
+    def __init__(self, model: Model, limits: Limits, observe: Callable[[int], None]) -> None:
         self._model = model
-        self._thread = thread
         self._limits = limits
         self._observe = observe
-        self._queue: asyncio.Queue[_Request] = asyncio.Queue()
-        self.waiting = 0
+        self._jobs: list[_Job] = []
+        self._level = 0.0  # seconds that a request would have had that had been there all the time
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
+        self._thread.start()
 
-    async def predict(self, encoded: list[Sequence]) -> list[Prediction]:
-        """The predictions for a request's texts, in order.
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._jobs)
+
+    async def answer(self, read: Callable[[], Work], body_bytes: int) -> bytes:
+        """The body of a request's answer.
+
+        Args:
+            read: tokenizes the request's texts, and says what is to be done. It is called in the thread that computes.
+            body_bytes: of the request.
 
         Raises:
-            HTTPException: if the queue is full.
+            HTTPException: if the queue is full, or the answer takes too long.
         """
-        with self.counted(len(encoded)):
-            request = _Request(encoded, asyncio.get_running_loop().create_future())
-            await self._queue.put(request)
-            predictions: list[Prediction] = await self._within(request.answer)
-            return predictions
-
-    async def compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a call that is no batch of predictions, in the same thread.
-
-        Raises:
-            HTTPException: if the queue is full, or the call takes too long.
-        """
-        with self.counted(1):
-            return await self._within(asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments))
-
-    async def _within(self, work: Awaitable[Any]) -> Any:
+        ahead = _HEAD_START * (1 - body_bytes / self._limits.body_bytes)
+        with self._changed:
+            if len(self._jobs) >= self._limits.waiting_requests:
+                raise _busy()
+            job = _Job(read, self._level - 2 * ahead, ahead, time.monotonic() + self._limits.seconds)
+            self._jobs.append(job)
+            self._changed.notify()
         try:
-            return await asyncio.wait_for(work, self._limits.seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(job.answer), self._limits.seconds)
         except TimeoutError:
-            raise HTTPException(504, f"no answer within {self._limits.seconds:g} seconds") from None
+            problem = f"there was no answer within {self._limits.seconds:g} seconds; send fewer or shorter texts"
+            raise HTTPException(504, f"{problem}, or try again when the server is less busy") from None
 
-    @contextmanager
-    def counted(self, texts: int) -> Iterator[None]:
-        """Count texts as waiting for the duration of the block.
+    def close(self) -> None:
+        """End the thread, after the piece that it computes now."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        """Compute piece after piece until the queue is closed."""
+        while turn := self._next_turn():
+            start = time.perf_counter()
+            self._compute(turn)
+            self._charge(turn, time.perf_counter() - start)
+
+    def _next_turn(self) -> dict[_Job, list[Sequence]]:
+        """The request whose turn it is; where it has windows, with others that have, and the windows of a batch.
+
+        It waits for a request, and is empty when the queue is closed.
+        """
+        with self._changed:
+            while True:
+                for job in [job for job in self._jobs if job.is_over or self._closed]:
+                    self._jobs.remove(job)
+                    if job.work is not None:
+                        job.work.steps.close()
+                if self._jobs or self._closed:
+                    break
+                self._changed.wait()
+            jobs = sorted(self._jobs, key=lambda job: job.level)
+        turn: dict[_Job, list[Sequence]] = {}
+        capacity = _BATCH_TOKENS
+        for job in jobs:
+            left = job.windows[len(job.logits) :]
+            if not turn and not left:
+                return {job: []}
+            fitting = int(np.searchsorted(np.cumsum([len(window) for window in left]), capacity, side="right"))
+            if taken := left[: fitting if turn else max(1, fitting)]:
+                turn[job] = taken
+                capacity -= sum(map(len, taken))
+        return turn
+
+    def _compute(self, turn: dict[_Job, list[Sequence]]) -> None:
+        """A piece of the work of each request of a turn. A failure is their answer, and never ends the thread."""
+        windows = [window for own in turn.values() for window in own]
+        try:
+            logits = iter(self._model.window_logits(windows) if windows else [])
+        except Exception as error:
+            for job in turn:
+                job.fail(error)
+            return
+        if windows:
+            self._observe(len(windows))
+        for job, own in turn.items():
+            job.logits += [next(logits) for _ in own]
+            if len(job.logits) == len(job.windows):
+                self._advance(job)
+
+    def _advance(self, job: _Job) -> None:
+        """Tokenize a request's texts, or resume its work."""
+        try:
+            if job.work is None:
+                job.level += job.ahead
+                job.work = self._admitted(job.read())
+                job.windows = job.work.steps.send(None) or []
+            else:
+                logits, job.logits = job.logits, []
+                job.windows = job.work.steps.send(logits) or []
+        except StopIteration as done:
+            if job.answer.set_running_or_notify_cancel():
+                job.answer.set_result(done.value)
+        except Exception as error:
+            job.fail(error)
+
+    def _admitted(self, work: Work) -> Work:
+        """Work that the queue has capacity for.
 
         Raises:
-            HTTPException: if the queue has no capacity for as many.
+            HTTPException: if it has not.
         """
-        if self.waiting + texts > self._limits.waiting:
-            raise HTTPException(503, "too many texts are waiting; try again in a moment", {"Retry-After": "1"})
-        self.waiting += texts
-        try:
-            yield
-        finally:
-            self.waiting -= texts
+        with self._changed:
+            waiting = sum(job.work.tokens for job in self._jobs if job.work is not None and not job.is_over)
+        if work.tokens > (self._limits.waiting_tokens - waiting) / 2:
+            raise _busy()
+        return work
 
-    async def work(self) -> None:
-        """Predict queued texts, batch after batch, until the task is cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = await self._next_batch()
-            texts = [sequence for request in batch for sequence in request.encoded]
-            if not texts:
-                continue
-            self._observe(len(texts))
-            try:
-                predictions = iter(await loop.run_in_executor(self._thread, self._model.predict_encoded, texts))
-            except Exception as error:
-                for request in batch:
-                    if not request.answer.done():
-                        request.answer.set_exception(error)
-                continue
-            for request in batch:
-                own = [next(predictions) for _ in request.encoded]
-                if not request.answer.done():
-                    request.answer.set_result(own)
+    def _charge(self, turn: dict[_Job, list[Sequence]], seconds: float) -> None:
+        """Count a turn's time for its requests, by their tokens, and let time pass for a request that is to come."""
+        tokens = {job: sum(map(len, own)) or 1 for job, own in turn.items()}
+        with self._changed:
+            for job, own in tokens.items():
+                job.level += seconds * own / sum(tokens.values())
+            self._level += seconds / len(self._jobs)
 
-    async def _next_batch(self) -> list[_Request]:
-        """Queued requests, without those whose clients have given up meanwhile."""
-        batch = [await self._queue.get()]
-        while not self._queue.empty() and sum(len(request.encoded) for request in batch) < self._limits.batch:
-            batch.append(self._queue.get_nowait())
-        return [request for request in batch if not request.answer.done()]
+
+def _busy() -> HTTPException:
+    return HTTPException(503, "too many texts are waiting; try again in a moment", {"Retry-After": "1"})

@@ -224,22 +224,18 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> 
     Args:
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
         host: the address to listen on; 0.0.0.0 lets other machines in.
-        port: the port to listen on.
+        port: the port to listen on; 0 takes a free one.
 
     Raises:
-        UserError: if the model cannot be read, or a package of the server is missing.
+        UserError: if the model cannot be read, the address cannot be listened on, or a package is missing.
     """
     try:
-        import uvicorn
-
-        from bertwright.apps.server import make_app
+        from bertwright.apps.serving import serve_forever
     except ImportError as error:
         raise UserError(
             f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
         ) from error
-    app = make_app(_load(model))
-    print(f"serving on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    serve_forever(lambda: _load(model), host, port)
 
 
 def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Given]:

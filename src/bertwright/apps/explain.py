@@ -9,27 +9,26 @@ model does not read has none.
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Generator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from functools import partial
 
 import jinja2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText
 from bertwright.inference import Model
-from bertwright.inputs.sequences import Sequence, build, windows
+from bertwright.inputs.sequences import Sequence, build
 from bertwright.models.heads import TaskModel
 from bertwright.tasks.task import Prediction
 
-_STEPS = 24
+PASSES = 24
 """Points at which the gradient is taken: those of Gauss-Legendre quadrature."""
 
-_STEPS_AT_ONCE = 6
-"""Points that are computed together: the activations of a long text stay small in memory."""
+_TOKENS_AT_ONCE = 1_024
+"""Tokens that are computed together, of one window at some points: memory stays small, and the pieces short."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +87,49 @@ def explain(model: Model, text: str) -> Explanation:
     Raises:
         UserError: if the text has no word, or the model is not a classifier.
     """
+    work = explaining(model, text, read(model, text))
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: Explanation = done.value
+            return found
+
+
+def read(model: Model, text: str, number: int = 0, texts: int = 1) -> Sequence:
+    """A text as the classifier reads it, with the places of its words.
+
+    Args:
+        model: a classifier.
+        text: any text.
+        number: its place among several, from 0, for a message.
+        texts: how many those are.
+
+    Raises:
+        UserError: if the text has no word, or the model is not a classifier.
+    """
     max_length, truncation = model.reading
-    classifier, tokenizer = model.classifier, model.classifier_tokenizer
-    sequence = build(tokenizer, text, max_length=max_length, truncation=truncation)
+    sequence = build(model.classifier_tokenizer, text, max_length=max_length, truncation=truncation)
     if sequence.is_empty:
-        raise UnreadableText(0, 1, NOTHING_TO_READ)
+        raise UnreadableText(number, texts, NOTHING_TO_READ)
+    return sequence
+
+
+def explaining(model: Model, text: str, sequence: Sequence) -> Generator[None, None, Explanation]:
+    """`explain` in short pieces, between which the server can do something else, or stop.
+
+    Args:
+        model: a classifier.
+        text: the text.
+        sequence: the text as `read` gives it.
+    """
     prediction = model.predict_encoded([sequence])[0]
-    target = classifier.label_names.index(prediction.label)
-    parts = windows(sequence, max_length)
-    attributions, baseline = _integrated_gradients(classifier, parts, target, tokenizer.mask_id)
-    cleaned = tokenizer.clean(text)
+    yield
+    target = model.classifier.label_names.index(prediction.label)
+    parts = model.windows(sequence)
+    mask_id = model.classifier_tokenizer.mask_id
+    attributions, baseline = yield from _integrated_gradients(model.classifier, parts, target, mask_id)
+    cleaned = model.classifier_tokenizer.clean(text)
     return Explanation(cleaned, prediction, _words(cleaned, parts, attributions), baseline)
 
 
@@ -129,8 +161,10 @@ def _words(text: str, parts: Many[Sequence], attributions: Tensor) -> list[Word]
 
 def _integrated_gradients(
     classifier: TaskModel, parts: Many[Sequence], target: int, mask_id: int
-) -> tuple[Tensor, float]:
-    """Attributions of all tokens beside those of the frame, float32 (tokens,), and the log-odds of the baseline.
+) -> Generator[None, None, tuple[Tensor, float]]:
+    """Attributions of all tokens but those of the frame, float32 (tokens,), and the log-odds of the baseline.
+
+    A window is computed at a time, forward and back, so that memory does not grow with the text.
 
     Args:
         classifier: in evaluation mode. Its weights are only read, so that other threads can predict meanwhile.
@@ -143,27 +177,38 @@ def _integrated_gradients(
     with torch.no_grad():
         end = [table(window.input_ids) for window in inputs]  # of each window (S, H)
         start = [table(torch.where(window.special, window.input_ids, mask_id)) for window in inputs]
-        baseline = float(_log_odds(classifier, inputs, [vectors[None] for vectors in start], target)[0])
-    points, weights = np.polynomial.legendre.leggauss(_STEPS)
+    masked = yield from _mean_logits(classifier, inputs, [vectors[None] for vectors in start])
+    points, weights = np.polynomial.legendre.leggauss(PASSES)
     gradients = [torch.zeros_like(vectors) for vectors in end]
-    at_once = max(1, _STEPS_AT_ONCE // len(inputs))
-    for begin in range(0, _STEPS, at_once):
+    at_once = max(1, _TOKENS_AT_ONCE // max(map(len, parts)))
+    for begin in range(0, PASSES, at_once):
         along, weight = (
             torch.tensor(values[begin : begin + at_once] / 2, dtype=end[0].dtype, device=end[0].device)
             for values in (points + 1, weights)
         )
-        vectors = [
-            (a + along[:, None, None] * (b - a)).requires_grad_()  # (steps, S, H)
-            for a, b in zip(start, end, strict=True)
-        ]
-        odds = _log_odds(classifier, inputs, vectors, target)
-        for gradient, found in zip(gradients, torch.autograd.grad((odds * weight).sum(), vectors), strict=True):
-            gradient += found.sum(0)
+        vectors = [a + along[:, None, None] * (b - a) for a, b in zip(start, end, strict=True)]  # (points, S, H)
+        # The mean over windows is needed before the first of them can be differentiated.
+        mean = (yield from _mean_logits(classifier, inputs, vectors)) if len(inputs) > 1 else None
+        for window, own, gradient in zip(inputs, vectors, gradients, strict=True):
+            logits = _logits(classifier, window, own.requires_grad_())
+            slope = _slope(logits.detach() if mean is None else mean, target) * weight[:, None] / len(inputs)
+            gradient += torch.autograd.grad(logits, own, slope)[0].sum(0)
+            yield
     attributions = [
         ((b - a) * gradient).sum(-1)[~window.special]
         for window, a, b, gradient in zip(inputs, start, end, gradients, strict=True)
     ]
-    return torch.cat(attributions).detach(), baseline
+    return torch.cat(attributions).detach(), float(_log_odds(masked, target)[0])
+
+
+def _mean_logits(classifier: TaskModel, inputs: Many[_Window], vectors: Many[Tensor]) -> Generator[None, None, Tensor]:
+    """The mean over windows of the logits (B, K), with `vectors`, for each window (B, S, H), as its embeddings."""
+    total = torch.zeros(())
+    for window, own in zip(inputs, vectors, strict=True):
+        with torch.no_grad():  # of this thread; it must not last over a yield
+            total = total.to(own.device) + _logits(classifier, window, own)
+        yield
+    return total / len(inputs)
 
 
 def _window(part: Sequence, device: torch.device) -> _Window:
@@ -171,17 +216,17 @@ def _window(part: Sequence, device: torch.device) -> _Window:
     return _Window(ids.to(device), segments.to(device), torch.from_numpy(part.special_tokens_mask).to(device))
 
 
-def _log_odds(classifier: TaskModel, inputs: Many[_Window], vectors: Many[Tensor], target: int) -> Tensor:
-    """Log-odds of a class, (B,), with `vectors`, for each window (B, S, H), in place of the token embeddings."""
-    # Where there are several windows the backward pass computes each anew, so that memory does not grow with the text.
-    # In evaluation mode nothing is random, and the state of the generator belongs to other threads, too.
-    again = partial(checkpoint, _logits, use_reentrant=False, preserve_rng_state=False)
-    compute = again if len(inputs) > 1 else _logits
-    found = [compute(classifier, window, own) for window, own in zip(inputs, vectors, strict=True)]
-    logits = torch.stack(found).mean(0)
+def _log_odds(logits: Tensor, target: int) -> Tensor:
+    """Log-odds of a class, (B,), from logits (B, K)."""
     others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=-1)
     odds: Tensor = logits[:, target] - others.logsumexp(-1)
     return odds
+
+
+def _slope(logits: Tensor, target: int) -> Tensor:
+    """The derivative of a class's log-odds by the logits, (B, K)."""
+    leaf = logits.detach().requires_grad_()
+    return torch.autograd.grad(_log_odds(leaf, target).sum(), leaf)[0]
 
 
 def _logits(classifier: TaskModel, window: _Window, vectors: Tensor) -> Tensor:

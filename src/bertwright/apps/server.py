@@ -1,137 +1,53 @@
 """A web page and a JSON API for a trained model.
 
-Requests that arrive while the server computes wait in a queue, and are then predicted in one batch. All that a client
-sends is text; none of it is executed, loaded or stored.
+Every request has the same shape: `{"texts": ["A text.", "Another."]}`. The answer is a list with one entry for each
+text. An error is `{"detail": "one sentence"}`. All that a client sends is text; none of it is executed, loaded or
+stored.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.resources
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import bertwright
-from bertwright.apps.batching import Batcher, Limits
-from bertwright.apps.explain import explain, relative_attributions
+from bertwright.apps import answers
+from bertwright.apps.batching import FairQueue, Limits, Work
+from bertwright.apps.gateway import Gateway, Metrics
+from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, Refusal, TextsRequest, sentence
 from bertwright.errors import UserError
 from bertwright.inference import Model
 
-MAX_CHARACTERS = 20_000
-"""Of one text: some ten times what the model reads at once."""
+Answer = Callable[[Request, Callable[[], Work]], Any]
 
-MAX_TEXTS = 64
-"""In one request."""
+FILM_REVIEWS = {
+    "positive": "A wonderful film: funny, moving and beautifully made. I loved every minute of it.",
+    "negative": "A dreadful film: boring, badly acted and far too long. I left before the end.",
+}
+"""The page's examples for the bundled classifier, which classifies film reviews, by their class."""
 
-MAX_BODY = 4 * MAX_CHARACTERS * MAX_TEXTS
-"""Bytes of a request's body."""
-
-MAX_ATTENTION = 64
-"""Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
-
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS, examples=["The text to classify."])]
-
-
-class PredictRequest(BaseModel):
-    """Texts to classify."""
-
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-
-
-class TextRequest(BaseModel):
-    """A text."""
-
-    text: Text
-
-
-class MaskRequest(BaseModel):
-    """A text with one [MASK] or more."""
-
-    text: Annotated[str, Field(max_length=MAX_CHARACTERS, examples=["The house was [MASK]."])]
-    top_k: Annotated[int, Field(ge=1, le=50)] = 5
-
-
-class PairRequest(BaseModel):
-    """Two texts, of which the second may follow the first."""
-
-    first: Text
-    second: Text
-
-
-class _BodyLimit:
-    """Refuses bodies over `MAX_BODY` bytes, also those that do not say their length, before they are in memory."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        size = int(told) if told.isdigit() else 0
-        refusal = JSONResponse({"detail": f"the request has more than {MAX_BODY:,} bytes"}, 413)
-        if size > MAX_BODY:
-            await refusal(scope, receive, send)
-            return
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            more = message.get("more_body", False)
-            if size > MAX_BODY:
-                await refusal(scope, receive, send)
-                return
-        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
-
-        async def replay() -> Message:
-            return whole.pop() if whole else await receive()
-
-        await self.app(scope, replay, send)
-
-
-class _Metrics:
-    """The figures at /metrics, in Prometheus's format."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("bertwright_requests", "Requests", ["path", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "bertwright_seconds", "Seconds from request to answer", ["path"], registry=self.registry
-        )
-        self.batch_texts = Histogram(
-            "bertwright_batch_texts", "Texts in a batch", buckets=[2**n for n in range(8)], registry=self.registry
-        )
-        self.waiting_texts = Gauge("bertwright_waiting_texts", "Texts in the queue", registry=self.registry)
-
-    async def count(self, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        """A middleware that counts and times requests."""
-        start = time.perf_counter()
-        response = await answer(request)
-        route = request.scope.get("route")
-        path = getattr(route, "path", "other")  # paths that a client invents must not become labels
-        self.requests.labels(path, response.status_code).inc()
-        self.seconds.labels(path).observe(time.perf_counter() - start)
-        return response
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": description}
+    for status, description in {
+        413: "The body is too long.",
+        422: "The request is wrong, or over a limit.",
+        503: "Too much is waiting.",
+        504: "There was no answer in time.",
+    }.items()
+}
 
 
 def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
-    """The server's application: page, API, its description at /openapi.json, /health and /metrics.
+    """The server's application: page, API, its description at /docs and /openapi.json, /health and /metrics.
 
     Args:
         model: answers; its classifier and encoder are loaded before the first request.
@@ -142,115 +58,131 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
     model.predict(["warm"])  # loads what a prediction needs, so that no client waits for it
-    metrics = _Metrics()
-    thread = ThreadPoolExecutor(1, "compute")
-    batcher = Batcher(model, thread, limits or Limits(), metrics.batch_texts.observe)
-    metrics.waiting_texts.set_function(lambda: batcher.waiting)
+    limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
-    async def running(_: FastAPI) -> AsyncIterator[None]:
-        worker = asyncio.create_task(batcher.work())
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        app.state.queue = queue = FairQueue(model, limits, metrics.batch_windows.observe)
+        metrics.waiting.set_function(lambda: queue.waiting)
         yield
-        worker.cancel()
-        thread.shutdown()
+        queue.close()
 
-    app = FastAPI(title="Bertwright", version=bertwright.__version__, description=__doc__, lifespan=running)
-    app.middleware("http")(metrics.count)
-    app.add_middleware(_BodyLimit)
-    app.add_exception_handler(UserError, _refuse)
+    async def answer(request: Request, read: Callable[[], Work]) -> Response:
+        body = await request.app.state.queue.answer(read, request.scope["body_bytes"])
+        return Response(body, media_type="application/json")
+
+    app = FastAPI(
+        title="Bertwright",
+        version=bertwright.__version__,
+        description=__doc__,
+        lifespan=running,
+        docs_url=None,  # FastAPI's pages load scripts from the network
+        redoc_url=None,
+    )
+    app.add_middleware(Gateway, limits=limits, metrics=metrics)
+    app.add_exception_handler(UserError, partial(_refuse, model))
     app.add_exception_handler(RequestValidationError, _refuse_form)
-    app.include_router(_pages(model, metrics.registry))
-    app.include_router(_classifier_routes(model, batcher))
-    app.include_router(_encoder_routes(model, batcher))
+    app.include_router(_pages(model, metrics))
+    app.include_router(_classifier_routes(model, limits, answer))
+    app.include_router(_encoder_routes(model, limits, answer))
     return app
 
 
-async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 422)
+async def _refuse(model: Model, _: Request, error: Exception) -> JSONResponse:
+    """A mistake in a request, without the place of the model on this machine."""
+    said = str(error)
+    for folder in (model.classifier_folder, model.pretrained.folder):
+        for path in (folder.resolve(), folder):
+            if len(path.parts) > 1:  # a single name is what /health calls the model
+                said = said.replace(str(path), "the model")
+    return JSONResponse({"detail": said}, 422)
 
 
 async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
-    # Without the input, which FastAPI would repeat: it can be long, or not even text.
     assert isinstance(error, RequestValidationError)
-    faults = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
-    return JSONResponse({"detail": faults}, 422)
+    return JSONResponse({"detail": sentence(error)}, 422)
 
 
-def _pages(model: Model, registry: CollectorRegistry) -> APIRouter:
-    """The routes /, /health and /metrics."""
+def _pages(model: Model, metrics: Metrics) -> APIRouter:
+    """The routes /, /docs, /health and /metrics."""
     routes = APIRouter()
+    examples = FILM_REVIEWS if model.name == "bundled" else {}
+    folder = importlib.resources.files("bertwright.apps")
+    page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
+    page = page.replace("/*examples*/ {}", json.dumps(examples))
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def page() -> str:
-        return importlib.resources.files("bertwright.apps").joinpath("page.html").read_text(encoding="utf-8")
+    async def show_page() -> str:
+        return page
+
+    @routes.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def show_docs() -> str:
+        return docs
 
     @routes.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the server can answer, and with which model."""
+        """Whether the server can answer, and with which model: its name and its labels."""
         return {"status": "ok", "model": model.name, "labels": model.classifier.label_names}
 
     @routes.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    async def show_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
 
-def _classifier_routes(model: Model, batcher: Batcher) -> APIRouter:
+def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
     """The routes that the fine-tuned model answers."""
-    routes = APIRouter()
+    routes = APIRouter(responses=_ERRORS)
 
     @routes.post("/predict")
-    async def predict(request: PredictRequest) -> list[dict[str, Any]]:
-        """The class of each text, in order: label, score and the probabilities of all classes."""
-        encoded = await asyncio.to_thread(model.encode, request.texts)
-        return [asdict(prediction) for prediction in await batcher.predict(encoded)]
+    async def predict(request: Request, body: TextsRequest) -> Any:
+        """The class of each text: `label`, `score`, and the `probabilities` of all classes."""
+        return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")
-    async def explain_text(request: TextRequest) -> dict[str, Any]:
-        """The class of a text, and each word's attribution, in log-odds of that class.
+    async def explain(request: Request, body: TextsRequest) -> Any:
+        """The class of each text, as /predict gives it, and each word's attribution, in log-odds of that class.
 
-        `baseline_log_odds` are those of a text of masks. `relative_attribution` is divided by the largest magnitude.
+        `words` have `text`, `start`, `end`, `attribution`, and `relative_attribution`, which is divided by the largest
+        magnitude. `text` is the text as the model reads it. `baseline_log_odds` are those of a text of masks.
         """
-        found = await batcher.compute(explain, model, request.text)
-        relative = relative_attributions(found)
-        return {
-            "text": found.text,
-            **asdict(found.prediction),
-            "baseline_log_odds": found.baseline_log_odds,
-            "words": [
-                {**asdict(word), "relative_attribution": own} for word, own in zip(found.words, relative, strict=True)
-            ],
-        }
+        return await answer(request, lambda: answers.explain(model, body, limits))
 
     return routes
 
 
-def _encoder_routes(model: Model, batcher: Batcher) -> APIRouter:
+def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
     """The routes that the pre-trained encoder answers."""
-    routes = APIRouter()
+    routes = APIRouter(responses=_ERRORS)
 
     @routes.post("/fill-mask")
-    async def fill_mask(request: MaskRequest) -> list[list[dict[str, Any]]]:
-        """The most probable tokens at each [MASK]."""
-        found = await batcher.compute(model.fill_mask, request.text, request.top_k)
-        return [[asdict(prediction) for prediction in predictions] for predictions in found]
+    async def fill_mask(request: Request, body: MaskRequest) -> Any:
+        """The most probable tokens at each [MASK] of each text: a list for each text, in it one for each mask.
+
+        That holds `token` and `score`, the most probable first.
+        """
+        return await answer(request, lambda: answers.fill_mask(model, body, limits))
 
     @routes.post("/next-sentence")
-    async def next_sentence(request: PairRequest) -> dict[str, float]:
-        """The probability that the second text follows the first."""
-        return {"score": await batcher.compute(model.next_sentence, request.first, request.second)}
+    async def next_sentence(request: Request, body: PairRequest) -> Any:
+        """Whether each of `text_pairs` follows the text of its place: `is_next`, and `score`, its probability."""
+        return await answer(request, lambda: answers.next_sentence(model, body, limits))
+
+    @routes.post("/embed")
+    async def embed(request: Request, body: EmbedRequest) -> Any:
+        """Vectors of each text: `pooled`, the pooler's output, and `mean`, the average of the tokens' last vectors.
+
+        With `per_token` also `tokens`, and their `vectors`.
+        """
+        return await answer(request, lambda: answers.embed(model, body, limits))
 
     @routes.post("/attention")
-    async def attention(request: TextRequest) -> dict[str, Any]:
-        """The attention weights of the pre-trained encoder: tokens, and weights as layers, heads, rows, columns."""
-        found: dict[str, Any] = await batcher.compute(_attention, model, request.text)
-        return found
+    async def attention(request: Request, body: TextsRequest) -> Any:
+        """The attention weights for the first tokens of each text, [CLS] and [SEP] included.
+
+        `tokens`, and `weights` as nested lists: layers, heads, rows, columns.
+        """
+        return await answer(request, lambda: answers.attention(model, body, limits))
 
     return routes
-
-
-def _attention(model: Model, text: str) -> dict[str, Any]:
-    """As lists of lists, which are made in the thread that computes: of BERT-base they are half a million."""
-    tokens, weights = model.attention(text, MAX_ATTENTION)
-    return {"tokens": tokens, "weights": np.round(weights, 3).tolist()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
 from bertwright.inputs.sequences import Sequence, windows
@@ -38,9 +39,8 @@ def collate(sequences: Many[Sequence], encoder: Encoder) -> Batch:
 def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budget: int, max_length: int) -> Floats:
     """A model's predictions for model inputs, in their order.
 
-    A text of more than `max_length` tokens is read in windows. Windows are computed longest first in batches of like
-    length; a text's prediction does not depend on its batch mates, beyond rounding. The precision is that of the
-    autocast around the call.
+    A text of more than `max_length` tokens is read in windows. A text's prediction does not depend on its batch mates,
+    beyond rounding.
 
     Args:
         task: makes predictions from logits.
@@ -54,22 +54,35 @@ def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budge
     """
     if not sequences:
         return np.zeros((0, len(model.label_names)), np.float32)
+    parts = [windows(sequence, max_length) for sequence in sequences]
+    logits = window_logits(model, [part for own in parts for part in own], token_budget)
+    return task.predictions(logits, [len(own) for own in parts])
+
+
+def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
+    """The logits of each window, float32 on the CPU, in the precision of the autocast around the call.
+
+    Windows are computed longest first, in batches of like length.
+
+    Args:
+        model: fine-tuned.
+        parts: windows, none longer than the model reads.
+        token_budget: tokens that are computed together, padding included.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     if was_training:  # a walk over all modules, which a single short text would notice
         model.eval()
-    parts = [windows(sequence, max_length) for sequence in sequences]
-    flat = [part for own in parts for part in own]
-    logits = [torch.empty(0)] * len(flat)
+    logits = [torch.empty(0)] * len(parts)
     with torch.inference_mode():
-        for rows in token_buckets([len(part) for part in flat], token_budget):
-            batch = collate([flat[row] for row in rows], model.encoder)
+        for rows in token_buckets([len(part) for part in parts], token_budget):
+            batch = collate([parts[row] for row in rows], model.encoder)
             found = model(**{name: value.to(device) for name, value in batch.items()}).float().cpu()
             for row, values in zip(rows.tolist(), found, strict=True):
                 logits[row] = values
     if was_training:
         model.train()
-    return task.predictions(logits, [len(own) for own in parts])
+    return logits
 
 
 def predict_saved(folder: Path, sequences: Many[Sequence], config: FinetuneConfig, engine: Engine) -> Floats:

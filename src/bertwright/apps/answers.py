@@ -1,0 +1,188 @@
+"""What the server computes for each kind of request: tokens against the limits, then the work in pieces.
+
+An answer's body is written by the thread that computes, so that a long one does not keep the others waiting for theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from bertwright.apps.batching import Limits, Steps, Work
+from bertwright.apps.explain import PASSES, explaining, read, relative_attributions
+from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, TextsRequest
+from bertwright.errors import UnreadableText, UserError
+from bertwright.inference import Model
+from bertwright.inputs.sequences import Sequence
+from bertwright.text.bert_tokenizer import MASK
+
+MOST_ATTENTION = 64
+"""Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
+
+
+def predict(model: Model, request: TextsRequest, limits: Limits) -> Work:
+    """Classes of texts."""
+    encoded = model.encode(request.texts)
+    return Work(_within(limits, [len(sequence) for sequence in encoded]), _predicting(model, encoded))
+
+
+def _predicting(model: Model, encoded: list[Sequence]) -> Steps:
+    parts = [model.windows(sequence) for sequence in encoded]
+    logits = yield [part for own in parts for part in own]
+    assert logits is not None
+    predictions = model.answers(logits, [len(own) for own in parts])
+    return _body([_json(asdict(prediction)) for prediction in predictions])
+
+
+def explain(model: Model, request: TextsRequest, limits: Limits) -> Work:
+    """Classes of texts, and attributions of their words."""
+    texts = request.texts
+    sequences = [read(model, text, number, len(texts)) for number, text in enumerate(texts)]
+    return Work(_within(limits, [len(one) for one in sequences], PASSES), _explaining(model, texts, sequences))
+
+
+def _explaining(model: Model, texts: list[str], sequences: list[Sequence]) -> Steps:
+    answers = []
+    for text, sequence in zip(texts, sequences, strict=True):
+        found = yield from explaining(model, text, sequence)
+        words = [
+            {**asdict(word), "relative_attribution": relative}
+            for word, relative in zip(found.words, relative_attributions(found), strict=True)
+        ]
+        answer = {"text": found.text, **asdict(found.prediction), "baseline_log_odds": found.baseline_log_odds}
+        answers.append(_json({**answer, "words": words}))
+    return _body(answers)
+
+
+def fill_mask(model: Model, request: MaskRequest, limits: Limits) -> Work:
+    """Tokens for masks."""
+    masks = sum(text.count(MASK) for text in request.texts)
+    tokens = _within(limits, _lengths(model, request.texts), numbers=2 * masks * request.top_k)  # a token, a score
+
+    def answer(number: int) -> Any:
+        found = model.fill_mask(request.texts[number], request.top_k)
+        return [[asdict(prediction) for prediction in predictions] for predictions in found]
+
+    return Work(tokens, _one_by_one(len(request.texts), answer))
+
+
+def next_sentence(model: Model, request: PairRequest, limits: Limits) -> Work:
+    """Probabilities that texts follow others."""
+    firsts, seconds = request.texts, request.text_pairs
+    if len(firsts) != len(seconds):
+        raise UserError(
+            f'"texts" has {len(firsts)} texts and "text_pairs" {len(seconds)}; give as many, each of which may follow '
+            "the text of its place"
+        )
+    pairs = zip(_lengths(model, firsts), _lengths(model, seconds), strict=True)
+    tokens = _within(limits, [first + second for first, second in pairs])
+
+    def answer(number: int) -> Any:
+        score = model.next_sentence(firsts[number], seconds[number])
+        return {"is_next": score >= 0.5, "score": score}
+
+    return Work(tokens, _one_by_one(len(firsts), answer))
+
+
+def embed(model: Model, request: EmbedRequest, limits: Limits) -> Work:
+    """Vectors of texts."""
+    lengths = _lengths(model, request.texts)
+    per_text = 2 + (sum(lengths) * request.layers if request.per_token else 0)
+    width = model.pretrained.model.encoder.config.hidden_size
+    tokens = _within(limits, lengths, numbers=per_text * width)
+
+    def answer(number: int) -> Any:
+        found = model.embed([request.texts[number]], request.layers)[0]
+        values = asdict(found) if request.per_token else {"pooled": found.pooled, "mean": found.mean}
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+    return Work(tokens, _one_by_one(len(request.texts), answer))
+
+
+def attention(model: Model, request: TextsRequest, limits: Limits) -> Work:
+    """Attention weights of texts: of a longer one of its first tokens."""
+    lengths = [min(length, MOST_ATTENTION) for length in _lengths(model, request.texts)]
+    config = model.pretrained.model.encoder.config
+    maps = config.num_hidden_layers * config.num_attention_heads
+    tokens = _within(limits, lengths, numbers=maps * sum(length**2 for length in lengths))
+
+    def answer(number: int) -> Any:
+        shown, weights = model.attention(request.texts[number], MOST_ATTENTION)
+        return {"tokens": shown, "weights": np.round(weights, 3).tolist()}
+
+    return Work(tokens, _one_by_one(len(request.texts), answer))
+
+
+def _one_by_one(texts: int, answer: Callable[[int], Any]) -> Steps:
+    """Answers to texts by number, with a pause after each."""
+    answers = []
+    for number in range(texts):
+        yield None
+        with _named(number, texts):
+            answers.append(_json(answer(number)))
+    return _body(answers)
+
+
+@contextmanager
+def _named(number: int, texts: int) -> Iterator[None]:
+    """Say which of a request's texts is refused.
+
+    Raises:
+        UserError: if the block does.
+    """
+    try:
+        yield
+    except UnreadableText as error:
+        raise UnreadableText(number, texts, error.problem) from error
+    except UserError as error:
+        raise UserError(f"text {number + 1} of {texts}: {error}" if texts > 1 else str(error)) from error
+
+
+def _lengths(model: Model, texts: list[str]) -> list[int]:
+    """Tokens of each text in the pre-trained encoder's vocabulary, as far as it reads them."""
+    tokenizer, most = model.pretrained.tokenizer, model.pretrained.model.encoder.max_length
+    return [min(len(ids) + 2, most) for ids in tokenizer.encode([tokenizer.clean(text) for text in texts])]
+
+
+def _within(limits: Limits, lengths: list[int], passes: int = 1, numbers: int = 0) -> int:
+    """The tokens that a request computes.
+
+    Args:
+        limits: of the server.
+        lengths: tokens of each text.
+        passes: how many times each is computed.
+        numbers: in the answer.
+
+    Raises:
+        UserError: if they are more than a request may have.
+    """
+    if len(lengths) > limits.texts:
+        problem = f"the request has {len(lengths)} texts, and may have at most {limits.texts}"
+        raise UserError(f"{problem}; send several requests")
+    for number, length in enumerate(lengths):
+        if length > limits.text_tokens:
+            problem = f"has {length:,} tokens, and may have at most {limits.text_tokens:,}; shorten it"
+            raise UnreadableText(number, len(lengths), problem)
+    tokens, most = sum(lengths), limits.request_tokens // passes
+    if tokens > most:
+        why = f", since each is computed {passes} times" if passes > 1 else ""
+        raise UserError(f"the request has {tokens:,} tokens, and may have at most {most:,}{why}; shorten or divide it")
+    if numbers > limits.answer_numbers:
+        raise UserError(
+            f"the answer would have {numbers:,} numbers, and may have at most {limits.answer_numbers:,}; divide the "
+            "request, or ask for less"
+        )
+    return tokens * passes
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _body(answers: list[str]) -> bytes:
+    return f"[{','.join(answers)}]".encode()
