@@ -39,7 +39,6 @@ EVALUATION_TOKENS = 8_192
 EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
 """Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
 
-
 SCORED_STEP = 128
 """The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
 scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
@@ -226,8 +225,7 @@ def pretrain(
         recipe: the whole recipe.
         prepared: the prepare stage's folder.
         folder: receives metrics, checkpoints and the model.
-        run_fingerprint: of all that decides the result but the budget: a checkpoint in `folder` of a shorter budget is
-            continued.
+        run_fingerprint: of all that decides the result but the budget: work in `folder` for another budget continues.
         engine: the machine.
         notice: told in a sentence about anything a user should know.
 
@@ -301,7 +299,6 @@ def continue_from(earlier: Path, folder: Path, notice: Notice) -> None:
         return
     if not (earlier / "checkpoints").is_dir():
         notice(f"{earlier} has no checkpoints any more; pre-training starts from step 0")
-        return
     for name in ("metrics.jsonl", "tensorboard", "checkpoints"):  # checkpoints last: they say that all is copied
         source = earlier / name
         if source.exists():
