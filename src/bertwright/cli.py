@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,6 +37,10 @@ USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "serve": (commands.serve, {}),
 }
 """The commands that use a trained model, each with its arguments that have no name, and how many there are."""
+
+
+_LAUNCHER_SECONDS = 30
+"""How long a launcher may take to end a process after another one has ended."""
 
 
 def make_parser() -> RecipeParser:
@@ -71,15 +76,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _call(words)
     except UserError as error:
-        print(f"bertwright: error: {error}", file=sys.stderr)
+        _tell(f"bertwright: error: {error}")
         return 2
     except KeyboardInterrupt:
         resume = "; the same command resumes from the last checkpoint" if words[0] in STAGES else ""
-        print(f"\nbertwright: interrupted{resume}", file=sys.stderr)
+        _tell(f"\nbertwright: interrupted{resume}")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has closed it
     return 0
+
+
+def _tell(text: str) -> None:
+    """Print why a command ends: once, if a launcher has started it in several processes.
+
+    The others wait for the launcher, which ends them when the first one ends, so that it does not end the first one
+    before that has told. A process that is not ended has a trouble of its own, and tells.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        try:
+            time.sleep(_LAUNCHER_SECONDS)
+        except KeyboardInterrupt:
+            return
+    print(text, file=sys.stderr, flush=True)
 
 
 def _call(words: list[str]) -> None:

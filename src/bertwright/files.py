@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from safetensors import SafetensorError
 
 from bertwright.errors import UserError
@@ -73,7 +74,7 @@ def recover(target: Path) -> None:
     """
     for left in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
         kind, _, owner = left.name.rpartition(".")[2].rpartition("-")
-        if not owner.isdecimal() or (int(owner) != os.getpid() and _is_running(int(owner))):
+        if not owner.isdecimal() or (int(owner) != os.getpid() and psutil.pid_exists(int(owner))):
             continue
         if kind == "old" and not target.exists():
             left.rename(target)
@@ -88,16 +89,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True
-
-
 def _means_disk_full(error: Exception) -> bool:
     """Whether a disk, a quota or a size limit is exhausted; safetensors tells the number in its message only."""
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -105,11 +96,17 @@ def _means_disk_full(error: Exception) -> bool:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Have a file's content, or a folder's names, on the disk."""
+    if not path.is_dir():
+        with path.open("rb+") as file:  # Windows syncs what is open for writing only
+            os.fsync(file.fileno())
+        return
+    with suppress(OSError):  # Windows opens no folder, and some file systems sync none: a rename is in order there
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(target: Path, text: str) -> None:

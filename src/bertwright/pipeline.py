@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from bertwright.files import read_json, write_json
+from bertwright.errors import UserError
+from bertwright.files import read_json
 from bertwright.recipe import Recipe
 from bertwright.recipe_file import change_recipe, load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import STAGES, Work
-from bertwright.train.engine import Engine, environment
+from bertwright.train.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -63,34 +65,29 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
     folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
     work = Work(recipe, folder, engine, notice)
     chosen = list(work.stages if stages is None else stages)
-    if engine.is_main:
-        _lead(work, chosen, whole=stages is None)
-    else:
-        _follow(work, chosen)
+    with ExitStack() as held:
+        with engine.together():
+            if engine.is_main:
+                held.enter_context(folder.locked())
+                _check(work, chosen, whole=stages is None)
+        for stage in chosen:
+            with engine.together():  # on several processes, the others wait while the first prepares or evaluates
+                if engine.is_main or STAGES[stage].on_all:
+                    work.perform(stage)
     path = folder.path / "results.json"
     return Run(folder.path, read_json(path) if path.exists() else {})
 
 
-def _lead(work: Work, stages: list[str], whole: bool) -> None:
-    """The main process: it looks at everything first, and does all stages."""
-    with work.folder.locked():
-        work.check(stages[0])
-        if whole and "finetune" in stages:
-            work.labelled()  # hours before they are needed: a fault in the labels is said now
-        if "finetune" in stages:
-            work.check_unlabelled()
-        # Only now: a refused command must not leave a recipe that was never run beside an earlier result.
-        work.folder.write_recipe(work.recipe)
-        if any(stage not in ("evaluate", "report") and not work.is_done(stage) for stage in stages):
-            write_json(work.folder.path / "environment.json", environment(work.engine))  # where the models come from
-        for stage in stages:
-            work.perform(stage)
-            work.engine.barrier()
-
-
-def _follow(work: Work, stages: list[str]) -> None:
-    """The other processes of a distributed run: they train, and wait while the first does the rest."""
+def _check(work: Work, stages: list[str], whole: bool) -> None:
+    """Look at everything that can be seen before the first stage: a mistake changes nothing, and is said at once."""
     for stage in stages:
-        if STAGES[stage].on_all:
-            work.perform(stage)
-        work.engine.barrier()
+        if stage not in STAGES:
+            raise UserError(f"there is no stage {stage}; the stages are: {', '.join(STAGES)}")
+    work.check(stages[0])
+    if whole and "finetune" in stages:
+        work.labelled()  # hours before they are needed: a fault in the labels is said now
+    if "finetune" in stages:
+        work.check_unlabelled()
+    for stage in stages:
+        work.fingerprint(stage)  # looks for its sources
+    work.check_training(stages)

@@ -18,9 +18,16 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def number(default: Any, range_: str) -> Any:
-    """A field whose value lies in a range, such as `>= 1`, `> 0` or `[0, 1)`; None is left alone."""
-    return field(default=default, metadata={"range": range_})
+def number(default: Any, range_: str, *, machine: bool = False, budget: bool = False) -> Any:
+    """A field whose value lies in a range, such as `>= 1`, `> 0` or `[0, 1)`; None is left alone.
+
+    Args:
+        default: of the field.
+        range_: of its value.
+        machine: whether it says how the work is done, and does not decide the result (`recipe.fingerprint`).
+        budget: whether it says only how long the work goes on.
+    """
+    return field(default=default, metadata={"range": range_, "machine": machine, "budget": budget})
 
 
 def _problem(value: float, range_: str) -> str | None:

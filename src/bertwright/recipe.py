@@ -39,6 +39,7 @@ __all__ = [
     "Source",
     "SystemConfig",
     "TokenizerConfig",
+    "decisive",
     "fingerprint",
     "to_dict",
 ]
@@ -90,7 +91,7 @@ class PrepareConfig(Section):
     corpora: tuple[str, ...] = ()
     heldout_ratio: float = number(0.005, "(0, 0.5)")
     drop_duplicates: bool = True
-    workers: int | None = number(None, ">= 1")
+    workers: int | None = number(None, ">= 1", machine=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +113,17 @@ class SystemConfig:
     Args:
         precision: bf16 computes matrix products in bfloat16 with float32 weights; auto picks it where the hardware
             has it.
-        compile: whether torch.compile is used; auto uses it where a compiler is found, on refuses to run without one.
+        compile: whether torch.compile is used; auto uses it where a compiler is found and the planned steps repay its
+            start-up, on refuses to run without one. true and false are on and off.
     """
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = field(default="auto", metadata={"machine": True})
+    compile: Literal["auto", "on", "off"] | bool = field(default="auto", metadata={"machine": True})
+
+    def __post_init__(self) -> None:
+        """Make `compile` a word: a bare on or off is a boolean in YAML 1.1."""
+        if isinstance(self.compile, bool):
+            object.__setattr__(self, "compile", "on" if self.compile else "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +233,25 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
+def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
+    """The settings of a section that decide a result, as plain values; those of the machine are left out.
+
+    A setting is the machine's if its field says so (`ranges.number`): it changes rounding and the order of work, never
+    what is computed, so that changing it starts no work anew.
+
+    Args:
+        config: a section of a recipe.
+        budget: whether the settings of its budget are among them.
+    """
+    left_out = {
+        each.name
+        for each in dataclasses.fields(config)
+        if each.metadata.get("machine") or (each.metadata.get("budget") and not budget)
+    }
+    return {name: value for name, value in to_dict(config).items() if name not in left_out}
+
+
 def fingerprint(*parts: Any) -> str:
-    """A short hash of configurations and plain values: equal exactly when all of them are equal."""
-    plain = [to_dict(part) if dataclasses.is_dataclass(part) else part for part in parts]
+    """A short hash of configurations and plain values: equal exactly when all that decides a result is equal."""
+    plain = [decisive(part) if dataclasses.is_dataclass(part) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -161,11 +161,12 @@ class PretrainConfig(Section):
     """Pre-training with masked language modelling and next-sentence prediction (paper, section 3.1).
 
     Args:
-        max_steps: the budget in optimizer steps; give this or max_minutes.
+        max_steps: the budget in optimizer steps; give this or max_minutes. A finished run with a larger budget than
+            before continues from where it ended.
         max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.
         batch_tokens: tokens in a global batch, all processes together: sequences times sequence length.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time; gradients are
-            accumulated over the global batch.
+            accumulated over the global batch. It changes rounding, and which elements dropout zeroes.
         next_sentence: whether next-sentence prediction is trained beside masked language modelling.
         short_sequence_probability: the fraction of sequences that are cut to a random shorter length (paper: 0.1).
         initialization: paper draws all weights at random; local_attention starts positions as sines and gives each head
@@ -182,10 +183,10 @@ class PretrainConfig(Section):
     """
 
     section: ClassVar[str] = "pretrain."
-    max_steps: int | None = number(None, ">= 1")
-    max_minutes: float | None = number(None, "> 0")
+    max_steps: int | None = number(None, ">= 1", budget=True)
+    max_minutes: float | None = number(None, "> 0", budget=True)
     batch_tokens: int = 32_768
-    micro_batch_tokens: int = 8_192
+    micro_batch_tokens: int = number(8_192, ">= 8", machine=True)
     next_sentence: bool = True
     short_sequence_probability: float = number(0.1, "[0, 1]")
     initialization: Literal["paper", "local_attention"] = "paper"
@@ -193,9 +194,9 @@ class PretrainConfig(Section):
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     phases: tuple[Phase, ...] = (Phase(),)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    log_every: int = number(10, ">= 1")
-    evaluate_every: int = number(500, ">= 1")
-    checkpoint_every: int = number(500, ">= 1")
+    log_every: int = number(10, ">= 1", machine=True)
+    evaluate_every: int = number(500, ">= 1", machine=True)
+    checkpoint_every: int = number(500, ">= 1", machine=True)
 
     def __post_init__(self) -> None:
         """As for every section; and budget, phases and batches fit each other."""
@@ -242,7 +243,8 @@ class FinetuneConfig(Section):
             Unlabeled Data with Co-Training").
         epochs: passes over the training set.
         batch_size: texts in a global batch.
-        micro_batch_tokens: the most tokens, padding included, that one process computes at a time.
+        micro_batch_tokens: the most tokens, padding included, that one process computes at a time. It changes rounding,
+            and which elements dropout zeroes.
         max_length: the most tokens that are read together, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each; or all of it, predicted in
             windows whose logits are averaged, while training still reads half of its head and half of its tail.
@@ -269,7 +271,7 @@ class FinetuneConfig(Section):
     co_training: bool = False
     epochs: float = number(3.0, "> 0")
     batch_size: int = number(32, ">= 1")
-    micro_batch_tokens: int = 8_192
+    micro_batch_tokens: int = number(8_192, ">= 8", machine=True)
     max_length: int = number(512, ">= 8")
     truncation: Literal["head", "tail", "head-tail", "windows"] = "head-tail"
     averaging_block: bool = False
@@ -279,8 +281,8 @@ class FinetuneConfig(Section):
     evaluations_per_epoch: int = number(1, ">= 1")
     seeds: tuple[int, ...] = (0,)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5, warmup_ratio=0.1))
-    log_every: int = number(10, ">= 1")
-    checkpoint_every: int = number(200, ">= 1")
+    log_every: int = number(10, ">= 1", machine=True)
+    checkpoint_every: int = number(200, ">= 1", machine=True)
 
     def __post_init__(self) -> None:
         """As for every section; and data, seeds and lengths fit each other."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,16 @@ from bertwright.evaluate.evaluation import collect_results, evaluate
 from bertwright.evaluate.report import results_table, write_report
 from bertwright.files import digests, write_array, write_json
 from bertwright.models.checkpoints import find_model
-from bertwright.recipe import Recipe, fingerprint
-from bertwright.run_folder import RunFolder
-from bertwright.tasks.finetune import finetune
-from bertwright.tasks.pretraining import pretrain
+from bertwright.recipe import Recipe, decisive, fingerprint
+from bertwright.run_folder import FORMAT, Asked, RunFolder
+from bertwright.tasks.finetune import check_encoder, finetune
+from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.task import Ints
 from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.records import Record, read_records
-from bertwright.train.engine import Engine
+from bertwright.train.engine import Engine, environment
 
 
 class Work:
@@ -41,7 +42,7 @@ class Work:
         self.folder = folder
         self.engine = engine
         self.notice = notice
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[tuple[str, bool], str] = {}
 
     @property
     def stages(self) -> list[str]:
@@ -55,12 +56,19 @@ class Work:
         """The stages that must be done before a stage, as far as the recipe has them."""
         return [before for before in STAGES[stage].needs if before in self.stages]
 
-    def fingerprint(self, stage: str) -> str:
-        """A hash of all that decides a stage's result: its part of the recipe, its sources, the stages before it."""
-        if stage not in self._fingerprints:
+    def fingerprint(self, stage: str, *, budget: bool = True) -> str:
+        """A hash of all that decides a stage's result: its part of the recipe, its sources, the stages before it.
+
+        Args:
+            stage: its name.
+            budget: whether its own budget counts; results that differ in it alone continue one another.
+        """
+        if (stage, budget) not in self._fingerprints:
             before = [self.fingerprint(name) for name in self.needs(stage)]
-            self._fingerprints[stage] = fingerprint(stage, *before, *STAGES[stage].inputs(self))
-        return self._fingerprints[stage]
+            chosen = STAGES[stage]
+            inputs = chosen.inputs(self) if budget or chosen.lineage is None else chosen.lineage(self)
+            self._fingerprints[stage, budget] = fingerprint(stage, FORMAT, *before, *inputs)
+        return self._fingerprints[stage, budget]
 
     def is_done(self, stage: str) -> bool:
         """Whether a stage is done for this recipe."""
@@ -81,9 +89,10 @@ class Work:
             raise UserError(f"there is nothing to {stage}: the recipe {without}")
         for before in self.needs(stage):
             if not self.is_done(before):
-                raise UserError(
-                    f"{stage} needs `{before}`, which is not done for this recipe; run `bertwright {before}` first"
-                )
+                done = self.folder.finished(before) or {"format": FORMAT}
+                older = done.get("format", 1) != FORMAT
+                state = "was done by an older version of Bertwright" if older else "is not done for this recipe"
+                raise UserError(f"{stage} needs `{before}`, which {state}; run `bertwright {before}` first")
         self.fingerprint(stage)  # looks for the sources
 
     def perform(self, stage: str) -> None:
@@ -95,12 +104,17 @@ class Work:
         self.check(stage)
         chosen = STAGES[stage]
         if stage == "report":
-            chosen.work(self)
+            chosen.work(self, self.folder.path)
             return
-        barrier = self.engine.barrier if chosen.on_all else lambda: None
-        self.folder.perform(
-            stage, self.fingerprint(stage), lambda: chosen.work(self), self.notice, self.engine.is_main, barrier
+        asked = Asked(
+            stage,
+            self.fingerprint(stage),
+            self.fingerprint(stage, budget=False),
+            self.recipe,
+            environment(self.engine) if self.engine.is_main else {},
         )
+        together = self.engine.together if chosen.on_all else nullcontext
+        self.folder.perform(asked, lambda place: chosen.work(self, place), self.notice, self.engine.is_main, together)
 
     def sources(self, corpora: Sequence[str]) -> list[Any]:
         """What decides what is read from entries of `data`: their settings and content, wherever they lie."""
@@ -130,6 +144,20 @@ class Work:
         task.check_baselines(train)
         return train, task.labels(train, names, train, where), test
 
+    def check_training(self, stages: Sequence[str]) -> None:
+        """See that the training of these stages can begin, as far as that can be told before the stages before it.
+
+        Raises:
+            UserError: if pre-training has done more than its budget, or the encoder that the recipe names can't be read
+                or is too short.
+        """
+        if "pretrain" in stages and not self.is_done("pretrain"):
+            lineage = self.fingerprint("pretrain", budget=False)
+            for folder in (self.folder.stage("pretrain"), self.folder.place("pretrain")):
+                check_budget(self.recipe, folder, lineage)
+        if "finetune" in stages and self.recipe.finetune.encoder is not None:
+            check_encoder(self.recipe.finetune, self.encoder)
+
     def check_unlabelled(self) -> None:
         """Read the unlabelled texts once, if the recipe names any: a fault in them is said before training.
 
@@ -153,11 +181,6 @@ class Work:
             pass
 
 
-def _at_defaults(config: Any, *names: str) -> Any:
-    """A section of a recipe with some settings at their defaults: those that do not change the result."""
-    return replace(config, **{name: getattr(type(config), name) for name in names})
-
-
 def _without_path(config: Any, name: str) -> Any:
     """A section of a recipe that says of a path only whether one is given: its content is hashed itself."""
     return replace(config, **{name: getattr(config, name) and "-"})
@@ -175,20 +198,22 @@ def _prepare_inputs(work: Work) -> list[Any]:
     recipe = work.recipe
     return [
         _without_path(recipe.tokenizer, "path"),
-        _at_defaults(recipe.prepare, "workers"),
+        recipe.prepare,
         _given_files(recipe.tokenizer.path),
         *work.sources(recipe.prepare.corpora),
     ]
 
 
 def _pretrain_inputs(work: Work) -> list[Any]:
-    own = _at_defaults(work.recipe.pretrain, "log_every", "evaluate_every", "checkpoint_every")
-    return [work.recipe.model, own, work.recipe.seed]
+    return [work.recipe.model, work.recipe.pretrain, work.recipe.seed]
+
+
+def _pretrain_lineage(work: Work) -> list[Any]:
+    return [work.recipe.model, decisive(work.recipe.pretrain, budget=False), work.recipe.seed]
 
 
 def _finetune_inputs(work: Work) -> list[Any]:
-    # Not evaluations_per_epoch: the best evaluation decides which weights are kept.
-    own = _without_path(_at_defaults(work.recipe.finetune, "log_every", "checkpoint_every"), "encoder")
+    own = _without_path(work.recipe.finetune, "encoder")
     breaks = work.recipe.tokenizer.html_line_breaks
     return [own, breaks, _given_files(work.encoder if own.encoder else None), *work.sources(own.entries)]
 
@@ -198,7 +223,7 @@ def _baselines_inputs(work: Work) -> list[Any]:
     return [config.task, *work.sources([config.data])]
 
 
-def _prepare(work: Work) -> None:
+def _prepare(work: Work, place: Path) -> None:
     def progress(doing: str, characters: int, documents: int) -> None:
         bar.set_description(doing, refresh=False)
         if characters < bar.n:
@@ -207,7 +232,7 @@ def _prepare(work: Work) -> None:
         bar.update(characters - bar.n)
 
     with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
-        report = prepare_corpus(work.recipe, work.folder.stage("prepare"), work.fingerprint("prepare"), progress)
+        report = prepare_corpus(work.recipe, place, work.fingerprint("prepare"), progress)
     total = report["total"]
     work.notice(
         f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
@@ -221,34 +246,35 @@ def _prepare(work: Work) -> None:
         work.notice(f"warning: {warning}")
 
 
-def _pretrain(work: Work) -> None:
-    folder = work.folder
-    identity = work.fingerprint("pretrain")
-    pretrain(work.recipe, folder.stage("prepare"), folder.stage("pretrain"), identity, work.engine, work.notice)
+def _pretrain(work: Work, place: Path) -> None:
+    lineage, earlier = work.fingerprint("pretrain", budget=False), work.folder.stage("pretrain")
+    with work.engine.together():
+        done = work.folder.finished("pretrain")
+        if work.engine.is_main and done is not None and done.get("lineage") == lineage:
+            continue_from(earlier, place, work.notice)
+    pretrain(work.recipe, work.folder.stage("prepare"), place, lineage, work.engine, work.notice)
 
 
-def _finetune(work: Work) -> None:
-    folder = work.folder.stage("finetune")
-    finetune(work.recipe, work.encoder, folder, work.fingerprint("finetune"), work.engine, work.notice)
+def _finetune(work: Work, place: Path) -> None:
+    finetune(work.recipe, work.encoder, place, work.fingerprint("finetune"), work.engine, work.notice)
 
 
-def _baselines(work: Work) -> None:
+def _baselines(work: Work, place: Path) -> None:
     train, labels, test = work.labelled()
     found = find_task(work.recipe.finetune.task).baselines(train, labels, test, work.notice)
     for name, predictions in found.items():
-        write_array(work.folder.stage("baselines") / f"{name}.npy", predictions)
+        write_array(place / f"{name}.npy", predictions)
 
 
-def _evaluate(work: Work) -> None:
-    evaluate(work.recipe, work.folder.path, work.folder.stage("evaluate"), work.engine, work.notice)
+def _evaluate(work: Work, place: Path) -> None:
+    evaluate(work.recipe, work.folder.path, place, work.engine, work.notice)
 
 
-def _report(work: Work) -> None:
+def _report(work: Work, path: Path) -> None:
     """Write the report and print its table."""
-    path = work.folder.path
+    work.folder.write_recipe(work.recipe)
     done = {stage: work.folder.finished(stage) or {} for stage in work.stages if stage != "report"}
-    seconds = {stage: found.get("seconds", 0.0) for stage, found in done.items()}
-    results = collect_results(work.recipe, path, seconds)
+    results = collect_results(work.recipe, path, done)
     write_json(path / "results.json", results)
     write_report(path)
     print(results_table(results, path))
@@ -261,20 +287,22 @@ class Stage:
 
     Args:
         needs: the stages that it reads from.
-        work: fills its folder; may be interrupted and called again.
-        inputs: what decides its result beside the stages that it needs.
+        work: fills the folder that it is given; may be interrupted and called again.
+        inputs: what decides its result besides the stages that it needs.
+        lineage: the same without its budget, if a longer budget continues from a shorter one.
         on_all: whether all processes of a distributed run take part; else the main one works and the others wait.
     """
 
     needs: tuple[str, ...]
-    work: Callable[[Work], None]
+    work: Callable[[Work, Path], None]
     inputs: Callable[[Work], list[Any]] = lambda _: []
+    lineage: Callable[[Work], list[Any]] | None = None
     on_all: bool = False
 
 
 STAGES: dict[str, Stage] = {
     "prepare": Stage((), _prepare, _prepare_inputs),
-    "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, on_all=True),
+    "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, _pretrain_lineage, on_all=True),
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
     "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate),

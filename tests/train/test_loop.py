@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from bertwright.errors import UserError
 from bertwright.inference import load
+from bertwright.inputs import pretraining as pretraining_inputs
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import new_encoder
 from bertwright.models.heads import PretrainingModel, cross_entropy
@@ -31,13 +32,15 @@ from bertwright.recipe import (
     TokenizerConfig,
 )
 from bertwright.tasks.finetune import finetune
-from bertwright.tasks.pretraining import Pretraining, new_model, pretrain
+from bertwright.tasks.pretraining import Pretraining, check_budget, continue_from, new_model, pretrain
 from bertwright.tasks.supervised import Finetuning
 from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import Position
 from bertwright.train.engine import Engine
+from bertwright.train.metrics_log import ProgressBar
 from bertwright.train.optim import Muon, learning_rate_factor, make_optimizers, orthogonal
 from bertwright.train.prefetch import Prefetcher
 from conftest import ROOT
@@ -456,6 +459,115 @@ def test_a_wall_clock_budget_ends_on_time_with_a_rate_near_zero(small_recipe, sm
     assert all(steps > 0 for steps in position.phase_steps)
 
 
+def rates(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["learning_rate"] / 1e-3 for line in lines if line["kind"] == "train"}
+
+
+def test_a_longer_budget_continues_where_the_shorter_one_ended(
+    small_recipe, small_prepared, engine, tmp_path, monkeypatch
+):
+    optimizer = OptimizerConfig(learning_rate=1e-3, warmup_ratio=0.5)
+    recipes = [small_recipe(pretrain={"max_steps": steps, "optimizer": optimizer}) for steps in (4, 12)]
+    asked = []
+    original = Pretraining.micro_batches
+
+    def micro_batches(self, phase, number, rank, world):
+        asked.append((phase, number))
+        return original(self, phase, number, rank, world)
+
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+    earlier, folder, said = tmp_path / "earlier", tmp_path / "longer", []
+    pretrain(recipes[0], small_prepared, earlier, "x", engine, print)
+    before = {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+    asked.clear()
+    continue_from(earlier, folder, said.append)
+    position = pretrain(recipes[1], small_prepared, folder, "x", engine, said.append)
+    assert {path: path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == before
+    assert (position.step, position.phase_steps) == (12, (4, 8))  # steps 5 and 6 are of the first half again
+    assert list(dict.fromkeys(batch for batch in asked if batch[0] == 0))[:2] == [(0, 2), (0, 3)]
+    assert any("the budget was 4 steps and is now 12 steps" in text for text in said)
+    # As documented: from the last rate to the line of twelve steps within half of the eight that are left.
+    line = {step: min(step / 6, (13 - step) / 6) for step in range(1, 13)}
+    last = 0.5  # of the shorter run: one step before zero of two that fall
+    expected = {step: last + (line[step] - last) * min(1, (step - 4) / 4) for step in range(5, 13)}
+    found = rates(folder)
+    assert list(found) == list(range(1, 13))
+    assert {step: found[step] for step in expected} == pytest.approx(expected)
+
+
+def test_a_continued_run_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path, monkeypatch):
+    pretrain(small_recipe(), small_prepared, tmp_path / "earlier", "x", engine, print)
+    longer = small_recipe(pretrain={"max_steps": 11})
+    for name in ("whole", "parts"):
+        continue_from(tmp_path / "earlier", tmp_path / name, print)
+    pretrain(longer, small_prepared, tmp_path / "whole", "x", engine, print)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(StopHereError):
+            pretrain(longer, small_prepared, tmp_path / "parts", "x", engine, print)
+    continue_from(tmp_path / "earlier", tmp_path / "parts", print)  # as the stage does each time
+    pretrain(longer, small_prepared, tmp_path / "parts", "x", engine, print)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert rates(tmp_path / "whole") == rates(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("budget", [{"max_steps": 5}, {"max_steps": None, "max_minutes": 1e-4}])
+def test_a_shorter_budget_is_refused(small_recipe, small_prepared, engine, tmp_path, budget):
+    pretrain(small_recipe(), small_prepared, tmp_path, "x", engine, print)
+    shorter = small_recipe(pretrain=budget)
+    with pytest.raises(UserError, match=r"has done 6 steps in .* another folder for the shorter run: --out"):
+        check_budget(shorter, tmp_path, "x")
+    check_budget(small_recipe(), tmp_path, "x")
+    check_budget(shorter, tmp_path, "of another recipe")
+
+
+def test_a_resume_in_a_later_epoch_plans_no_epoch_before_it(
+    small_recipe, small_prepared, engine, tmp_path, monkeypatch
+):
+    recipe = small_recipe(pretrain={"max_steps": 30, "phases": (Phase(sequence_length=64),), "checkpoint_every": 25})
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 27)
+        with pytest.raises(StopHereError):
+            pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    planned = []
+    original = pretraining_inputs.plan_epoch
+
+    def plan_epoch(corpus, **options):
+        if corpus.num_documents > 20:  # not the held-out one
+            planned.append(options["epoch"])
+        return original(corpus, **options)
+
+    monkeypatch.setattr(pretraining_inputs, "plan_epoch", plan_epoch)
+    pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
+    assert min(planned) >= 1
+    assert planned == sorted(set(planned))
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_held_out_metrics_do_not_depend_on_the_size_of_micro_batches(small_recipe, small_prepared, engine, tmp_path):
+    found = []
+    for tokens in (1024, 64):
+        changes = {"micro_batch_tokens": tokens, "max_steps": 1, "phases": (Phase(sequence_length=64),)}
+        pretrain(
+            without_dropout(small_recipe(pretrain=changes)), small_prepared, tmp_path / str(tokens), "x", engine, print
+        )
+        found.append(json.loads((tmp_path / str(tokens) / "metrics.jsonl").read_text().splitlines()[-1]))
+    for name in ("mlm_loss", "mlm_accuracy", "nsp_loss"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-4)
+
+
+def test_few_steps_are_said_to_be_few(small_recipe, small_prepared, engine, tmp_path):
+    pretrain(small_recipe(pretrain={"max_steps": 1}), small_prepared, tmp_path / "pretrain", "x", engine, print)
+    said = []
+    recipe = small_recipe(finetune={"epochs": 3, "batch_size": 32})
+    finetune(recipe, tmp_path / "pretrain" / "model", tmp_path / "finetune", "x", engine, said.append)
+    assert [text for text in said if "6 steps, fewer than the 50" in text and "raise finetune.epochs" in text]
+    found = list(rates(tmp_path / "finetune" / "seed-0").values())
+    assert found == pytest.approx([0.05 * (1 - step / 6) / 0.9 if step else 0.05 for step in range(6)])
+
+
 def test_the_learning_rate_climbs_then_falls_to_zero():
     factors = [learning_rate_factor(step / 100, 1 / 100, 0.1) for step in range(101)]
     assert factors[0] == pytest.approx(0.1)
@@ -657,6 +769,38 @@ def test_without_a_compiler_training_says_so_and_runs(monkeypatch):
     assert "no C++ compiler" in said[0]
     with pytest.raises(UserError, match="is on, but no C"):
         Engine(SystemConfig(precision="fp32", compile="on"), print)
+
+
+@pytest.mark.parametrize(
+    ("steps", "minutes", "expected"),
+    [(6, None, False), (300, None, False), (30_000, None, True), (None, 1, False), (None, 105, True)],
+)
+def test_a_run_is_compiled_where_its_steps_repay_that(monkeypatch, steps, minutes, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("bertwright.train.engine.shutil.which", lambda name: f"/usr/bin/{name}")
+    # BERT-mini's blocks have 3.1 million weights; a batch of 16 reviews has some 2,000 tokens.
+    flops = 6 * 3.1e6 * 2_000 * (steps or 0)
+    for mode, wanted in (("auto", expected), ("on", True), ("off", False)):
+        engine = Engine(SystemConfig(precision="fp32", compile=mode), print)
+        assert engine.repays_compiling(flops, 60.0 * (minutes or 0)) == wanted
+
+
+def test_the_bar_has_no_estimate_before_some_steps_were_timed(capsys):
+    position = Position()
+    bar = ProgressBar(1000, None, position, visible=True)
+    bar.say("compiling, about a minute")
+    assert "compiling, about a minute" in capsys.readouterr().err
+    said = []
+    for step in range(1, 9):
+        position.step, position.seconds = step, float(step - 1)  # the first step's time is not counted
+        bar.advance(position)
+        bar._bar.refresh()
+        said.append(capsys.readouterr().err.split("\r")[-1])
+    bar.close()
+    assert all("estimating the time left" in text for text in said[:5])
+    assert "16:34 left" in said[5]  # 994 steps of a second
+    assert "16:32 left" in said[7]
 
 
 class Numbers:

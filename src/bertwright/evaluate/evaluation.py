@@ -229,15 +229,17 @@ def _example_pairs(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[
     return examples
 
 
-def collect_results(recipe: Recipe, run: Path, stage_seconds: dict[str, float]) -> dict[str, Any]:
+def collect_results(recipe: Recipe, run: Path, done: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Put results.json together from the stages' results.
 
     Args:
         recipe: the whole recipe.
         run: the run folder.
-        stage_seconds: how long each stage took.
+        done: the stage.json of each finished stage, with its fingerprint and how long it took.
     """
-    environment = read_json(run / "environment.json")
+    environments = {stage: read_json(run / stage / "environment.json") for stage in done}
+    environment = environments["finetune"]  # of the models that are evaluated
+    stage_seconds = {stage: found["seconds"] for stage, found in done.items()}
     return {
         "recipe": recipe.name,
         "commit": environment["commit"],
@@ -245,6 +247,8 @@ def collect_results(recipe: Recipe, run: Path, stage_seconds: dict[str, float]) 
         "machine": environment["machine"],
         "seconds": sum(stage_seconds.values()),
         "stage_seconds": stage_seconds,
+        "fingerprints": {stage: found["fingerprint"] for stage, found in done.items()},
+        "environments": environments,
         "published": dict(recipe.evaluate.published),
         **read_json(run / "evaluate" / "scores.json"),
     }

@@ -103,7 +103,9 @@ class PretrainStream:
         self.short_sequence_probability = short_sequence_probability
         self.sources = sources
         self.seed = seed
-        self._ends: list[int] = []  # number of sequences up to the end of each epoch planned so far
+        self.epoch_ends: tuple[int, ...] = ()
+        """The number of sequences up to the end of each epoch planned so far; given back to a stream of the same
+        arguments, it spares planning these epochs again."""
         self._plan: tuple[int, Plan] | None = None
 
     def plan(self, epoch: int) -> Plan:
@@ -119,11 +121,11 @@ class PretrainStream:
                 short_sequence_probability=self.short_sequence_probability,
                 sources=self.sources,
             )
-            begin = self._ends[epoch - 1] if epoch else 0
+            begin = self.epoch_ends[epoch - 1] if epoch else 0
             planned.reorder(self._like_lengths_together(planned, begin, epoch))
             self._plan = (epoch, planned)
-            if epoch == len(self._ends):
-                self._ends.append(begin + len(planned))
+            if epoch == len(self.epoch_ends):
+                self.epoch_ends = (*self.epoch_ends, begin + len(planned))
         return self._plan[1]
 
     def _like_lengths_together(self, planned: Plan, begin: int, epoch: int) -> npt.NDArray[np.signedinteger]:
@@ -160,10 +162,10 @@ class PretrainStream:
         parts = []
         epoch = 0
         while len(wanted):
-            if epoch == len(self._ends):
+            if epoch == len(self.epoch_ends):
                 self.plan(epoch)
-            begin = self._ends[epoch - 1] if epoch else 0
-            here = wanted[wanted < self._ends[epoch]]
+            begin = self.epoch_ends[epoch - 1] if epoch else 0
+            here = wanted[wanted < self.epoch_ends[epoch]]
             if len(here):
                 parts.append(self.plan(epoch).take(here - begin))
             wanted = wanted[len(here) :]

@@ -27,6 +27,9 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 
+FEW_STEPS = 50
+"""Optimizer steps below which a user is told what to raise."""
+
 _LONGEST_RUN = 250
 """Rows of a class that stand side by side in the validation set: many more than there are reviews of one film."""
 
@@ -113,6 +116,24 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
     return model
 
 
+def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
+    """See that an encoder can be fine-tuned, before anything is done; returns its tokenizer.
+
+    Args:
+        config: of fine-tuning.
+        encoder: a model folder.
+
+    Raises:
+        UserError: if it can't be read, or is too short for max_length.
+    """
+    positions = model_config(read_config(encoder)).max_position_embeddings
+    if config.max_length > positions:
+        raise UserError(
+            f"finetune.max_length is {config.max_length}, but {encoder} has {positions} positions; lower it"
+        )
+    return load_tokenizer(encoder)
+
+
 def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     """Read and encode the train split of a recipe's labelled data.
 
@@ -125,13 +146,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         UserError: if the data cannot be used, or the encoder is too short for max_length.
     """
     config = recipe.finetune
-    positions = model_config(read_config(encoder)).max_position_embeddings
-    if config.max_length > positions:
-        raise UserError(
-            f"finetune.max_length is {config.max_length}, but {encoder} has {positions} positions; lower it"
-        )
+    tokenizer = check_encoder(config, encoder)
     task = find_task(config.task)
-    tokenizer = load_tokenizer(encoder)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     records = read_records(recipe.source(config.data), "train", task.columns)
@@ -220,7 +236,12 @@ class _Stage:
         doing = "fine-tuning a teacher" if name == "teacher" else "fine-tuning"
         sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"
         self.notice(f"{doing} with seed {seed}: {sizes}")
+        if loop.max_steps is not None and loop.max_steps < FEW_STEPS:
+            self.notice(
+                f"this takes {loop.max_steps} steps, fewer than the {FEW_STEPS} that most encoders need; "
+                f"raise finetune.epochs ({config.epochs:g}) or lower finetune.batch_size ({config.batch_size})"
+            )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
-        if engine.is_main:
-            write_json(target / "done.json", {"seconds": position.seconds, "validation_loss": position.best})
-        engine.barrier()
+        with engine.together():
+            if engine.is_main:
+                write_json(target / "done.json", {"seconds": position.seconds, "validation_loss": position.best})

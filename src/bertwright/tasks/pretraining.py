@@ -6,6 +6,7 @@ A causal model (`model.is_decoder`) predicts next tokens instead, for the compar
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from bertwright.settings import MaskingConfig, ModelConfig, Phase, PretrainConfi
 from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.checkpoint import Position
+from bertwright.train.checkpoint import EpochEnds, Position, newest_position
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 from bertwright.train.prefetch import Batch
@@ -32,9 +33,11 @@ from bertwright.train.prefetch import Batch
 EVALUATION_SEQUENCES = 2_048
 """Held-out sequences of an evaluation, the same ones every time."""
 
+EVALUATION_TOKENS = 8_192
+"""Tokens of a held-out batch, for which masks are drawn: not micro_batch_tokens, which changes no metric."""
+
 EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
 """Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
-
 
 SCORED_STEP = 128
 """The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
@@ -115,6 +118,7 @@ class Pretraining:
         self.tokens = token_objective(recipe.model)
         causal = recipe.model.is_decoder
         self.phase_ratios = tuple(phase.budget_ratio for phase in config.phases)
+        self.step_tokens = config.batch_tokens
         self._streams = [
             PretrainStream(
                 corpus,
@@ -136,7 +140,7 @@ class Pretraining:
             PretrainStream(
                 heldout,
                 tokenizer,
-                config.micro_batch_tokens // phase.sequence_length,
+                max(1, EVALUATION_TOKENS // phase.sequence_length),
                 None if causal else EVALUATION_MASKING,
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence and heldout.num_documents > 1,
@@ -146,6 +150,16 @@ class Pretraining:
             )
             for phase in config.phases
         ]
+
+    @property
+    def epoch_ends(self) -> EpochEnds:
+        """What is known of the lengths of epochs, for each phase."""
+        return tuple(stream.epoch_ends for stream in self._streams)
+
+    @epoch_ends.setter
+    def epoch_ends(self, ends: EpochEnds) -> None:
+        for stream, own in zip(self._streams, ends, strict=True):
+            stream.epoch_ends = own
 
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's rows of a global batch, cut into micro-batches of bounded size."""
@@ -211,7 +225,7 @@ def pretrain(
         recipe: the whole recipe.
         prepared: the prepare stage's folder.
         folder: receives metrics, checkpoints and the model.
-        run_fingerprint: of all that decides the result.
+        run_fingerprint: of all that decides the result but the budget: work in `folder` for another budget continues.
         engine: the machine.
         notice: told in a sentence about anything a user should know.
 
@@ -228,7 +242,20 @@ def pretrain(
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     _check_phases(recipe, corpus, engine)
     training = Pretraining(recipe, new_model(recipe, tokenizer, corpus), tokenizer, corpus, heldout)
-    loop = LoopConfig(
+    position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)
+    with engine.together():  # a process that returns finds the model written
+        if engine.is_main:
+            with atomic_path(folder / "model") as temporary:
+                # A head that was not trained is left out, so that nobody uses its output.
+                left_out = "" if config.next_sentence else "next_sentence."
+                save_model(training.model, tokenizer, temporary, leave_out=left_out)
+    return position
+
+
+def loop_config(recipe: Recipe) -> LoopConfig:
+    """Budget, schedule and intervals of pre-training."""
+    config = recipe.pretrain
+    return LoopConfig(
         optimizer=config.optimizer,
         seed=recipe.seed,
         max_steps=config.max_steps,
@@ -237,15 +264,46 @@ def pretrain(
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
     )
-    position = train(training, loop, engine, folder, run_fingerprint, notice)
-    if engine.is_main:
-        with atomic_path(folder / "model") as temporary:
-            # A head that was not trained is left out, so that nobody uses its output.
-            save_model(
-                training.model, tokenizer, temporary, leave_out=() if config.next_sentence else ("next_sentence",)
-            )
-    engine.barrier()  # a process that returns finds the model written
-    return position
+
+
+def check_budget(recipe: Recipe, folder: Path, lineage: str) -> None:
+    """See that the work in a pretrain stage's folder is no more than the budget asks for.
+
+    Args:
+        recipe: the whole recipe.
+        folder: a stage's folder; may be missing.
+        lineage: of the run that would continue it; work of another is not looked at.
+
+    Raises:
+        UserError: if more is done already.
+    """
+    position, loop = newest_position(folder / "checkpoints", lineage), loop_config(recipe)
+    if position is None or position.budget == loop.budget:
+        return
+    if position.step > (loop.max_steps or math.inf) or position.seconds > (loop.max_seconds or math.inf):
+        raise UserError(
+            f"pretrain asks for {loop.budget}, but {folder} has done {position.step} steps in {position.seconds:.0f} "
+            "seconds already; ask for as much, or give another folder for the shorter run: --out"
+        )
+
+
+def continue_from(earlier: Path, folder: Path, notice: Notice) -> None:
+    """Begin a pretrain stage with a longer budget where a finished one ended: with its checkpoints and metrics.
+
+    Args:
+        earlier: the finished stage's folder; it stays unchanged.
+        folder: of the new one; left alone if it has checkpoints of its own.
+        notice: told if there is no checkpoint to continue from.
+    """
+    if (folder / "checkpoints").exists():
+        return
+    if not (earlier / "checkpoints").is_dir():
+        notice(f"{earlier} has no checkpoints any more; pre-training starts from step 0")
+    for name in ("metrics.jsonl", "tensorboard", "checkpoints"):  # checkpoints last: they say that all is copied
+        source = earlier / name
+        if source.exists():
+            with atomic_path(folder / name) as temporary:
+                (shutil.copytree if source.is_dir() else shutil.copyfile)(source, temporary)
 
 
 def new_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:

@@ -81,16 +81,16 @@ def pseudo_labels(
         float32 (texts, classes).
     """
     path = teacher / "pseudo_labels.npy"
-    if engine.is_main and not path.exists():
-        notice(f"the teacher predicts {len(texts):,} unlabelled texts")
-        predicted = predict_saved(teacher / "model", sequences, config, engine)
-        if config.co_training:
-            from bertwright.tasks.baselines import nb_logistic_regression  # scikit-learn takes seconds to load
+    with engine.together():
+        if engine.is_main and not path.exists():
+            notice(f"the teacher predicts {len(texts):,} unlabelled texts")
+            predicted = predict_saved(teacher / "model", sequences, config, engine)
+            if config.co_training:
+                from bertwright.tasks.baselines import nb_logistic_regression  # scikit-learn takes seconds to load
 
-            notice("NB-weighted logistic regression, trained on the same labels, predicts them, too")
-            linear = nb_logistic_regression().fit(*labelled)
-            predicted = (predicted + linear.predict_proba(texts).astype(np.float32)) / 2
-        write_array(path, predicted)
-    engine.barrier()
+                notice("NB-weighted logistic regression, trained on the same labels, predicts them, too")
+                linear = nb_logistic_regression().fit(*labelled)
+                predicted = (predicted + linear.predict_proba(texts).astype(np.float32)) / 2
+            write_array(path, predicted)
     stored: Floats = np.load(path, allow_pickle=False)
     return stored

@@ -19,6 +19,7 @@ from bertwright.settings import FinetuneConfig
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Floats, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
 
@@ -112,8 +113,10 @@ class Finetuning:
         self.best_folder = best_folder
         self.objective = TaskObjective(model)
         self.phase_ratios = (1.0,)
+        self.epoch_ends: EpochEnds = ()  # an epoch has as many batches as any other
         self.batches_per_epoch = math.ceil(len(training) / config.batch_size)
         self._lengths = np.array([len(sequence) for sequence in training.sequences])
+        self.step_tokens = round(float(self._lengths.mean()) * min(config.batch_size, len(training)))
         self._order: tuple[int, list[Ints]] | None = None
 
     def epoch_batches(self, epoch: int) -> list[Ints]:
@@ -167,7 +170,11 @@ class Finetuning:
         """
         if best is not None and metrics["loss"] >= best:
             return best
-        if engine.is_main:
-            with atomic_path(self.best_folder) as temporary:
-                save_model(self.model, self.tokenizer, temporary, self.config.max_length, self.config.truncation)
+        with engine.together():
+            if engine.is_main:
+                self._keep()
         return metrics["loss"]
+
+    def _keep(self) -> None:
+        with atomic_path(self.best_folder) as temporary:
+            save_model(self.model, self.tokenizer, temporary, self.config.max_length, self.config.truncation)

@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ KEEP = 2
 """Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
 
 
+EpochEnds = tuple[tuple[int, ...], ...]
+"""For each phase, the number of sequences up to the end of each epoch planned so far."""
+
+
 @dataclass
 class Position:
     """Where a run stands.
@@ -36,6 +41,11 @@ class Position:
         seconds: training time so far, compilation left out.
         tokens: real tokens seen by all processes.
         phase_steps: steps done in each phase.
+        epoch_ends: of the training run, see `Training`.
+        budget: what the run is planned for, as "100 steps".
+        rate_factor: of the learning rate, in the last step.
+        begun: the fraction of this budget that was spent when it replaced a shorter one.
+        begun_factor: of the learning rate, at that time.
         best: the best evaluation so far, if the training run chooses a checkpoint by one.
     """
 
@@ -43,6 +53,11 @@ class Position:
     seconds: float = 0.0
     tokens: int = 0
     phase_steps: tuple[int, ...] = (0,)
+    epoch_ends: EpochEnds = ()
+    budget: str = ""
+    rate_factor: float = 0.0
+    begun: float = 0.0
+    begun_factor: float = 0.0
     best: float | None = None
 
 
@@ -106,9 +121,22 @@ def load_checkpoint(
             continue
         load_into(model, read_weights(path), path, may_miss=())
         _restore_optimizers(model, optimizers, load_file(path / "optimizer.safetensors"))
-        saved: dict[str, Any] = state["position"]
-        return Position(**{**saved, "phase_steps": tuple(saved["phase_steps"])})
+        return _position(state["position"])
     return None
+
+
+def newest_position(folder: Path, run_fingerprint: str) -> Position | None:
+    """Where a run stands by the newest checkpoint in `folder` that can be read, or None without one of this run."""
+    for path in _newest_first(folder):
+        with suppress(UserError, KeyError, TypeError):
+            state = read_json(path / "state.json")
+            return _position(state["position"]) if state["run_fingerprint"] == run_fingerprint else None
+    return None
+
+
+def _position(saved: dict[str, Any]) -> Position:
+    ends = tuple(tuple(phase) for phase in saved["epoch_ends"])
+    return Position(**{**saved, "phase_steps": tuple(saved["phase_steps"]), "epoch_ends": ends})
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -11,15 +11,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 import bertwright
@@ -27,6 +28,15 @@ from bertwright.errors import UserError
 from bertwright.recipe import SystemConfig
 
 Notice = Callable[[str], None]
+
+COMPILE_SECONDS = 90.0
+"""What compiling takes: 60 to 125 s on two cores with an empty cache of the compiler, about 60 s on a GPU."""
+
+CORE_FLOPS = 5e10
+"""Operations a second of uncompiled training on a CPU's core, from results/speed: about 1e11 on two."""
+
+GPU_FLOPS = 5e13
+"""Operations a second of uncompiled training on a GPU, in order of magnitude."""
 
 LONGEST_WAIT = timedelta(hours=12)
 """For another process, before a run on several gives up."""
@@ -59,10 +69,11 @@ class Engine:
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
-        self.compiles = self._decide_compile(config, notice)
+        self.config = config
+        self.compiles = self._find_compiler(config, notice)
 
     @staticmethod
-    def _decide_compile(config: SystemConfig, notice: Notice) -> bool:
+    def _find_compiler(config: SystemConfig, notice: Notice) -> bool:
         if config.compile == "off":
             return False
         if torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++")):
@@ -79,9 +90,24 @@ class Engine:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def prepare(self, module: nn.Module) -> nn.Module:
-        """The module on the device, in the precision, compiled, and joined to the other processes."""
-        if self.compiles:
+    def repays_compiling(self, flops: float, seconds: float) -> bool:
+        """Whether a training run is compiled: with `auto`, if that is planned to save more time than it takes.
+
+        A function of the plan and the kind of machine alone, so that a run that resumes decides as before.
+
+        Args:
+            flops: floating-point operations of all planned steps, or 0 if the budget is in seconds.
+            seconds: the budget in seconds, or 0.
+        """
+        if self.config.compile != "auto":
+            return self.compiles
+        plain = GPU_FLOPS if self.device.type == "cuda" else CORE_FLOPS * (os.cpu_count() or 1)
+        # Compiled steps take half the time, so that as much is saved as they take.
+        return self.compiles and max(flops / plain / 2, seconds) > COMPILE_SECONDS
+
+    def prepare(self, module: nn.Module, compiles: bool = True) -> nn.Module:
+        """The module on the device, in the precision, joined to the other processes, and compiled if that is wanted."""
+        if self.compiles and compiles:
             # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
             # Between processes the compiler would cut the network where DDP's buckets end, and fails there on
@@ -115,6 +141,26 @@ class Engine:
     def clip_gradients(self, module: nn.Module, max_norm: float) -> float:
         """Scale the gradients down to a global norm of at most `max_norm`; returns the norm before."""
         return float(self._accelerator.clip_grad_norm_(module.parameters(), max_norm))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that all processes end together, even if one of them makes no headway: nobody waits for ever.
+
+        Raises:
+            UserError: in all processes, if the block raised one in any of them.
+        """
+        failed: UserError | None = None
+        try:
+            yield
+        except UserError as error:
+            if self.world == 1:
+                raise
+            failed = error
+        if self.world > 1:
+            texts: list[str | None] = gather_object([None if failed is None else str(failed)])
+            first = next((text for text in texts if text is not None), None)
+            if first is not None:
+                raise UserError(first) from failed
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -155,10 +201,10 @@ def environment(engine: Engine) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": _machine(),
         "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "processes": engine.world,
         "precision": engine.precision,
-        "compiled": engine.compiles,
+        "compile": engine.config.compile,
     }
 
 

@@ -22,9 +22,9 @@ from bertwright.errors import UserError
 from bertwright.models.checkpoints import AnyModel
 from bertwright.models.heads import Loss
 from bertwright.settings import OptimizerConfig
-from bertwright.train.checkpoint import Position, load_checkpoint, save_checkpoint
+from bertwright.train.checkpoint import EpochEnds, Position, load_checkpoint, save_checkpoint
 from bertwright.train.engine import Engine
-from bertwright.train.metrics_log import MetricsLog, ProgressBar
+from bertwright.train.metrics_log import MetricsLog, ProgressBar, Window
 from bertwright.train.optim import learning_rate_factor, make_optimizers, set_learning_rate
 from bertwright.train.prefetch import Batch, BatchSource, Prefetcher
 
@@ -48,6 +48,19 @@ class Training(BatchSource, Protocol):
     def phase_ratios(self) -> tuple[float, ...]:
         """The fraction of the budget that each phase gets."""
         ...
+
+    @property
+    def step_tokens(self) -> int:
+        """About how many tokens a global batch has."""
+        ...
+
+    @property
+    def epoch_ends(self) -> EpochEnds:
+        """What has been found out about the lengths of epochs, for each phase; kept in checkpoints."""
+        ...
+
+    @epoch_ends.setter
+    def epoch_ends(self, ends: EpochEnds) -> None: ...
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
@@ -83,6 +96,11 @@ class LoopConfig:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+
+    @property
+    def budget(self) -> str:
+        """The budget in words, by which two of them are told apart."""
+        return f"{self.max_steps} steps" if self.max_steps is not None else f"{self.max_seconds:g} seconds"
 
 
 def train(
@@ -128,14 +146,33 @@ class _Run:
         resumed = load_checkpoint(self.checkpoints, self.model, self.optimizers, run_fingerprint, notice)
         if resumed is not None:
             notice(f"resuming from step {resumed.step} ({self.checkpoints})")
+            if resumed.epoch_ends:
+                training.epoch_ends = resumed.epoch_ends
         self.position = resumed or Position(phase_steps=(0,) * len(training.phase_ratios))
+        self._plan(notice)
         self.saved_step = resumed.step if resumed else -1
-        self.objective = engine.prepare(training.objective)
+        flops = 6 * sum(matrix.numel() for matrix in self.model.encoder.matrices()) * training.step_tokens
+        compiles = engine.repays_compiling(flops * (config.max_steps or 0), config.max_seconds or 0.0)
+        self.objective = engine.prepare(training.objective, compiles)
         self.metrics = MetricsLog(folder, self.position.step) if engine.is_main else None
         self.bar = ProgressBar(config.max_steps, config.max_seconds, self.position, visible=engine.is_main)
-        self.window = _Window()
+        self.window = Window()
         self.compiled = False  # the first step compiles, and is not training time
+        if compiles:
+            notice("compiling the network, which takes about a minute")
+            self.bar.say("compiling, about a minute")
         self.step_fraction = 0.0
+
+    def _plan(self, notice: Notice) -> None:
+        """Where a run of another budget is continued, remember at which rate: the schedule leads on from there."""
+        position, config = self.position, self.config
+        if position.budget not in ("", config.budget):
+            position.begun, position.begun_factor = self.progress, position.rate_factor
+            notice(
+                f"the budget was {position.budget} and is now {config.budget}: the learning rate climbs from "
+                f"{position.begun_factor:.2f} of its peak to the line of the new budget, and falls with it to zero"
+            )
+        position.budget = config.budget
 
     @property
     def progress(self) -> float:
@@ -152,8 +189,10 @@ class _Run:
         start = time.perf_counter()
         if config.max_steps:
             self.step_fraction = 1 / config.max_steps
-        factor = learning_rate_factor(self.progress, self.step_fraction, config.optimizer.warmup_ratio)
-        rate = set_learning_rate(self.optimizers, factor)
+        position.rate_factor = learning_rate_factor(
+            self.progress, self.step_fraction, config.optimizer.warmup_ratio, position.begun, position.begun_factor
+        )
+        rate = set_learning_rate(self.optimizers, position.rate_factor)
         self.objective.train()
         batches, waited = prefetcher.take(phase, position.phase_steps[phase])
         metrics = gradients(self.training, self.objective, config, self.engine, position.step, batches)
@@ -187,7 +226,7 @@ class _Run:
             if self.config.max_seconds:
                 self.step_fraction = elapsed / self.config.max_seconds
         else:
-            self.window = _Window(untimed_tokens=metrics["tokens"])
+            self.window = Window(untimed_tokens=metrics["tokens"])
             metrics["data_wait"] = 0.0  # the first batch waits for the plan of an epoch: start-up, too
         self.compiled = True
         position.step += 1
@@ -202,7 +241,7 @@ class _Run:
         if self.metrics is not None:
             self.metrics.write("train", self.position, {**line, **more})
         self.bar.show(line)
-        self.window = _Window()
+        self.window = Window()
 
     def _evaluate(self, phase: int) -> None:
         self.objective.eval()
@@ -213,10 +252,11 @@ class _Run:
             self.metrics.write("eval", self.position, metrics)
 
     def _save(self) -> None:
-        if self.engine.is_main and self.position.step != self.saved_step:
-            save_checkpoint(self.checkpoints, self.model, self.optimizers, self.position, self.fingerprint)
+        with self.engine.together():
+            if self.engine.is_main and self.position.step != self.saved_step:
+                self.position.epoch_ends = self.training.epoch_ends
+                save_checkpoint(self.checkpoints, self.model, self.optimizers, self.position, self.fingerprint)
         self.saved_step = self.position.step
-        self.engine.barrier()
 
     def close(self) -> None:
         """Close the files, and let go of the model."""
@@ -300,41 +340,3 @@ def _phase(progress: float, ratios: tuple[float, ...]) -> int:
         if progress < end - 1e-9:
             return phase
     return len(ratios) - 1
-
-
-class _Window:
-    """Sums over the steps since the last log line.
-
-    Args:
-        untimed_tokens: of a first step, whose time is not counted.
-    """
-
-    def __init__(self, untimed_tokens: float = 0.0) -> None:
-        self._start = time.perf_counter()
-        self._untimed_tokens = untimed_tokens
-        self._steps = 0
-        self._sums: dict[str, float] = {}
-
-    def add(self, metrics: dict[str, float]) -> None:
-        self._steps += 1
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-
-    def restart_if_empty(self) -> None:
-        if not self._steps:
-            self._start = time.perf_counter()
-
-    def averages(self) -> dict[str, float]:
-        """Per scored item for losses and accuracies, per step for the rest, and real tokens per second."""
-        sums, seconds = self._sums, max(1e-9, time.perf_counter() - self._start)
-        line = {name: sums[name] / self._steps for name in ("loss", "grad_norm")}
-        line["data_wait_ratio"] = sums["data_wait"] / seconds
-        for name in [key.removesuffix("_loss") for key in sums if key.endswith("_loss")]:
-            if count := sums[f"{name}_count"]:  # a phase can leave an objective out
-                line[f"{name}_loss"] = sums[f"{name}_loss"] / count
-                if f"{name}_correct" in sums:
-                    line[f"{name}_accuracy"] = sums[f"{name}_correct"] / count
-        timed = sums["tokens"] - self._untimed_tokens
-        if timed > 0:
-            line["tokens_per_second"] = timed / seconds
-        return line

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from tqdm import tqdm
 
 from bertwright.files import write_text
 from bertwright.train.checkpoint import Position
+
+STEPS_BEFORE_AN_ESTIMATE = 5
+"""Timed steps before the progress bar says how long the rest will take."""
 
 
 class MetricsLog:
@@ -57,6 +62,46 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line.rstrip("\n")
 
 
+class Window:
+    """Sums over the steps since the last log line.
+
+    Args:
+        untimed_tokens: of a first step, whose time is not counted.
+    """
+
+    def __init__(self, untimed_tokens: float = 0.0) -> None:
+        self._start = time.perf_counter()
+        self._untimed_tokens = untimed_tokens
+        self._steps = 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Count a step."""
+        self._steps += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def restart_if_empty(self) -> None:
+        """Have what was not a step left out of the speed."""
+        if not self._steps:
+            self._start = time.perf_counter()
+
+    def averages(self) -> dict[str, float]:
+        """Per scored item for losses and accuracies, per step for the rest, and real tokens per second."""
+        sums, seconds = self._sums, max(1e-9, time.perf_counter() - self._start)
+        line = {name: sums[name] / self._steps for name in ("loss", "grad_norm")}
+        line["data_wait_ratio"] = sums["data_wait"] / seconds
+        for name in [key.removesuffix("_loss") for key in sums if key.endswith("_loss")]:
+            if count := sums[f"{name}_count"]:  # a phase can leave an objective out
+                line[f"{name}_loss"] = sums[f"{name}_loss"] / count
+                if f"{name}_correct" in sums:
+                    line[f"{name}_accuracy"] = sums[f"{name}_correct"] / count
+        timed = sums["tokens"] - self._untimed_tokens
+        if timed > 0:
+            line["tokens_per_second"] = timed / seconds
+        return line
+
+
 class ProgressBar:
     """Steps or seconds done, with the metrics of the last log line.
 
@@ -77,14 +122,40 @@ class ProgressBar:
             disable=not visible,
             dynamic_ncols=True,
             mininterval=1.0,
-            bar_format="{l_bar}{bar:20}| {n:.0f}/{total:.0f} {unit}, {remaining} left {postfix}",
         )
+        self._begin: Position | None = None
+        self._first = "starting"
+        self._describe(None)
+        self._describe(position)
 
     def _done(self, position: Position) -> float:
         return position.seconds if self._by_time else position.step
 
+    def say(self, doing: str) -> None:
+        """Show what is done until the first step has ended."""
+        self._first = doing
+        self._describe(None)
+        self._bar.refresh()
+
+    def _describe(self, position: Position | None) -> None:
+        """Show the time that is left, once enough steps have been timed: the first ones compile and warm up."""
+        left = self._first
+        if position is not None and self._begin is not None:
+            steps, seconds = position.step - self._begin.step, position.seconds - self._begin.seconds
+            if self._by_time:
+                left = f"{tqdm.format_interval(max(0.0, self._total - position.seconds))} left"
+            elif steps >= STEPS_BEFORE_AN_ESTIMATE:
+                left = f"{tqdm.format_interval((self._total - position.step) * seconds / steps)} left"
+            else:
+                left = "estimating the time left"
+        self._bar.bar_format = "{l_bar}{bar:20}| {n:.0f}/{total:.0f} {unit}, " + left + " {postfix}"
+
     def advance(self, position: Position) -> None:
-        """Show how much of the budget is spent."""
+        """Show how much of the budget is spent, and how long the rest will take."""
+        if self._begin is None:
+            self._begin = replace(position)
+        self._describe(position)
+        self._describe(position)
         self._bar.update(min(self._done(position), self._total) - self._bar.n)
 
     def show(self, line: dict[str, float]) -> None:

@@ -125,20 +125,32 @@ def make_optimizers(
     return optimizers
 
 
-def learning_rate_factor(progress: float, step_fraction: float, warmup_ratio: float) -> float:
+def learning_rate_factor(
+    progress: float, step_fraction: float, warmup_ratio: float, begun: float = 0.0, begun_factor: float = 0.0
+) -> float:
     """The fraction of the peak rate to use: a climb from zero, then a straight line to zero at the budget's end.
+
+    A run that continues under another budget climbs in a straight line from the rate at which it stood to this
+    schedule, over `warmup_ratio` of what was left of the budget then.
 
     Args:
         progress: fraction of the budget spent before this step, in [0, 1].
         step_fraction: fraction of the budget that one step takes, so that the first step has a rate above zero.
         warmup_ratio: fraction of the budget in which the rate climbs.
+        begun: fraction of the budget that was spent when it replaced another; 0 for a run with one budget.
+        begun_factor: the factor at that time.
 
     Returns:
         A factor in [0, 1].
     """
     if progress + step_fraction < warmup_ratio:
-        return (progress + step_fraction) / warmup_ratio
-    return min(1.0, max(0.0, 1 - progress) / (1 - warmup_ratio))
+        line = (progress + step_fraction) / warmup_ratio
+    else:
+        line = min(1.0, max(0.0, 1 - progress) / (1 - warmup_ratio))
+    done, climb = progress + step_fraction - begun, warmup_ratio * (1 - begun)
+    if begun == 0 or done >= climb:
+        return line
+    return begun_factor + (line - begun_factor) * done / climb
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> float:
