@@ -103,6 +103,26 @@ class TestPredict:
         assert 0.5 <= model.predict([text])[0].score <= 1
 
 
+def test_only_fill_mask_reads_a_spelled_special_token_and_only_masks():
+    model = bertwright.load("bundled")
+    text = "A [SEP] b [PAD] c [CLS] d [MASK] e [UNK]."
+    theirs = transformers.AutoTokenizer.from_pretrained(str(model.classifier_folder))
+    words = theirs.convert_ids_to_tokens(theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    assert [words.count(bracket) for bracket in "[]"] == [5, 5]
+    (encoded,) = model.encode([text])
+    assert [model.classifier_tokenizer.tokens[i] for i in encoded.input_ids[1:-1]] == words
+    assert model.embed([text])[0].tokens[1:-1] == words
+    assert model.attention(text, 64)[0][1:-1] == words
+    assert [
+        word.text for word in explain(model, text).words
+    ] == "A [ SEP ] b [ PAD ] c [ CLS ] d [ MASK ] e [ UNK ] .".split()
+    assert model.next_sentence(text, "A [SEP] b.") != model.next_sentence("A", "b [PAD] c [CLS] d [MASK] e [UNK].")
+    assert len(model.fill_mask(text)) == 1
+    without = text.replace("[MASK]", "mask")
+    with pytest.raises(UserError, match=r"the text has no \[MASK\]"):
+        model.fill_mask(without)
+
+
 class TestPretrainedAnswers:
     def test_masks_are_filled_as_by_transformers(self, model, folders):
         text = "The [MASK] by the river was [MASK] again."

@@ -247,7 +247,7 @@ def pretrain(
         if engine.is_main:
             with atomic_path(folder / "model") as temporary:
                 # A head that was not trained is left out, so that nobody uses its output.
-                left_out = "" if config.next_sentence else "next_sentence."
+                left_out = () if config.next_sentence else ("next_sentence",)
                 save_model(training.model, tokenizer, temporary, leave_out=left_out)
     return position
 

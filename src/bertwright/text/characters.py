@@ -30,14 +30,14 @@ The costs are unequal: keeping accents costs an English text next to nothing, st
 
 _COVERAGE = 0.9998
 _ALPHABET = 1000
-"""Characters that have entries where the vocabulary has room, however rare they are; the library's own default."""
+"""Characters that have entries where they fit, however rare they are; the library's own default."""
 
 # Blocks of accents that any script may use; and of signs that are no part of a letter: variation selectors, enclosures.
 _GENERAL = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0xFE20, 0xFE2F))
 _NO_LETTERS = ((0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
 _LONGEST_WORD = 100
-_MAYBE_LONG = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
+_MAYBE_LONG = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD + 1},}}")
 
 
 def _within(character: str, blocks: tuple[tuple[int, int], ...]) -> bool:
@@ -75,7 +75,7 @@ def choose_alphabet(
     texts: Iterable[str],
     normalizer: tokenizers.normalizers.Normalizer,
     limit: int | None,
-    room: int,
+    capacity: int,
 ) -> tuple[list[str], float]:
     """The characters that get entries of their own.
 
@@ -84,15 +84,15 @@ def choose_alphabet(
         texts: what the vocabulary is trained on.
         normalizer: the tokenizer's.
         limit: the most characters; None takes 1,000, or more where fewer cover less than 99.98 % of the texts, and no
-            more than fit into `room`.
-        room: entries that characters may take.
+            more than fit into `capacity`.
+        capacity: entries that characters may take.
 
     Returns:
         The characters, sorted, and the fraction of all characters in the texts that they cover.
     """
     entries = set(found)
     characters = sorted(entry for entry in entries if len(entry) == 1)
-    if len(characters) <= (_ALPHABET if limit is None else limit) and (limit is not None or len(entries) <= room):
+    if len(characters) <= (_ALPHABET if limit is None else limit) and (limit is not None or len(entries) <= capacity):
         return characters, 1.0
     counts: Counter[str] = Counter()
     for text in texts:
@@ -104,7 +104,7 @@ def choose_alphabet(
     for character in ranked:
         cost = 1 + (f"##{character}" in entries)
         if limit is None:
-            full = taken + cost > room or (len(chosen) >= _ALPHABET and covered >= _COVERAGE * total)
+            full = taken + cost > capacity or (len(chosen) >= _ALPHABET and covered >= _COVERAGE * total)
         else:
             full = len(chosen) >= limit
         if full:

@@ -1,6 +1,6 @@
 """A corpus that is a single text, cut into documents.
 
-Next-sentence prediction and the held-out part need several documents, and people bring one big file.
+Next-sentence prediction and held-out text need several documents, and people bring one big file.
 """
 
 from __future__ import annotations

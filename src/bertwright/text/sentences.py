@@ -123,7 +123,7 @@ def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
 
 
 def _parts(sentence: str) -> list[str]:
-    """A sentence as it is; a long one of Thai or Lao in parts, cut at spaces."""
+    """The parts of a sentence: a long one of Thai or Lao is cut at spaces, any other is one part."""
     if len(sentence) <= _UNMARKED_CHARACTERS or sentence.isascii():
         return [sentence]
     parts, start = [], 0
