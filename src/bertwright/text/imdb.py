@@ -8,34 +8,50 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bertwright.errors import UserError
 from bertwright.text import formats
+from bertwright.text.decoding import decode
 
 SPLITS = ("train", "test", "unsupervised")
 """The splits, by their usual names."""
 
 LABELS = {"pos": "positive", "neg": "negative", "unsup": None}
-"""The class of a review, by the name of its folder."""
+"""The class of a review, by the name of its folder, in an archive or folder that has no others."""
 
-_REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg|unsup)/[^/]+)\.txt$")
+_REVIEW = re.compile(r"(?:^|/)((train|test)/([^/]+)/[^/]+)\.txt$")
 
 
 def _split_of(matched: re.Match[str]) -> str:
     return "unsupervised" if matched[3] == "unsup" else matched[2]
 
 
-def read_reviews(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, str | None, str]]:
+def is_folder(path: Path) -> bool:
+    """Whether a folder is aclImdb: train or test with pos or neg, and no other folder of texts in them."""
+    inside = (folder for split in ("train", "test") if (path / split).is_dir() for folder in (path / split).iterdir())
+    kinds = {folder.name for folder in inside if folder.is_dir() and next(folder.glob("*.txt"), None) is not None}
+    return kinds <= LABELS.keys() and not kinds.isdisjoint({"pos", "neg"})
+
+
+def classes_of(kinds: Iterable[str]) -> dict[str, str | None]:
+    """The class that each folder stands for: by `LABELS`, or by its own name if there are others than those."""
+    found = set(kinds)
+    own: dict[str, str | None] = {kind: kind if kind != "unsup" else None for kind in found}
+    return {kind: LABELS[kind] for kind in found} if found <= LABELS.keys() else own
+
+
+def read_reviews(path: Path, splits: Sequence[str], kinds: set[str] | None = None) -> Iterator[tuple[str, str, str]]:
     """The reviews of some splits: of a folder by name, of an archive in its own order.
 
     Args:
         path: the aclImdb folder or its archive.
         splits: of `SPLITS`.
+        kinds: receives the names of all folders of texts, of other splits, too; complete when all is read.
 
     Yields:
-        Id (split, folder and file), label and text of each review.
+        Id (split, folder and file), folder and text of each review.
 
     Raises:
         UserError: if there is none, or one is not UTF-8.
@@ -43,9 +59,11 @@ def read_reviews(path: Path, splits: Sequence[str]) -> Iterator[tuple[str, str |
     found = False
     for name, content in _archived(path) if path.is_file() else _in_folder(path):
         matched = _REVIEW.search(name)
+        if matched and kinds is not None:
+            kinds.add(matched[3])
         if matched and _split_of(matched) in splits:
             found = True
-            yield matched[1], LABELS[matched[3]], formats.decode(content, path / name, 1)
+            yield matched[1], matched[3], decode(content, path / name, 1)
     if not found:
         raise UserError(
             f"{path} holds no reviews of {' or '.join(splits)}, such as aclImdb/train/pos/0_9.txt; give the whole "
