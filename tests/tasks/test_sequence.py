@@ -264,18 +264,22 @@ def test_labels_get_numbers_in_the_sorted_order_of_what_the_data_write():
     words = [Record("1", "x", label="spam"), Record("2", "y", label="ham"), Record("3", "z", label="spam")]
     assert TASK.label_names(words, None, "data.mail") == ["ham", "spam"]
     assert TASK.labels(words, ["ham", "spam"], words, "data.mail").tolist() == [1, 0, 1]
-    with pytest.raises(UserError, match=r"data\.mail: text 2 has label 'ham'.*spam"):
+    with pytest.raises(UserError, match=r"data\.mail: text 2 has label ham.*spam"):
         TASK.labels(words, ["spam"], words[:1], "data.mail")
 
 
 def test_a_recipe_names_the_classes_in_place_of_the_data():
-    records = [Record("1", "x", label=1), Record("2", "y", label=0)]
+    records = [Record("1", "x", label="1"), Record("2", "y", label="0")]
     assert TASK.label_names(records, None, "data.reviews") == ["0", "1"]
     names = TASK.label_names(records, ("negative", "positive"), "data.reviews")
     assert names == ["negative", "positive"]
     assert TASK.labels(records, names, records, "data.reviews").tolist() == [1, 0]
     with pytest.raises(UserError, match=r"finetune\.label_names has 3 names, but the data have 2 classes: 0, 1"):
         TASK.label_names(records, ("a", "b", "c"), "data.reviews")
+    swapped = TASK.label_names(records, ("1", "0"), "data.reviews")
+    assert TASK.labels(records, swapped, records, "data.reviews").tolist() == [0, 1], "their order, not other names"
+    with pytest.raises(UserError, match=r"calls the label `0` of the data `1`"):
+        TASK.label_names(records, ("1", "2"), "data.reviews")
     with pytest.raises(UserError, match=r"data\.reviews has only the label `1`.*at least two classes"):
         TASK.label_names(records[:1], None, "data.reviews")
 
@@ -373,13 +377,12 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
     small_recipe, small_tokenizer, engine, tmp_path
 ):
     folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
-    changes = {"unlabelled": "reviews:test", "epochs": 0.2}
-    recipe = small_recipe(finetune={**changes, "co_training": True})
+    recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 0.2, "co_training": True})
     finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
     train, labels = labelled(recipe)
     own, _ = split_validation(labels, recipe.finetune.validation_ratio)
     linear = nb_logistic_regression().fit([train[i] for i in own], labels[own])
-    texts, _ = labelled(recipe, "test")
+    texts = [book.read_text() for book in sorted(Path(recipe.source("books").path).glob("*.txt"))]
     teacher = load_task_model(tmp_path / "out" / "teacher" / "model")
     alone = predict(TASK, teacher, encode(texts, small_tokenizer, 64, "head-tail"), 256, 64)
     mean = np.load(tmp_path / "out" / "teacher" / "pseudo_labels.npy")
@@ -389,16 +392,28 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
         small_recipe(finetune={"co_training": True})
 
 
-def test_long_unlabelled_texts_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
+def test_long_unlabelled_texts_and_those_that_are_evaluated_on_are_left_out(
+    small_recipe, small_tokenizer, engine, tmp_path
+):
     folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
-    changes = {"unlabelled": "reviews:test", "epochs": 0.2, "unlabelled_max_length": 63}
-    recipe = small_recipe(finetune=changes)
-    texts, _ = labelled(recipe, "test")
+    changes = {"unlabelled": "more", "epochs": 0.2, "unlabelled_max_length": 63}
+    texts = [f"{text} Unlabelled." for text in labelled(small_recipe(), "test")[0]]
+    evaluated = [text.replace(" ", "  ") for text in labelled(small_recipe(), "test")[0]]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + evaluated))
+
+    def with_more(changes):
+        recipe = small_recipe()
+        data = {**recipe.data, "more": str(tmp_path / "more.jsonl")}
+        return replace(recipe, data=data, finetune=replace(recipe.finetune, **changes))
+
+    recipe = with_more(changes)
+    notices = []
     short = [one for one in encode(texts, small_tokenizer, 64, "head-tail") if len(one) <= 63]
     assert 0 < len(short) < len(texts)
-    finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
+    finetune(recipe, folder, tmp_path / "out", "f", engine, notices.append)
+    assert "left out 0 empty texts, and 40 equal to a text that is evaluated on" in notices
     assert len(np.load(tmp_path / "out" / "teacher" / "pseudo_labels.npy")) == len(short)
-    recipe = small_recipe(finetune={**changes, "unlabelled_max_length": 3})
+    recipe = with_more({**changes, "unlabelled_max_length": 3})
     with pytest.raises(UserError, match="no text of at most 3 tokens"):
         finetune(recipe, folder, tmp_path / "out2", "f", engine, lambda _: None)
 
