@@ -15,9 +15,9 @@ from bertwright.errors import UserError
 from bertwright.inputs.sequences import Sequence, build_many, truncate, windows
 from bertwright.models.checkpoints import load_pretraining_model, new_encoder, save_model
 from bertwright.models.heads import PretrainingModel, TaskModel
-from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, SystemConfig
+from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines import nb_logistic_regression
-from bertwright.tasks.finetune import finetune, new_task_model, split_validation
+from bertwright.tasks.finetune import finetune, new_task_model, read_split, split_validation
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.registry import load_task_model
 from bertwright.tasks.sequence import Classification
@@ -282,6 +282,60 @@ def test_a_recipe_names_the_classes_in_place_of_the_data():
         TASK.label_names(records, ("1", "2"), "data.reviews")
     with pytest.raises(UserError, match=r"data\.reviews has only the label `1`.*at least two classes"):
         TASK.label_names(records[:1], None, "data.reviews")
+
+
+def rows_of(path: Path, rows: list[tuple[str, str]]) -> None:
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+
+
+def test_a_validation_split_of_the_data_is_the_validation_set(small_tokenizer, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("train", "validation", "test")):
+        rows_of(data / f"{name}.jsonl", [("the cat " * (number + 1), "ab"[i % 2]) for i in range(6 * (number + 1))])
+    recipe = Recipe(
+        name="x", data={"x": str(data)}, finetune=FinetuneConfig(data="x", encoder=str(encoder), max_length=64)
+    )
+    notices = []
+    split = read_split(recipe, encoder, notices.append)
+    assert (len(split.training), len(split.validation.labels)) == (6, 12)
+    assert split.validation.labels.tolist() == [0, 1] * 6
+    assert len(split.training.sequences[0]) < len(split.validation.sequences[0])
+    assert "validation_ratio is not used" in notices[0]
+    rows_of(data / "validation.jsonl", [("the cat", "c")])
+    with pytest.raises(UserError, match=r"split validation: text validation/0 has label c, but train has only a, b"):
+        read_split(recipe, encoder, print)
+
+
+def test_groups_are_not_divided_between_training_and_validation_set(small_tokenizer, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    rows = [{"text": "the cat", "label": i % 2, "author": i // 6} for i in range(60)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "a mat", "label": 0, "author": 99}) + "\n")
+    source = Source(path=str(tmp_path / "t*.jsonl"), group_column="author")
+    finetuning = FinetuneConfig(data="x", encoder=str(encoder), max_length=64, validation_ratio=0.2)
+    split = read_split(Recipe(name="x", data={"x": source}, finetune=finetuning), encoder, print)
+    training = {split.records[i].group for i in split.training_rows}
+    assert len(training) == 8
+    assert len(split.validation.labels) == 12
+    assert sum(record.group not in training for record in split.records) == 12
+
+
+@pytest.mark.parametrize("classes", [[-1, 0, 1], list(range(12))])
+def test_class_n_of_a_saved_model_is_label_n_here_and_in_transformers(small_tokenizer, tmp_path, classes):
+    rows_of(tmp_path / "train.jsonl", [(f"text {number}", number) for number in reversed(classes)])
+    records = read_records(Source(path=str(tmp_path)), "train", TASK.columns)
+    names = TASK.label_names(records, None, "")
+    assert TASK.labels(records, names, records, "").tolist() == list(reversed(range(len(classes))))
+    model = model_of(names, small_tokenizer.vocab_size, small_tokenizer.pad_id)
+    save_model(model, small_tokenizer, tmp_path / "model")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    assert theirs.config.id2label == {number: str(label) for number, label in enumerate(classes)}
+    assert load_task_model(tmp_path / "model").label_names == names
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model.eval()(ids, torch.zeros_like(ids)), rtol=1e-4, atol=1e-5)
 
 
 def encoder_folder(folder: Path, tokenizer) -> Path:

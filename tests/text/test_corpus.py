@@ -358,7 +358,7 @@ def test_a_preset_means_a_local_folder_only_with_a_separator(tmp_path: Path, mon
         ([{"text": "a", "label": None}], "no label in 1 rows, first .*line 1"),
         ([{"text": "a", "label": 1}, {"text": "b", "label": 1}], "has only the label `1`"),
         ([{"text": "a", "label": [1]}], "has the label"),
-        ([{"text": None, "label": 1}, {"text": " ", "label": 1}], "the text is empty in 2 rows, first .*line 1"),
+        ([{"text": None, "label": 1}, {"text": " ", "label": 1}], "empty text in 2 rows, first .*line 1"),
         (
             [{"text": "a", "label": 2}, {"text": "b", "label": 0.5}],
             r"in 1 of 2 rows \(first 0.5, .*line 2\): .*regression",

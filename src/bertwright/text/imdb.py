@@ -6,6 +6,7 @@ names of the classes where a copy has 0 and 1 (finetune.label_names), and a publ
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,10 +30,22 @@ def _split_of(matched: re.Match[str]) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is aclImdb: train or test with pos or neg, and no other folder of texts in them."""
-    inside = (folder for split in ("train", "test") if (path / split).is_dir() for folder in (path / split).iterdir())
-    kinds = {folder.name for folder in inside if folder.is_dir() and next(folder.glob("*.txt"), None) is not None}
-    return kinds <= LABELS.keys() and not kinds.isdisjoint({"pos", "neg"})
+    """Whether a folder is aclImdb: train and test with pos, neg and unsup, and no other texts in other places."""
+    splits = _folders(path)
+    inside = [folder for split in splits for folder in _folders(split)]
+    kinds = {folder.name for folder in inside if next(folder.glob("*.txt"), None) is not None}
+    return (
+        {split.name for split in splits} <= {"train", "test"}
+        and kinds <= LABELS.keys()
+        and not kinds.isdisjoint({"pos", "neg"})
+        and not any(_folders(folder) for folder in inside)
+        and all(file.name.startswith("urls_") for split in splits for file in split.glob("*.txt"))
+    )
+
+
+def _folders(path: Path) -> list[Path]:
+    with os.scandir(path) as found:  # which knows what is a folder without asking for each of 50,000 files
+        return [Path(one) for one in found if one.is_dir() and not one.name.startswith(".")]
 
 
 def classes_of(kinds: Iterable[str]) -> dict[str, str | None]:

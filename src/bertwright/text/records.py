@@ -15,8 +15,8 @@ from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
 
-NO_TEXT = "the text is empty"
-NO_LABEL = "there is no label"
+NO_TEXT = "empty text"
+NO_LABEL = "no label"
 """Why a row is skipped."""
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
@@ -84,7 +84,7 @@ def account(split: str, summary: dict[str, Any]) -> str:
     if len(summary["classes"]) > 20:
         classes += f" and {len(summary['classes']) - 20} more classes"
     skipped = "".join(
-        f"; skipped {one['count']:,}, for {one['reason']}, first {one['first']}" for one in summary["skipped"]
+        f"; skipped {one['count']:,} ({one['reason']}, first {one['first']})" for one in summary["skipped"]
     )
     return f"{split}: {summary['used']:,} of {summary['rows']:,} rows of {listed}; {classes or 'no classes'}{skipped}"
 
