@@ -58,6 +58,11 @@ class Source:
         rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
             a running text; a blank row then ends the document.
         subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
+        test_ratio: the fraction of the labelled texts that is the test split, where the data have none, as one CSV
+            file; the rest is train. Each class has the same fraction of it, texts that are equal stay together, and
+            the same texts are divided in the same way in any order.
+        group_column: the column that says which rows belong together, such as those of one author. Groups are never
+            divided between train, validation set and test.
     """
 
     path: str
@@ -66,14 +71,18 @@ class Source:
     label_column: str = "label"
     rows: Literal["documents", "sentences"] = "documents"
     subset: str | None = None
+    test_ratio: float | None = None
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
-        """See that there is a path.
+        """See that there is a path, and that the test split is a part.
 
         Raises:
-            UserError: if it is empty.
+            UserError: if the path is empty or the ratio out of range.
         """
         require(self.path.strip() != "", "data: a source has an empty path; give a file, a folder, a glob or a hub id")
+        ratio = self.test_ratio
+        require(ratio is None or 0 < ratio < 1, f"data: test_ratio of {self.path} is {ratio}; it must be in (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,16 @@ from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.task import Ints
 from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
+from bertwright.text.overlap import (
+    check_entry,
+    check_train,
+    evaluated_splits,
+    evaluated_texts,
+    fingerprint_of,
+    train_overlap,
+)
 from bertwright.text.prepare import prepare_corpus
-from bertwright.text.records import Record, read_records
+from bertwright.text.records import Record, account, read_split
 from bertwright.train.engine import Engine, environment
 
 
@@ -93,6 +102,8 @@ class Work:
                 older = done.get("format", 1) != FORMAT
                 state = "was done by an older version of Bertwright" if older else "is not done for this recipe"
                 raise UserError(f"{stage} needs `{before}`, which {state}; run `bertwright {before}` first")
+        for entry in self.recipe.prepare.corpora if stage == "prepare" else ():
+            check_entry(self.recipe, entry, "prepare.corpora")
         self.fingerprint(stage)  # looks for the sources
 
     def perform(self, stage: str) -> None:
@@ -128,8 +139,17 @@ class Work:
         given = self.recipe.finetune.encoder
         return self.folder.stage("pretrain") / "model" if given is None else find_model(given, "encoder")
 
+    @cached_property
+    def evaluated(self) -> frozenset[bytes]:
+        """Digests of the texts that are evaluated on: no other stage may read them.
+
+        Raises:
+            UserError: if they cannot be read.
+        """
+        return evaluated_texts(self.recipe, find_task(self.recipe.finetune.task).columns)
+
     def labelled(self) -> tuple[list[Record], Ints, list[Record]]:
-        """Records and labels of train, and records of test.
+        """Records and labels of train, and records of test; what each split holds is said.
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
@@ -138,9 +158,20 @@ class Work:
         config = self.recipe.finetune
         task, where = find_task(config.task), f"data.{config.data}"
         source = self.recipe.source(config.data)
-        train, test = (read_records(source, split, task.columns) for split in ("train", "test"))
+        splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(self.recipe))}
+        for name, split in splits.items():
+            self.notice(f"{where}, {account(name, split.summary())}")
+        unread = [str(part) for part, split in parts_read(source, None).items() if split is None]
+        if unread and source.test_ratio is None:
+            self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
+        train, test = splits["train"].records, splits["test"].records
         names = task.label_names(train, config.label_names, f"{where}, split train,")
-        task.labels(test, names, train, where)
+        for name, split in splits.items():
+            task.labels(split.records, names, train, f"{where}, split {name}")
+        check_train(train, test, where)
+        overlap = train_overlap(train, test)
+        if overlap["test_texts"]:
+            self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
         task.check_baselines(train)
         return train, task.labels(train, names, train, where), test
 
@@ -162,22 +193,14 @@ class Work:
         """Read the unlabelled texts once, if the recipe names any: a fault in them is said before training.
 
         Raises:
-            UserError: if they can't be read, or the report evaluates on some of them.
+            UserError: if they can't be read, or are evaluated on.
         """
         entry = self.recipe.finetune.unlabelled
         if entry is None:
             return
+        check_entry(self.recipe, entry, "finetune.unlabelled")
         name, splits = parse_corpus_name(entry)
-        source = self.recipe.source(name)
-        tested = parts_read(self.recipe.source(self.recipe.finetune.data), ["test"])
-        if tested.keys() & parts_read(source, splits).keys():
-            others = {split: None for part, split in parts_read(source, None).items() if part not in tested and split}
-            others.pop("train", None)  # its texts have labels
-            instead = f"write {name}:{'+'.join(others)}" if others else "name other texts, or leave it out"
-            raise UserError(
-                f"finetune.unlabelled is `{entry}`, which reads the test split that the report evaluates on; {instead}"
-            )
-        for _ in read_documents(source, splits):
+        for _ in read_documents(self.recipe.source(name), splits):
             pass
 
 
@@ -201,6 +224,7 @@ def _prepare_inputs(work: Work) -> list[Any]:
         recipe.prepare,
         _given_files(recipe.tokenizer.path),
         *work.sources(recipe.prepare.corpora),
+        fingerprint_of(work.evaluated),
     ]
 
 
@@ -232,7 +256,7 @@ def _prepare(work: Work, place: Path) -> None:
         bar.update(characters - bar.n)
 
     with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
-        report = prepare_corpus(work.recipe, place, work.fingerprint("prepare"), progress)
+        report = prepare_corpus(work.recipe, place, work.fingerprint("prepare"), progress, work.evaluated)
     total = report["total"]
     work.notice(
         f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "

@@ -15,9 +15,9 @@ from bertwright.errors import UserError
 from bertwright.inputs.sequences import Sequence, build_many, truncate, windows
 from bertwright.models.checkpoints import load_pretraining_model, new_encoder, save_model
 from bertwright.models.heads import PretrainingModel, TaskModel
-from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, SystemConfig
+from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines import nb_logistic_regression
-from bertwright.tasks.finetune import finetune, new_task_model, split_validation
+from bertwright.tasks.finetune import finetune, new_task_model, read_split, split_validation
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.registry import load_task_model
 from bertwright.tasks.sequence import Classification
@@ -264,20 +264,78 @@ def test_labels_get_numbers_in_the_sorted_order_of_what_the_data_write():
     words = [Record("1", "x", label="spam"), Record("2", "y", label="ham"), Record("3", "z", label="spam")]
     assert TASK.label_names(words, None, "data.mail") == ["ham", "spam"]
     assert TASK.labels(words, ["ham", "spam"], words, "data.mail").tolist() == [1, 0, 1]
-    with pytest.raises(UserError, match=r"data\.mail: text 2 has label 'ham'.*spam"):
+    with pytest.raises(UserError, match=r"data\.mail: text 2 has label ham.*spam"):
         TASK.labels(words, ["spam"], words[:1], "data.mail")
 
 
 def test_a_recipe_names_the_classes_in_place_of_the_data():
-    records = [Record("1", "x", label=1), Record("2", "y", label=0)]
+    records = [Record("1", "x", label="1"), Record("2", "y", label="0")]
     assert TASK.label_names(records, None, "data.reviews") == ["0", "1"]
     names = TASK.label_names(records, ("negative", "positive"), "data.reviews")
     assert names == ["negative", "positive"]
     assert TASK.labels(records, names, records, "data.reviews").tolist() == [1, 0]
     with pytest.raises(UserError, match=r"finetune\.label_names has 3 names, but the data have 2 classes: 0, 1"):
         TASK.label_names(records, ("a", "b", "c"), "data.reviews")
+    swapped = TASK.label_names(records, ("1", "0"), "data.reviews")
+    assert TASK.labels(records, swapped, records, "data.reviews").tolist() == [0, 1], "their order, not other names"
+    with pytest.raises(UserError, match=r"calls the label `0` of the data `1`"):
+        TASK.label_names(records, ("1", "2"), "data.reviews")
     with pytest.raises(UserError, match=r"data\.reviews has only the label `1`.*at least two classes"):
         TASK.label_names(records[:1], None, "data.reviews")
+
+
+def rows_of(path: Path, rows: list[tuple[str, str]]) -> None:
+    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+
+
+def test_a_validation_split_of_the_data_is_the_validation_set(small_tokenizer, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate(("train", "validation", "test")):
+        rows_of(data / f"{name}.jsonl", [("the cat " * (number + 1), "ab"[i % 2]) for i in range(6 * (number + 1))])
+    recipe = Recipe(
+        name="x", data={"x": str(data)}, finetune=FinetuneConfig(data="x", encoder=str(encoder), max_length=64)
+    )
+    notices = []
+    split = read_split(recipe, encoder, notices.append)
+    assert (len(split.training), len(split.validation.labels)) == (6, 12)
+    assert split.validation.labels.tolist() == [0, 1] * 6
+    assert len(split.training.sequences[0]) < len(split.validation.sequences[0])
+    assert "validation_ratio is not used" in notices[0]
+    rows_of(data / "validation.jsonl", [("the cat", "c")])
+    with pytest.raises(UserError, match=r"split validation: text validation/0 has label c, but train has only a, b"):
+        read_split(recipe, encoder, print)
+
+
+def test_groups_are_not_divided_between_training_and_validation_set(small_tokenizer, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    rows = [{"text": "the cat", "label": i % 2, "author": i // 6} for i in range(60)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "a mat", "label": 0, "author": 99}) + "\n")
+    source = Source(path=str(tmp_path / "t*.jsonl"), group_column="author")
+    finetuning = FinetuneConfig(data="x", encoder=str(encoder), max_length=64, validation_ratio=0.2)
+    split = read_split(Recipe(name="x", data={"x": source}, finetune=finetuning), encoder, print)
+    training = {split.records[i].group for i in split.training_rows}
+    assert len(training) == 8
+    assert len(split.validation.labels) == 12
+    assert sum(record.group not in training for record in split.records) == 12
+
+
+@pytest.mark.parametrize("classes", [[-1, 0, 1], list(range(12))])
+def test_class_n_of_a_saved_model_is_label_n_here_and_in_transformers(small_tokenizer, tmp_path, classes):
+    rows_of(tmp_path / "train.jsonl", [(f"text {number}", number) for number in reversed(classes)])
+    records = read_records(Source(path=str(tmp_path)), "train", TASK.columns)
+    names = TASK.label_names(records, None, "")
+    assert TASK.labels(records, names, records, "").tolist() == list(reversed(range(len(classes))))
+    model = model_of(names, small_tokenizer.vocab_size, small_tokenizer.pad_id)
+    save_model(model, small_tokenizer, tmp_path / "model")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    assert theirs.config.id2label == {number: str(label) for number, label in enumerate(classes)}
+    assert load_task_model(tmp_path / "model").label_names == names
+    ids = torch.arange(5, 15)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, model.eval()(ids, torch.zeros_like(ids)), rtol=1e-4, atol=1e-5)
 
 
 def encoder_folder(folder: Path, tokenizer) -> Path:
@@ -374,13 +432,12 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
     small_recipe, small_tokenizer, engine, tmp_path
 ):
     folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
-    changes = {"unlabelled": "reviews:test", "epochs": 0.2}
-    recipe = small_recipe(finetune={**changes, "co_training": True})
+    recipe = small_recipe(finetune={"unlabelled": "books", "epochs": 0.2, "co_training": True})
     finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
     train, labels = labelled(recipe)
     own, _ = split_validation(labels, recipe.finetune.validation_ratio)
     linear = nb_logistic_regression().fit([train[i] for i in own], labels[own])
-    texts, _ = labelled(recipe, "test")
+    texts = [book.read_text() for book in sorted(Path(recipe.source("books").path).glob("*.txt"))]
     teacher = load_task_model(tmp_path / "out" / "teacher" / "model")
     alone = predict(TASK, teacher, encode(texts, small_tokenizer, 64, "head-tail"), 256, 64)
     mean = np.load(tmp_path / "out" / "teacher" / "pseudo_labels.npy")
@@ -391,16 +448,28 @@ def test_co_training_learns_from_the_mean_of_the_teacher_and_a_linear_model(
 
 
 @pytest.mark.slow
-def test_long_unlabelled_texts_are_left_out(small_recipe, small_tokenizer, engine, tmp_path):
+def test_long_unlabelled_texts_and_those_that_are_evaluated_on_are_left_out(
+    small_recipe, small_tokenizer, engine, tmp_path
+):
     folder = encoder_folder(tmp_path / "encoder", small_tokenizer)
-    changes = {"unlabelled": "reviews:test", "epochs": 0.2, "unlabelled_max_length": 63}
-    recipe = small_recipe(finetune=changes)
-    texts, _ = labelled(recipe, "test")
+    changes = {"unlabelled": "more", "epochs": 0.2, "unlabelled_max_length": 63}
+    texts = [f"{text} Unlabelled." for text in labelled(small_recipe(), "test")[0]]
+    evaluated = [text.replace(" ", "  ") for text in labelled(small_recipe(), "test")[0]]
+    (tmp_path / "more.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + evaluated))
+
+    def with_more(changes):
+        recipe = small_recipe()
+        data = {**recipe.data, "more": str(tmp_path / "more.jsonl")}
+        return replace(recipe, data=data, finetune=replace(recipe.finetune, **changes))
+
+    recipe = with_more(changes)
+    notices = []
     short = [one for one in encode(texts, small_tokenizer, 64, "head-tail") if len(one) <= 63]
     assert 0 < len(short) < len(texts)
-    finetune(recipe, folder, tmp_path / "out", "f", engine, lambda _: None)
+    finetune(recipe, folder, tmp_path / "out", "f", engine, notices.append)
+    assert "left out 0 empty texts, and 40 equal to a text that is evaluated on" in notices
     assert len(np.load(tmp_path / "out" / "teacher" / "pseudo_labels.npy")) == len(short)
-    recipe = small_recipe(finetune={**changes, "unlabelled_max_length": 3})
+    recipe = with_more({**changes, "unlabelled_max_length": 3})
     with pytest.raises(UserError, match="no text of at most 3 tokens"):
         finetune(recipe, folder, tmp_path / "out2", "f", engine, lambda _: None)
 

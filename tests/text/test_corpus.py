@@ -1,5 +1,6 @@
 """Reading corpora through the public functions: formats, folders, archives, the hub, and what goes wrong."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -30,7 +31,7 @@ from bertwright.text.corpus import (
     read_documents,
     source_fingerprint,
 )
-from bertwright.text.records import Record, read_records
+from bertwright.text.records import NO_LABEL, NO_TEXT, Record, ordered_classes, read_records, read_split
 
 ROWS = [
     {"text": 'One.\n\nTwo, "quoted", é 漢.', "label": 0},
@@ -114,9 +115,15 @@ def test_every_table_format_and_compression_gives_back_texts_and_labels(
     path = tmp_path / f"train{suffix}{compression}"
     path.write_bytes(COMPRESSIONS[compression](FORMATS[suffix](ROWS)))
     assert _texts(path) == [row["text"] for row in ROWS]
-    assert _labelled(path) == [
-        Record(f"train/{index}", row["text"], label=row["label"]) for index, row in enumerate(ROWS)
+    found = read_split(Source(path=str(path)), "train", ("text", "label"))
+    assert found.records == [
+        Record("train/0", ROWS[0]["text"], label="0"),
+        Record("train/2", ROWS[2]["text"], label="1"),
     ]
+    where = f"{path}, {'row 2' if suffix == '.parquet' else 'line'}"
+    ((reason, (count, first)),) = found.skipped.items()
+    assert (found.rows, reason, count) == (3, NO_TEXT, 1)
+    assert first.startswith(where)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
@@ -289,6 +296,19 @@ BAD_FILES = {
     "a missing Parquet column": ("a.parquet", _parquet([{"body": "a"}]), r"has no column `text`; it has: body"),
     "numbers for text": ("a.jsonl", b'{"text": 3}\n', r"line 1 has int where text is expected"),
     "a short CSV row": ("a.csv", b"id,text\n1,a\n2\n", r"line 3 has 1 columns where the header has 2"),
+    "an unclosed quotation mark": ("a.csv", b'id,text\n1,a\n2,"b\n3,c\n', r"a\.csv, line 3 opens a quotation mark"),
+    "one that the next closes": ("a.csv", b'id,text\n1,"b\n3,c\n4,"d"\n', r"a\.csv, line 2 opens a quotation mark"),
+    "text after a quotation mark": ("a.csv", b'id,text\n1,"b" c\n', r"a\.csv, line 2 has text after a closing"),
+    "a long CSV row": ("a.csv", b"id,text\n1,a, b\n", r"line 2 has 3 columns where the header has 2; quote texts"),
+    "an object of columns": (
+        "a.json",
+        b'{\n "text": {"0": "a"}\n}',
+        r"is one JSON object over many lines, with the keys text",
+    ),
+    "rows within an object": ("a.json", b'{\n "data": [{"text": "a"}]\n}', r"if its rows are the list `data`"),
+    "lists for rows": ("a.jsonl", b'["a", 1]\n["b", 2]\n', r"line 1 is not a JSON object but a list of 2"),
+    "a damaged UTF-16": ("a.csv", b"\xff\xfet\x00e", r"has the byte order mark of UTF-16 but is not"),
+    "UTF-16 without a mark": ("a.txt", "é".encode("utf-16-le") * 9, r"UTF-16 without a byte order mark"),
     "a truncated gz": ("a.jsonl.gz", gzip.compress(os.urandom(9999))[:-99], r"a\.jsonl\.gz"),
     "a truncated gz text": ("a.txt.gz", gzip.compress(b"words " * 9999)[:-20], r"truncated or damaged"),
     "a truncated xz": ("a.txt.xz", lzma.compress(b"words " * 9999)[:-20], r"truncated or damaged"),
@@ -335,12 +355,14 @@ def test_a_preset_means_a_local_folder_only_with_a_separator(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("rows", "pattern"),
     [
-        ([{"text": "a", "label": 1}, {"text": "b", "label": None}], "line 2 has no label"),
-        ([{"text": "a", "label": 1}, {"text": "b", "label": -1}], "line 2 has no label"),
+        ([{"text": "a", "label": None}], "no label in 1 rows, first .*line 1"),
         ([{"text": "a", "label": 1}, {"text": "b", "label": 1}], "has only the label `1`"),
-        ([{"text": "a", "label": 1}, {"text": "b", "label": "pos"}], "mixes numbers and words"),
         ([{"text": "a", "label": [1]}], "has the label"),
-        ([{"text": None, "label": 1}], "line 1 has no text"),
+        ([{"text": None, "label": 1}, {"text": " ", "label": 1}], "empty text in 2 rows, first .*line 1"),
+        (
+            [{"text": "a", "label": 2}, {"text": "b", "label": 0.5}],
+            r"in 1 of 2 rows \(first 0.5, .*line 2\): .*regression",
+        ),
         ([{"text": "a", "lable": 1}], "no column `label`.* did you mean `lable`.*label_column"),
     ],
 )
@@ -352,7 +374,7 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, rows: list[dic
 def test_numbers_as_pandas_writes_them_are_the_whole_numbers_of_other_formats(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,0.0\nb,1.0\nc,9007199254740993\n")
     found = [record.label for record in _labelled(tmp_path)]
-    assert found == [0, 1, 9007199254740993]  # one more than floating point can tell apart
+    assert found == ["0", "1", "9007199254740993"]  # one more than floating point can tell apart
 
 
 def test_labels_may_be_words_and_plain_text_has_none(tmp_path: Path) -> None:
@@ -362,6 +384,222 @@ def test_labels_may_be_words_and_plain_text_has_none(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("x")
     assert "holds no labels" in _labelled_message(tmp_path, "test")
     assert "no split `validation`" in _labelled_message(tmp_path, "validation")
+
+
+LABELS = {  # as a JSON row has them, what a model calls them, and in which order
+    "minus one": ([1, -1, 0, -1], ["-1", "0", "1"]),
+    "twelve": ([10, 9, 2, 11, 1], ["1", "2", "9", "10", "11"]),
+    "leading zeros": (["01", "1", "2"], ["01", "1", "2"]),
+    "truth values": ([True, False], ["false", "true"]),
+    "words": (["spam", "Ham", "ham"], ["Ham", "ham", "spam"]),
+    "numbers and words": ([2, "10", "none"], ["10", "2", "none"]),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_label_is_what_the_data_write_in_every_format(tmp_path: Path, suffix: str, kind: str) -> None:
+    labels, expected = LABELS[kind]
+    if suffix == ".parquet" and kind == "numbers and words":
+        labels = list(map(str, labels))  # a column of Parquet has one type
+    rows = [{"text": f"text {number}", "label": label} for number, label in enumerate(labels)]
+    (tmp_path / f"train{suffix}").write_bytes(FORMATS[suffix](rows))
+    records = _labelled(tmp_path)
+    assert [record.label for record in records] == [
+        str(label).lower() if isinstance(label, bool) else str(label) for label in labels
+    ]
+    assert ordered_classes(records) == expected
+    assert Classification().label_names(records, None, "") == expected
+
+
+def _with_schema(rows: list[dict], names: list[str]) -> bytes:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    stream = io.BytesIO()
+    datasets.Dataset.from_list(rows, features=features).to_parquet(stream)
+    return stream.getvalue()
+
+
+def test_the_class_names_of_a_schema_are_used_in_their_order_and_minus_one_is_unlabelled_there(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number}", "label": number % 4 - 1} for number in range(8)]
+    (tmp_path / "train.parquet").write_bytes(_with_schema(rows, ["low", "high", "0"]))
+    found = read_split(Source(path=str(tmp_path)), "train", ("text", "label"))
+    assert found.skipped == {NO_LABEL: (2, f"{tmp_path / 'train.parquet'}, row 1")}
+    assert [record.label for record in found.records] == ["low", "high", "0"] * 2
+    task = Classification()
+    names = task.label_names(found.records, None, "")
+    assert names == ["low", "high", "0"]
+    assert task.labels(found.records, names, found.records, "").tolist() == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_empty_labels_and_texts_are_skipped_and_counted_with_the_first_place(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"text": text, "label": label} for text, label in (("a", "x"), ("b", None), ("", "x"), ("c", "y"), ("d", ""))
+    ]
+    (tmp_path / f"train{suffix}").write_bytes(FORMATS[suffix](rows))
+    found = read_split(Source(path=str(tmp_path)), "train", ("text", "label"))
+    first = {".csv": 2, ".jsonl": 1, ".parquet": 1}[suffix]  # where the first row stands
+    unit = "row" if suffix == ".parquet" else "line"
+    path = tmp_path / f"train{suffix}"
+    summary = found.summary()
+    assert (summary["rows"], summary["used"], summary["classes"]) == (5, 2, {"x": 1, "y": 1})
+    assert summary["files"] == [str(path)]
+    assert summary["skipped"] == [
+        {"reason": NO_LABEL, "count": 2, "first": f"{path}, {unit} {first + 1}"},
+        {"reason": NO_TEXT, "count": 1, "first": f"{path}, {unit} {first + 2}"},
+    ]
+
+
+def _class_folders(root: Path, classes: dict[str, int], splits: tuple[str, ...] = ("train", "test")) -> Path:
+    for split in splits:
+        for name, count in classes.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.txt").write_text(f"{split} {name} {number}")
+    return root
+
+
+@pytest.mark.parametrize("classes", [["ham", "spam"], ["neg", "neutral", "pos"], ["dev", "ops", "pos"]])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "tar.gz"])
+def test_class_folders_are_read_as_scikit_learn_reads_them(tmp_path: Path, classes: list[str], packed: bool) -> None:
+    from sklearn.datasets import load_files
+
+    root = path = _class_folders(tmp_path / "data", dict.fromkeys(classes, 3))
+    if packed:
+        path = tmp_path / "data.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(root, "data")
+    for split in ("train", "test"):
+        expected = load_files(root / split, encoding="utf-8")
+        records = _labelled(path, split)
+        assert {(record.text, record.label) for record in records} == {
+            (text, expected.target_names[target]) for text, target in zip(expected.data, expected.target, strict=True)
+        }
+        assert Classification().label_names(records, None, "") == expected.target_names
+    assert len(_texts(path)) == 6 * len(classes)
+
+
+def test_a_folder_s_own_name_decides_only_where_its_files_names_do_not(tmp_path: Path) -> None:
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,label\na,x\nb,y\n")
+    (folder / "test.csv").write_text("text,label\nc,x\n")
+    for path in (folder, folder / "*.csv"):
+        assert list(parts_read(Source(path=str(path)), None).values()) == ["test", "train"]
+    assert list(parts_read(Source(path=str(folder / "train.csv")), None).values()) == ["train"]
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "a.csv").write_text("text,label\nc,x\n")
+    assert list(parts_read(Source(path=str(tmp_path / "val")), None).values()) == ["validation"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("train.csv", "train.jsonl"), ("train.csv", "training.csv"), ("dev.csv", "valid.csv.gz")]
+)
+def test_two_copies_of_a_split_are_refused_with_both_names(tmp_path: Path, one: str, other: str) -> None:
+    for name in (one, other):
+        (tmp_path / name).write_text("text,label\na,x\n")
+    message = _message(tmp_path)
+    assert str(tmp_path / one) in message
+    assert str(tmp_path / other) in message
+    assert "twice" in message
+
+
+def _table(rows: list[dict], suffix: str = ".csv") -> bytes:
+    return FORMATS[suffix](rows)
+
+
+def test_one_file_is_divided_by_class_in_any_order_of_its_rows(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"text {number}", "label": "abc"[0 if number < 50 else 1 if number < 63 else 2]}
+        for number in range(70)
+    ]
+    found = []
+    for name, order in (("one", rows), ("two", rows[::-1])):
+        (tmp_path / f"{name}.csv").write_bytes(_table(order))
+        source = Source(path=str(tmp_path / f"{name}.csv"), test_ratio=0.2)
+        train, test = (read_records(source, split, ("text", "label")) for split in ("train", "test"))
+        assert Counter(record.label for record in test) == {"a": 10, "b": 3, "c": 1}
+        assert sorted(record.text for record in (*train, *test)) == sorted(row["text"] for row in rows)
+        found.append({record.text for record in test})
+    assert found[0] == found[1]
+    assert found[0] != {row["text"] for row in rows[-14:]}
+
+
+def test_groups_and_equal_texts_are_never_divided(tmp_path: Path) -> None:
+    rows = [{"text": f"text {number // 2}", "label": number // 2 % 2, "author": number // 10} for number in range(200)]
+    (tmp_path / "all.jsonl").write_bytes(_jsonl(rows))
+    for column in (None, "author"):
+        source = Source(path=str(tmp_path / "all.jsonl"), test_ratio=0.25, group_column=column)
+        train, test = (read_records(source, split, ("text", "label")) for split in ("train", "test"))
+        assert not {record.text for record in train} & {record.text for record in test}
+        assert abs(len(test) - 50) <= 10
+        if column:
+            assert not {record.group for record in train} & {record.group for record in test}
+
+
+@pytest.mark.parametrize(
+    ("rows", "pattern"),
+    [
+        ([("a", "x"), ("b", "x"), ("c", "y")], "class `y` has one text"),
+        ([("a", "x"), ("b", "x"), ("c", "y"), ("c ", "y")], "class `y` has one group of 2 texts"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(tmp_path: Path, rows: list[tuple[str, str]], pattern: str) -> None:
+    (tmp_path / "all.jsonl").write_bytes(_jsonl([{"text": text, "label": label} for text, label in rows]))
+    assert re.search(pattern, _labelled_message(tmp_path / "all.jsonl", test_ratio=0.5))
+
+
+def test_a_test_split_and_a_ratio_for_one_are_refused_together_and_one_file_has_advice(tmp_path: Path) -> None:
+    rows = [{"text": str(number), "label": number % 2} for number in range(8)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_bytes(_jsonl(rows))
+    assert "has a test split" in _labelled_message(tmp_path, test_ratio=0.5)
+    (tmp_path / "test.jsonl").rename(tmp_path / "tickets.jsonl")
+    assert "test_ratio" in _labelled_message(tmp_path / "tickets.jsonl", "test")
+    assert len(_labelled(tmp_path / "tickets.jsonl", "test", test_ratio=0.5)) == 4
+    with pytest.raises(UserError, match=r"test_ratio of x is 1\.5; it must be in \(0, 1\)"):
+        Source(path="x", test_ratio=1.5)
+
+
+ENCODED = {
+    "utf-16": codecs.BOM_UTF16_LE + "text,label\nCafé 漢,a\n".encode("utf-16-le"),
+    "utf-16 of the other order": codecs.BOM_UTF16_BE + "text,label\nCafé 漢,a\n".encode("utf-16-be"),
+    "utf-32": codecs.BOM_UTF32_LE + "text,label\nCafé 漢,a\n".encode("utf-32-le"),
+    "utf-8 with a mark": codecs.BOM_UTF8 + "text,label\nCafé 漢,a\n".encode(),
+    "carriage returns": "text,label\rCafé 漢,a\r".encode(),
+    "semicolons": "text;label\nCafé 漢;a\n".encode(),
+    "tabs": "text\tlabel\nCafé 漢\ta\n".encode(),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_a_table_is_read_where_its_encoding_and_columns_can_be_told(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "train.csv").write_bytes(ENCODED[kind])
+    found = read_split(Source(path=str(tmp_path)), "train", ("text", "label"))
+    assert [(record.text, record.label) for record in found.records] == [("Café 漢", "a")]
+    said = f" (columns separated by {kind})" if kind in ("semicolons", "tabs") else ""
+    assert found.files == (f"{tmp_path / 'train.csv'}{said}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a b.txt", "Le café est fermé.\n".encode("latin-1"), "Le café est fermé.\n"),
+        ("a.txt.gz", gzip.compress("Le café est fermé.\n".encode("latin-1")), "Le café est fermé.\n"),
+        ("a.csv", "text\n“Café”\n".encode("windows-1252"), "“Café”"),
+    ],
+)
+def test_the_command_that_converts_a_file_works_as_printed(
+    tmp_path: Path, name: str, content: bytes, text: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    command = re.search(r"`(.*)`", _message(tmp_path / name))[1]
+    subprocess.run(command, shell=True, check=True)
+    (new,) = set(tmp_path.iterdir()) - {tmp_path / name}
+    assert _texts(new) == [text]
 
 
 @pytest.mark.slow

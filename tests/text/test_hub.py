@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -47,7 +49,11 @@ def hub(hub_server: ModuleType) -> Iterator[str]:
         "---\nconfigs:\n- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/*\n"
         "- config_name: other\n  data_files: other/*\n---\n"
     )
-    imdb_card = "---\nconfigs:\n- config_name: plain_text\n  default: true\n  data_files:\n" + "".join(
+    imdb_card = "---\ndataset_info:\n  config_name: plain_text\n  features:\n  - name: text\n    dtype: string\n"
+    imdb_card += (
+        "  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': neg\n          '1': pos\n"
+    )
+    imdb_card += "configs:\n- config_name: plain_text\n  default: true\n  data_files:\n" + "".join(
         f"  - split: {split}\n    path: plain_text/{split}-*\n" for split in ("train", "test", "unsupervised")
     )
     repositories = {
@@ -83,7 +89,8 @@ def test_the_presets_stream_from_the_hub_without_running_remote_code(hub: str, t
         """
 for name, splits in (("bookcorpus", None), ("imdb", ["unsup", "train"]), ("imdb", None)):
     out.append([document.text for document in read_documents(Source(path=name), splits)])
-out.append([[record.id, record.label] for record in read_records(Source(path="imdb"), "test", columns)])
+test = read_records(Source(path="imdb"), "test", columns)
+out.append([[record.id, record.label, record.class_number] for record in test])
 out.append([document.text for document in read_documents(Source(path="wikipedia"), None)])
 out.append([document.text for document in read_documents(Source(path="wikimedia/wikipedia", subset="other"), None)])
 out.append([source_fingerprint(Source(path=name)) for name in ("imdb", "stanfordnlp/imdb", "bookcorpus")])
@@ -94,7 +101,7 @@ out.append([split for _, split in shared])
     assert [len(text.split("\n")) for text in books] == [512, 188]
     assert imdb == ["unknown", *(row["text"] for row in ROWS)]
     assert len(every) == 7
-    assert labelled == [["test/0", 1], ["test/1", 1], ["test/2", 0]]
+    assert labelled == [["test/0", "pos", 1], ["test/2", "neg", 0]], "the schema's names; the empty text is skipped"
     assert (wikipedia, other) == (["Article."], ["Other."])
     assert prints[0] == prints[1] != prints[2]
     assert shared == ["test"]
@@ -119,10 +126,72 @@ for source, split in (
         out.append(str(error))
 """,
     )
-    wanted = ["neither a file or folder here nor", "no column `txt`", "no split `validation`", "no label", "absent"]
+    wanted = [
+        "nobody/nothing is no file or folder here, and no public data set on the hub",
+        "no column `txt`",
+        "no split `validation`",
+        "no label",
+        "absent",
+    ]
     for message, part in zip(messages, wanted, strict=True):
         assert part in message
         assert "\n" not in message
+
+
+@pytest.mark.slow
+def test_what_is_read_is_the_commit_that_was_fingerprinted(hub_server: ModuleType, tmp_path: Path) -> None:
+    branches = {"main": {"train.jsonl": b'{"text": "first", "label": "a"}\n'}}
+    with hub_server.serve({"someone/texts": branches}) as endpoint:
+        pushed = tmp_path / "pushed"
+        thread = threading.Thread(target=_push_when, args=(pushed, branches), daemon=True)
+        thread.start()
+        # Earlier commits stay readable, as on the hub.
+        first, second, text = _at_hub(
+            endpoint,
+            tmp_path,
+            f"""
+import time
+from pathlib import Path
+source = Source(path="someone/texts")
+out.append(source_fingerprint(source))
+Path({str(pushed)!r}).touch()
+while not Path({str(pushed)!r} + ".done").exists():
+    time.sleep(0.01)
+out.append(source_fingerprint(source))
+out.append([document.text for document in read_documents(source, None)])
+""",
+        )
+        (later,) = _at_hub(endpoint, tmp_path, "out.append(source_fingerprint(Source(path='someone/texts')))")
+    assert first == second != later
+    assert text == ["first"]
+
+
+def _push_when(asked: Path, branches: dict) -> None:
+    """Moves the main branch to another commit as soon as a file is there."""
+    while not asked.exists():
+        time.sleep(0.01)
+    branches["earlier"] = branches["main"]
+    branches["main"] = {"train.jsonl": b'{"text": "second", "label": "a"}\n'}
+    Path(f"{asked}.done").touch()
+
+
+def test_a_mistyped_path_is_no_data_set_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "reviews" / "train").mkdir(parents=True)
+    messages = _at_hub(
+        "http://127.0.0.1:9",
+        tmp_path,
+        f"""
+import os
+os.chdir({str(tmp_path)!r})
+for path in ("reviws/", "reviews/trian", "./reviws/train", "reviws/train"):
+    try:
+        read_documents(Source(path=path), None)
+    except UserError as error:
+        out.append(str(error))
+""",
+    )
+    assert all("does not exist (did you mean " in message and "hub did" not in message for message in messages[:3])
+    assert "reviws/train is no file or folder here (did you mean reviews?), and the hub did not answer" in messages[3]
 
 
 def test_without_a_network_the_message_names_the_data_set_and_the_way_out(tmp_path: Path) -> None:
@@ -136,5 +205,5 @@ except UserError as error:
     out.append(str(error))
 """,
     )
-    assert "bookcorpus/bookcorpus" in message
+    assert "bookcorpus/bookcorpus is no file or folder here, and the hub did not answer" in message
     assert "--data.NAME PATH" in message

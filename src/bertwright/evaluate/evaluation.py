@@ -13,7 +13,7 @@ import torch
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.inputs.sequences import frame
-from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.stored import WEIGHTS
 from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
@@ -21,7 +21,8 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.task import Ints, Prediction, Task
-from bertwright.text.records import Record, read_records
+from bertwright.text.overlap import evaluated_splits, evaluated_texts, pretraining_overlap, train_overlap
+from bertwright.text.records import Record, read_split
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -45,7 +46,8 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     config = recipe.finetune
     task, where = find_task(config.task), f"data.{config.data}"
     source = recipe.source(config.data)
-    train, test = (read_records(source, split, task.columns) for split in ("train", "test"))
+    splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(recipe))}
+    train, test = splits["train"].records, splits["test"].records
     names = task.label_names(train, config.label_names, f"{where}, split train,")
     labels = task.labels(test, names, train, where)
     predictions = _all_predictions(recipe, task, test, run, engine, progress)
@@ -63,6 +65,11 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "primary_metric": task.primary_metric,
             "data": config.data,
             "label_names": names,
+            "splits": {name: split.summary() for name, split in splits.items()},
+            "overlap": {
+                "train": train_overlap(train, test),
+                "pretraining": _pretraining_overlap(recipe, run, evaluated_texts(recipe, task.columns)),
+            },
             **_scores(task, config.seeds, labels, predictions),
             "without_train_duplicates": {
                 "count_removed": int((~new).sum()),
@@ -91,6 +98,14 @@ def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
     if recipe.finetune.encoder is None:
         folders.append("pretrain/model")
     return {folder: digests([run / folder / WEIGHTS])[0][1] for folder in folders}
+
+
+def _pretraining_overlap(recipe: Recipe, run: Path, evaluated: frozenset[bytes]) -> dict[str, Any] | str:
+    """What is known of the evaluated texts in pre-training: of this run's, or of the run that an encoder lies in."""
+    encoder = recipe.finetune.encoder
+    home = run if encoder is None else find_model(encoder, "encoder").resolve().parent.parent
+    path = home / "prepare" / "data_report.json"
+    return pretraining_overlap(read_json(path) if path.is_file() else None, evaluated)
 
 
 def _all_predictions(

@@ -20,7 +20,15 @@ import yaml
 from bertwright.evaluate import plots
 from bertwright.evaluate.comparison import SYSTEM_NAMES, comparison, metric_name, primary_metric, saved_predictions
 from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_metrics
-from bertwright.evaluate.tables import data_tables, metric_keys, plain, readable, results_table, score_rows
+from bertwright.evaluate.tables import (
+    data_tables,
+    labelled_tables,
+    metric_keys,
+    plain,
+    readable,
+    results_table,
+    score_rows,
+)
 from bertwright.files import read_json, write_text
 
 __all__ = ["SYSTEM_NAMES", "comparison", "results_table", "saved_predictions", "score_rows", "write_report"]
@@ -93,6 +101,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "confusion": _confusion(results),
         "examples": _examples(run_folder / "evaluate" / "examples.json"),
         "data": data_tables(data),
+        "labelled": labelled_tables(results),
         "environment": {readable(key): plain(value) for key, value in environment.items() if key != "command"},
         "recipe": recipe,
         "command": _command(results, environment),

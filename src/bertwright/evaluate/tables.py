@@ -128,6 +128,40 @@ def data_tables(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def labelled_tables(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What each split of the labelled data holds, a row per split, and what is known of the overlap of train and test.
+
+    Args:
+        results: the content of results.json.
+    """
+    rows = []
+    for split, found in results.get("splits", {}).items():
+        classes = [f"{label}: {count:,}" for label, count in found["classes"].items()]
+        shown = [", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")]
+        files = [_last_part(file) for file in found["files"]]
+        shown.append(", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else ""))
+        skipped = [f"{one['count']:,} ({one['reason']}; first {_last_part(one['first'])})" for one in found["skipped"]]
+        rows.append((split, plain(found["rows"]), plain(found["used"]), *shown, ", ".join(skipped)))
+    overlap = results.get("overlap", {})
+    said = []
+    if train := overlap.get("train"):
+        said.append(f"{train['test_texts']:,} of {train['all_test_texts']:,} test texts stand in train, too.")
+    if pretraining := overlap.get("pretraining"):
+        said.append(
+            "Whether test texts were pre-trained on is unknown."
+            if pretraining == "unknown"
+            else f"{pretraining['test_texts']:,} test texts were pre-trained on; {pretraining['documents_left_out']:,} "
+            "documents that are equal to one were left out."
+        )
+    return {"rows": rows, "overlap": said} if rows else {}
+
+
+def _last_part(file: str) -> str:
+    """A file's name without the machine's folders; of a pattern such as ham/*.txt with its folder."""
+    parts = file.replace("\\", "/").split("/")
+    return "/".join(parts[-2:]) if parts[-1].startswith("*") else parts[-1]
+
+
 def readable(key: str) -> str:
     """A key of a JSON file as words."""
     return key.replace("_gib", " (GiB)").replace("_", " ")

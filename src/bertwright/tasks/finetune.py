@@ -22,6 +22,8 @@ from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Examples, Finetuning, Validation
 from bertwright.tasks.task import Ints, Task
+from bertwright.text.holdout import divide
+from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import Record, read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -36,12 +38,14 @@ _LONGEST_RUN = 250
 
 @dataclass(frozen=True)
 class Split:
-    """The train split of a recipe's labelled data, cut into training and validation set.
+    """The labelled data of a recipe to fine-tune on: training and validation set.
+
+    The validation set is the data's validation split, or a part of train where they have none.
 
     Args:
         task: the recipe's.
         tokenizer: the encoder's.
-        records: of the train split.
+        records: of both sets.
         names: of the classes.
         labels: of the records.
         training_rows: indices of the training set.
@@ -82,6 +86,16 @@ def split_validation(strata: Ints, ratio: float) -> tuple[Ints, Ints]:
         parts.append(np.concatenate([runs[i] for i in rng.permutation(len(runs))])[:wanted])
     validation = np.sort(np.concatenate(parts))
     return np.setdiff1d(np.arange(len(strata)), validation), validation
+
+
+def split_groups(strata: Ints, groups: list[str], ratio: float, where: str) -> tuple[Ints, Ints]:
+    """As `split_validation`, in whole groups.
+
+    Raises:
+        UserError: if a class has one group only.
+    """
+    held = np.array(divide(strata.tolist(), groups, ratio, where))
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: list[str], notice: Notice) -> TaskModel:
@@ -135,7 +149,7 @@ def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
 
 
 def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
-    """Read and encode the train split of a recipe's labelled data.
+    """Read and encode the labelled data of a recipe to fine-tune on.
 
     Args:
         recipe: the whole recipe.
@@ -150,14 +164,20 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     task = find_task(config.task)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
-    records = read_records(recipe.source(config.data), "train", task.columns)
+    source = recipe.source(config.data)
+    records = read_records(source, "train", task.columns)
     names = task.label_names(records, config.label_names, f"{where}, split train,")
     if config.co_training:
         task.check_baselines(records)
     labels = task.labels(records, names, records, where)
-    training_rows, validation_rows = split_validation(task.strata(labels), config.validation_ratio)
-    if len(validation_rows) == 0:
-        raise UserError(f"{where} has one text of each class to train on; a class needs two or more")
+    if "validation" in evaluated_splits(recipe):
+        notice(f"{where} has a validation split: it is the validation set, and finetune.validation_ratio is not used")
+        held_out = read_records(source, "validation", task.columns)
+        training_rows, validation_rows = np.arange(len(records)), len(records) + np.arange(len(held_out))
+        labels = np.concatenate([labels, task.labels(held_out, names, records, f"{where}, split validation")])
+        records = [*records, *held_out]
+    else:
+        training_rows, validation_rows = _cut(records, task.strata(labels), config.validation_ratio, where)
     notice(f"encoding {len(records):,} texts")
 
     def encoded(rows: Ints, truncation: str) -> list[Sequence]:
@@ -166,6 +186,17 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     training = Examples(encoded(training_rows, config.training_truncation), task.targets(labels[training_rows], names))
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)
+
+
+def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple[Ints, Ints]:
+    """Rows of training and validation set, where the data have no validation split."""
+    groups = [record.group for record in records if record.group is not None]
+    if len(groups) == len(records):
+        return split_groups(strata, groups, ratio, f"{where}, split train")
+    training_rows, validation_rows = split_validation(strata, ratio)
+    if len(validation_rows) == 0:
+        raise UserError(f"{where} has one text of each class to train on; a class needs two or more")
+    return training_rows, validation_rows
 
 
 def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice) -> None:

@@ -19,6 +19,8 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Floats, Ints, Task
 from bertwright.text.corpus import parse_corpus_name, read_documents
+from bertwright.text.holdout import digest
+from bertwright.text.overlap import LEFT_OUT, evaluated_texts
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -44,7 +46,12 @@ def read_unlabelled(
         raise UserError(f"finetune.unlabelled is for classification; leave it out with finetune.task {task.name}")
     assert config.unlabelled is not None
     source, splits = parse_corpus_name(config.unlabelled)
-    texts = [document.text for document in read_documents(recipe.source(source), splits)]
+    evaluated = evaluated_texts(recipe, task.columns)
+    found = [document.text for document in read_documents(recipe.source(source), splits)]
+    texts = [text for text in found if text.strip() and digest(text) not in evaluated]
+    if len(texts) < len(found):
+        empty = sum(not text.strip() for text in found)
+        notice(f"left out {empty:,} empty texts, and {len(found) - len(texts) - empty:,} {LEFT_OUT}")
     notice(f"encoding {len(texts):,} unlabelled texts")
     records = [Record(str(number), text) for number, text in enumerate(texts)]
     encoded = task.encode(records, tokenizer, config.max_length, config.training_truncation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,10 @@ from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.resampling import Resampled, resample_classes, tally
 from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
-from bertwright.text.records import Record
+from bertwright.text.records import Record, ordered_classes
+
+_REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")
+"""A number that is not whole, with a decimal point or comma; `text.records` writes 1.0 as 1."""
 
 
 class Classification(Task):
@@ -26,21 +30,33 @@ class Classification(Task):
     primary_metric = "f1"
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
-        """The classes, sorted as text; or the names given for them, in that order.
+        """The classes: as the data's schema orders them, whole numbers by value, others sorted as text.
+
+        Names that are given replace those of the data, in that order; if they are the same names, they say the order.
 
         Raises:
-            UserError: if there are fewer than two classes, or as many names are not given as there are classes.
+            UserError: if there are fewer than two classes, labels are real numbers, or the names that are given do not
+                fit: one for each class, and none that the data use for another class.
         """
-        found = self._written(records)
+        _check_classes(records, where)
+        found = ordered_classes(records)
         if len(found) < 2:
             only = f"has only the label `{found[0]}`" if found else "holds no labelled text"
             raise UserError(f"{where} {only}; classification needs texts of at least two classes")
-        if given is not None and len(given) != len(found):
+        if given is None or set(given) == set(found):
+            return list(given or found)
+        if len(given) != len(found):
             raise UserError(
                 f"finetune.label_names has {len(given)} names, but the data have {len(found)} classes: "
                 f"{', '.join(found)}"
             )
-        return found if given is None else list(given)
+        for name, own in zip(given, found, strict=True):
+            if name != own and name in found:
+                raise UserError(
+                    f"finetune.label_names calls the label `{own}` of the data `{name}`, which is another label of "
+                    f"theirs; give a name for each of {', '.join(found)}, in this order"
+                )
+        return list(given)
 
     def labels(self, records: Sequence[Record], names: Sequence[str], known: Sequence[Record], where: str) -> Ints:
         """Class numbers, int64 (records,).
@@ -48,17 +64,16 @@ class Classification(Task):
         Raises:
             UserError: if a label is not among those of train.
         """
-        numbers = {written: number for number, written in enumerate(self._written(known))}
+        found = ordered_classes(known)
+        order = list(names) if set(names) == set(found) else found
+        numbers = {written: number for number, written in enumerate(order)}
         for record in records:
-            if str(record.label) not in numbers:
+            if record.label not in numbers:
                 raise UserError(
-                    f"{where}: text {record.id} has label {record.label!r}, but train has only {', '.join(numbers)}"
+                    f"{where}: text {record.id} has label {record.label}, but train has only {', '.join(numbers)}"
+                    + (f" ({record.place})" if record.place else "")
                 )
         return np.array([numbers[str(record.label)] for record in records], np.int64)
-
-    @staticmethod
-    def _written(records: Sequence[Record]) -> list[str]:
-        return sorted({str(record.label) for record in records})
 
     def targets(self, labels: Ints, names: Sequence[str]) -> Floats:
         """One-hot rows, float32 (records, K)."""
@@ -146,6 +161,21 @@ class Classification(Task):
             Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))
             for row in predictions
         ]
+
+
+def _check_classes(records: Sequence[Record], where: str) -> None:
+    """See that labels are classes and not measurements.
+
+    Raises:
+        UserError: if some are real numbers.
+    """
+    real = [record for record in records if record.label and _REAL.fullmatch(record.label)]
+    if real:
+        first = f"{real[0].label}, {real[0].place}" if real[0].place else str(real[0].label)
+        raise UserError(
+            f"{where} has real numbers as labels in {len(real)} of {len(records)} rows (first {first}): that is a "
+            "regression task, which Bertwright does not have yet; for classification, write whole numbers or words"
+        )
 
 
 def _check(predictions: npt.NDArray[Any], labels: Ints) -> None:

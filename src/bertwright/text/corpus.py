@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bertwright.errors import UserError
 from bertwright.files import digests
 from bertwright.recipe import Source, fingerprint
 from bertwright.text import formats, imdb
-from bertwright.text.sources import Files, Preset, Reviews, choose, locate, rows_are
+from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are, undivided
 
 # The most characters of one document; a longer one would hold up the workers that share the corpus.
 LONGEST_DOCUMENT = 8 << 20
@@ -43,11 +44,21 @@ class Document:
 
 @dataclass(frozen=True)
 class Part:
-    """A file, or a split of a hub data set, with its rows: each its number, from 1, and the values of the columns."""
+    """A file, or a split of a hub data set.
+
+    Args:
+        name: the file, or data set and split.
+        path: the file.
+        rows: for each row its number, from 1, and the values of the columns.
+        class_name: of plain text in a class folder.
+        class_names: of a column, those that the data's schema has, in order; None where it has none.
+    """
 
     name: str
     path: Path | None
     rows: Iterator[tuple[int, list[Any]]]
+    class_name: str | None
+    class_names: Callable[[str], list[str] | None]
 
     @property
     def is_plain(self) -> bool:
@@ -87,7 +98,8 @@ def read_documents(
     Args:
         source: where the texts are.
         splits: the splits to read, in this order; None reads everything. `unsup` is `unsupervised`, `dev` and `valid`
-            are `validation`. A file's split is in its folder's or its own name.
+            are `validation`. A file's split is in its folder's or its own name. The train split of a source that is
+            divided by test_ratio is all of its rows: which of them are test is known when labels are read.
         changed: counts what was done to documents, under `CUT` and `BLOCKS`, for the data report.
 
     Returns:
@@ -99,6 +111,8 @@ def read_documents(
     """
     counts = Counter[str]() if changed is None else changed
     place = locate(source)
+    if source.test_ratio is not None and splits is not None and [canonical(split) for split in splits] == ["train"]:
+        splits = undivided(source, parts_read(source, None).values())
     if isinstance(place, Reviews):
         wanted = choose(splits, imdb.SPLITS, source)
         return (
@@ -190,13 +204,27 @@ def open_parts(
 
         streams = hub.open_splits(place.repository, place.revision, place.subset)
         titles = {split: f"{place.repository}, split {split}" for split in choose(splits, streams, source)}
-        return (Part(name, None, hub.read_rows(name, streams[split], columns)) for split, name in titles.items())
+        return (
+            Part(
+                name, None, hub.read_rows(name, streams[split], columns), None, partial(hub.class_names, streams[split])
+            )
+            for split, name in titles.items()
+        )
     chosen: Iterable[Path] = place.paths
     if splits is not None:
         names = choose(splits, place.paths.values(), source)
         chosen = [path for name in names for path, split in place.paths.items() if split == name]
     alone = len(place.paths) == 1
-    return (Part(str(path), path, _file_rows(path, columns, alone)) for path in chosen)
+    return (
+        Part(
+            str(path),
+            path,
+            _file_rows(path, columns, alone),
+            place.classes.get(path),
+            partial(formats.class_names, path),
+        )
+        for path in chosen
+    )
 
 
 def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> Iterator[tuple[int, list[Any]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import io
 import json
 import lzma
@@ -26,10 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
+from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
-COMPRESSIONS = (".gz", ".xz", ".zst")
-_BUFFER = 1 << 20
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What stands between the columns of a CSV file, in words."""
+
 # A JSON file that is one big list cannot be streamed by the standard library, so it must fit in memory.
 _LIST_LIMIT = 256 << 20
 
@@ -48,6 +49,11 @@ def format_of(path: Path) -> str | None:
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
     return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() in COMPRESSIONS
 
 
 def place(path: Path, number: int) -> str:
@@ -81,40 +87,6 @@ def clear_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is truncated or damaged ({reason}); fetch it again or remove it") from error
 
 
-def open_bytes(path: Path) -> io.BufferedReader:
-    """A file's bytes, decompressed as they are read."""
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return io.BufferedReader(gzip.open(path, "rb"), _BUFFER)
-    if suffix == ".xz":
-        # Lines are some ten times slower to find in LZMAFile than in a buffer over it.
-        return io.BufferedReader(lzma.open(path, "rb"), _BUFFER)
-    if suffix == ".zst":
-        # Arrow, which we need anyway, spares a dependency on zstandard.
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _BUFFER)
-    return io.BufferedReader(io.FileIO(path), _BUFFER)
-
-
-def decode(line: bytes, path: Path, number: int) -> str:
-    """UTF-8 bytes as text, without a byte order mark at the start of a file.
-
-    Args:
-        line: one or more lines.
-        path: where they come from.
-        number: the number of the first of them in its file, counted from 1.
-
-    Raises:
-        UserError: if they are not UTF-8, with the line.
-    """
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{place(path, number + line[: error.start].count(10))} is not UTF-8 (byte 0x{line[error.start]:02x}); "
-            f"convert the file, for example with `iconv -t UTF-8`"
-        ) from error
-
-
 def read_text(path: Path) -> Iterator[str]:
     """A text file in pieces of about 1 MiB that end where a line does, with Windows' line breaks made plain.
 
@@ -123,7 +95,7 @@ def read_text(path: Path) -> Iterator[str]:
     """
     with clear_errors(path), open_bytes(path) as stream:
         number = 1
-        while lines := stream.readlines(_BUFFER):
+        while lines := stream.readlines(BUFFER):
             yield decode(b"".join(lines), path, number).replace("\r\n", "\n")
             number += len(lines)
 
@@ -153,13 +125,15 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
 
 def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     with open_bytes(path) as stream:
-        if format_of(path) == ".json" and stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            rows: Iterable[tuple[int, Any]] = _json_list(stream, path)
-        else:
-            rows = ((number, _parse(line, path, number)) for number, line in enumerate(stream, 1) if line.strip())
+        # The lists of a .jsonl are rows of another shape, unless the first of them holds a row and ends later.
+        start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+        is_list = start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
+        rows = _json_list(stream, path) if is_list else _json_lines(stream, path)
         for number, row in rows:
             if not isinstance(row, dict):
-                raise UserError(f'{place(path, number)} is not a JSON object; write each row as {{"text": ...}}')
+                raise UserError(
+                    f'{place(path, number)} is not a JSON object but {_kind(row)}; write each row as {{"text": ...}}'
+                )
             try:
                 yield number, [row[name] for name, _ in columns]
             except KeyError:
@@ -167,52 +141,151 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
                 raise missing_column(place(path, number), name, row, option) from None
 
 
+def _kind(value: Any) -> str:
+    """A JSON value's kind, in words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "a string" if isinstance(value, str) else "a number"
+
+
+def _json_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(read_lines(stream), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(decode(line, path, number).rstrip())
+            except (json.JSONDecodeError, RecursionError) as error:
+                if number == 1:
+                    _refuse_one_value(line + stream.read(_LIST_LIMIT), path)
+                raise _not_json(path, number, error) from error
+
+
+def _refuse_one_value(content: bytes, path: Path) -> None:
+    """Say what a file is that holds one JSON value over many lines: valid, but no rows.
+
+    Raises:
+        UserError: if it is so.
+    """
+    try:
+        value = json.loads(decode(content, path, 1))
+    except (json.JSONDecodeError, RecursionError, UserError):
+        return
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is {_kind(value)} over many lines; write a row as an object on each line")
+    keys = ", ".join(map(str, list(value)[:8]))
+    inside = next((key for key, rows in value.items() if isinstance(rows, list) and rows and rows[0] is not None), None)
+    hint = f"; if its rows are the list `{inside}`, save that list alone" if inside else ""
+    raise UserError(
+        f"{path} is one JSON object over many lines, with the keys {keys}; rows must be a list of objects, or an "
+        f"object on each line{hint}"
+    )
+
+
 def _json_list(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
     content = stream.read(_LIST_LIMIT + 1)
     if len(content) > _LIST_LIMIT:
         raise UserError(f"{path} is one list of more than {_LIST_LIMIT >> 20} MiB; rewrite it with one row per line")
-    yield from enumerate(_parse(content, path, 1), 1)
-
-
-def _parse(line: bytes, path: Path, number: int) -> Any:
-    text = decode(line, path, number).rstrip()
     try:
-        return json.loads(text)
+        yield from enumerate(json.loads(decode(content, path, 1).rstrip()), 1)
     except (json.JSONDecodeError, RecursionError) as error:
-        row = number + getattr(error, "lineno", 1) - 1
-        raise UserError(
-            f"{place(path, row)} is not valid JSON ({getattr(error, 'msg', error)}); fix or remove this line"
-        ) from error
+        raise _not_json(path, getattr(error, "lineno", 1), error) from error
+
+
+def _not_json(path: Path, number: int, error: Exception) -> UserError:
+    return UserError(
+        f"{place(path, number)} is not valid JSON ({getattr(error, 'msg', error)}); fix or remove this line"
+    )
+
+
+def delimiter(path: Path, names: Sequence[str]) -> str:
+    """What stands between the columns of a CSV file: commas, unless only with semicolons or tabs the columns are there.
+
+    Args:
+        path: the file.
+        names: of the columns that are read.
+    """
+    with clear_errors(path), open_bytes(path) as stream:
+        first = next(read_lines(stream), b"")
+        fitting = [mark for mark in DELIMITERS if set(names) <= set(_header(decode(first, path, 1), mark))]
+    return fitting[0] if fitting and (fitting[0] == "," or len(fitting) == 1) else ","
+
+
+def _header(line: str, mark: str) -> list[str]:
+    return next(csv.reader([line], delimiter=mark), [])
 
 
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 128 KiB
+    mark = delimiter(path, [name for name, _ in columns])
     with open_bytes(path) as stream:
-        reader = csv.reader(decode(line, path, number) for number, line in enumerate(stream, 1))
-        header = next(reader, None)
-        if header is None:
-            return
-        for name, option in columns:
-            if name not in header:
-                raise missing_column(str(path), name, header, option)
-        places = [header.index(name) for name, _ in columns]
-        for row in reader:
-            if row and len(row) != len(header):
+        pending: list[str] = []  # the lines of the row that is being read
+
+        def lines() -> Iterator[str]:
+            for number, line in enumerate(read_lines(stream), 1):
+                pending.append(decode(line, path, number))
+                yield pending[-1]
+
+        # Strict, for an unclosed quotation mark would otherwise swallow the rows up to the next one.
+        reader = csv.reader(lines(), delimiter=mark, strict=True)
+        header: list[str] | None = None
+        places: list[int] = []
+        while True:
+            start = reader.line_num + 1
+            pending.clear()
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise _bad_row(path, start, pending, mark, error) from error
+            if row is None:
+                return
+            if header is None:
+                header = row
+                for name, option in columns:
+                    if name not in header:
+                        raise missing_column(str(path), name, header, option)
+                places = [header.index(name) for name, _ in columns]
+            elif row and len(row) != len(header):
                 raise UserError(
-                    f"{place(path, reader.line_num)} has {len(row)} columns where the header has {len(header)}; "
-                    "quote texts that contain commas"
+                    f"{place(path, start)} has {len(row)} columns where the header has {len(header)}; "
+                    f"quote texts that contain {DELIMITERS[mark]}"
                 )
-            if row:
-                yield reader.line_num, [row[index] for index in places]
+            elif row:
+                yield start, [row[index] for index in places]
+
+
+def _bad_row(path: Path, start: int, lines: Sequence[str], mark: str, error: csv.Error) -> UserError:
+    """The error for a row that `csv` refuses: where its quotation mark opens, if that is what is wrong."""
+    opened = None  # the line of the quotation mark that is open
+    quoted = False
+    before = mark
+    for number, line in enumerate(lines, start):
+        for character in line:
+            if character == '"' and (quoted or before in (mark, "\n", '"')):
+                quoted = not quoted
+                opened = number if quoted and before != '"' else opened  # a doubled one opens nothing
+            before = character
+    last = start + len(lines) - 1
+    if opened is not None and (opened < last or quoted):
+        return UserError(
+            f"{place(path, opened)} opens a quotation mark that is not closed; close it, or double the quotation "
+            "marks that belong to a text"
+        )
+    if opened is not None:
+        return UserError(
+            f"{place(path, last)} has text after a closing quotation mark; double the quotation marks that belong to "
+            "a text"
+        )
+    return UserError(f"{place(path, last)} is not valid CSV ({error}); fix or remove this line")
 
 
 def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     with tempfile.TemporaryFile() as unpacked:
         source: Any = path
-        if path.suffix.lower() in COMPRESSIONS:
+        if is_compressed(path):
             # Parquet is read from its end, which a compressed stream only reaches by unpacking everything.
-            with open_bytes(path) as stream:
-                shutil.copyfileobj(stream, unpacked, _BUFFER)
+            with open_stored(path) as stream:
+                shutil.copyfileobj(stream, unpacked, BUFFER)
             unpacked.seek(0)
             source = unpacked
         elif path.stat().st_size == 0:
@@ -226,3 +299,21 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
                 values = [batch.column(name).to_pylist() for name, _ in columns]
                 yield from enumerate(map(list, zip(*values, strict=True)), start)
                 start += batch.num_rows
+
+
+def class_names(path: Path, column: str) -> list[str] | None:
+    """The names of a column's classes in the schema that Hugging Face's `datasets` writes into Parquet, in order.
+
+    Returns:
+        None for another format, or where the schema names none.
+
+    Raises:
+        UserError: as `clear_errors`.
+    """
+    if format_of(path) != ".parquet" or is_compressed(path) or path.stat().st_size == 0:
+        return None
+    with clear_errors(path):
+        stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
+        info = json.loads(stored) if stored else {}
+    feature = info.get("info", {}).get("features", {}).get(column, {})
+    return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None

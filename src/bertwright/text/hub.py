@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,6 +22,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 
 from bertwright.errors import UserError
 from bertwright.text.formats import missing_column
+from bertwright.text.sources import meant
 
 # The longest wait for the hub's first answer, in seconds.
 _PATIENCE = 20.0
@@ -28,15 +31,15 @@ _PATIENCE = 20.0
 @contextmanager
 def _clear_errors(repository: str, subset: str | None) -> Iterator[None]:
     local = "or give local files instead: --data.NAME PATH"
+    absent = f"{repository} is no file or folder here{meant(Path(repository))}"
     try:
         yield
     except (RepositoryNotFoundError, RevisionNotFoundError, DatasetNotFoundError) as error:
-        raise UserError(
-            f"{repository} is neither a file or folder here nor a public data set on the hub; check the name, {local}"
-        ) from error
+        raise UserError(f"{absent}, and no public data set on the hub; check the name, {local}") from error
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(
-            f"the hub did not answer for the data set {repository} ({type(error).__name__}); check the network, {local}"
+            f"{absent}, and the hub did not answer for a data set of this name ({type(error).__name__}); check the "
+            f"path or the network, {local}"
         ) from error
     except ValueError as error:
         # `datasets` says in a ValueError that a subset must be chosen or does not exist, and which there are.
@@ -45,8 +48,9 @@ def _clear_errors(repository: str, subset: str | None) -> Iterator[None]:
         raise UserError(f"{repository}{chosen} cannot be read: {reason}; check the subset, {local}") from error
 
 
+@cache
 def commit_of(repository: str, revision: str | None) -> str:
-    """The commit that a data set's revision stands at.
+    """The commit that a data set's revision stands at; asked once, so that all that a process reads is of one commit.
 
     Args:
         repository: the hub id, such as stanfordnlp/imdb.
@@ -73,11 +77,23 @@ def open_splits(repository: str, revision: str | None, subset: str | None) -> di
     Raises:
         UserError: as `commit_of`, or if the subset is unknown.
     """
-    # Asked first since it fails at once without a network, where `load_dataset` tries again for half a minute.
-    commit_of(repository, revision)
+    # It fails at once without a network, where `load_dataset` tries again for half a minute. And what is read is what
+    # was fingerprinted, whatever has been pushed to the branch since.
+    commit = commit_of(repository, revision)
     with _clear_errors(repository, subset):
         datasets.disable_progress_bars()
-        return dict(datasets.load_dataset(repository, name=subset, revision=revision, streaming=True))
+        return dict(datasets.load_dataset(repository, name=subset, revision=commit, streaming=True))
+
+
+def class_names(stream: Any, column: str) -> list[str] | None:
+    """The names of a column's classes in the data set's schema, in order; None where it names none.
+
+    Args:
+        stream: a value of `open_splits`.
+        column: the column.
+    """
+    feature = (stream.features or {}).get(column)
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
 def read_rows(name: str, stream: Any, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:

@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,9 @@ from bertwright.files import atomic_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
+from bertwright.text.holdout import digest
 from bertwright.text.lone_text import HOW, cut, is_one_file
+from bertwright.text.overlap import LEFT_OUT, fingerprint_of
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 from bertwright.text.tokenizing import tokenize, workers
 from bertwright.text.wordpiece import Tokenizer
@@ -37,7 +39,11 @@ Progress = Callable[[str, int, int], None]
 
 
 def prepare_corpus(
-    recipe: Recipe, folder: Path, inputs_fingerprint: str, progress: Progress = lambda *_: None
+    recipe: Recipe,
+    folder: Path,
+    inputs_fingerprint: str,
+    progress: Progress = lambda *_: None,
+    evaluated: Collection[bytes] = frozenset(),
 ) -> dict[str, Any]:
     """Train or load the vocabulary, and write tokenizer/, train.arrow, heldout.arrow and data_report.json.
 
@@ -46,6 +52,7 @@ def prepare_corpus(
         folder: written as a whole or not at all.
         inputs_fingerprint: of everything that went in; the corpus file's own content is hashed into its fingerprint.
         progress: told about every batch of documents.
+        evaluated: digests of texts that are evaluated on; documents that are equal to one are left out.
 
     Returns:
         The data report.
@@ -56,15 +63,15 @@ def prepare_corpus(
     notices: list[str] = []
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        division = _divide(recipe, notices)
+        division = _divide(recipe, notices, evaluated)
         if recipe.tokenizer.path is not None:
             tokenizer = Tokenizer.load(Path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
         else:
-            sample = _sample_texts(recipe, progress)
+            sample = _sample_texts(recipe, progress, evaluated)
             progress(f"train a vocabulary of {recipe.tokenizer.vocab_size}", 0, 0)
             tokenizer = Tokenizer.train(sample, recipe.tokenizer, notices.append)
         tokenizer.save(temporary / "tokenizer")
-        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices)
+        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices, evaluated)
     return report
 
 
@@ -91,7 +98,7 @@ class _Division:
         return cut(found, recipe.tokenizer.html_line_breaks) if self.is_cut else found
 
 
-def _divide(recipe: Recipe, notices: list[str]) -> _Division:
+def _divide(recipe: Recipe, notices: list[str], evaluated: Collection[bytes]) -> _Division:
     """Read the corpora up to the first document that is held out, to see that there is one.
 
     Raises:
@@ -101,7 +108,7 @@ def _divide(recipe: Recipe, notices: list[str]) -> _Division:
     kept = 0
     for is_cut in (False, True) if not is_one_file(recipe) else (True,):
         division = _Division(is_cut, wanted)
-        choice = _Choice(wanted, recipe.prepare.drop_duplicates)
+        choice = _Choice(wanted, recipe.prepare.drop_duplicates, evaluated)
         enough = int(0.5 / wanted) + 2
         for name in recipe.prepare.corpora:
             for document in division.documents(recipe, name, Counter()):
@@ -127,18 +134,20 @@ def _divide(recipe: Recipe, notices: list[str]) -> _Division:
     return division
 
 
-def _sample_texts(recipe: Recipe, progress: Progress) -> list[str]:
+def _sample_texts(recipe: Recipe, progress: Progress, evaluated: Collection[bytes]) -> list[str]:
     """Texts for the vocabulary: the documents with the smallest hashes, up to the sample size, from all corpora."""
     room = int(recipe.tokenizer.sample_megabytes * 1e6)
     kept: list[tuple[int, str]] = []  # a heap whose head has the largest hash
     size = characters = documents = 0
     for corpus_name in recipe.prepare.corpora:
         for document in _documents(recipe, corpus_name, Counter()):
+            if evaluated and digest(document.text) in evaluated:
+                continue
             # A long document stands for as many short ones: pieces of it are sampled one by one.
             for start in range(0, len(document.text), 50_000):
                 text = document.text[start : start + 50_000]
-                digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-                heapq.heappush(kept, (-int.from_bytes(digest, "big"), text))
+                key = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+                heapq.heappush(kept, (-int.from_bytes(key, "big"), text))
                 size += len(text)
                 while size > room:
                     size -= len(heapq.heappop(kept)[1])
@@ -157,9 +166,10 @@ def _tokenize_all(
     progress: Progress,
     division: _Division,
     notices: list[str],
+    evaluated: Collection[bytes],
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
-    choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates)
+    choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates, evaluated)
     processes = recipe.prepare.workers or os.cpu_count() or 1
     vocabulary = (tokenizer.vocab_size, tokenizer.fingerprint)
     waiting: deque[tuple[str, list[bool], Future[TokenizedBatch]]] = deque()
@@ -192,6 +202,10 @@ def _tokenize_all(
             "both need one: add documents"
         )
     report_all = data_report(reports, train, heldout, notices)
+    report_all["overlap"] = {
+        "evaluated": fingerprint_of(evaluated),
+        "documents_left_out": sum(report.left_out[LEFT_OUT] for report in reports.values()),
+    }
     write_json(folder / "data_report.json", report_all)
     write_json(
         folder / "manifest.json",
@@ -211,11 +225,12 @@ class _Choice:
     It keeps 8 bytes of a hash per document, which take 70 to 90 in a set: all that grows with the corpus.
     """
 
-    def __init__(self, heldout_ratio: float, drop_duplicates: bool) -> None:
+    def __init__(self, heldout_ratio: float, drop_duplicates: bool, evaluated: Collection[bytes]) -> None:
         self.documents = self.characters = 0
         self.kept = 0
         self._ratio = heldout_ratio
         self._drop_duplicates = drop_duplicates
+        self._evaluated = evaluated
         self._seen: set[bytes] = set()
         self._held: set[bytes] = set()
 
@@ -228,8 +243,11 @@ class _Choice:
             report.empty_documents += 1
             report.leave_out("empty", document.where)
             return None
-        digest = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
-        known = digest in self._seen
+        if self._evaluated and digest(document.text) in self._evaluated:
+            report.leave_out(LEFT_OUT, document.where)
+            return None
+        key = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
+        known = key in self._seen
         if known:
             report.duplicate_documents += 1
             if self._drop_duplicates:
@@ -237,10 +255,10 @@ class _Choice:
                 return None
         # Evenly spread; a repeated document goes where the first one went.
         due = int((self.kept + 1) * self._ratio + 0.5) > int(self.kept * self._ratio + 0.5)
-        held = digest in self._held or (not known and due)
-        self._seen.add(digest)
+        held = key in self._held or (not known and due)
+        self._seen.add(key)
         if held:
-            self._held.add(digest)
+            self._held.add(key)
         self.kept += 1
         return held
 

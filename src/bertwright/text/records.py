@@ -1,19 +1,25 @@
-"""Labelled rows of any task, read from wherever a `Source` points."""
+"""Labelled rows of any task, read from wherever a `Source` points, with an account of what was read and skipped."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.recipe import Source
-from bertwright.text import imdb
-from bertwright.text.corpus import as_text, open_parts
-from bertwright.text.sources import Reviews, canonical, choose, locate
+from bertwright.text import formats, imdb
+from bertwright.text.corpus import Part, as_text, open_parts, parts_read
+from bertwright.text.holdout import digest, divide
+from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
 
-Label = str | int
+NO_TEXT = "empty text"
+NO_LABEL = "no label"
+"""Why a row is skipped."""
+
+_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,88 @@ class Record:
         id: the place in its data set: split and file in aclImdb (train/pos/0_9), else split and row from 0 (train/17).
         text: the raw text.
         text_pair: the second text, for tasks on pairs.
-        label: the label as the data write it; whole numbers are int in every format.
+        label: the label as the data write it; the name of the class where the data's schema has one.
+        class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
+        group: rows of one group belong together, as those of one author do; None without the source's group_column.
+        place: file and line, for messages.
     """
 
     id: str
     text: str
     text_pair: str | None = None
-    label: Label | None = None
+    label: str | None = None
+    class_number: int | None = None
+    group: str | None = None
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """The rows of one split that can be used, and those that cannot.
+
+    Args:
+        records: the rows that are used, in order.
+        files: the files, or the splits of a hub data set, that were read.
+        rows: how many rows they have in this split.
+        skipped: why rows were skipped, with the number of rows and the place of the first.
+    """
+
+    records: list[Record]
+    files: tuple[str, ...]
+    rows: int
+    skipped: dict[str, tuple[int, str]]
+
+    def summary(self) -> dict[str, Any]:
+        """The account as plain values: files, rows, used, classes with their counts, skipped."""
+        classes = Counter(record.label for record in self.records if record.label is not None)
+        order = ordered_classes(self.records)
+        return {
+            "files": list(self.files),
+            "rows": self.rows,
+            "used": len(self.records),
+            "classes": {label: classes[label] for label in order},
+            "skipped": [
+                {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
+            ],
+        }
+
+
+def account(split: str, summary: dict[str, Any]) -> str:
+    """The summary of a split as one line for people."""
+    files = summary["files"]
+    listed = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    classes = ", ".join(f"{label}: {count:,}" for label, count in list(summary["classes"].items())[:20])
+    if len(summary["classes"]) > 20:
+        classes += f" and {len(summary['classes']) - 20} more classes"
+    skipped = "".join(
+        f"; skipped {one['count']:,} ({one['reason']}, first {one['first']})" for one in summary["skipped"]
+    )
+    return f"{split}: {summary['used']:,} of {summary['rows']:,} rows of {listed}; {classes or 'no classes'}{skipped}"
+
+
+def ordered_classes(records: Sequence[Record]) -> list[str]:
+    """The labels that occur, in order: as the data's schema has them; whole numbers by value; others as text."""
+    numbers = {record.label: record.class_number for record in records if record.label is not None}
+    if all(number is not None for number in numbers.values()):
+        return sorted(numbers, key=lambda label: (numbers[label], label))
+    if all(re.fullmatch(r"0|-?[1-9]\d*", label) for label in numbers):
+        return sorted(numbers, key=int)
+    return sorted(numbers)
 
 
 def read_records(source: Source, split: str, columns: Sequence[str]) -> list[Record]:
+    """The labelled rows of one split that can be used; `read_split` says what was skipped, too."""
+    return read_split(source, split, columns).records
+
+
+def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSplit:
     """Reads the labelled rows of one split.
 
+    A row without a text or, where labels are read, without a label is skipped and counted.
+
     Args:
-        source: where the rows are: a table format, the aclImdb folder or its tar.gz, or a data set of the hub.
+        source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
+            of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
         columns: the fields of a record that a task needs: text, text_pair, label. The source says which column of the
             data each of them is.
@@ -46,57 +120,175 @@ def read_records(source: Source, split: str, columns: Sequence[str]) -> list[Rec
         The rows in order; those of aclImdb are ordered by id.
 
     Raises:
-        UserError: if a file, a column or a label is missing, or labels are words in one row and numbers in another.
+        UserError: if a file or a column is missing, a value is neither text nor a label, or no row can be used.
     """
-    place = locate(source)
-    records: list[Record] = []
-    if isinstance(place, Reviews):
-        found = imdb.read_reviews(place.path, choose([split], imdb.SPLITS, source))
-        for name, label, text in sorted(found, key=lambda review: review[0]):
-            records.append(Record(name, text, label=as_label(label, f"{place.path}, {name}")))
+    if source.test_ratio is not None and canonical(split) in ("train", "test"):
+        base = undivided(source, parts_read(source, None).values())
+        found = _divided(source, canonical(split), _read(source, base, canonical(split), columns))
     else:
-        named = [(getattr(source, f"{column}_column"), f"{column}_column") for column in columns]
-        for part in open_parts(source, place, [split], named):
-            for number, values in part.rows:
-                if part.is_plain:
-                    raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
-                row = dict(zip(columns, values, strict=True))
-                records.append(_record(f"{canonical(split)}/{len(records)}", row, part.where(number)))
-    if len({type(record.label) for record in records}) > 1:
-        raise UserError(f"{source.path}, split {split}, mixes numbers and words as labels; use one kind")
-    return records
+        found = _read(source, [split], canonical(split), columns)
+    if not found.records:
+        reasons = "; ".join(
+            f"{reason} in {count} rows, first {first}" for reason, (count, first) in found.skipped.items()
+        )
+        needed = "labelled text" if "label" in columns else "text"
+        raise UserError(f"{source.path}, split {split}, has no {needed} ({reasons}); choose a split that has")
+    return found
 
 
-def _record(name: str, row: dict[str, Any], where: str) -> Record:
-    for column in ("text", "text_pair"):
-        if column in row and row[column] is None:
-            raise UserError(f"{where} has no {column}; remove this row")
-    pair = row.get("text_pair")
-    return Record(
-        name,
-        as_text(row["text"], where),
-        None if pair is None else as_text(pair, where),
-        as_label(row["label"], where) if "label" in row else None,
-    )
+def _read(source: Source, splits: Sequence[str] | None, name: str, columns: Sequence[str]) -> LabelledSplit:
+    place = locate(source)
+    rows = _reviews(place, source, splits) if isinstance(place, Reviews) else None
+    read = _Reading(name, columns)
+    if rows is not None:
+        read.files.append(source.path)
+        for record in rows:
+            read.add(record)
+    else:
+        assert not isinstance(place, Reviews)
+        for part in open_parts(source, place, splits, _named(source, columns)):
+            read.files.append(_file(part, source, columns))
+            for record in _part_records(part, source, name, columns, read.rows):
+                read.add(record)
+    return LabelledSplit(read.records, tuple(dict.fromkeys(read.files)), read.rows, read.skipped)
 
 
-def as_label(value: Any, where: str) -> Label:
-    """A label as a string or whole number: CSV writes all as strings, pandas writes 1.0 and NaN.
+def _file(part: Part, source: Source, columns: Sequence[str]) -> str:
+    """A file as it is listed: class folders as a pattern, and a table with what stands between its columns."""
+    if part.is_plain and part.path is not None:
+        return f"{part.path.parent}/*{part.path.suffix}"
+    if part.path is not None and formats.format_of(part.path) == ".csv":
+        mark = formats.delimiter(part.path, [name for name, _ in _named(source, columns)])
+        return part.name if mark == "," else f"{part.name} (columns separated by {formats.DELIMITERS[mark]})"
+    return part.name
+
+
+class _Reading:
+    """Rows as they come: kept, or counted with the reason."""
+
+    def __init__(self, split: str, columns: Sequence[str]) -> None:
+        self.split = split
+        self.columns = columns
+        self.files: list[str] = []
+        self.records: list[Record] = []
+        self.rows = 0
+        self.skipped: dict[str, tuple[int, str]] = {}
+
+    def add(self, record: Record) -> None:
+        self.rows += 1
+        reason = None
+        if not record.text.strip() or ("text_pair" in self.columns and not (record.text_pair or "").strip()):
+            reason = NO_TEXT
+        elif "label" in self.columns and record.label is None:
+            reason = NO_LABEL
+        if reason is None:
+            self.records.append(record)
+        else:
+            count, first = self.skipped.get(reason, (0, record.place))
+            self.skipped[reason] = (count + 1, first)
+
+
+def _named(source: Source, columns: Sequence[str]) -> list[tuple[str, str]]:
+    """The columns of the data, each with the option that names it."""
+    fields = [*columns, "group"] if source.group_column else list(columns)
+    return [(getattr(source, f"{column}_column"), f"{column}_column") for column in fields]
+
+
+def _reviews(place: Reviews, source: Source, splits: Sequence[str] | None) -> list[Record]:
+    if source.group_column:
+        raise UserError(f"{source.path} is a folder of texts and has no column `{source.group_column}`; leave it out")
+    kinds: set[str] = set()
+    found = sorted(imdb.read_reviews(place.path, choose(splits, imdb.SPLITS, source), kinds))
+    classes = imdb.classes_of(kinds)
+    return [Record(name, text, label=classes[kind], place=f"{place.path}, {name}") for name, kind, text in found]
+
+
+def _part_records(part: Part, source: Source, split: str, columns: Sequence[str], start: int) -> Iterator[Record]:
+    """The rows of a file or of a hub split; a plain text in a class folder is one."""
+    if part.is_plain:
+        if "label" not in columns or part.class_name is None or source.group_column or part.path is None:
+            raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
+        text = "".join(piece for _, (piece,) in part.rows)
+        name = f"{split}/{part.class_name}/{part.path.name}"
+        yield Record(name, text, label=part.class_name, place=part.name)
+        return
+    classes = part.class_names(source.label_column) if "label" in columns else None
+    fields = [*columns, "group"] if source.group_column else list(columns)
+    for index, (number, values) in enumerate(part.rows, start):
+        row, where = dict(zip(fields, values, strict=True)), part.where(number)
+        label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
+        yield Record(
+            f"{split}/{index}",
+            _text(row["text"], where),
+            _text(row["text_pair"], where) if "text_pair" in row else None,
+            label,
+            class_number,
+            _group(row["group"], where) if "group" in row else None,
+            where,
+        )
+
+
+def _text(value: Any, where: str) -> str:
+    return "" if value is None else as_text(value, where)
+
+
+def _group(value: Any, where: str) -> str:
+    if value is None or value != value or str(value).strip() == "":
+        raise UserError(f"{where} has no group; fill the column, or leave out the source's group_column")
+    return str(value).strip()
+
+
+def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
+    """The part of all rows that is train or test; rows that are skipped are counted with train."""
+    records = whole.records
+    if not records or any(record.label is None for record in records):
+        return whole
+    # Equal texts stay together: in both parts, they would be trained on and evaluated.
+    groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
+    labels = [record.label for record in records]
+    assert source.test_ratio is not None
+    is_test = divide(labels, groups, source.test_ratio, source.path)
+    kept = [record for record, test in zip(records, is_test, strict=True) if test == (split == "test")]
+    if split == "test":
+        return LabelledSplit(kept, whole.files, len(kept), {})
+    return replace(whole, records=kept, rows=whole.rows - sum(is_test))
+
+
+def as_label(value: Any, where: str, classes: Sequence[str] | None = None) -> tuple[str | None, int | None]:
+    """A label as text, the same from every format, and its number in the data's schema.
+
+    It is what the data write, without white space around it. A truth value is true or false, however a format writes
+    it. A whole number with decimals of zero, as pandas writes 1.0 where a column has empty cells, is the whole number.
+    An empty cell is no label; neither is -1 where the schema names the classes, as test sets on the hub have it. In all
+    other data -1 is a label like any other.
 
     Args:
         value: as it was read.
         where: its place, for a message.
+        classes: the names of the classes in the data's schema.
 
     Raises:
-        UserError: if there is none, or it is something else.
+        UserError: if it is something else, or a class that the schema does not name.
     """
-    if isinstance(value, str):
-        value = value.strip()
-        value = int(value.partition(".")[0]) if re.fullmatch(r"-?\d+(\.0+)?", value) else value
-    elif isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    if value in (None, "", -1) or value != value:
-        raise UserError(f"{where} has no label ({value!r}); remove such rows, or choose a split with labels")
-    if not isinstance(value, str | int):
-        raise UserError(f"{where} has the label {value!r}; a label is a whole number or a word; set label_column")
-    return value
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None, None
+    if isinstance(value, bool):
+        written = str(value).lower()
+    elif isinstance(value, int | float):
+        written = str(int(value)) if value == value // 1 and abs(value) < 1e300 else repr(value)
+    elif isinstance(value, str):
+        written = value.strip()
+        written = written.lower() if written.lower() in ("true", "false") else written
+        whole = _WHOLE.fullmatch(written)
+        written = str(int(whole[1])) if whole else written
+    else:
+        raise UserError(f"{where} has the label {value!r}; a label is a word or a number; set label_column")
+    if classes is None:
+        return written, None
+    if written == "-1":
+        return None, None
+    if isinstance(value, str) and written in classes:
+        return written, list(classes).index(written)
+    if re.fullmatch(r"\d+", written) and int(written) < len(classes):
+        return classes[int(written)], int(written)
+    raise UserError(f"{where} has the label {value!r}, but the data's schema has the classes {', '.join(classes)}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from bertwright.errors import UserError
 from bertwright.recipe import Source
-from bertwright.text import formats
+from bertwright.text import formats, imdb
+from bertwright.text.decoding import COMPRESSIONS
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,11 @@ class Files:
 
     Args:
         paths: the files in reading order; None marks a file whose name says no split.
+        classes: of plain text in class folders, such as train/spam/1.txt, the folder's name.
     """
 
     paths: dict[Path, str | None]
+    classes: dict[Path, str]
 
 
 @dataclass(frozen=True)
@@ -86,33 +91,42 @@ def locate(source: Source) -> Files | Reviews | Preset:
         return Preset(preset.repository, preset.revision, source.subset or preset.subset, preset.rows)
     path = Path(name).expanduser()
     if path.is_dir():
-        if any((path / split / kind).is_dir() for split in ("train", "test") for kind in ("pos", "neg")):
+        if imdb.is_folder(path):
             return Reviews(path)
         inside = sorted(found for found in path.rglob("*") if formats.format_of(found) and _is_visible(found, path))
         if not inside:
             raise UserError(f"the folder {name} holds no file to read; Bertwright reads {' '.join(formats.FORMATS)}")
-        return Files({found: _split_of((path.name, *found.relative_to(path).parts)) for found in inside})
+        return _files(path, inside)
     if path.exists():
         if path.name.lower().endswith(_ARCHIVES):
             return Reviews(path)
         if formats.format_of(path) is None:
             raise UserError(
                 f"{name} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}, each also with "
-                f"{' '.join(formats.COMPRESSIONS)}"
+                f"{' '.join(COMPRESSIONS)}"
             )
-        return Files({path: _split_of(path.parts[-2:])})
+        return _files(path.parent, [path])
     if glob.has_magic(name):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         readable = [match for match in matches if match.is_file() and formats.format_of(match)]
         if not readable:
             raise UserError(f"no readable file matches {name}; check the pattern, and quote it on the command line")
-        return Files({match: _split_of(match.parts[-2:]) for match in readable})
-    if _HUB_ID.fullmatch(name) and formats.format_of(path) is None:
+        return _files(Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)), readable)
+    if _HUB_ID.fullmatch(name) and formats.format_of(path) is None and not path.parent.is_dir():
         return Preset(name, subset=source.subset)
     raise UserError(
-        f"{name} does not exist; give a file, a folder, a glob, a hub id such as stanfordnlp/imdb, or one of "
-        f"{', '.join(PRESETS)}"
+        f"{name} does not exist{meant(path)}; give a file, a folder, a glob, a hub id such as stanfordnlp/imdb, or "
+        f"one of {', '.join(PRESETS)}"
     )
+
+
+def meant(path: Path) -> str:
+    """A hint at the file or folder that is nearly called like the first missing part of a path; or nothing."""
+    there = next((parent for parent in path.parents if parent.is_dir()), None)
+    if there is None:
+        return ""
+    near = difflib.get_close_matches(path.parts[len(there.parts)], [found.name for found in there.iterdir()], n=1)
+    return f" (did you mean {there / near[0]}?)" if near else ""
 
 
 def _is_visible(found: Path, root: Path) -> bool:
@@ -125,13 +139,56 @@ def canonical(split: str) -> str:
     return _CANONICAL[matched[0][:2].lower()] if matched else split
 
 
-def _split_of(parts: Sequence[str]) -> str | None:
-    """The split that a file belongs to: a folder's whole name says it, or else how the file's name begins."""
-    for folder in reversed(parts[:-1]):
-        if _SPLIT.fullmatch(folder):
-            return canonical(folder)
-    matched = _SPLIT.match(parts[-1])
-    return canonical(matched[0]) if matched else None
+def _files(root: Path, paths: Sequence[Path]) -> Files:
+    """Files with their splits and classes.
+
+    A folder's whole name says the split, the outermost folder first; or else how the file's name begins. The name of
+    the folder that was given counts only where it leaves none of its files' names aside: dev/ may hold train.csv.
+
+    Args:
+        root: the folder that was given, or that holds all files.
+        paths: the files.
+
+    Raises:
+        UserError: if two files are the same split in two formats.
+    """
+    splits: dict[Path, str | None] = {}
+    classes: dict[Path, str] = {}
+    for path in paths:
+        *folders, name = path.relative_to(root).parts
+        number = next((i for i, folder in enumerate(folders) if _SPLIT.fullmatch(folder)), None)
+        if number is None:
+            matched = _SPLIT.match(name)
+            splits[path] = canonical(matched[0]) if matched else None
+        else:
+            unsupervised = any(canonical(folder) == "unsupervised" for folder in folders)
+            splits[path] = "unsupervised" if unsupervised else canonical(folders[number])
+        below = folders if number is None else folders[number + 1 :]
+        if len(below) == 1 and formats.format_of(path) == ".txt" and splits[path] != "unsupervised":
+            classes[path] = below[0]
+    if not any(splits.values()) and _SPLIT.fullmatch(root.name):
+        splits = dict.fromkeys(splits, canonical(root.name))
+    _check_copies(splits)
+    return Files(splits, classes)
+
+
+def _check_copies(splits: dict[Path, str | None]) -> None:
+    """See that no rows are read twice: train.csv and train.jsonl hold the same ones, and so do dev.csv and valid.csv.
+
+    Raises:
+        UserError: if they would be, with both names.
+    """
+    seen: dict[tuple[Path, str], Path] = {}
+    for path, split in splits.items():
+        stem = path.name.lower().removesuffix(path.suffix.lower() if formats.is_compressed(path) else "")
+        stem = stem.removesuffix(formats.format_of(path) or "")
+        key = (path.parent, canonical(stem))
+        if split is not None and key in seen:
+            raise UserError(
+                f"{seen[key]} and {path} are both the split `{split}`, whose rows would be read twice; move one of "
+                "them to another folder"
+            )
+        seen[key] = path
 
 
 def choose(splits: Sequence[str] | None, existing: Iterable[str | None], source: Source) -> list[str]:
@@ -150,9 +207,29 @@ def choose(splits: Sequence[str] | None, existing: Iterable[str | None], source:
     for split in names if splits is None else splits:
         found = [name for name in names if name == split] or [n for n in names if canonical(n) == canonical(split)]
         if not found:
-            raise UserError(
-                f"{source.path} has no split `{split}`; it has: "
-                + (", ".join(names) or "none, for a file's split is how its own or its folder's name begins")
-            )
+            listed = ", ".join(names) or "none, for a file's split is how its own or its folder's name begins"
+            hint = "; to divide one file, set the source's test_ratio, for example to 0.2" if split == "test" else ""
+            raise UserError(f"{source.path} has no split `{split}`; it has: {listed}{hint}")
         chosen.append(found[0])
     return list(dict.fromkeys(chosen))
+
+
+def undivided(source: Source, existing: Iterable[str | None]) -> list[str] | None:
+    """The splits that `test_ratio` divides into train and test: train, or everything where nothing has a split.
+
+    Args:
+        source: with a test_ratio.
+        existing: its splits, None where a file has none.
+
+    Raises:
+        UserError: if there is a test split already, or splits without one called train.
+    """
+    names = {canonical(name) for name in existing if name is not None}
+    if "test" in names:
+        raise UserError(f"{source.path} has a test split; leave out the source's test_ratio")
+    if names and "train" not in names:
+        raise UserError(
+            f"{source.path} has the splits {', '.join(sorted(names))} and none to divide; name a file or a split "
+            "train, or leave out the source's test_ratio"
+        )
+    return ["train"] if names else None

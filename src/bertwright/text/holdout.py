@@ -1,0 +1,71 @@
+"""A test split for labelled texts that have none: stratified by class, in whole groups, decided by content alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+
+from bertwright.errors import UserError
+
+
+def digest(text: str) -> bytes:
+    """A hash that is the same for texts that differ in white space only: 16 bytes of BLAKE2b."""
+    return hashlib.blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def divide(labels: Sequence[Hashable], groups: Sequence[str], ratio: float, where: str) -> list[bool]:
+    """Which rows belong to the smaller part; the same rows in whatever order they come.
+
+    Groups are taken in the order of their hashes, each if that brings the classes nearer to their due numbers of rows:
+    round(ratio * rows of the class), and at least one row in either part. Where a group is a row, the numbers are
+    exact.
+
+    Args:
+        labels: the class of each row.
+        groups: the group of each row, which is not divided.
+        ratio: the fraction of the smaller part.
+        where: the rows are, for a message.
+
+    Raises:
+        UserError: if a class has one row or one group only, or its groups cannot be divided.
+    """
+    totals = Counter(labels)
+    members: dict[str, Counter[Hashable]] = defaultdict(Counter)
+    for label, group in zip(labels, groups, strict=True):
+        members[group][label] += 1
+    spread = Counter(label for counts in members.values() for label in counts)
+    for label, total in totals.items():
+        if total == 1 or spread[label] == 1:
+            alike = "text" if total == 1 else f"group of {total} texts that belong together or are equal"
+            raise UserError(
+                f"{where}: the class `{label}` has one {alike}, which cannot be in train and in test; add texts of "
+                "this class, or remove it"
+            )
+    due = {label: min(max(1, round(ratio * total)), total - 1) for label, total in totals.items()}
+    taken = Counter[Hashable]()
+    chosen: set[str] = set()
+
+    def leaves_some(group: str) -> bool:
+        return all(taken[label] + count < totals[label] for label, count in members[group].items())
+
+    order = sorted(members, key=lambda group: hashlib.blake2b(group.encode("utf-8", "replace")).digest())
+    for group in order:
+        counts = members[group].items()
+        before = sum(abs(due[label] - taken[label]) for label, _ in counts)
+        after = sum(abs(due[label] - taken[label] - count) for label, count in counts)
+        if after < before and leaves_some(group):
+            chosen.add(group)
+            taken.update(members[group])
+    for label in totals:
+        if taken[label] == 0:  # all of its groups are larger than twice its due number
+            fitting = [group for group in order if label in members[group] and leaves_some(group)]
+            if not fitting:
+                raise UserError(
+                    f"{where}: the groups of the class `{label}` cannot be divided into train and test; give the "
+                    "source a column of smaller groups (group_column), or a test split of its own"
+                )
+            smallest = min(fitting, key=lambda group: members[group].total())
+            chosen.add(smallest)
+            taken.update(members[smallest])
+    return [group in chosen for group in groups]

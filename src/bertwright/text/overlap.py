@@ -1,0 +1,130 @@
+"""The guard of what is evaluated on: no split of it is trained on, by name or by content, through any door.
+
+By name: an entry of the recipe that would read the test split is refused before any work. By content: documents and
+unlabelled texts that are equal to a text that is evaluated on are left out and counted. Texts are equal if they differ
+in white space only; a text that stands within a longer document is not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from bertwright.errors import UserError
+from bertwright.recipe import Recipe
+from bertwright.text.corpus import parse_corpus_name, parts_read
+from bertwright.text.holdout import digest
+from bertwright.text.records import Record, read_split
+from bertwright.text.sources import canonical
+
+LEFT_OUT = "equal to a text that is evaluated on"
+"""Why a document or an unlabelled text is left out."""
+
+_USES = {"test": "that the report evaluates on", "validation": "that checkpoints are chosen by"}
+
+
+def evaluated_splits(recipe: Recipe) -> list[str]:
+    """The splits of the labelled data that are evaluated on and that the data name: test, and validation if it is one.
+
+    Raises:
+        UserError: if the source does not exist.
+    """
+    source = recipe.source(recipe.finetune.data)
+    names = {canonical(split) for split in parts_read(source, None).values() if split is not None}
+    return ["test", *(["validation"] if "validation" in names else [])]
+
+
+def check_entry(recipe: Recipe, entry: str, option: str) -> None:
+    """See that an entry of the recipe reads no split of the labelled data that is evaluated on.
+
+    Args:
+        recipe: the whole recipe.
+        entry: such as imdb:train.
+        option: where the recipe has it.
+
+    Raises:
+        UserError: if it does, with what to write instead; or if a source or a split does not exist.
+    """
+    if recipe.finetune.data == "":
+        return
+    name, splits = parse_corpus_name(entry)
+    source, labelled = recipe.source(name), recipe.source(recipe.finetune.data)
+    read = parts_read(source, splits) if source.test_ratio is None else parts_read(source, None)
+    evaluated = evaluated_splits(recipe)
+    for split in evaluated:
+        if split == "test" and labelled.test_ratio is not None:
+            continue  # it has no name; its texts are left out
+        own = parts_read(labelled, [split])
+        if own.keys() & read.keys():
+            others = [one for part, one in parts_read(source, None).items() if part not in own and one]
+            kept = dict.fromkeys(one for one in others if canonical(one) not in evaluated)
+            if option == "finetune.unlabelled":
+                kept.pop("train", None)  # its texts have labels
+            instead = f"write {name}:{'+'.join(kept)}" if kept else "name other texts, or leave it out"
+            raise UserError(f"{option} is `{entry}`, which reads the {split} split {_USES[split]}; {instead}")
+
+
+def evaluated_texts(recipe: Recipe, columns: Sequence[str]) -> frozenset[bytes]:
+    """Digests of all texts that are evaluated on; none where the recipe has no labelled texts.
+
+    Args:
+        recipe: the whole recipe.
+        columns: of the task.
+
+    Raises:
+        UserError: if they cannot be read.
+    """
+    if recipe.finetune.data == "":
+        return frozenset()
+    source = recipe.source(recipe.finetune.data)
+    splits = (read_split(source, split, columns) for split in evaluated_splits(recipe))
+    return frozenset(key for split in splits for record in split.records for key in digests_of(record))
+
+
+def digests_of(record: Record) -> Iterable[bytes]:
+    """Digests of the texts of a record."""
+    return (digest(text) for text in (record.text, record.text_pair) if text)
+
+
+def fingerprint_of(digests: Collection[bytes]) -> str:
+    """A hash of a set of digests; empty for none."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16] if digests else ""
+
+
+def train_overlap(train: Sequence[Record], test: Sequence[Record]) -> dict[str, int]:
+    """How many test texts stand in train, as `test_texts` of `all_test_texts`."""
+    known = {(digest(record.text), digest(record.text_pair or "")) for record in train}
+    found = sum((digest(record.text), digest(record.text_pair or "")) in known for record in test)
+    return {"test_texts": found, "all_test_texts": len(test)}
+
+
+def check_train(train: Sequence[Record], test: Sequence[Record], where: str) -> None:
+    """See that train and test are not the same rows.
+
+    Raises:
+        UserError: if they are.
+    """
+    rows = [sorted((digest(record.text), record.label or "") for record in records) for records in (train, test)]
+    if rows[0] == rows[1]:
+        raise UserError(
+            f"{where}: the test split has the same {len(test)} rows as train, so that nothing could be measured; give "
+            "other texts as test, or one of the files alone with a test_ratio"
+        )
+
+
+def pretraining_overlap(report: dict[str, Any] | None, evaluated: Collection[bytes]) -> dict[str, Any] | str:
+    """What is known of the evaluated texts in pre-training.
+
+    Args:
+        report: the data report of the pre-training; None where there is none, as for an encoder from elsewhere.
+        evaluated: digests of the texts that are evaluated on.
+
+    Returns:
+        `test_texts` that were pre-trained on and `documents_left_out`; or "unknown", if that pre-training did not leave
+        out these texts.
+    """
+    found = (report or {}).get("overlap", {})
+    if found.get("evaluated") != fingerprint_of(evaluated) or not evaluated:
+        return "unknown"
+    return {"test_texts": 0, "documents_left_out": found["documents_left_out"]}
