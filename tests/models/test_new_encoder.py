@@ -82,7 +82,7 @@ def toy_recipe(registered, small_recipe):
     """The small recipe on the toy encoder, with a classifier that can be learned in seconds."""
     recipe = small_recipe(model={"model_type": "toy"}, pretrain={"max_steps": 8})
     optimizer = replace(recipe.finetune.optimizer, learning_rate=3e-3)
-    return replace(recipe, finetune=replace(recipe.finetune, epochs=12, optimizer=optimizer))
+    return replace(recipe, finetune=replace(recipe.finetune, epochs=24, optimizer=optimizer))
 
 
 @pytest.mark.slow

@@ -235,8 +235,8 @@ def test_with_windows_training_sees_both_ends_and_the_validation_set_is_read_who
     small_recipe, small_tokenizer, engine, tmp_path
 ):
     encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
-    rates = OptimizerConfig(learning_rate=0.02)
-    settings = {"max_length": 32, "validation_ratio": 0.25, "epochs": 1, "optimizer": rates}
+    rates = OptimizerConfig(learning_rate=0.01)
+    settings = {"max_length": 32, "validation_ratio": 0.25, "epochs": 2, "optimizer": rates}
     recipes = {name: small_recipe(finetune={**settings, "truncation": name}) for name in ("head-tail", "windows")}
     for name, recipe in recipes.items():
         finetune(recipe, encoder, tmp_path / name, "f", engine, lambda _: None)
