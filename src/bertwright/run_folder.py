@@ -7,6 +7,7 @@ new one takes its place. So a stage that fails, or is killed at any moment, leav
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,8 +177,13 @@ class RunFolder:
                 "seconds": round(spent + time.monotonic() - start, 3),
             }
 
-        with together(), _recording(place / "begun.json", state) if is_main else nullcontext():
-            work(place)
+        try:
+            with together(), _recording(place / "begun.json", state) if is_main else nullcontext():
+                work(place)
+        except UserError:
+            if is_main and [path.name for path in place.iterdir()] == ["begun.json"]:
+                shutil.rmtree(place)  # refused before anything was done
+            raise
         with together():
             if is_main:
                 self.write_recipe(asked.recipe, place)
