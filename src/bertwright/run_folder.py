@@ -206,12 +206,12 @@ class RunFolder:
         if done is not None and done.get("format", 1) != FORMAT:
             notice(
                 f"{name}: the earlier result was made by an older version of Bertwright (format "
-                f"{done.get('format', 1)}; this is {FORMAT}); it is made again, and the earlier one kept beside it"
+                f"{done.get('format', 1)}; this is {FORMAT}); it is made again, and that one kept as {name}.before-N"
             )
         elif done is not None:
             notice(
                 f"{name}: recipe or data have changed since; the earlier result stays in {self.stage(name)} until the "
-                "new one is whole, and is then kept beside it"
+                f"new one is whole, and is then kept as {name}.before-N"
             )
         spent = 0.0 if before is None else float(before["seconds"])
         notice(f"{name}: {'starting' if before is None else 'resuming'}")
