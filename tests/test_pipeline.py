@@ -196,6 +196,57 @@ def test_a_refused_command_leaves_the_recipe_of_what_was_run(finished, recipe_fi
         assert {path: path.read_text() for path in before} == before, words
 
 
+def contents(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_a_mistake_changes_nothing(finished, recipe_file, tmp_path, capsys):
+    broken = shutil.copytree(finished / "pretrain" / "model", tmp_path / "broken")
+    (broken / "config.json").write_text("{")
+    short = str(finished / "pretrain" / "model")
+    before = contents(finished)
+    for words in (
+        ("run", str(recipe_file), "--finetune.encoder", "/nowhere"),
+        ("run", str(recipe_file), "--finetune.encoder", str(broken)),
+        ("finetune", str(recipe_file), "--finetune.encoder", "/nowhere"),
+        ("finetune", str(recipe_file), "--finetune.encoder", short, "--finetune.max_length", "65"),
+        ("run", "/nowhere.yaml"),
+        ("run", str(recipe_file), "--data.reviews", "/nowhere"),
+        ("run", str(recipe_file), "--tokenizer.path", "/nowhere"),
+        ("run", str(recipe_file), "--pretrain.max_steps", "5"),
+    ):
+        refused(capsys, *words, "--out", str(finished))
+        assert contents(finished) == before, words
+
+
+def test_a_longer_budget_continues_and_the_report_of_the_shorter_one_is_set_aside(
+    finished, recipe_file, tmp_path, capsys
+):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    words = [str(recipe_file), "--out", str(out), "--pretrain.micro_batch_tokens", "1024"]
+    assert main(["pretrain", *words, "--pretrain.max_steps", "10"]) == 0
+    said = capsys.readouterr().err
+    assert "resuming from step 8" in said
+    assert "the budget was 8 steps and is now 10 steps" in said
+    lines = [json.loads(line) for line in (out / "pretrain" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 11))
+    assert (out / "pretrain.before-1" / "model").exists()
+    assert not (out / "report.html").exists()
+    assert read_json(out / "report.before-1" / "results.json") == read_json(finished / "results.json")
+    assert "has done 10 steps" in refused(capsys, "pretrain", *words, "--pretrain.max_steps", "9")
+    assert "report needs `evaluate`" in refused(capsys, "report", *words, "--pretrain.max_steps", "10")
+    assert read_json(out / "environment.json") == read_json(out / "pretrain" / "environment.json")
+
+
+def test_results_say_of_each_stage_where_it_was_done(finished):
+    results = read_json(finished / "results.json")
+    stages = list(STAGES)[:-1]
+    assert list(results["environments"]) == list(results["fingerprints"]) == stages
+    for stage in stages:
+        assert results["environments"][stage] == read_json(finished / stage / "environment.json")
+        assert results["fingerprints"][stage] == read_json(finished / stage / "stage.json")["fingerprint"]
+
+
 def test_a_run_folder_in_use_is_refused(recipe_file, tmp_path, capsys):
     with RunFolder(tmp_path).locked():
         assert "another bertwright command" in refused(capsys, "prepare", str(recipe_file), "--out", str(tmp_path))
@@ -412,6 +463,22 @@ def quick_recipe(recipe_file, tmp_path) -> Path:
     path = tmp_path / "quick.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", [("--finetune.encoder", "/nowhere"), ("--finetune.epoch_number", "3")])
+def test_a_mistake_under_two_processes_is_said_once(recipe_file, tmp_path, mistake):
+    launch = "from accelerate.commands.accelerate_cli import main; main()"
+    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "bertwright", "run", str(recipe_file), "--out", str(tmp_path / "run"), *mistake]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("bertwright: error: ") == 1
+    # The launcher's own traceback says that its processes failed; there is none of ours.
+    assert done.stderr.count("Traceback") <= 1
+    assert "src/bertwright" not in done.stderr
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ import bertwright
 from bertwright import recipe as configuration
 from bertwright.cli import main, make_parser
 from bertwright.errors import UserError
-from bertwright.recipe_file import load_recipe
+from bertwright.recipe import decisive, fingerprint
+from bertwright.recipe_file import build_recipe, load_recipe, make_recipe_parser
 from conftest import ROOT
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -318,3 +319,45 @@ def test_an_old_name_is_refused_with_the_new_one(capsys, tmp_path, recipe_file, 
 def test_the_bundled_model_s_old_name_is_refused_with_the_new_one(capsys, command):
     said = refusal(capsys, *command, "A film.", "--model", "boxed")
     assert said.endswith("the model that comes with Bertwright is now called bundled")
+
+
+MACHINE = {
+    "prepare": {"workers"},
+    "pretrain": {"micro_batch_tokens", "log_every", "evaluate_every", "checkpoint_every"},
+    "finetune": {"micro_batch_tokens", "log_every", "checkpoint_every"},
+    "system": {"precision", "compile"},
+    "tokenizer": set(),
+    "model": set(),
+}
+"""The settings that do not decide a result, beyond rounding and which elements dropout zeroes."""
+
+
+@pytest.mark.parametrize("section", sorted(MACHINE))
+def test_settings_of_the_machine_and_no_others_leave_a_fingerprint_as_it_was(small_recipe, section):
+    config = getattr(small_recipe(), section)
+    for each in dataclasses.fields(config):
+        other = dataclasses.replace(config)
+        object.__setattr__(other, each.name, "another value")  # none of them has it
+        same = fingerprint(other) == fingerprint(config)
+        assert same == (each.name in MACHINE[section]), f"{section}.{each.name}"
+
+
+def test_a_budget_does_not_decide_what_a_longer_one_continues(small_recipe):
+    config = small_recipe().pretrain
+    left_out = decisive(config).keys() - decisive(config, budget=False).keys()
+    assert left_out == {"max_steps", "max_minutes"}
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("off", "off"), ("on", "on"), ("false", "off"), ("true", "on"), ("no", "off"), ('"off"', "off"), ("auto", "auto")],
+)
+def test_a_compiler_can_be_switched_by_a_bare_word_of_yaml(recipes, tmp_path, written, expected):
+    # In YAML 1.1 a bare off is a boolean.
+    path = tmp_path / "own.yaml"
+    path.write_text(f"system:\n  compile: {written}\n")
+    assert load_recipe([recipes / "demo.yaml", path]).system.compile == expected
+    if written in ("on", "off", "true", "false", "auto"):
+        parsed = make_recipe_parser().parse_args(["--recipe", str(recipes / "demo.yaml"), "--system.compile", written])
+        assert build_recipe(parsed).system.compile == expected
+    assert load_recipe(recipes / "demo.yaml", system={"compile": False}).system.compile == "off"

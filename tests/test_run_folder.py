@@ -74,6 +74,17 @@ def test_work_that_fails_leaves_result_and_report_as_they_were(folder, recipe):
     assert valid(folder.path) == "one"
 
 
+def test_work_that_is_refused_before_it_wrote_anything_leaves_nothing(folder, recipe):
+    before = files_of(folder.path)
+
+    def refuse(place):
+        raise UserError("the vocabulary is not there")
+
+    with pytest.raises(UserError, match="vocabulary"):
+        folder.perform(asked(recipe, "two"), refuse, lambda _: None)
+    assert files_of(folder.path) == before
+
+
 def test_a_whole_result_takes_the_place_of_the_earlier_one_which_is_kept_with_its_report(folder, recipe):
     said = []
     folder.perform(asked(recipe, "two"), result("two"), said.append)

@@ -25,7 +25,7 @@ def number(default: Any, range_: str, *, machine: bool = False, budget: bool = F
         default: of the field.
         range_: of its value.
         machine: whether it says how the work is done, and does not decide the result (`recipe.fingerprint`).
-        budget: whether it says only how long the work goes on.
+        budget: whether it says only how long the work lasts.
     """
     return field(default=default, metadata={"range": range_, "machine": machine, "budget": budget})
 

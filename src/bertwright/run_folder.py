@@ -7,6 +7,7 @@ new one takes its place. So a stage that fails, or is killed at any moment, leav
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,8 +177,13 @@ class RunFolder:
                 "seconds": round(spent + time.monotonic() - start, 3),
             }
 
-        with together(), _recording(place / "begun.json", state) if is_main else nullcontext():
-            work(place)
+        try:
+            with together(), _recording(place / "begun.json", state) if is_main else nullcontext():
+                work(place)
+        except UserError:
+            if is_main and [path.name for path in place.iterdir()] == ["begun.json"]:
+                shutil.rmtree(place)  # refused before anything was done
+            raise
         with together():
             if is_main:
                 self.write_recipe(asked.recipe, place)
@@ -200,12 +206,12 @@ class RunFolder:
         if done is not None and done.get("format", 1) != FORMAT:
             notice(
                 f"{name}: the earlier result was made by an older version of Bertwright (format "
-                f"{done.get('format', 1)}; this is {FORMAT}); it is made again, and the earlier one kept beside it"
+                f"{done.get('format', 1)}; this is {FORMAT}); it is made again, and that one kept as {name}.before-N"
             )
         elif done is not None:
             notice(
                 f"{name}: recipe or data have changed since; the earlier result stays in {self.stage(name)} until the "
-                "new one is whole, and is then kept beside it"
+                f"new one is whole, and is then kept as {name}.before-N"
             )
         spent = 0.0 if before is None else float(before["seconds"])
         notice(f"{name}: {'starting' if before is None else 'resuming'}")
