@@ -262,7 +262,9 @@ def _prepare(work: Work, place: Path) -> None:
         f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
         f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} "
         f"duplicate and {total['one_sentence_documents']:,} one-sentence documents; longest "
-        f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_ratio']:.3%} unknown tokens"
+        f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_ratio']:.3%} unknown tokens, "
+        f"{total['outside_alphabet_ratio']:.3%} of the characters without an entry in the vocabulary, "
+        f"{total['stripped_characters']:,} characters that lost an accent or a sign"
     )
     for notice in report["notices"]:
         work.notice(notice)

@@ -85,8 +85,10 @@ class SourceReport:
         self.longest_document_tokens = max(self.longest_document_tokens, _longest(result.documents))
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, with unknown tokens as a fraction of all."""
+        """The report as plain values, with unknown tokens, and characters without an entry, as fractions of all."""
         plain: dict[str, Any] = {**vars(self), "left_out": dict(self.left_out), "changed": dict(self.changed)}
+        plain["outside_alphabet_ratio"] = self.lost.outside.total() / max(1, self.lost.characters)
+        plain["stripped_characters"] = self.lost.stripped.total()
         plain["characters"] = plain.pop("lost").as_dict()
         plain["unknown_token_ratio"] = plain.pop("unknown_tokens") / max(1, self.tokens)
         return plain
