@@ -62,8 +62,8 @@ def largest_requests(model: bertwright.Model, limits: Limits) -> Requests:
     positions = model.pretrained.model.encoder.max_length
     full = [text_of(model, positions)] * min(limits.texts, limits.request_tokens // positions)
     explained = limits.request_tokens // PASSES
-    masks = "[MASK] " * (positions - 2)
-    masked = min(len(full), limits.answer_numbers // (2 * 50 * (positions - 2)))
+    own = limits.masks // len(full)
+    masked = "[MASK] " * own + text_of(model, positions - own)
     # Tokenizing is slowest for words of a hundred letters that are not in the vocabulary.
     words = ("q" * 90 + "ह ") * (limits.body_bytes * 9 // 10 // 94)
     vectors = limits.answer_numbers // model.pretrained.model.encoder.config.hidden_size // positions
@@ -76,7 +76,7 @@ def largest_requests(model: bertwright.Model, limits: Limits) -> Requests:
         ),
         "predict many texts": ("/predict", {"texts": full}),
         "words that take long to tokenize": ("/predict", {"texts": [words]}),
-        "fill masks": ("/fill-mask", {"texts": [masks] * masked, "top_k": 50}),
+        "fill masks": ("/fill-mask", {"texts": [masked] * len(full), "top_k": 50}),
         "next sentence": ("/next-sentence", {"texts": full[::2], "text_pairs": full[::2]}),
         "embed": ("/embed", {"texts": full}),
         "embed tokens": ("/embed", {"texts": full[: max(1, vectors - 1)], "per_token": True}),

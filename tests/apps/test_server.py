@@ -183,7 +183,7 @@ def test_limits_count_tokens_and_not_characters(client):
         ("/predict", ["a " * 6_000] * 3, "18,006 tokens, and may have at most 16,384"),
         ("/explain", ["a " * 700], "may have at most 682, since each is computed 24 times"),
         ("/explain", ["a film. " * 10] * 64, "may have at most 682"),
-        ("/fill-mask", ["[MASK] " * 500] * 21, "numbers"),
+        ("/fill-mask", ["a [MASK] " * 43] * 3, "129 [MASK], and may have at most 128"),
         ("/embed", ["a " * 500] * 40, "may have at most 16,384"),
         ("/attention", ["a " * 500] * 64, "numbers"),
     ):

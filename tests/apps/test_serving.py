@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -80,6 +81,25 @@ def test_a_signal_lets_requests_end_and_stops_the_server(number):
 
 
 @pytest.mark.slow
+def test_requests_that_outlast_the_end_are_told_so():
+    request = {"texts": ["The film was long. " * 130]}
+    with serving() as (process, address):
+
+        def ask(_):
+            answer = httpx2.post(f"{address}/explain", json=request, timeout=120)
+            return answer.status_code, answer.json()["detail"] if answer.status_code != 200 else ""
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = pool.map(ask, range(4))
+            while "bertwright_waiting_requests 4.0" not in httpx2.get(f"{address}/metrics").text:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(DRAIN_SECONDS + 20) == 0
+            for status, detail in answers:
+                assert status == 200 or (status == 503 and "stopping" in detail)
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_guide_work_as_printed():
     commands = re.findall(r"^curl .*$", (ROOT / "docs" / "guide" / "serve.md").read_text(), re.MULTILINE)
     assert len(commands) == 8
@@ -97,6 +117,6 @@ def test_the_guide_says_the_limits_that_are_set():
     limits = Limits()
     said = [int(found.replace(",", "")) for found in re.findall(r"^\| [^|]*\| ([\d,]+)", table, re.MULTILINE)]
     expected = [limits.body_bytes, limits.body_seconds, limits.texts, limits.text_tokens, limits.request_tokens,
-                limits.request_tokens // PASSES, limits.answer_numbers, limits.waiting_requests, limits.waiting_tokens,
-                limits.seconds, MOST_CONNECTIONS, DRAIN_SECONDS]  # fmt: skip
+                limits.request_tokens // PASSES, limits.masks, limits.answer_numbers, limits.waiting_requests,
+                limits.waiting_tokens, limits.seconds, MOST_CONNECTIONS, DRAIN_SECONDS]  # fmt: skip
     assert said == expected

@@ -62,7 +62,9 @@ def _explaining(model: Model, texts: list[str], sequences: list[Sequence]) -> St
 def fill_mask(model: Model, request: MaskRequest, limits: Limits) -> Work:
     """Tokens for masks."""
     masks = sum(text.count(MASK) for text in request.texts)
-    tokens = _within(limits, _lengths(model, request.texts), numbers=2 * masks * request.top_k)  # a token, a score
+    if masks > limits.masks:
+        raise UserError(f"the request has {masks:,} {MASK}, and may have at most {limits.masks}; send several requests")
+    tokens = _within(limits, _lengths(model, request.texts))
 
     def answer(number: int) -> Any:
         found = model.fill_mask(request.texts[number], request.top_k)

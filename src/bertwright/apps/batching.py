@@ -51,18 +51,20 @@ class Limits:
         texts: in a request.
         text_tokens: of a text, as far as the model reads it.
         request_tokens: that a request computes; an explanation computes each token of its texts in every pass.
-        answer_numbers: in an answer's vectors, attention weights and predicted tokens.
+        masks: in a request.
+        answer_numbers: in an answer's vectors and attention weights.
         waiting_requests: that are not answered yet; more are refused with status 503.
         waiting_tokens: that these have still to compute. A request may take half of what is free, so that a few large
             ones leave capacity for small ones; others are refused with status 503.
         seconds: in which a request is answered; then its work ends, with status 504.
     """
 
-    body_bytes: int = 131_072
+    body_bytes: int = 98_304
     body_seconds: float = 10.0
     texts: int = 64
     text_tokens: int = 8_192
     request_tokens: int = 16_384
+    masks: int = 128
     answer_numbers: int = 1_000_000
     waiting_requests: int = 256
     waiting_tokens: int = 131_072

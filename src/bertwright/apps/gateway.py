@@ -69,6 +69,10 @@ class Gateway:
 
         try:
             await self._answer(scope, receive, noting)
+        except asyncio.CancelledError:  # by uvicorn, when it ends and requests take too long
+            if status == _LEFT:
+                refusal = "the server is stopping; try again later"
+                await JSONResponse({"detail": refusal}, 503)(scope, receive, noting)
         except Exception:
             number = secrets.token_hex(4)
             _log.exception("error %s at %s", number, _route(scope))

@@ -7,6 +7,7 @@ stored.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.resources
 import json
 from collections.abc import AsyncIterator, Callable
@@ -65,7 +66,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
         app.state.queue = queue = FairQueue(model, limits, metrics.batch_windows.observe)
         metrics.waiting.set_function(lambda: queue.waiting)
         yield
-        queue.close()
+        await asyncio.to_thread(queue.close)
 
     async def answer(request: Request, read: Callable[[], Work]) -> Response:
         body = await request.app.state.queue.answer(read, request.scope["body_bytes"])
