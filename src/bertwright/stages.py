@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,15 +120,15 @@ class Work:
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
-                for the task and its baselines to learn from.
+                for the task to learn from.
         """
         config = self.recipe.finetune
         task, where = find_task(config.task), f"data.{config.data}"
         source = self.recipe.source(config.data)
         train, test = (read_records(source, split, task.columns) for split in ("train", "test"))
         names = task.label_names(train, config.label_names, f"{where}, split train,")
+        task.about(config.positive_label, names)  # a class that is not there is said before the work
         task.labels(test, names, train, where)
-        task.check_baselines(train)
         return train, task.labels(train, names, train, where), test
 
     def check_unlabelled(self) -> None:
@@ -188,7 +189,8 @@ def _pretrain_inputs(work: Work) -> list[Any]:
 
 def _finetune_inputs(work: Work) -> list[Any]:
     # Not evaluations_per_epoch: the best evaluation decides which weights are kept.
-    own = _without_path(_at_defaults(work.recipe.finetune, "log_every", "checkpoint_every"), "encoder")
+    config = _at_defaults(work.recipe.finetune, "log_every", "checkpoint_every", "positive_label")
+    own = _without_path(config, "encoder")
     breaks = work.recipe.tokenizer.html_line_breaks
     return [own, breaks, _given_files(work.encoder if own.encoder else None), *work.sources(own.entries)]
 
@@ -233,8 +235,15 @@ def _finetune(work: Work) -> None:
 def _baselines(work: Work) -> None:
     train, labels, test = work.labelled()
     found = find_task(work.recipe.finetune.task).baselines(train, labels, test, work.notice)
+    folder = work.folder.stage("baselines")
     for name, predictions in found.items():
-        write_array(work.folder.stage("baselines") / f"{name}.npy", predictions)
+        if not isinstance(predictions, str):
+            write_array(folder / f"{name}.npy", predictions)
+    write_json(folder / "left_out.json", {name: why for name, why in found.items() if isinstance(why, str)})
+
+
+def _evaluate_inputs(work: Work) -> list[Any]:
+    return [work.recipe.finetune.positive_label]
 
 
 def _evaluate(work: Work) -> None:
@@ -249,7 +258,7 @@ def _report(work: Work) -> None:
     results = collect_results(work.recipe, path, seconds)
     write_json(path / "results.json", results)
     write_report(path)
-    print(results_table(results, path))
+    print(results_table(results, path, color=sys.stdout.isatty()))
     work.notice(f"report: {path / 'report.html'}")
 
 
@@ -275,7 +284,7 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, on_all=True),
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
-    "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate),
+    "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate, _evaluate_inputs),
     "report": Stage(("evaluate",), _report),
 }
 """The stages in order."""

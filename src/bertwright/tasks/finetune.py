@@ -35,6 +35,9 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 
+WHAT_TO_TRY = "try more epochs, another learning rate (lower if the loss jumps), or more labels of the rarer classes"
+"""Advice for a model that does not learn."""
+
 _LONGEST_RUN = 250
 """Rows of a class that stand side by side in the validation set: many more than there are reviews of one film."""
 
@@ -157,8 +160,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     where = f"data.{config.data}"
     records = read_records(recipe.source(config.data), "train", task.columns)
     names = task.label_names(records, config.label_names, f"{where}, split train,")
-    if config.co_training:
-        task.check_baselines(records)
+    task = task.about(config.positive_label, names)
     labels = task.labels(records, names, records, where)
     training_rows, validation_rows = split_validation(task.strata(labels), config.validation_ratio)
     if len(validation_rows) == 0:
@@ -171,6 +173,19 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     training = Examples(encoded(training_rows, config.training_truncation), task.targets(labels[training_rows], names))
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)
+
+
+def not_learnt(loss: float, chance: float) -> str:
+    """What is said of a model that has learnt nothing, and what to try.
+
+    Args:
+        loss: its lowest on the validation set.
+        chance: that of a model that predicts the frequencies of the classes.
+    """
+    return (
+        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, that "
+        f"of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
+    )
 
 
 def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice) -> None:
@@ -242,6 +257,10 @@ class _Stage:
         sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"
         self.notice(f"{doing} with seed {seed}: {sizes}")
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
+        chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
+        if chance is not None and position.best is not None and not position.best < chance:
+            self.notice(f"warning: the model of {name} {not_learnt(position.best, chance)}")
         if engine.is_main:
-            write_json(target / "done.json", {"seconds": position.seconds, "validation_loss": position.best})
+            done = {"seconds": position.seconds, "validation_loss": position.best, "chance_loss": chance}
+            write_json(target / "done.json", done)
         engine.barrier()
