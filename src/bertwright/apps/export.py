@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
-from bertwright.evaluate.report import SYSTEM_NAMES
+from bertwright.evaluate.comparison import metric_name, system_name
+from bertwright.evaluate.report import without_folders
 from bertwright.files import atomic_path, read_json, write_text
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, read_config
 from bertwright.models.heads import PretrainingModel
@@ -28,8 +29,6 @@ from bertwright.tasks.registry import load_task_model
 ONNX_FILE = "onnx/model.onnx"
 INT8_FILE = "onnx/model_int8.onnx"
 _OPSET = 20  # the first with GELU as one operator
-_METRIC_NAMES = {"f1": "F1"}
-"""Metrics whose name in a table is not their key in results.json."""
 
 
 def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False, license: str = "unknown") -> Path:
@@ -151,13 +150,6 @@ def _quantize(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
 
 
-def _without_folders(recipe: Any) -> Any:
-    """A recipe whose absolute paths are cut to their last name: folders of one machine are private."""
-    if isinstance(recipe, dict):
-        return {key: _without_folders(value) for key, value in recipe.items()}
-    return Path(recipe).name if isinstance(recipe, str) and Path(recipe).is_absolute() else recipe
-
-
 def model_card(folder: Path, config: dict[str, Any], parameters: int, small: bool, license: str) -> str:
     """The README.md of a model on the hub.
 
@@ -178,7 +170,7 @@ def model_card(folder: Path, config: dict[str, Any], parameters: int, small: boo
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         found["from_scratch"] = recipe["finetune"].get("encoder") is None
         found["truncation"] = recipe["finetune"]["truncation"]
-        found["recipe"] = yaml.safe_dump(_without_folders(recipe), sort_keys=False, allow_unicode=True)
+        found["recipe"] = yaml.safe_dump(without_folders(recipe), sort_keys=False, allow_unicode=True)
     template = importlib.resources.files("bertwright.apps").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
@@ -190,8 +182,8 @@ def model_card(folder: Path, config: dict[str, Any], parameters: int, small: boo
             license=license,
             classifier="id2label" in config,
             causal=config.get("is_decoder", False),
-            system_names=SYSTEM_NAMES,
-            metric_names=_METRIC_NAMES,
+            system_name=lambda system: system_name(system, found["results"]),
+            metric_name=lambda key: metric_name(key, found["results"]),
             **found,
         )
     )

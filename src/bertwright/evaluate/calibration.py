@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 15
-"""Bins of equal numbers of texts, as in Guo et al. 2017, "On Calibration of Modern Neural Networks", but equal in mass."""
+"""As many as in Guo et al. 2017, "On Calibration of Modern Neural Networks", but equal in numbers, not in width."""
 
 
 def reliability(probabilities: NDArray[Any], labels: NDArray[np.int64], bins: int = BINS) -> dict[str, Any] | None:
     """Confidence against accuracy, and the expected calibration error (ECE).
 
-    The confidence of a text is the probability of its predicted class. Texts are sorted by it and cut into bins of equal
-    numbers, so that no bin rests on a handful of texts. ECE is the mean over texts of the distance between their bin's
-    mean confidence and accuracy.
+    The confidence of a text is the probability of its predicted class. Texts are sorted by it and cut into bins of
+    equal numbers, so that no bin rests on a handful of texts. ECE is the mean over texts of the distance between mean
+    confidence and accuracy of their bin.
 
     Args:
         probabilities: (rows, classes).

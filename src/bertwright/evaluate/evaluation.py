@@ -121,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _warnings(
     task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions], names: list[str], run: Path
 ) -> list[str]:
-    """What is wrong with BERT as a whole, in sentences: a class that it never or nearly always predicts, no learning."""
+    """What is wrong with BERT as a whole, in sentences: a class predicted never or nearly always, nothing learnt."""
     by_sentence: dict[str, list[str]] = {}
     for seed in seeds:
         done = _read(run / "finetune" / f"seed-{seed}" / "done.json")
@@ -131,10 +131,8 @@ def _warnings(
             found.append(not_learnt(loss, chance))
         for sentence in found:
             by_sentence.setdefault(sentence, []).append(str(seed))
-    several = len(seeds) > 1
-    return [
-        f"BERT{f' of seed {chr(44).join(own)}' if several else ''} {sentence}." for sentence, own in by_sentence.items()
-    ]
+    shown = {sentence: f" of seed {', '.join(own)}" if len(seeds) > 1 else "" for sentence, own in by_sentence.items()}
+    return [f"BERT{of} {sentence}." for sentence, of in shown.items()]
 
 
 def _all_predictions(
@@ -157,7 +155,7 @@ def _all_predictions(
 def _scores(
     task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions], units: Units
 ) -> dict[str, Any]:
-    """Scores of each system; those of BERT are the mean over its fine-tuning seeds, whose spread is in the intervals."""
+    """Scores of each system; BERT's are the mean over its fine-tuning seeds, whose spread is in the intervals."""
     found = {
         name: scores(task, values, labels, units)
         for name, values in predictions.items()

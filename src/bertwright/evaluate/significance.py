@@ -1,8 +1,8 @@
 """How sure a figure is: bootstrap intervals of a system, and of the difference between two, for any task.
 
 Intervals are 95 % percentile bootstrap intervals over the test set, drawn in the units that are independent of each
-other (`tasks/resampling.py`), and widened where there are few of them (Hesterberg 2015, "What Teachers Should Know About
-the Bootstrap"). Over several fine-tuning seeds they hold the spread between seeds, too; with one seed they cannot.
+other (`tasks/resampling.py`), and widened where there are few of them (Hesterberg 2015, "What Teachers Should Know
+About the Bootstrap"). Over several fine-tuning seeds they hold the spread between seeds, too; with one they cannot.
 `benchmarks/interval_coverage.py` measures how often they hold the true figure.
 """
 

@@ -156,8 +156,8 @@ def fit_and_predict(
         progress: called with one sentence when a system is done.
 
     Returns:
-        For each of `SYSTEMS`, probabilities (test texts, classes), columns in the order of the classes; or the reason why
-        it cannot learn from the texts. Where n-grams are of characters, `_characters` ends a system's name.
+        For each of `SYSTEMS`, probabilities (test texts, classes), columns in the order of the classes; or the reason
+        why it cannot learn from the texts. Where n-grams are of characters, `_characters` ends a system's name.
     """
     classes = np.unique(np.asarray(train_labels))
     if not np.array_equal(classes, np.arange(len(classes))) or len(classes) < 2:

@@ -183,8 +183,8 @@ def not_learnt(loss: float, chance: float) -> str:
         chance: that of a model that predicts the frequencies of the classes.
     """
     return (
-        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, that "
-        f"of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
+        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
+        f"that of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
     )
 
 

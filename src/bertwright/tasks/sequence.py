@@ -18,7 +18,6 @@ from bertwright.tasks.resampling import Resampled, Units, resample_classes, tall
 from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
 from bertwright.text.records import Record
 
-
 _COLLAPSED = 0.95
 """A class that is predicted for this part of the texts, or for more, is predicted nearly always."""
 
@@ -183,7 +182,7 @@ class Classification(Task):
         return float(-np.log(np.clip(counts[labels] / counts.sum(), 1e-12, None)).mean())
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64]:
-        """1 for a right prediction, else 0; less the mean of the text's class, since files are often sorted by class."""
+        """1 for a right prediction, else 0; less the mean of the class, since files are often sorted by class."""
         right = (predictions.argmax(axis=1) == labels).astype(np.float64)
         for label in np.unique(labels):
             right[labels == label] -= right[labels == label].mean()
