@@ -57,7 +57,7 @@ def write_report(run_folder: Path) -> Path:
         percent=lambda value: f"{100 * value:.1f} %",
         duration=format_duration,
         plain=plain,
-        metric=lambda key: metric_name(key, context["results"]),
+        metric=lambda key: metric_name(key, context["results"] if key == context["primary"] else None),
         system=lambda key: system_name(key, context["results"]),
         unbroken=lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         png=lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),

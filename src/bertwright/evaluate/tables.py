@@ -85,7 +85,7 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
     primary = primary_metric(results)
     keys = _ordered(metric_keys(results) or [primary], _TERMINAL_ORDER)
     after = keys.index(primary) + 1
-    header = [metric_name(key, results) for key in keys]
+    header = [metric_name(key, results if key == primary else None) for key in keys]
     lines = [("system", *header[:after], "95 % interval", *header[after:])]
     for row in score_rows(results):
         low, high = _score(row, f"{primary}_low"), _score(row, f"{primary}_high")
@@ -117,8 +117,8 @@ def seeds_sentence(results: Mapping[str, Any]) -> str | None:
     if not spread or spread["n"] < 2:
         return None
     return (
-        f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key, results)} {spread['mean']:.4f}, standard deviation "
-        f"{spread['std']:.4f}."
+        f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key, results)} {spread['mean']:.4f}, standard "
+        f"deviation {spread['std']:.4f}."
     )
 
 

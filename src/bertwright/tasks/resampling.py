@@ -100,7 +100,7 @@ def run_length(scores: NDArray[Any]) -> int:
     correlation = np.array([float(centred[lag:] @ centred[: count - lag]) / count for lag in range(1, last + 1)])
     correlation /= variance
     large = np.abs(correlation) >= 2 * math.sqrt(math.log10(count) / count)
-    reach = next((lag for lag in range(last - needed + 1) if not large[lag : lag + needed].any()), last - needed)
+    reach: int = next((lag for lag in range(last - needed + 1) if not large[lag : lag + needed].any()), last - needed)
     if reach == 0:
         return 1
     lags = np.arange(1, min(2 * reach, last) + 1)
@@ -110,7 +110,7 @@ def run_length(scores: NDArray[Any]) -> int:
     if density <= 0 or slope <= 0:  # neighbours that differ more than chance would have it
         return 1
     best = (2 * slope**2 / (4 / 3 * density**2)) ** (1 / 3) * count ** (1 / 3)
-    return max(1, min(math.ceil(best), math.ceil(3 * math.sqrt(count)), count // 3))
+    return int(max(1, min(math.ceil(best), math.ceil(3 * math.sqrt(count)), count // 3)))
 
 
 def resample_rows(
@@ -213,7 +213,7 @@ def _rank_codes(positive: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[Ints
     return (2 * ranks + positive).astype(np.int64), len(distinct)
 
 
-def _mean_area(histograms: list[NDArray[np.float64]]) -> float:
+def _mean_area(histograms: list[NDArray[Any]]) -> float:
     """The area under the ROC curve, averaged over classes that have both positives and negatives; NaN if none has."""
     areas = []
     for histogram in histograms:

@@ -183,7 +183,7 @@ class Classification(Task):
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64]:
         """1 for a right prediction, else 0; less the mean of the class, since files are often sorted by class."""
-        right = (predictions.argmax(axis=1) == labels).astype(np.float64)
+        right: npt.NDArray[np.float64] = (predictions.argmax(axis=1) == labels).astype(np.float64)
         for label in np.unique(labels):
             right[labels == label] -= right[labels == label].mean()
         return right
