@@ -185,7 +185,7 @@ def tally(columns: list[Ints], classes: int) -> Ints:
 def ratios(hits: NDArray[np.float64], totals: NDArray[np.float64], positive: int) -> Resampled:
     """Accuracy and F1, (tables,), of counts by class.
 
-    With two classes F1 is that of the positive one, and macro-F1 stands beside it; with more, F1 is the mean over
+    With two classes F1 is that of the positive one, macro-F1 stands next to that; with more, F1 is the mean over
     classes. A class that neither labels nor predictions name has no F1, and is left out of means.
 
     Args:
