@@ -156,6 +156,8 @@ def _score_figures(
     name = metric_name(key, results)
     if len(rows) > 1:
         shown = [(row["name"], row[key], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in rows]
+        # A constant answer far below the others would squeeze their intervals into a corner.
+        shown = [one for one, row in zip(shown, rows, strict=True) if row["system"] != "most_frequent"]
         plots.save_intervals(folder, "intervals", shown, x_label=name, emphasis=SYSTEM_NAMES["bert"])
         listed = "; ".join(f"{row['name']} {row[key]:.4f}" for row in rows)
         figures["intervals"] = [{"name": "intervals", "alt": f"{name} with 95 % intervals. {listed}."}]
