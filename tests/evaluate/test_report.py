@@ -11,7 +11,7 @@ from bertwright.evaluate import significance
 from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.comparison import comparison
 from bertwright.evaluate.plots import roc_points
-from bertwright.evaluate.report import format_duration, write_report
+from bertwright.evaluate.report import format_duration, without_folders, write_report
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.evaluate.tables import results_table
 from bertwright.tasks.sequence import Classification
@@ -478,3 +478,37 @@ def test_durations_read_naturally(seconds, text):
 
 def test_the_template_is_free_of_leftover_marks(run):
     assert not re.search(r"\{\{|\}\}|\{%|None|nan|inf\b|undefined", Page(run[1]).text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ann/data/tickets.csv", "tickets.csv"),
+        ("C:\\Users\\ann\\my tickets.csv", "my tickets.csv"),
+        ("~/models/mini", "mini"),
+        ("data/tickets.csv", "data/tickets.csv"),
+        ("https://example.org/a/b.csv", "https://example.org/a/b.csv"),
+        ("/home/ann/a.csv, line 3, has no text", "a.csv, line 3, has no text"),
+        ("skipped rows of /home/ann/a.csv: 3 and/or more", "skipped rows of a.csv: 3 and/or more"),
+    ],
+)
+def test_a_folder_of_the_machine_is_cut_to_its_last_name(text, shown):
+    assert without_folders({"source": [text, 3]}) == {"source": [shown, 3]}
+
+
+def test_no_folder_of_the_machine_stands_in_the_page(tmp_path):
+    write(tmp_path / "recipe.yaml", "name: x\ndata: {a: {path: /home/ann/a.csv}}\npretrain: {phases: []}\n")
+    command = ["bertwright", "run", "/home/ann/recipe.yaml", "--data.a=/home/ann/a.csv", "--out", "/home/ann/run"]
+    write(tmp_path / "environment.json", {"command": command})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "/home/ann" not in page
+    assert "bertwright run recipe.yaml --data.a=a.csv --out run" in page
+
+
+def test_warnings_are_red_in_page_and_terminal(tmp_path):
+    scores = {"bert": f1(0.0, 0.0, 0.0)}
+    results = {"scores": scores, "label_names": ["ham", "fraud"], "warnings": ["BERT never predicts `fraud`."]}
+    write(tmp_path / "results.json", results)
+    assert '<div class="warning bad" role="alert"><p>BERT never predicts' in write_report(tmp_path).read_text("utf-8")
+    assert "\x1b[1;31mWarning: BERT never predicts `fraud`.\x1b[0m" in results_table(results, color=True)
+    assert "\x1b" not in results_table(results)

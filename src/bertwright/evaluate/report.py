@@ -236,7 +236,7 @@ def without_folders(value: Any) -> Any:
         return [without_folders(item) for item in value]
     if not isinstance(value, str):
         return value
-    if value.startswith(("/", "~")) or PureWindowsPath(value).drive:
+    if re.fullmatch(r"(?:/|~|[A-Za-z]:[/\\])[^,:;]*", value):  # a path as a whole, which may hold spaces
         return PureWindowsPath(value).name  # knows both kinds of slashes
     return _PATH.sub(lambda found: PureWindowsPath(found[0]).name, value)
 
