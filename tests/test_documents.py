@@ -67,8 +67,8 @@ def test_the_first_tables_say_what_the_results_say():
     results = read_json(path)
     rows = [
         f"| {name} | {_figures(score)} |"
-        for system, name in SYSTEM_NAMES.items()
-        for score in (results["scores"][system],)
+        for system, score in results["scores"].items()
+        for name in (SYSTEM_NAMES[system],)
     ]
     assert [line for line in shown.splitlines() if line in rows] == sorted(
         rows, key=lambda row: row.split("|")[2], reverse=True

@@ -33,7 +33,12 @@ def test_a_run_goes_from_raw_text_to_a_report(finished):
 def test_results_hold_what_is_promised(finished):
     results = read_json(finished / "results.json")
     assert {"recipe", "commit", "seed", "machine", "seconds", "scores"} <= results.keys()
-    assert results["scores"].keys() == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    baselines = {"most_frequent", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    assert results["scores"].keys() == {"bert", *baselines}
+    assert results["positive_label"] == results["label_names"][1]
+    assert results["resampled"]["unit"] in ("texts", "runs")
+    assert len(results["calibration"]["bins"]) == min(15, results["scores"]["bert"]["count"])
+    assert results["warnings"] == []
     for scores in results["scores"].values():
         assert 0 <= scores["f1_low"] <= scores["f1"] <= scores["f1_high"] <= 1
         assert 0 <= scores["accuracy"] <= 1
@@ -293,14 +298,18 @@ def test_a_later_report_says_where_the_models_come_from(finished, recipe_file, t
 
 
 @pytest.mark.slow
-def test_texts_that_share_no_word_are_refused_before_anything_is_trained(recipe_file, tmp_path, capsys):
-    (tmp_path / "reviews").mkdir()
-    rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(("good", "bad", "fine", "awful"))]
+def test_texts_that_share_no_word_stop_no_run_and_baselines_leave_themselves_out(recipe_file, tmp_path, capsys):
+    reviews = tmp_path / "reviews"
+    reviews.mkdir()
     for split in ("train", "test"):
-        (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
-    words = ["run", str(recipe_file), "--out", str(tmp_path / "run"), "--data.reviews", str(tmp_path / "reviews")]
-    assert "no two of the labelled texts share a word" in refused(capsys, *words)
-    assert not (tmp_path / "run" / "prepare").exists()
+        rows = [json.dumps({"text": f"{split}word{number}", "label": number % 2}) for number in range(8)]
+        (reviews / f"{split}.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "o"
+    assert main(["baselines", str(recipe_file), "--out", str(out), "--data.reviews", str(reviews)]) in (0, None)
+    left_out = read_json(out / "baselines" / "left_out.json")
+    assert left_out.keys() == {"logistic_regression", "nb_logistic_regression"}
+    assert "share a word" in left_out["nb_logistic_regression"]
+    assert (out / "baselines" / "most_frequent.npy").is_file()
 
 
 def test_a_missing_file_is_refused(recipe_file, tmp_path, capsys):

@@ -228,6 +228,8 @@ class FinetuneConfig(Section):
         task: what the labels are for: classification.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
+        positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are
+            two; the default is the second in order. It changes what is reported, not how the model is trained.
         encoder: a folder with pre-trained weights, or bundled: the encoder that comes with Bertwright; the default
             takes those of the pretrain stage.
         unlabelled: unlabelled texts, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
@@ -265,6 +267,7 @@ class FinetuneConfig(Section):
     data: str = ""
     task: str = "classification"
     label_names: tuple[str, ...] | None = None
+    positive_label: str | None = None
     encoder: str | None = None
     unlabelled: str | None = None
     unlabelled_max_length: int = number(512, ">= 3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -153,7 +154,7 @@ class Work:
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
-                for the task and its baselines to learn from.
+                for the task to learn from.
         """
         config = self.recipe.finetune
         task, where = find_task(config.task), f"data.{config.data}"
@@ -172,7 +173,7 @@ class Work:
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
-        task.check_baselines(train)
+        task.about(config.positive_label, names)  # a class that is not there is said before the work
         return train, task.labels(train, names, train, where), test
 
     def check_training(self, stages: Sequence[str]) -> None:
@@ -289,7 +290,13 @@ def _baselines(work: Work, place: Path) -> None:
     train, labels, test = work.labelled()
     found = find_task(work.recipe.finetune.task).baselines(train, labels, test, work.notice)
     for name, predictions in found.items():
-        write_array(place / f"{name}.npy", predictions)
+        if not isinstance(predictions, str):
+            write_array(place / f"{name}.npy", predictions)
+    write_json(place / "left_out.json", {name: why for name, why in found.items() if isinstance(why, str)})
+
+
+def _evaluate_inputs(work: Work) -> list[Any]:
+    return [work.recipe.finetune.positive_label]
 
 
 def _evaluate(work: Work, place: Path) -> None:
@@ -303,7 +310,7 @@ def _report(work: Work, path: Path) -> None:
     results = collect_results(work.recipe, path, done)
     write_json(path / "results.json", results)
     write_report(path)
-    print(results_table(results, path))
+    print(results_table(results, path, color=sys.stdout.isatty()))
     work.notice(f"report: {path / 'report.html'}")
 
 
@@ -331,7 +338,7 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, _pretrain_lineage, on_all=True),
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
-    "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate),
+    "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate, _evaluate_inputs),
     "report": Stage(("evaluate",), _report),
 }
 """The stages in order."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from bertwright.evaluate import significance
+from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.comparison import comparison
 from bertwright.evaluate.plots import roc_points
-from bertwright.evaluate.report import format_duration, write_report
+from bertwright.evaluate.report import format_duration, without_folders, write_report
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.evaluate.tables import results_table
 from bertwright.tasks.sequence import Classification
@@ -19,7 +20,7 @@ EVIL = "<script>alert('a review')</script> & \"quotes\""
 
 
 def classification_scores(labels, probabilities, samples=significance.SAMPLES):
-    return significance.scores(Classification(), probabilities, labels, samples)
+    return significance.scores(Classification(), probabilities, labels, samples=samples)
 
 
 def write(path, content):
@@ -87,6 +88,8 @@ def scored():
 
 
 def make_results(scores):
+    labels, systems = predictions()
+    calibrated = systems["bert"], labels
     seeds = {str(seed): {**scores["bert"], "f1": scores["bert"]["f1"] + 0.001 * seed} for seed in range(3)}
     f1 = [one["f1"] for one in seeds.values()]
     return {
@@ -97,6 +100,7 @@ def make_results(scores):
         "label_names": ["negative", "positive"], "scores": scores, "bert_seeds": seeds,
         "spread": {"f1": mean_and_spread(f1), "accuracy": mean_and_spread(f1)},
         "without_train_duplicates": {"count_removed": 123, "scores": scores},
+        "positive_label": "positive", "calibration": reliability(*calibrated), "warnings": [],
         "heldout": {"mlm_loss": 2.79, "mlm_accuracy": 0.472, "nsp_accuracy": 0.803},
     }  # fmt: skip
 
@@ -194,14 +198,15 @@ def test_the_page_has_every_part_in_order(run):
     headings = re.findall(r"<h[23]>([^<]+)</h[23]>", run[1])
     assert headings == [
         "Results", "BERT with each fine-tuning seed", "Without duplicates of the training set", "ROC curves",
-        "Confusion matrix of BERT", "Pre-training", "Fine-tuning", "Examples",
+        "BERT class by class", "Confusion matrix of BERT", "Calibration of BERT", "Pre-training", "Fine-tuning",
+        "Examples",
         "Masked language model: predictions of masked tokens",
         "Next-sentence prediction: does the second passage follow the first?",
-        "Predictions on the test set", "Most confident mistakes", "Data for pre-training",
+        "Predictions on the test set", "Most confident errors", "Data for pre-training",
         "How it was made", "Time by stage", "Environment", "Recipe",
     ]  # fmt: skip
     text = Page(run[1]).text
-    first, second = "F1 (class positive) of BERT on 3,000 test texts", "BERT beats the best baseline, NB-weighted"
+    first, second = "F1 of `positive`: BERT on 3,000 test texts", "BERT beats the best baseline, NB-weighted"
     assert text.index(first) < text.index(second)
 
 
@@ -250,7 +255,7 @@ def test_scores_in_the_page_are_those_of_results_json(run, scored):
     assert "2 h 44 min" in text
     assert "perplexity 16.28" in text
     assert "123 test texts are exact duplicates of texts in the training set" in text
-    assert "F1, precision and recall are those of class positive" in text
+    assert "F1, precision, recall and ROC AUC are those of class positive" in text
 
 
 def test_a_mistake_shows_prediction_and_label(run):
@@ -335,6 +340,7 @@ def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     assert "ROC curves" not in text
     assert "Confusion matrix of BERT" in text
     assert "are those of class" not in text
+    assert "macro-F1: BERT on 200" not in text, "the results do not name the classes"
 
 
 def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tmp_path):
@@ -345,7 +351,7 @@ def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tm
     results = {"task": "similarity", "primary_metric": "spearman", "data": "pairs", "label_names": [], "scores": scores}
     write(tmp_path / "results.json", results)
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "spearman of BERT on 50 test texts" in text
+    assert "spearman: BERT on 50 test texts" in text
     assert "BERT beats the best baseline, overlap (spearman 0.6200), by 0.1900" in text
     assert "mean error" in text
     for absent in ("F1", "accuracy", "ROC", "Confusion", "are those of class"):
@@ -361,7 +367,7 @@ def test_results_of_older_runs_which_name_only_their_data_still_make_a_table_and
     old = {"task": "imdb", "scores": scores}
     table = results_table(old).splitlines()
     assert re.split("  +", table[0]) == [
-        "system", "accuracy", "F1", "95 % interval", "precision", "recall", "ROC AUC"
+        "system", "accuracy", "F1", "95 % interval", "macro-F1", "precision", "recall", "ROC AUC"
     ]  # fmt: skip
     assert table == results_table({**old, "task": "classification", "primary_metric": "f1"}).splitlines()
     assert comparison(old, {"labels": labels, **systems})["outcome"] == "wins"
@@ -387,7 +393,7 @@ def test_published_figures_are_rows_without_an_interval(run, scored):
 
 def test_the_table_in_the_terminal_is_aligned_and_sorted_by_f1(scored):
     table = results_table(make_results(scored[2])).split("\n\n")[0].splitlines()
-    column = table[0].index("F1") + 2
+    column = table[0].index("F1 of `positive`") + len("F1 of `positive`")
     figures = [float(line[column - 6 : column]) for line in table[2:]]
     assert figures == sorted(figures, reverse=True)
     assert len(figures) == 5
@@ -444,7 +450,9 @@ def test_the_comparison_over_several_seeds_rests_on_all_of_them(scored):
     half = {**systems, "labels": labels, "bert-seed-0": systems["bert"], "bert-seed-1": systems["naive_bayes"]}
     baseline = {"bert": scores["bert"], "logistic_regression": scores["logistic_regression"]}
     assert comparison({"scores": baseline}, {**systems, "labels": labels})["outcome"] == "wins"
-    assert comparison({"scores": baseline}, half)["outcome"] == "loses"
+    assert comparison({"scores": baseline}, half)["outcome"] == "open", "two seeds that differ so much settle nothing"
+    alike = {**half, "bert-seed-0": systems["naive_bayes"]}
+    assert comparison({"scores": baseline}, alike)["outcome"] == "loses"
 
 
 def test_the_drawn_roc_curve_has_the_area_that_the_table_reports(scored):
@@ -472,3 +480,37 @@ def test_durations_read_naturally(seconds, text):
 
 def test_the_template_is_free_of_leftover_marks(run):
     assert not re.search(r"\{\{|\}\}|\{%|None|nan|inf\b|undefined", Page(run[1]).text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ann/data/tickets.csv", "tickets.csv"),
+        ("C:\\Users\\ann\\my tickets.csv", "my tickets.csv"),
+        ("~/models/mini", "mini"),
+        ("data/tickets.csv", "data/tickets.csv"),
+        ("https://example.org/a/b.csv", "https://example.org/a/b.csv"),
+        ("/home/ann/a.csv, line 3, has no text", "a.csv, line 3, has no text"),
+        ("skipped rows of /home/ann/a.csv: 3 and/or more", "skipped rows of a.csv: 3 and/or more"),
+    ],
+)
+def test_a_folder_of_the_machine_is_cut_to_its_last_name(text, shown):
+    assert without_folders({"source": [text, 3]}) == {"source": [shown, 3]}
+
+
+def test_no_folder_of_the_machine_stands_in_the_page(tmp_path):
+    write(tmp_path / "recipe.yaml", "name: x\ndata: {a: {path: /home/ann/a.csv}}\npretrain: {phases: []}\n")
+    command = ["bertwright", "run", "/home/ann/recipe.yaml", "--data.a=/home/ann/a.csv", "--out", "/home/ann/run"]
+    write(tmp_path / "environment.json", {"command": command})
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "/home/ann" not in page
+    assert "bertwright run recipe.yaml --data.a=a.csv --out run" in page
+
+
+def test_warnings_are_red_in_page_and_terminal(tmp_path):
+    scores = {"bert": f1(0.0, 0.0, 0.0)}
+    results = {"scores": scores, "label_names": ["ham", "fraud"], "warnings": ["BERT never predicts `fraud`."]}
+    write(tmp_path / "results.json", results)
+    assert '<div class="warning bad" role="alert"><p>BERT never predicts' in write_report(tmp_path).read_text("utf-8")
+    assert "\x1b[1;31mWarning: BERT never predicts `fraud`.\x1b[0m" in results_table(results, color=True)
+    assert "\x1b" not in results_table(results)

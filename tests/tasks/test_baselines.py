@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone
 
-from bertwright.tasks.baselines import SYSTEMS, LogCountRatio, fit_and_predict
+from bertwright.tasks.baselines import SYSTEMS, LogCountRatio, fit_and_predict, splits_words
 from bertwright.tasks.sequence import Classification
 
 IMDB = os.environ.get("BERTWRIGHT_IMDB")
@@ -116,6 +116,48 @@ def test_every_system_learns_reviews_and_returns_one_probability_per_class(kinds
         assert probabilities.dtype == np.float32
         assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
         assert (probabilities.argmax(axis=1) == labels[1::2]).mean() > 0.9
+
+
+CHINESE = [f"这部电影{word}，我{end}" for word in ("很好看", "太精彩了", "好得很") for end in ("喜欢", "推荐", "笑了")]
+CHINESE_BAD = [
+    f"这部电影{word}，我{end}" for word in ("很难看", "太糟糕了", "差得很") for end in ("睡着", "后悔", "走了")
+]
+
+
+def test_where_spaces_part_no_words_ngrams_are_of_characters_and_say_so():
+    texts, labels = CHINESE + CHINESE_BAD, [1] * len(CHINESE) + [0] * len(CHINESE_BAD)
+    predictions = fit_and_predict(texts, labels, texts)
+    assert list(predictions) == [f"{name}_characters" for name in SYSTEMS]
+    for probabilities in predictions.values():
+        assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "splits"),
+    [
+        ("The film was a joy.", True),
+        ("L'été, le café était fermé; Straße, Übermut.", True),
+        ("Фильм был скучный и длинный.", True),
+        ("이 영화는 정말 재미있어요.", True),
+        ("כל הסרט היה נהדר", True),
+        ("这部电影很好看，我喜欢。", False),
+        ("この映画はとても面白い。", False),
+        ("ภาพยนตร์เรื่องนี้สนุกมาก", False),
+        ("यह फ़िल्म बहुत अच्छी थी", False),
+    ],
+)
+def test_which_scripts_part_their_words(text, splits):
+    assert splits_words([text]) is splits
+
+
+def test_a_system_that_finds_no_shared_word_leaves_itself_out_with_the_reason():
+    told = []
+    found = fit_and_predict(["alpha", "beta", "gamma", "delta"], [0, 1, 0, 1], ["alpha"], progress=told.append)
+    assert found["naive_bayes"].shape == (1, 2)
+    for name in ("logistic_regression", "nb_logistic_regression"):
+        assert found[name] == "no two of the labelled texts share a word, so it has nothing to learn from"
+    assert "left out" in told[-1]
+    assert all(isinstance(why, str) for why in fit_and_predict(["!", "?"], [0, 1], ["!"]).values())
 
 
 def test_the_same_texts_give_the_same_probabilities():

@@ -106,7 +106,7 @@ def test_a_task_from_outside_is_trained_evaluated_reported_and_loaded(recipe_fil
     assert baseline["pairs_in_order"] < bert["pairs_in_order"]
 
     page = (run.path / "report.html").read_text()
-    assert "pairs in order of BERT on 80 test texts" in page
+    assert "pairs in order: BERT on 80 test texts" in page
     assert f"{bert['pairs_in_order']:.4f}" in page
     assert "shorter_first" in page
     assert "the best baseline, shorter_first (pairs in order" in page

@@ -484,3 +484,8 @@ def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not
     assert outcome.total.item() == pytest.approx(expected.item(), rel=1e-6)
     assert int(outcome.count) == 2
     assert int(outcome.correct) == int((logits.argmax(-1) == targets[:2].argmax(-1)).sum())
+
+
+def test_the_loss_of_a_model_that_predicts_class_frequencies_is_their_cross_entropy():
+    known, labels = np.array([0, 0, 0, 1]), np.array([0, 1, 1])
+    assert TASK.chance_loss(known, labels) == pytest.approx(-(np.log(0.75) + 2 * np.log(0.25)) / 3)

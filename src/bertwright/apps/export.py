@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
-from bertwright.evaluate.report import SYSTEM_NAMES
+from bertwright.evaluate.comparison import metric_name, system_name
+from bertwright.evaluate.report import without_folders
 from bertwright.files import atomic_path, digests, read_json, write_text
 from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
@@ -30,8 +31,6 @@ from bertwright.tasks.registry import load_task_model
 ONNX_FILE = "onnx/model.onnx"
 INT8_FILE = "onnx/model_int8.onnx"
 _OPSET = 20  # the first with GELU as one operator
-_METRIC_NAMES = {"f1": "F1"}
-"""Metrics whose name in a table is not their key in results.json."""
 
 
 def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False, license: str = "unknown") -> Path:
@@ -168,13 +167,6 @@ def _quantize(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
 
 
-def _without_folders(recipe: Any) -> Any:
-    """A recipe whose absolute paths are cut to their last name: folders of one machine are private."""
-    if isinstance(recipe, dict):
-        return {key: _without_folders(value) for key, value in recipe.items()}
-    return Path(recipe).name if isinstance(recipe, str) and Path(recipe).is_absolute() else recipe
-
-
 def find_results(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The run that a model folder belongs to, with its results; None where there is none.
 
@@ -253,7 +245,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
         found = {"results": results, "seed": folder.resolve().parent.name.removeprefix("seed-")}
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         found["from_scratch"] = recipe["finetune"].get("encoder") is None
-        found["recipe"] = yaml.safe_dump(_without_folders(recipe), sort_keys=False, allow_unicode=True)
+        found["recipe"] = yaml.safe_dump(without_folders(recipe), sort_keys=False, allow_unicode=True)
         found["example"] = _example(run, folder) if is_classifier else None
     template = importlib.resources.files("bertwright.apps").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
@@ -270,8 +262,8 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
             license=license,
             classifier=is_classifier,
             truncation=_truncation(folder, model),
-            system_names=SYSTEM_NAMES,
-            metric_names=_METRIC_NAMES,
+            system_name=lambda system: system_name(system, found["results"]),
+            metric_name=lambda key: metric_name(key, found["results"]),
             **found,
         )
     )

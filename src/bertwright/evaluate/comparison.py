@@ -10,14 +10,28 @@ import numpy as np
 
 from bertwright.evaluate import significance
 from bertwright.tasks.registry import TASKS
+from bertwright.tasks.resampling import Units
 
 SYSTEM_NAMES = {
     "bert": "BERT (this run)",
+    "most_frequent": "The most frequent class",
     "naive_bayes": "Naive Bayes, word counts",
     "logistic_regression": "Logistic regression, TF-IDF, 1-2 grams",
     "nb_logistic_regression": "NB-weighted logistic regression, 1-3 grams",
+    "naive_bayes_characters": "Naive Bayes, character 1-3 grams",
+    "logistic_regression_characters": "Logistic regression, TF-IDF, character 1-3 grams",
+    "nb_logistic_regression_characters": "NB-weighted logistic regression, character 1-3 grams",
 }
 """How systems are called in tables; others by their own names."""
+
+_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC"}
+_OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
+
+
+def system_name(system: str, results: Mapping[str, Any]) -> str:
+    """A system's name for people; that of the most frequent class says which one it is."""
+    most = results.get("most_frequent_label")
+    return f"Always `{most}`" if system == "most_frequent" and most else SYSTEM_NAMES.get(system, system)
 
 
 def primary_metric(results: Mapping[str, Any]) -> str:
@@ -25,13 +39,32 @@ def primary_metric(results: Mapping[str, Any]) -> str:
     return str(results.get("primary_metric", "f1"))
 
 
-def metric_name(key: str) -> str:
-    """A metric's name for people."""
-    return {"f1": "F1", "roc_auc": "ROC AUC"}.get(key, key.replace("_", " "))
+def positive_label(results: Mapping[str, Any]) -> str | None:
+    """The class that F1 speaks of; with two classes the second, in results of versions that did not say it."""
+    names = results.get("label_names", [])
+    old = names[1] if len(names) == 2 and primary_metric(results) == "f1" else None
+    label = results.get("positive_label", old)
+    return None if label is None else str(label)
+
+
+def metric_name(key: str, results: Mapping[str, Any] | None = None) -> str:
+    """A metric's name for people; with results of classes, it names the class that it speaks of, or says macro.
+
+    Args:
+        key: the metric's in results.json.
+        results: the content of results.json; None leaves the class out.
+    """
+    name = _NAMES.get(key, key.replace("_", " "))
+    if results is None or key not in _OF_A_CLASS:
+        return name
+    label = positive_label(results)
+    if label is not None:
+        return f"{name} of `{label}`"
+    return f"macro-{name}" if len(results.get("label_names", [])) > 2 else name
 
 
 def saved_predictions(folder: Path) -> dict[str, Any]:
-    """What `evaluate` saved: by system, float32 probabilities (rows, classes), and `labels`, int64 (rows,).
+    """What `evaluate` saved: by system, float32 probabilities (rows, classes); `labels` and `groups`, int64 (rows,).
 
     {} without labels; systems of another number of rows are left out.
     """
@@ -39,7 +72,9 @@ def saved_predictions(folder: Path) -> dict[str, Any]:
         return {}
     labels = np.load(folder / "labels.npy")
     found = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy")) if path.stem != "labels"}
-    return {"labels": labels, **{system: values for system, values in found.items() if len(values) == len(labels)}}
+    groups = folder.parent / "groups.npy"
+    own = {"labels": labels} | ({"groups": np.load(groups)} if groups.is_file() else {})
+    return {**own, **{system: values for system, values in found.items() if len(values) == len(labels)}}
 
 
 def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -47,11 +82,12 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
 
     With saved predictions it rests on the paired bootstrap, which evaluates both systems on the same resampled rows;
     without, on whether the two intervals overlap, which is a blunter test. BERT's figure is the mean over its
-    fine-tuning seeds, and so is the interval of the difference, end by end.
+    fine-tuning seeds, whose spread is in the interval of the difference.
 
     Args:
         results: the content of results.json.
-        predictions: by system, (rows, ...), BERT's as `bert` or, seed by seed, as `bert-seed-<n>`; `labels`, (rows,).
+        predictions: by system, (rows, ...), BERT's as `bert` or, seed by seed, as `bert-seed-<n>`; `labels` and, where
+            the data have them, `groups`, (rows,).
 
     Returns:
         text and outcome; outcome is None where there is nothing to compare.
@@ -66,7 +102,8 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
     bert = scores["bert"]
     best = max(baselines, key=lambda system: baselines[system][key])
     difference = bert[key] - baselines[best][key]
-    against = f"the best baseline, {SYSTEM_NAMES.get(best, best)} ({metric_name(key)} {baselines[best][key]:.4f})"
+    name = system_name(best, results)
+    against = f"the best baseline, {name} ({metric_name(key, results)} {baselines[best][key]:.4f})"
     outcome, evidence = _paired(results, predictions or {}, best) or _overlap(bert, baselines[best], key)
     text = {
         "wins": f"BERT beats {against}, by {abs(difference):.4f}: {evidence}.",
@@ -84,10 +121,18 @@ def _paired(results: Mapping[str, Any], saved: Mapping[str, Any], best: str) -> 
     task = TASKS.get(results.get("task", ""), TASKS["classification"])  # older results name their data there
     if not runs or best not in saved:
         return None
-    paired = [significance.difference(task, saved["labels"], run, saved[best]) for run in runs]
-    low, high = (float(np.mean([one[end] for one in paired])) for end in ("low", "high"))
-    outcome = "wins" if low > 0 else "loses" if high < 0 else "open"
-    return outcome, f"on the same test texts the 95 % interval of the difference is {low:+.4f} to {high:+.4f}"
+    task = task.about(results.get("positive_label"), results.get("label_names", []))
+    labels = saved["labels"]
+    units = Units(len(labels), saved.get("groups"), results.get("resampled", {}).get("run_length", 1))
+    paired = significance.difference(task, labels, runs, saved[best], units)
+    if "low" not in paired:
+        return None
+    outcome = "wins" if paired["low"] > 0 else "loses" if paired["high"] < 0 else "open"
+    over = f" over {len(runs)} seeds" if len(runs) > 1 else ""
+    return outcome, (
+        f"on the same test texts{over} the 95 % interval of the difference is {paired['low']:+.4f} to "
+        f"{paired['high']:+.4f}"
+    )
 
 
 def _overlap(bert: Mapping[str, Any], best: Mapping[str, Any], key: str) -> tuple[str, str]:

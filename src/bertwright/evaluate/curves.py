@@ -95,8 +95,17 @@ def pretrain_figures(rows: Rows, lengths: Sequence[int], folder: Path) -> list[d
     return figures
 
 
-def finetune_figures(seeds: Mapping[str, Rows], folder: Path, metric: str = "f1") -> list[dict[str, str]]:
-    """Plot fine-tuning into a folder: loss in training and on the validation set, and a metric on the latter."""
+def finetune_figures(
+    seeds: Mapping[str, Rows], folder: Path, metric: str = "f1", measured: str | None = None
+) -> list[dict[str, str]]:
+    """Plot fine-tuning into a folder: loss in training and on the validation set, and a metric on the latter.
+
+    Args:
+        seeds: by seed the rows of its metrics.jsonl.
+        folder: receives the plots.
+        metric: the metric's key in the rows.
+        measured: its name for people; by default made from the key.
+    """
     losses: list[Series] = []
     scores: list[Series] = []
     validated = False
@@ -118,7 +127,7 @@ def finetune_figures(seeds: Mapping[str, Rows], folder: Path, metric: str = "f1"
             validated = True
     figures = []
     dots = " (dots: validation set)" if validated and len(seeds) > 1 else ""
-    measured = metric_name(metric)
+    measured = measured or metric_name(metric)
     for name, series, title in (
         ("finetune-loss", losses, f"Loss{dots}"),
         (f"finetune-{metric}", scores, f"{measured[0].upper()}{measured[1:]} on the validation set"),

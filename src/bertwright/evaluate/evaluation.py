@@ -1,8 +1,8 @@
-"""The evaluate stage: every system on the official test split, read once, and examples to look at."""
+"""The evaluate stage: every system on the official test split, read once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bertwright.evaluate.calibration import reliability
+from bertwright.evaluate.examples import example_texts, pretraining_examples
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
-from bertwright.inputs.sequences import frame
 from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.stored import WEIGHTS
-from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
+from bertwright.tasks.finetune import WHAT_TO_TRY, not_learnt
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
 from bertwright.tasks.registry import find_task
-from bertwright.tasks.task import Ints, Prediction, Task
+from bertwright.tasks.resampling import Units, run_length
+from bertwright.tasks.task import Ints, Task
 from bertwright.text.overlap import evaluated_splits, evaluated_texts, pretraining_overlap, train_overlap
 from bertwright.text.records import Record, read_split
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-
-_SHOWN = 6
-"""Examples of each kind that the report shows."""
 
 Predictions = npt.NDArray[np.float32]
 
@@ -49,15 +48,23 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(recipe))}
     train, test = splits["train"].records, splits["test"].records
     names = task.label_names(train, config.label_names, f"{where}, split train,")
+    task = task.about(config.positive_label, names)
     labels = task.labels(test, names, train, where)
     predictions = _all_predictions(recipe, task, test, run, engine, progress)
+    units = units_of(task, test, predictions, labels)
     write_array(folder / "predictions" / "labels.npy", labels)
+    if units.groups is not None:
+        write_array(folder / "groups.npy", units.groups)
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
     progress("computing metrics and their intervals")
     known = {(record.text, record.text_pair) for record in train}
     new = np.array([(record.text, record.text_pair) not in known for record in test])
     own = recipe.finetune.encoder is None
+    without: dict[str, Any] = {"count_removed": int((~new).sum())}
+    if new.any() and not new.all():
+        kept = {name: values[new] for name, values in predictions.items()}
+        without |= _scores(task, config.seeds, labels[new], kept, units.kept(new))
     write_json(
         folder / "scores.json",
         {
@@ -70,25 +77,24 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
                 "train": train_overlap(train, test),
                 "pretraining": _pretraining_overlap(recipe, run, evaluated_texts(recipe, task.columns)),
             },
-            **_scores(task, config.seeds, labels, predictions),
-            "without_train_duplicates": {
-                "count_removed": int((~new).sum()),
-                **(
-                    _scores(task, config.seeds, labels[new], {name: p[new] for name, p in predictions.items()})
-                    if new.any()
-                    else {}
-                ),
-            },
+            "positive_label": task.positive_label(names),
+            "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
+            "resampled": {"unit": units.kind, "count": units.count, "run_length": units.length},
+            **_scores(task, config.seeds, labels, predictions, units),
+            "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
+            "left_out": _read(run / "baselines" / "left_out.json"),
+            "calibration": reliability(predictions["bert"], labels),
+            "without_train_duplicates": without,
             "heldout": _heldout_metrics(recipe, run, engine) if own else {},
             "weights": _weights(recipe, run),
         },
     )
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names)
-    examples = _example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
+    examples = example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")
-        examples |= _pretraining_examples(recipe, run, engine)
+        examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
 
 
@@ -108,6 +114,52 @@ def _pretraining_overlap(recipe: Recipe, run: Path, evaluated: frozenset[bytes])
     return pretraining_overlap(read_json(path) if path.is_file() else None, evaluated)
 
 
+def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predictions], labels: Ints) -> Units:
+    """What intervals draw together: the data's groups; without them runs of neighbours, as long as their likeness.
+
+    Args:
+        task: scores single predictions.
+        test: the records of the test split, in the order of the data.
+        predictions: by system.
+        labels: of the records.
+    """
+    groups = [getattr(record, "group", None) for record in test]
+    if any(group is not None for group in groups):
+        # A row without a group stands for itself.
+        keys = [("row", str(row)) if group is None else ("group", str(group)) for row, group in enumerate(groups)]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return Units(len(test), np.array([numbers[key] for key in keys], np.int64))
+    found = [task.row_scores(values, labels) for values in predictions.values()]
+    return Units(len(test), length=max([run_length(one) for one in found if one is not None], default=1))
+
+
+def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:
+    """The class that most labels name; None where labels are not numbers of classes."""
+    return names[int(np.bincount(labels).argmax())] if names and np.issubdtype(labels.dtype, np.integer) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return content
+
+
+def _warnings(
+    task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions], names: list[str], run: Path
+) -> list[str]:
+    """What is wrong with BERT as a whole, in sentences: a class predicted never or nearly always, nothing learnt."""
+    by_sentence: dict[str, list[str]] = {}
+    for seed in seeds:
+        done = _read(run / "finetune" / f"seed-{seed}" / "done.json")
+        loss, chance = done.get("validation_loss"), done.get("chance_loss")
+        found = [f"{one}; {WHAT_TO_TRY}" for one in task.warnings(predictions[f"bert-seed-{seed}"], labels, names)]
+        if loss is not None and chance is not None and not loss < chance:
+            found.append(not_learnt(loss, chance))
+        for sentence in found:
+            by_sentence.setdefault(sentence, []).append(str(seed))
+    shown = {sentence: f" of seed {', '.join(own)}" if len(seeds) > 1 else "" for sentence, own in by_sentence.items()}
+    return [f"BERT{of} {sentence}." for sentence, of in shown.items()]
+
+
 def _all_predictions(
     recipe: Recipe, task: Task, test: list[Record], run: Path, engine: Engine, progress: Callable[[str], None]
 ) -> dict[str, Predictions]:
@@ -125,17 +177,23 @@ def _all_predictions(
     return predictions
 
 
-def _scores(task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions]) -> dict[str, Any]:
-    """Scores of each system; those of BERT are the mean over its fine-tuning seeds, intervals included."""
-    found = {name: scores(task, values, labels) for name, values in predictions.items() if "seed" not in name}
-    by_seed = {str(seed): scores(task, predictions[f"bert-seed-{seed}"], labels) for seed in seeds}
-    for key, value in found["bert"].items():
-        if isinstance(value, float):
-            found["bert"][key] = float(np.mean([seed[key] for seed in by_seed.values()]))
+def _scores(
+    task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions], units: Units
+) -> dict[str, Any]:
+    """Scores of each system; BERT's are the mean over its fine-tuning seeds, whose spread is in the intervals."""
+    found = {
+        name: scores(task, values, labels, units)
+        for name, values in predictions.items()
+        if "seed" not in name and name != "bert"
+    }
+    by_seed = {str(seed): scores(task, predictions[f"bert-seed-{seed}"], labels, units) for seed in seeds}
+    bert = by_seed[str(seeds[0])]
+    if len(seeds) > 1:
+        bert = scores(task, [predictions[f"bert-seed-{seed}"] for seed in seeds], labels, units)
     # Only metrics with an interval; one is missing where only one class is in the labels.
-    keys = [key for key in found["bert"] if f"{key}_low" in found["bert"]]
+    keys = [key for key in bert if f"{key}_low" in bert]
     spread = {key: mean_and_spread([seed[key] for seed in by_seed.values()]) for key in keys}
-    return {"scores": found, "bert_seeds": by_seed, "spread": spread}
+    return {"scores": {"bert": bert, **found}, "bert_seeds": by_seed, "spread": spread}
 
 
 def _heldout_metrics(recipe: Recipe, run: Path, engine: Engine) -> dict[str, float]:
@@ -149,99 +207,6 @@ def _heldout_metrics(recipe: Recipe, run: Path, engine: Engine) -> dict[str, flo
     training.objective.eval()
     with torch.inference_mode(), engine.autocast():
         return training.evaluate(training.objective, engine, len(recipe.pretrain.phases) - 1)
-
-
-def _example_texts(texts: list[str], labels: list[str], answers: list[Prediction]) -> dict[str, Any]:
-    """Texts drawn at random, and the most confident mistakes, with label and prediction by name."""
-    confidence = np.array([answer.score for answer in answers])
-    wrong = np.array([answer.label != label for answer, label in zip(answers, labels, strict=True)])
-    mistakes = np.argsort(np.where(wrong, -confidence, np.inf), kind="stable")[: min(_SHOWN, int(wrong.sum()))]
-    drawn = np.random.default_rng(0).choice(len(texts), min(_SHOWN, len(texts)), replace=False)
-
-    def described(index: int) -> dict[str, Any]:
-        answer = answers[index]
-        return {
-            "text": " ".join(texts[index].split()),
-            "label": labels[index],
-            "prediction": answer.label,
-            "score": answer.score,
-        }
-
-    return {"classified": [described(int(i)) for i in drawn], "mistakes": [described(int(i)) for i in mistakes]}
-
-
-def _pretraining_examples(recipe: Recipe, run: Path, engine: Engine) -> dict[str, Any]:
-    """Filled masks, and pairs if the model was trained on pairs, from held-out text."""
-    encoder = PretrainedEncoder(run / "pretrain" / "model", engine.device)
-    heldout = PreparedCorpus(run / "prepare" / "heldout.arrow", encoder.tokenizer.fingerprint)
-    return {
-        "filled_masks": _filled_masks(encoder, heldout),
-        "next_sentence": _example_pairs(encoder, heldout) if recipe.pretrain.next_sentence else [],
-    }
-
-
-def _sentences(heldout: PreparedCorpus, low: int, high: int) -> list[npt.NDArray[np.int64]]:
-    """Positions (start, length, number) of held-out sentences with a length in [low, high), spread over documents."""
-    lengths = heldout.sentence_lengths.astype(np.int64)
-    starts = heldout.sentence_starts
-    document_end = np.zeros(len(lengths), np.bool_)
-    document_end[heldout.document_offsets[1:] - 1] = True
-    fit = np.flatnonzero((lengths >= low) & (lengths < high) & ~document_end)
-    picked = np.random.default_rng(7).choice(fit, min(_SHOWN, len(fit)), replace=False)
-    return [np.array([starts[i], lengths[i], i]) for i in picked]
-
-
-def _filled_masks(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[dict[str, Any]]:
-    """Held-out sentences with one whole word masked, and the model's predictions for it."""
-    tokenizer = encoder.tokenizer
-    rng = np.random.default_rng(11)
-    examples = []
-    for start, length, _ in _sentences(heldout, 12, min(40, encoder.model.encoder.max_length - 1)):
-        ids = heldout.spans(np.array([start]), np.array([length]))[0].astype(np.int64)
-        continues = np.append(tokenizer.is_continuation[ids], False)
-        words = [
-            i
-            for i in range(len(ids))
-            if not continues[i] and not continues[i + 1] and tokenizer.tokens[ids[i]].isalpha()
-        ]
-        if not words:
-            continue
-        chosen = int(rng.choice(words))
-        masked = ids.copy()
-        masked[chosen] = tokenizer.mask_id
-        predictions = encoder.fill_mask(frame(tokenizer, masked).input_ids, 5)[0]
-        examples.append(
-            {
-                "text": tokenizer.decode(masked.tolist()),
-                "predictions": [{"token": one.token, "score": one.score} for one in predictions],
-                "answer": tokenizer.tokens[ids[chosen]],
-            }
-        )
-    return examples
-
-
-def _example_pairs(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[dict[str, Any]]:
-    """Held-out sentences with their successor, and with the successor of another."""
-    tokenizer = encoder.tokenizer
-    positions = encoder.model.encoder.max_length
-    chosen = _sentences(heldout, 8, min(40, positions // 2))
-    starts, lengths = heldout.sentence_starts, heldout.sentence_lengths
-    follow = [int(i) + 1 for _, _, i in chosen]
-    examples = []
-    for number, (start, length, _) in enumerate(chosen):
-        is_next = number % 2 == 0
-        other = follow[number] if is_next else follow[(number + 1) % len(follow)]
-        a, b = heldout.spans(np.array([start, starts[other]]), np.array([length, lengths[other]]))
-        b = b[: min(80, positions - len(a) - 3)]
-        examples.append(
-            {
-                "a": tokenizer.decode(a.tolist()),
-                "b": tokenizer.decode(b.tolist()),
-                "is_next": is_next,
-                "probability_next": encoder.next_sentence(frame(tokenizer, a, b)),
-            }
-        )
-    return examples
 
 
 def collect_results(recipe: Recipe, run: Path, done: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -260,6 +260,29 @@ def save_roc(
     save_panel(folder, name, (4.6, 4.6), paint)
 
 
+def save_reliability(folder: Path, name: str, confidence: Sequence[float], accuracy: Sequence[float]) -> None:
+    """Draw accuracy over confidence, a dot per bin, beside the diagonal on which they are equal.
+
+    Args:
+        folder: where the two files go.
+        name: the file name without its ending.
+        confidence: the mean of each bin, (bins,).
+        accuracy: of each bin, (bins,).
+    """
+
+    def paint(axes: Axes, theme: Theme) -> None:
+        low = min(*confidence, *accuracy, 0.9)
+        axes.plot(
+            [low, 1], [low, 1], color=theme.muted, linestyle=(0, (4, 3)), linewidth=1, label="perfect calibration"
+        )
+        axes.plot(confidence, accuracy, "o-", color=theme.cycle[0], linewidth=1, markersize=5.5, label="BERT")
+        axes.set_xlabel("confidence: probability of the predicted class")
+        axes.set_title("Accuracy of the texts of each bin", loc="left", fontsize=10.5, color=theme.text)
+        axes.legend(frameon=False, fontsize=9, loc="upper left", handlelength=1.6)
+
+    save_panel(folder, name, (5.2, 3.8), paint)
+
+
 def roc_points(
     labels: NDArray[np.int64], scores: NDArray[np.floating[Any]], points: int = 400
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,18 +9,28 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jinja2
 import yaml
 
 from bertwright.evaluate import plots
-from bertwright.evaluate.comparison import SYSTEM_NAMES, comparison, metric_name, primary_metric, saved_predictions
+from bertwright.evaluate.comparison import (
+    SYSTEM_NAMES,
+    comparison,
+    metric_name,
+    positive_label,
+    primary_metric,
+    saved_predictions,
+    system_name,
+)
 from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_metrics
 from bertwright.evaluate.tables import (
+    class_rows,
     data_tables,
     labelled_tables,
     metric_keys,
@@ -56,7 +66,8 @@ def write_report(run_folder: Path) -> Path:
         percent=lambda value: f"{100 * value:.1f} %",
         duration=format_duration,
         plain=plain,
-        metric=metric_name,
+        metric=lambda key: metric_name(key, context["results"] if key == context["primary"] else None),
+        system=lambda key: system_name(key, context["results"]),
         unbroken=lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         png=lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),
     )
@@ -82,28 +93,36 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         data = _json(run_folder / "prepare" / "data_report.json")
     lengths = [phase["sequence_length"] for phase in phases]
     without = results.get("without_train_duplicates", {})
-    names = results.get("label_names", [])
     return {
         "title": results.get("recipe") or run_folder.resolve().name,
         "results": results,
         "primary": primary_metric(results),
         "metrics": metric_keys(results),
-        "of_class": names[1] if len(names) == 2 and primary_metric(results) == "f1" else None,
+        "of_class": positive_label(results),
+        "classes": class_rows(results),
         "bert": results.get("scores", {}).get("bert"),
-        "encoder": encoder,
+        "encoder": encoder and without_folders(encoder),
         "comparison": comparison(results, predictions),
         "rows": rows,
         "removed": without.get("count_removed", 0),
-        "rows_without_duplicates": score_rows({**without, "primary_metric": primary_metric(results)}),
+        "rows_without_duplicates": score_rows({**results, "published": {}, "scores": {}, **without}),
         "pretrain": pretrain_figures(pretraining, lengths, folder),
-        "finetune": finetune_figures(_finetune_metrics(run_folder / "finetune"), folder, primary_metric(results)),
+        "finetune": finetune_figures(
+            _finetune_metrics(run_folder / "finetune"),
+            folder,
+            primary_metric(results),
+            metric_name(primary_metric(results), results),
+        ),
         "score_figures": _score_figures(results, rows, predictions, folder),
+        "calibration": _calibration(results, folder),
         "confusion": _confusion(results),
         "examples": _examples(run_folder / "evaluate" / "examples.json"),
-        "data": data_tables(data),
-        "labelled": labelled_tables(results),
-        "environment": {readable(key): plain(value) for key, value in environment.items() if key != "command"},
-        "recipe": recipe,
+        "data": data_tables(without_folders(data)),
+        "labelled": labelled_tables(without_folders(results)),
+        "environment": {
+            readable(key): plain(without_folders(value)) for key, value in environment.items() if key != "command"
+        },
+        "recipe": _recipe_text(recipe),
         "command": _command(results, environment),
         "perplexity": math.exp(min(loss, 50)) if (loss := (results.get("heldout") or {}).get("mlm_loss")) else None,
     }
@@ -144,18 +163,24 @@ def _score_figures(
 ) -> dict[str, list[dict[str, str]]]:
     figures: dict[str, list[dict[str, str]]] = {"intervals": [], "roc": []}
     key = primary_metric(results)
-    name = metric_name(key)
+    name = metric_name(key, results)
     if len(rows) > 1:
         shown = [(row["name"], row[key], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in rows]
+        # A constant answer far below the others would squeeze their intervals into a corner.
+        shown = [one for one, row in zip(shown, rows, strict=True) if row["system"] != "most_frequent"]
         plots.save_intervals(folder, "intervals", shown, x_label=name, emphasis=SYSTEM_NAMES["bert"])
         listed = "; ".join(f"{row['name']} {row[key]:.4f}" for row in rows)
         figures["intervals"] = [{"name": "intervals", "alt": f"{name} with 95 % intervals. {listed}."}]
     labels = predictions.get("labels")
     order = [row["system"] for row in rows if row["system"] in predictions and "roc_auc" in row]
     order = [system for system in order if predictions[system].ndim == 2 and predictions[system].shape[1] == 2]
-    if labels is not None and order and 0 < (labels == 1).sum() < len(labels):
+    names, label = results.get("label_names", []), positive_label(results)
+    positive = names.index(label) if label in names else 1
+    order = [system for system in order if system != "most_frequent"]  # its curve is the diagonal
+    if labels is not None and order and 0 < (labels == positive).sum() < len(labels):
+        of = labels == positive
         curves = {
-            SYSTEM_NAMES.get(system, system).partition(",")[0]: plots.roc_points(labels, predictions[system][:, 1])
+            system_name(system, results).partition(",")[0]: plots.roc_points(of, predictions[system][:, positive])
             for system in order
         }
         areas = "; ".join(f"{row['name']} {row['roc_auc']:.4f}" for row in rows if "roc_auc" in row)
@@ -164,6 +189,23 @@ def _score_figures(
             part = "the upper left corner, enlarged" if corner else "the whole range"
             figures["roc"].append({"name": file, "alt": f"ROC curves, {part}. Areas under them: {areas}."})
     return figures
+
+
+def _calibration(results: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    found = results.get("calibration")
+    if not found:
+        return None
+    confidence, accuracy = ([one[key] for one in found["bins"]] for key in ("confidence", "accuracy"))
+    plots.save_reliability(folder, "reliability", confidence, accuracy)
+    listed = "; ".join(
+        f"{100 * c:.1f} % claimed, {100 * a:.1f} % right" for c, a in zip(confidence, accuracy, strict=True)
+    )
+    mean, right = (
+        sum(one[key] * one["count"] for one in found["bins"]) / sum(one["count"] for one in found["bins"])
+        for key in ("confidence", "accuracy")
+    )
+    figure = {"name": "reliability", "alt": f"Accuracy over confidence in bins of equal size: {listed}."}
+    return {"ece": found["ece"], "mean": mean, "right": right, "bins": len(confidence), "figure": figure}
 
 
 def _confusion(results: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -192,7 +234,40 @@ def _examples(path: Path) -> dict[str, Any]:
     return examples
 
 
+def without_folders(value: Any) -> Any:
+    """Settings or sentences with absolute paths cut to their last name: one machine's folders are its owner's matter.
+
+    Args:
+        value: a string, or what JSON and YAML nest.
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if re.fullmatch(r"(?:/|~|[A-Za-z]:[/\\])[^,:;]*", value):  # a path as a whole, which may hold spaces
+        return PureWindowsPath(value).name  # knows both kinds of slashes
+    return _PATH.sub(lambda found: PureWindowsPath(found[0]).name, value)
+
+
+_PATH = re.compile(r"""(?<![\w.:/\\~-])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'",:;]+[/\\])+[^\s/\\'",:;]*""")
+"""An absolute path within a sentence; addresses of the web are none."""
+
+
+def _recipe_text(text: str | None) -> str | None:
+    """The recipe as it was saved; written anew where paths in it must be cut."""
+    settings = yaml.safe_load(text) if text else None
+    cut = without_folders(settings)
+    return text if cut == settings else yaml.safe_dump(cut, sort_keys=False, allow_unicode=True)
+
+
 def _command(results: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """What was typed, where it is recorded; otherwise what repeats the run from the recipe saved in its folder."""
     command = results.get("command") or environment.get("command") or "bertwright run recipe.yaml"
-    return command if isinstance(command, str) else shlex.join(command)
+    parts = shlex.split(command) if isinstance(command, str) else command
+    cut = []
+    for part in parts:
+        option, equals, value = part.partition("=")
+        cut.append(option + equals + without_folders(value) if equals else without_folders(part))
+    return shlex.join(cut)

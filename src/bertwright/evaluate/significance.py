@@ -1,8 +1,9 @@
-"""How sure a figure is: bootstrap intervals of one system, and of the difference between two, for any task.
+"""How sure a figure is: bootstrap intervals of a system, and of the difference between two, for any task.
 
-The intervals are 95 % percentile bootstrap intervals over test rows: they say how far a metric could move with another
-test set of the same size, not with another training run. For the latter, fine-tune with several seeds and see
-`mean_and_spread`.
+Intervals are 95 % percentile bootstrap intervals over the test set, drawn in the units that are independent of each
+other (`tasks/resampling.py`), and widened where there are few of them (Hesterberg 2015, "What Teachers Should Know
+About the Bootstrap"). Over several fine-tuning seeds they hold the spread between seeds, too; with one they cannot.
+`benchmarks/interval_coverage.py` measures how often they hold the true figure.
 """
 
 from __future__ import annotations
@@ -12,71 +13,125 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
+from bertwright.tasks.resampling import Units
 from bertwright.tasks.task import Task
 
 SAMPLES = 1000
 """Resamples behind an interval."""
 
-_PERCENTILES = (2.5, 97.5)
+_OUTSIDE = 0.025
+"""Probability beyond each end."""
+
+
+def interval(
+    resampled: NDArray[np.float64], found: NDArray[np.float64], count: int, seed: int = 0
+) -> tuple[float, float] | None:
+    """The 95 % interval of a figure that is the mean over runs, one per fine-tuning seed; None if it is not defined.
+
+    With one run it is the percentile interval. With several, the figure errs in two independent ways: the test set is
+    harder or easier for all runs, which the resamples show, and the runs differ among themselves, by seed and by the
+    texts on which each errs. The second is the mean of as many values as there are runs, whose error follows Student's
+    t. The distribution of the sum has the interval.
+
+    Args:
+        resampled: the figure of each run on the same resamples, (samples, runs).
+        found: the figure of each run on the test set, (runs,).
+        count: independent units of the test set.
+        seed: of the order in which the two parts are added.
+    """
+    values = resampled[np.isfinite(resampled).all(axis=1)]  # a tiny test set has resamples without the metric
+    if len(values) == 0:
+        return None
+    means, runs = values.mean(axis=1), len(found)
+    if runs > 1:
+        centre = float(found.mean())
+        apart = float((values - means[:, None]).var(axis=0).mean()) * runs / (runs - 1)
+        total = float(means.var())
+        shared = max(0.0, 1 - apart / runs / total) if total > 0 else 0.0
+        ranks = (np.random.default_rng(seed).permutation(len(means)) + 0.5) / len(means)
+        between = np.sqrt(found.var(ddof=1) / runs) * stats.t.ppf(ranks, runs - 1)
+        means = centre + np.sqrt(shared) * (means - centre) + between
+    outside = _OUTSIDE
+    if count > 1:
+        outside = float(stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(_OUTSIDE, count - 1)))
+    low, high = np.quantile(means, [outside, 1 - outside])
+    return float(low), float(high)
 
 
 def scores(
-    task: Task, predictions: NDArray[Any], labels: NDArray[Any], samples: int = SAMPLES, seed: int = 0
+    task: Task,
+    predictions: NDArray[Any] | Sequence[NDArray[Any]],
+    labels: NDArray[Any],
+    units: Units | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """The metrics of a system with their intervals, ready for JSON.
 
     Args:
         task: computes metrics.
-        predictions: of the system, (rows, ...).
+        predictions: of the system, (rows, ...); or of its runs, one per fine-tuning seed, whose metrics are averaged.
         labels: (rows,).
+        units: what is drawn for a resample; by default single rows.
         samples: resamples behind each interval; 0 leaves the intervals out.
         seed: of the resamples.
 
     Returns:
         The metrics by name, `<name>_low` and `<name>_high` for those that the task resamples, what the task tells
-        beside, and count.
+        beside of the first run, and count.
     """
-    result: dict[str, Any] = dict(task.metrics(predictions, labels))
+    runs = [predictions] if isinstance(predictions, np.ndarray) else list(predictions)
+    units = units or Units(len(labels))
+    by_run = [task.metrics(run, labels) for run in runs]
+    result: dict[str, Any] = {name: float(np.mean([one[name] for one in by_run])) for name in by_run[0]}
     if samples > 0:
-        for name, values in task.resampled([predictions], labels, samples, seed)[0].items():
-            finite = values[np.isfinite(values)]  # a tiny test set has resamples where a metric is not defined
-            if len(finite):
-                result[f"{name}_low"], result[f"{name}_high"] = map(float, np.percentile(finite, _PERCENTILES))
-    return {**result, **task.details(predictions, labels), "count": len(labels)}
+        resampled = [task.resampled(run, labels, units, samples, seed) for run in runs]
+        for name in resampled[0].keys() & result.keys():
+            found = np.array([one[name] for one in by_run])
+            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, seed)
+            if ends is not None:
+                result[f"{name}_low"], result[f"{name}_high"] = (float(np.clip(end, *task.bounds)) for end in ends)
+    return {**result, **task.details(runs[0], labels), "count": len(labels)}
 
 
 def difference(
     task: Task,
     labels: NDArray[Any],
-    first: NDArray[Any],
+    first: NDArray[Any] | Sequence[NDArray[Any]],
     second: NDArray[Any],
+    units: Units | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict[str, float]:
     """How much higher the first system's primary metric is than the second's, with a paired bootstrap interval.
 
-    Both systems are evaluated on the same resampled rows. That is much sharper than asking whether two separate
-    intervals overlap, since most rows are easy, or hard, for both.
+    Both systems, and all runs of the first, are evaluated on the same resamples. That is much sharper than asking
+    whether two separate intervals overlap, since most rows are easy, or hard, for both.
 
     Args:
         task: computes metrics.
         labels: (rows,).
-        first: predictions of one system, (rows, ...).
+        first: predictions of one system, (rows, ...); or of its runs, one per fine-tuning seed.
         second: predictions of the other, of the same shape.
+        units: what is drawn for a resample; by default single rows.
         samples: resamples behind the interval.
         seed: of the resamples.
 
     Returns:
-        difference, low, high.
+        difference, low, high; the ends are absent where no resample defines the metric.
     """
-    if first.shape != second.shape:
-        raise ValueError(f"the systems' predictions differ in shape: {first.shape}, {second.shape}")
-    name = task.primary_metric
-    one, other = (task.metrics(values, labels)[name] for values in (first, second))
-    resampled = task.resampled([first, second], labels, samples, seed)
-    low, high = map(float, np.percentile(resampled[0][name] - resampled[1][name], _PERCENTILES))
-    return {"difference": one - other, "low": low, "high": high}
+    runs = [first] if isinstance(first, np.ndarray) else list(first)
+    for run in runs:
+        if run.shape != second.shape:
+            raise ValueError(f"the systems' predictions differ in shape: {run.shape}, {second.shape}")
+    name, units = task.primary_metric, units or Units(len(labels))
+    found = np.array([task.metrics(run, labels)[name] for run in runs]) - task.metrics(second, labels)[name]
+    other = task.resampled(second, labels, units, samples, seed, only=name)[name]
+    resampled = np.stack([task.resampled(run, labels, units, samples, seed, only=name)[name] for run in runs], axis=1)
+    ends = interval(resampled - other[:, None], found, units.count, seed)
+    return {"difference": float(found.mean()), **({} if ends is None else {"low": ends[0], "high": ends[1]})}
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, float | int]:

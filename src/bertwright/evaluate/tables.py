@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.evaluate.comparison import (
-    SYSTEM_NAMES,
     comparison,
     metric_name,
     primary_metric,
     saved_predictions,
+    system_name,
 )
 
-_TERMINAL_ORDER = ("accuracy", "f1", "precision", "recall", "roc_auc")
+_TERMINAL_ORDER = ("accuracy", "f1", "macro_f1", "precision", "recall", "roc_auc")
 
 
 def metric_keys(results: Mapping[str, Any]) -> list[str]:
@@ -26,7 +26,9 @@ def metric_keys(results: Mapping[str, Any]) -> list[str]:
         for key, value in scores.items()
         if isinstance(value, float) and not key.endswith(("_low", "_high"))
     ]
-    return _ordered(dict.fromkeys(found), (primary_metric(results), "accuracy", "roc_auc", "precision", "recall"))
+    return _ordered(
+        dict.fromkeys(found), (primary_metric(results), "macro_f1", "accuracy", "roc_auc", "precision", "recall")
+    )
 
 
 def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
@@ -42,7 +44,7 @@ def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     key = primary_metric(results)
     rows = [
-        {**scores, "system": system, "name": SYSTEM_NAMES.get(system, system)}
+        {**scores, "system": system, "name": system_name(system, results)}
         for system, scores in results.get("scores", {}).items()
     ]
     if rows:
@@ -53,18 +55,37 @@ def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row[key])
 
 
-def results_table(results: Mapping[str, Any], run_folder: Path | None = None) -> str:
+def class_rows(results: Mapping[str, Any], system: str = "bert") -> list[dict[str, Any]]:
+    """One row per class from a system's confusion matrix: label, precision, recall, F1, support and predicted count.
+
+    A ratio with denominator zero is absent.
+    """
+    matrix = results.get("scores", {}).get(system, {}).get("confusion")
+    if not matrix:
+        return []
+    names = results.get("label_names") or [str(index) for index in range(len(matrix))]
+    rows = []
+    for index, name in enumerate(names):
+        hits, support, predicted = matrix[index][index], sum(matrix[index]), sum(row[index] for row in matrix)
+        parts = {"precision": (hits, predicted), "recall": (hits, support), "f1": (2 * hits, support + predicted)}
+        ratios = {key: part / whole for key, (part, whole) in parts.items() if whole}
+        rows.append({"label": name, **ratios, "support": support, "predicted": predicted})
+    return rows
+
+
+def results_table(results: Mapping[str, Any], run_folder: Path | None = None, color: bool = False) -> str:
     """The scores of all systems as plain text for a terminal, the best first, with 95 % intervals.
 
     Args:
         results: the content of results.json.
         run_folder: adds the comparison, which needs the predictions saved there; without them a blunter test could
             contradict the page.
+        color: whether warnings are red, by the codes of terminals.
     """
     primary = primary_metric(results)
     keys = _ordered(metric_keys(results) or [primary], _TERMINAL_ORDER)
     after = keys.index(primary) + 1
-    header = [metric_name(key) for key in keys]
+    header = [metric_name(key, results if key == primary else None) for key in keys]
     lines = [("system", *header[:after], "95 % interval", *header[after:])]
     for row in score_rows(results):
         low, high = _score(row, f"{primary}_low"), _score(row, f"{primary}_high")
@@ -82,6 +103,10 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None) ->
         text += ["", spread]
     if run_folder is not None:
         text += ["", comparison(results, saved_predictions(run_folder / "evaluate" / "predictions"))["text"]]
+    for system, why in (results.get("left_out") or {}).items():
+        text.append(f"Left out: {system_name(system, results)}, for {why}.")
+    for warning in results.get("warnings") or []:
+        text.append(f"\033[1;31mWarning: {warning}\033[0m" if color else f"Warning: {warning}")
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -92,8 +117,8 @@ def seeds_sentence(results: Mapping[str, Any]) -> str | None:
     if not spread or spread["n"] < 2:
         return None
     return (
-        f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key)} {spread['mean']:.4f}, standard deviation "
-        f"{spread['std']:.4f}."
+        f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key, results)} {spread['mean']:.4f}, standard "
+        f"deviation {spread['std']:.4f}."
     )
 
 

@@ -2,13 +2,14 @@
 
 They are strong ones: the last comes within three points of BERT-base on IMDB and trains in a minute, so that a small
 BERT has to earn its cost. Tokens, cut-offs and C were chosen on a fifth of IMDB's train part and never on test. All
-three work for any number of classes.
+three work for any number of classes. Where spaces do not part words, as in Chinese or Thai, n-grams of characters
+take the place of n-grams of words.
 """
 
 from __future__ import annotations
 
-import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
@@ -22,8 +23,6 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
-
-from bertwright.errors import UserError
 
 # scikit-learn's default drops words of one letter; "a", "i" and the "t" of "don't" matter inside 2- and 3-grams.
 _ALL_WORDS = r"(?u)\b\w+\b"
@@ -68,42 +67,74 @@ class LogCountRatio(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return X @ sparse.diags_array(ratio, format="csr") if sparse.issparse(X) else X * ratio
 
 
-def naive_bayes() -> Pipeline:
-    """Multinomial naive Bayes on counts of single words."""
-    return Pipeline([("counts", CountVectorizer()), ("classifier", MultinomialNB())])
+_CHARACTERS = {"analyzer": "char", "ngram_range": (1, 3)}
+"""Options of scikit-learn's vectorizers that count characters in place of words."""
 
 
-def logistic_regression() -> Pipeline:
-    """Logistic regression on TF-IDF of words and word pairs, with logarithmic term counts."""
-    features = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, min_df=2, token_pattern=_ALL_WORDS, dtype=np.float32
-    )
+def naive_bayes(characters: bool = False) -> Pipeline:
+    """Multinomial naive Bayes on counts of single words, or of 1 to 3 characters."""
+    counts = CountVectorizer(**_CHARACTERS) if characters else CountVectorizer()
+    return Pipeline([("counts", counts), ("classifier", MultinomialNB())])
+
+
+def logistic_regression(characters: bool = False) -> Pipeline:
+    """Logistic regression on TF-IDF of words and word pairs, or of 1 to 3 characters, with logarithmic counts."""
+    own: dict[str, Any] = _CHARACTERS if characters else {"ngram_range": (1, 2), "token_pattern": _ALL_WORDS}
+    features = TfidfVectorizer(sublinear_tf=True, min_df=2, dtype=np.float32, **own)
     return Pipeline([("features", features), ("classifier", LogisticRegression(C=10.0, max_iter=1000))])
 
 
-def nb_logistic_regression() -> Pipeline:
-    """Logistic regression on the presence of 1- to 3-grams, weighted by naive Bayes; one-vs-rest beyond two classes."""
-    presence = CountVectorizer(ngram_range=(1, 3), binary=True, min_df=2, token_pattern=_ALL_WORDS, dtype=np.float32)
+def nb_logistic_regression(characters: bool = False) -> Pipeline:
+    """Logistic regression on the presence of 1- to 3-grams of words, or of characters, weighted by naive Bayes.
+
+    Beyond two classes it is one-vs-rest.
+    """
+    own: dict[str, Any] = _CHARACTERS if characters else {"ngram_range": (1, 3), "token_pattern": _ALL_WORDS}
+    presence = CountVectorizer(binary=True, min_df=2, dtype=np.float32, **own)
     one = Pipeline([("weights", LogCountRatio()), ("classifier", LogisticRegression(C=1.0, max_iter=1000))])
     return Pipeline([("presence", presence), ("classifier", OneVsRestClassifier(one))])
 
 
-def check_words(texts: Iterable[str]) -> None:
-    """See that texts have something to learn from: a word of two letters or more that two of them share.
+_WITHOUT_SPACES = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+    "TIBETAN",
+    "YI ",
+    "TAI ",
+    "JAVANESE",
+)
+"""How the Unicode names of letters begin whose scripts put no spaces between words."""
 
-    Raises:
-        UserError: if there is none, and the baselines would have no feature.
+_SAMPLE = 200_000
+"""Characters that tell a corpus's scripts."""
+
+
+def splits_words(texts: Iterable[str]) -> bool:
+    """Whether a word of these texts is a run of letters between other characters, as the word n-grams want it.
+
+    It is not where a fifth of the characters are letters of scripts that put no spaces between words, or marks, such as
+    the vowel signs of Hindi, at which Python's regular expressions end a word.
     """
-    seen: set[str] = set()
+    letters = others = 0
     for text in texts:
-        words = set(re.findall(r"\w\w+", text.lower()))
-        if words & seen:
-            return
-        seen |= words
-    raise UserError("no two of the labelled texts share a word, so that nothing can be learnt from them; add texts")
+        for character in text[:2000]:
+            if character.isascii():
+                letters += character.isalnum()
+                continue
+            kind = unicodedata.category(character)[0]
+            letters += kind in "LMN"
+            others += kind == "M" or (kind in "LN" and unicodedata.name(character, "").startswith(_WITHOUT_SPACES))
+        if letters > _SAMPLE:
+            break
+    return others <= 0.2 * letters
 
 
-SYSTEMS: dict[str, Callable[[], Pipeline]] = {
+SYSTEMS: dict[str, Callable[..., Pipeline]] = {
     "naive_bayes": naive_bayes,
     "logistic_regression": logistic_regression,
     "nb_logistic_regression": nb_logistic_regression,
@@ -115,7 +146,7 @@ def fit_and_predict(
     train_labels: ArrayLike,
     test_texts: Sequence[str],
     progress: Callable[[str], None] | None = None,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, NDArray[np.float32] | str]:
     """Train every baseline and predict the test texts.
 
     Args:
@@ -125,16 +156,30 @@ def fit_and_predict(
         progress: called with one sentence when a system is done.
 
     Returns:
-        For each of `SYSTEMS`, probabilities (test texts, classes), columns in the order of the classes.
+        For each of `SYSTEMS`, probabilities (test texts, classes), columns in the order of the classes; or the reason
+        why it cannot learn from the texts. Where n-grams are of characters, `_characters` ends a system's name.
     """
     classes = np.unique(np.asarray(train_labels))
     if not np.array_equal(classes, np.arange(len(classes))) or len(classes) < 2:
         raise ValueError(f"train labels must be 0, 1, ... with at least two classes, each present; got {classes}")
-    predictions = {}
-    for name, build in SYSTEMS.items():
+    characters = not splits_words(train_texts)
+    predictions: dict[str, NDArray[np.float32] | str] = {}
+    for system, build in SYSTEMS.items():
         start = time.perf_counter()
+        name = f"{system}_characters" if characters else system
         # Each pipeline is dropped before the next is built: a 3-gram vocabulary takes over a gigabyte while it grows.
-        predictions[name] = build().fit(train_texts, train_labels).predict_proba(test_texts).astype(np.float32)
+        pipeline = build(characters)
+        try:
+            features = pipeline[0].fit_transform(train_texts)
+        except ValueError as error:  # scikit-learn's for a vocabulary without a word
+            if not any(words in str(error) for words in ("empty vocabulary", "no terms remain")):
+                raise
+            predictions[name] = "no two of the labelled texts share a word, so it has nothing to learn from"
+            told = f"left out, for {predictions[name]}"
+        else:
+            pipeline[1].fit(features, train_labels)
+            predictions[name] = pipeline.predict_proba(test_texts).astype(np.float32)
+            told = f"trained, and predicted {len(test_texts):,} texts in {time.perf_counter() - start:.0f} s"
         if progress is not None:
-            progress(f"{name}: trained, and predicted {len(test_texts):,} texts in {time.perf_counter() - start:.0f} s")
+            progress(f"{name}: {told}")
     return predictions

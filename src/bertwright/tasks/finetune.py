@@ -32,6 +32,9 @@ from bertwright.train.loop import LoopConfig, Notice, train
 FEW_STEPS = 50
 """Optimizer steps below which a user is told what to raise."""
 
+WHAT_TO_TRY = "try more epochs, another learning rate (lower if the loss jumps), or more labels of the rarer classes"
+"""Advice for a model that does not learn."""
+
 _LONGEST_RUN = 250
 """Rows of a class that stand side by side in the validation set: many more than there are reviews of one film."""
 
@@ -167,8 +170,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     source = recipe.source(config.data)
     records = read_records(source, "train", task.columns)
     names = task.label_names(records, config.label_names, f"{where}, split train,")
-    if config.co_training:
-        task.check_baselines(records)
+    task = task.about(config.positive_label, names)
     labels = task.labels(records, names, records, where)
     if "validation" in evaluated_splits(recipe):
         notice(f"{where} has a validation split: it is the validation set, and finetune.validation_ratio is not used")
@@ -197,6 +199,19 @@ def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple
     if len(validation_rows) == 0:
         raise UserError(f"{where} has one text of each class to train on; a class needs two or more")
     return training_rows, validation_rows
+
+
+def not_learnt(loss: float, chance: float) -> str:
+    """What is said of a model that has learnt nothing, and what to try.
+
+    Args:
+        loss: its lowest on the validation set.
+        chance: that of a model that predicts the frequencies of the classes.
+    """
+    return (
+        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
+        f"that of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
+    )
 
 
 def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice) -> None:
@@ -273,6 +288,10 @@ class _Stage:
                 f"raise finetune.epochs ({config.epochs:g}) or lower finetune.batch_size ({config.batch_size})"
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
+        chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
+        if chance is not None and position.best is not None and not position.best < chance:
+            self.notice(f"warning: the model of {name} {not_learnt(position.best, chance)}")
         with engine.together():
             if engine.is_main:
-                write_json(target / "done.json", {"seconds": position.seconds, "validation_loss": position.best})
+                done = {"seconds": position.seconds, "validation_loss": position.best, "chance_loss": chance}
+                write_json(target / "done.json", done)

@@ -1,12 +1,15 @@
-"""Bootstrap resamples of a test set: in general row by row, and for classes by resampling a confusion matrix.
+"""Bootstrap resamples of a test set: which rows are drawn together, and the metrics of each resample.
 
-The intervals of `evaluate/significance.py` are percentiles of these.
+The intervals of `evaluate/significance.py` come from these. A resample is the number of times that each row is drawn:
+two systems, or two seeds, that are given the same units and seed are evaluated on the same resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,87 +17,191 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Resampled = dict[str, NDArray[np.float64]]
 
+_CHUNK = 200_000
+"""Counts of rows that are made together: few enough for a processor's cache."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """What is drawn: rows one by one, whole groups of rows, or runs of neighbouring rows.
+
+    Rows of one group, such as the reviews of one film, are right or wrong together more often than others: drawn one by
+    one, they make an interval too narrow.
+
+    Args:
+        rows: how many rows there are.
+        groups: the group's number of each row, (rows,), from 0; None where the data have no groups.
+        length: rows of a run; 1 draws rows one by one. Groups decide where both are given.
+    """
+
+    rows: int
+    groups: Ints | None = None
+    length: int = 1
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return self.rows // self.length if self.groups is None else int(self.groups.max()) + 1
+
+    @property
+    def kind(self) -> str:
+        """What is drawn, in words: texts, groups or runs."""
+        return "groups" if self.groups is not None else "runs" if self.length > 1 else "texts"
+
+    def kept(self, rows: NDArray[np.bool_]) -> Self:
+        """The units of some of the rows, a mask (rows,)."""
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        return type(self)(int(rows.sum()), groups, self.length)
+
+    def resamples(self, samples: int, seed: int) -> Iterator[NDArray[np.float32]]:
+        """How often each row is drawn, in chunks (some of the samples, rows)."""
+        generator = np.random.default_rng(seed)
+        together = max(1, _CHUNK // self.rows)
+        for start in range(0, samples, together):
+            yield self._draw(min(together, samples - start), generator).astype(np.float32)
+
+    def _draw(self, samples: int, generator: np.random.Generator) -> Ints:
+        if self.groups is not None:
+            return _counted(generator.integers(0, self.count, (samples, self.count)), self.count)[:, self.groups]
+        drawn = _counted(generator.integers(0, self.rows, (samples, math.ceil(self.rows / self.length))), self.rows)
+        if self.length == 1:
+            return drawn
+        # Runs begin anywhere and go round the end, so that each row is drawn equally often: a row is in the runs that
+        # begin at it or up to length - 1 rows before it.
+        begun = np.cumsum(np.concatenate([drawn[:, -self.length :], drawn], axis=1), axis=1)
+        covered: Ints = begun[:, self.length :] - begun[:, : -self.length]
+        return covered
+
+
+def _counted(drawn: Ints, values: int) -> Ints:
+    """How often each row of `drawn` (samples, draws) holds each number below `values`: (samples, values)."""
+    samples = len(drawn)
+    flat = (drawn + np.arange(samples)[:, None] * values).ravel()
+    return np.bincount(flat, minlength=samples * values).reshape(samples, values)
+
+
+def run_length(scores: NDArray[Any]) -> int:
+    """Rows of a run that hold what neighbours have in common: 1 where they have nothing in common.
+
+    The automatic choice of Politis and White (2004, "Automatic Block-Length Selection for the Dependent Bootstrap",
+    corrected in 2009) for runs that go round the end: correlations between rows some lags apart are added up to the lag
+    from which on they are no larger than chance. The length is doubled: theirs has the least error in the variance and
+    errs towards too small a one, and intervals cover too seldom (`benchmarks/interval_coverage.py`).
+
+    Args:
+        scores: how good the prediction of each row is, (rows,), in the order of the data.
+    """
+    count = len(scores)
+    centred = np.asarray(scores, np.float64) - np.mean(scores)
+    variance = float(centred @ centred) / max(count, 1)
+    needed = max(5, math.ceil(math.sqrt(math.log10(max(count, 2)))))  # insignificant lags in a row that end the search
+    last = math.ceil(math.sqrt(count)) + needed
+    if variance == 0 or count < 4 * last:
+        return 1
+    correlation = np.array([float(centred[lag:] @ centred[: count - lag]) / count for lag in range(1, last + 1)])
+    correlation /= variance
+    large = np.abs(correlation) >= 2 * math.sqrt(math.log10(count) / count)
+    reach: int = next((lag for lag in range(last - needed + 1) if not large[lag : lag + needed].any()), last - needed)
+    if reach == 0:
+        return 1
+    lags = np.arange(1, min(2 * reach, last) + 1)
+    window = np.minimum(1, 2 * (1 - lags / (2 * reach)))  # flat to one half, then falling to 0
+    weighted = window * correlation[: len(lags)]
+    slope, density = 2 * float((lags * weighted).sum()), 1 + 2 * float(weighted.sum())
+    if density <= 0 or slope <= 0:  # neighbours that differ more than chance would have it
+        return 1
+    best = (2 * slope**2 / (4 / 3 * density**2)) ** (1 / 3) * count ** (1 / 3)
+    return int(max(1, min(math.ceil(2 * best), math.ceil(3 * math.sqrt(count)), count // 3)))
+
 
 def resample_rows(
-    metrics: Callable[[Any, Any], dict[str, float]], systems: Sequence[Any], labels: Any, samples: int, seed: int
-) -> list[Resampled]:
-    """Metrics of resamples of rows, each computed anew.
+    metrics: Callable[[Any, Any], dict[str, float]],
+    predictions: Any,
+    labels: Any,
+    units: Units,
+    samples: int,
+    seed: int,
+) -> Resampled:
+    """Metrics of resamples, each computed anew.
 
     Args:
         metrics: from predictions and labels, (rows, ...) both, to metrics by name.
-        systems: predictions of each system.
+        predictions: of a system.
         labels: of the rows.
+        units: what is drawn.
         samples: number of resamples.
         seed: of the resamples.
 
     Returns:
-        For each system its metrics by name, (samples,) each; the same rows for each system.
+        Metrics by name, (samples,) each.
     """
-    generator = np.random.default_rng(seed)
-    found: list[list[dict[str, float]]] = [[] for _ in systems]
-    for _ in range(samples):
-        rows = generator.integers(0, len(labels), size=len(labels))
-        for system, values in zip(found, systems, strict=True):
-            system.append(metrics(values[rows], labels[rows]))
-    return [{name: np.array([one[name] for one in system]) for name in system[0]} for system in found]
+    found: list[dict[str, float]] = []
+    for chunk in units.resamples(samples, seed):
+        for times in chunk.astype(np.int64):
+            rows = np.repeat(np.arange(units.rows), times)
+            found.append(metrics(predictions[rows], labels[rows]))
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
 
 
-def resample_classes(systems: Sequence[NDArray[Any]], labels: Ints, samples: int, seed: int) -> list[Resampled]:
-    """Accuracy and F1 of resamples, for one or two systems; for one also the area under the ROC curve.
+def resample_classes(
+    probabilities: NDArray[Any], labels: Ints, positive: int, units: Units, samples: int, seed: int, areas: bool
+) -> Resampled:
+    """Accuracy, F1 and, with two classes, macro-F1 of resamples; on demand the area under the ROC curve.
 
-    Accuracy and F1 depend on the confusion matrix alone, and resampling rows resamples its cells: no row is touched.
+    A metric that a resample does not define, such as the F1 of a class that it does not hold, is NaN.
 
     Args:
-        systems: probabilities of each system, (rows, classes).
+        probabilities: of a system, (rows, classes).
         labels: true classes, (rows,).
+        positive: with two classes the one that F1 and area speak of.
+        units: what is drawn.
         samples: number of resamples.
         seed: of the resamples.
+        areas: whether areas are computed, too.
     """
-    count, classes = systems[0].shape
-    joint = tally([labels, *(values.argmax(axis=1) for values in systems)], classes)
-    generator = np.random.default_rng(seed)
-    tables = generator.multinomial(count, joint.ravel() / count, size=samples).reshape(samples, *joint.shape)
-    axes = range(2, 2 + len(systems))
-    found = [ratios(tables.sum(axis=tuple(axis for axis in axes if axis != own))) for own in axes]
-    if len(systems) == 1:
-        areas = _resampled_areas(systems[0], labels, samples, generator)
-        found[0] |= {} if areas is None else {"roc_auc": areas}
-    return found
+    classes = probabilities.shape[1]
+    true, predicted = (np.eye(classes, dtype=np.float32)[one] for one in (labels, probabilities.argmax(axis=1)))
+    columns = np.concatenate([true * predicted, true + predicted], axis=1)  # (rows, 2 x classes)
+    of_classes = [] if not areas else [positive] if classes == 2 else list(range(classes))
+    ranked = [_rank_codes(labels == label, probabilities[:, label]) for label in of_classes]
+    parts: list[Resampled] = []
+    for chunk in units.resamples(samples, seed):
+        counts = (chunk @ columns).astype(np.float64)  # sums of small whole numbers: exact
+        parts.append(ratios(counts[:, :classes], counts[:, classes:], positive))
+        if areas:
+            parts[-1]["roc_auc"] = np.array(
+                [_mean_area([np.bincount(code, row, 2 * ranks) for code, ranks in ranked]) for row in chunk]
+            )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def tally(columns: Sequence[Ints], classes: int) -> Ints:
+def tally(columns: list[Ints], classes: int) -> Ints:
     """How often each combination of the columns' classes occurs: one axis of length `classes` per column."""
     shape = (classes,) * len(columns)
     cells = np.ravel_multi_index(tuple(columns), shape)
     return np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
 
 
-def ratios(confusions: Ints) -> Resampled:
-    """Accuracy and F1, (tables,), of confusion matrices (tables, true class, predicted class).
+def ratios(hits: NDArray[np.float64], totals: NDArray[np.float64], positive: int) -> Resampled:
+    """Accuracy and F1, (tables,), of counts by class.
 
-    With two classes F1 is that of class 1; with more, the mean over classes. A ratio with denominator zero is 0.
+    With two classes F1 is that of the positive one, macro-F1 stands next to that; with more, F1 is the mean over
+    classes. A class that neither labels nor predictions name has no F1, and is left out of means.
+
+    Args:
+        hits: right predictions of each class, (tables, classes).
+        totals: labels plus predictions of each class, (tables, classes).
+        positive: a class.
     """
-    classes = confusions.shape[-1]
-    hits = np.diagonal(confusions, axis1=1, axis2=2)
-    total = confusions.sum(axis=1) + confusions.sum(axis=2)
-    per_class = np.divide(2 * hits, total, out=np.zeros(hits.shape), where=total > 0)
-    f1 = per_class[:, 1] if classes == 2 else per_class.mean(axis=1)
-    return {"accuracy": hits.sum(axis=1) / confusions.sum(axis=(1, 2)), "f1": f1}
-
-
-def _resampled_areas(
-    scores: NDArray[Any], labels: Ints, samples: int, generator: np.random.Generator
-) -> NDArray[np.float64] | None:
-    """The mean area under the ROC curve of each resample, (samples,); None where labels are of one class only."""
-    count, classes = scores.shape
-    ranked = [_rank_codes(labels == label, scores[:, label]) for label in ([1] if classes == 2 else range(classes))]
-    if not np.isfinite(_mean_area([np.bincount(codes, minlength=ranks * 2) for codes, ranks in ranked])):
-        return None
-    areas = np.empty(samples)
-    for sample in range(samples):
-        rows = generator.integers(0, count, size=count)
-        areas[sample] = _mean_area([np.bincount(codes[rows], minlength=ranks * 2) for codes, ranks in ranked])
-    return areas
+    present = totals > 0
+    per_class = np.divide(2 * hits, totals, out=np.zeros(hits.shape), where=present)
+    macro = per_class.sum(axis=1) / present.sum(axis=1)
+    accuracy = 2 * hits.sum(axis=1) / totals.sum(axis=1)
+    if hits.shape[1] > 2:
+        return {"accuracy": accuracy, "f1": macro}
+    f1 = np.where(present[:, positive], per_class[:, positive], np.nan)
+    return {"accuracy": accuracy, "f1": f1, "macro_f1": macro}
 
 
 def _rank_codes(positive: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[Ints, int]:
@@ -107,12 +214,12 @@ def _rank_codes(positive: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[Ints
     return (2 * ranks + positive).astype(np.int64), len(distinct)
 
 
-def _mean_area(histograms: list[Ints]) -> float:
+def _mean_area(histograms: list[NDArray[Any]]) -> float:
     """The area under the ROC curve, averaged over classes that have both positives and negatives; NaN if none has."""
     areas = []
     for histogram in histograms:
         negatives, positives = histogram[0::2], histogram[1::2]
-        pairs = int(negatives.sum()) * int(positives.sum())
+        pairs = float(negatives.sum()) * float(positives.sum())
         if pairs:
             # Mann-Whitney: pairs in which the positive ranks higher, ties counting one half.
             below = np.cumsum(negatives) - negatives / 2

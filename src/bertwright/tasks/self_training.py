@@ -93,10 +93,10 @@ def pseudo_labels(
             notice(f"the teacher predicts {len(texts):,} unlabelled texts")
             predicted = predict_saved(teacher / "model", sequences, config, engine)
             if config.co_training:
-                from bertwright.tasks.baselines import nb_logistic_regression  # scikit-learn takes seconds to load
+                from bertwright.tasks.baselines import nb_logistic_regression, splits_words  # takes seconds to load
 
                 notice("NB-weighted logistic regression, trained on the same labels, predicts them, too")
-                linear = nb_logistic_regression().fit(*labelled)
+                linear = nb_logistic_regression(characters=not splits_words(labelled[0])).fit(*labelled)
                 predicted = (predicted + linear.predict_proba(texts).astype(np.float32)) / 2
             write_array(path, predicted)
     stored: Floats = np.load(path, allow_pickle=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +15,51 @@ from torch import Tensor
 from bertwright.errors import UserError
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
-from bertwright.tasks.resampling import Resampled, resample_classes, tally
+from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
 from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
 from bertwright.text.records import Record, ordered_classes
 
 _REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")
 """A number that is not whole, with a decimal point or comma; `text.records` writes 1.0 as 1."""
 
+_COLLAPSED = 0.95
+"""A class that is predicted for this part of the texts, or for more, is predicted nearly always."""
 
+
+@dataclass(frozen=True)
 class Classification(Task):
-    """One of K classes for each text; predictions are probabilities, float32 (records, K)."""
+    """One of K classes for each text; predictions are probabilities, float32 (records, K).
 
+    Args:
+        positive: with two classes the one that precision, recall, F1 and area speak of.
+    """
+
+    positive: int = 1
     name = "classification"
     columns = ("text", "label")
     primary_metric = "f1"
+    bounds = (0.0, 1.0)
+
+    def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
+        """With two classes, metrics of the named one; by default of the second.
+
+        Raises:
+            UserError: if there is no such class, or there are more than two.
+        """
+        if positive_label is None:
+            return type(self)()
+        if len(names) != 2:
+            raise UserError(
+                f"finetune.positive_label is for two classes, and the data have {len(names)}, whose F1 is the mean "
+                "over classes; leave it out"
+            )
+        if positive_label not in names:
+            raise UserError(f"finetune.positive_label is `{positive_label}`; the classes are {', '.join(names)}")
+        return type(self)(list(names).index(positive_label))
+
+    def positive_label(self, names: Sequence[str]) -> str | None:
+        """With two classes the name of the one that F1 speaks of."""
+        return names[self.positive] if len(names) == 2 else None
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The classes: as the data's schema orders them, whole numbers by value, others sorted as text.
@@ -104,56 +136,91 @@ class Classification(Task):
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
         """Accuracy, precision, recall, F1 and area under the ROC curve, by scikit-learn.
 
-        With two classes, precision, recall, F1 and area are those of class 1; with more, they are means over classes,
-        and the area compares each class with all others. A ratio with denominator zero is 0. The predicted class is
-        the most probable one, the lower one in a tie. The area is absent where labels are of one class only.
+        With two classes, precision, recall, F1 and area are those of the positive class, and macro-F1 stands beside
+        them; with more, they are means over classes, and the area compares each class with all others. A ratio with
+        denominator zero is 0; a class that neither labels nor predictions name is left out of means. The predicted
+        class is the most probable one, the lower one in a tie. The area is absent where labels are of one class only.
 
         Raises:
             ValueError: if a prediction is not finite, or a label is not a class.
         """
-        from sklearn.metrics import precision_recall_fscore_support  # takes seconds to load
+        from sklearn.metrics import f1_score, precision_recall_fscore_support  # takes seconds to load
 
         _check(predictions, labels)
-        classes = predictions.shape[1]
-        average: dict[str, Any] = {"pos_label": 1, "average": "binary"} if classes == 2 else {"average": "macro"}
         predicted = predictions.argmax(axis=1)
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            labels, predicted, labels=[0, 1] if classes == 2 else range(classes), zero_division=0.0, **average
+        options: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
+        two = predictions.shape[1] == 2
+        own = {"average": "macro", "labels": [self.positive]} if two else {}
+        precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, **options | own)
+        area = _area(predictions, labels, self.positive)
+        return (
+            {
+                "accuracy": float((predicted == labels).mean()),
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+            }
+            | ({"macro_f1": float(f1_score(labels, predicted, **options))} if two else {})
+            | ({} if area is None else {"roc_auc": area})
         )
-        area = _area(predictions, labels)
-        return {
-            "accuracy": float((predicted == labels).mean()),
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-        } | ({} if area is None else {"roc_auc": area})
 
     def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
         """The confusion matrix as nested lists, true classes in rows."""
         return {"confusion": tally([labels, predictions.argmax(axis=1)], predictions.shape[1]).tolist()}
 
-    def resampled(self, systems: Sequence[Floats], labels: Ints, samples: int, seed: int) -> list[Resampled]:
-        """Accuracy and F1 of resamples, and of a single system the area under its ROC curve."""
-        return resample_classes([np.asarray(values, np.float64) for values in systems], labels, samples, seed)
+    def warnings(self, predictions: Floats, labels: Ints, names: Sequence[str]) -> list[str]:
+        """A class that is predicted nearly always, though it is clearly rarer, and classes that are never predicted."""
+        count, classes = len(labels), len(names)
+        predicted = np.bincount(predictions.argmax(axis=1), minlength=classes)
+        true = np.bincount(labels, minlength=classes)
+        most = int(predicted.argmax())
+        found = []
+        # Clearly: by more than two standard deviations of a count drawn at random.
+        clearly = predicted[most] - true[most] > 2 * np.sqrt(max(true[most] * (count - true[most]) / count, 1.0))
+        if predicted[most] >= _COLLAPSED * count and clearly:
+            found.append(
+                f"predicts `{names[most]}` for {predicted[most]:,} of {count:,} texts, though only {true[most]:,} have "
+                "this label"
+            )
+        missing = [
+            f"`{names[i]}`, the label of {true[i]:,} of {count:,} texts"
+            for i in range(classes)
+            if true[i] and not predicted[i]
+        ]
+        if missing:
+            found.append(f"never predicts {'; nor '.join(missing)}")
+        return found
 
-    def check_baselines(self, records: Sequence[Record]) -> None:
-        """See that the texts share words.
+    def chance_loss(self, known: Ints, labels: Ints) -> float:
+        """The loss of a model that predicts the frequencies of the classes for every text."""
+        counts = np.bincount(known, minlength=int(labels.max()) + 1)
+        return float(-np.log(np.clip(counts[labels] / counts.sum(), 1e-12, None)).mean())
 
-        Raises:
-            UserError: if they do not.
-        """
-        from bertwright.tasks.baselines import check_words  # scikit-learn takes seconds to load
+    def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64]:
+        """1 for a right prediction, else 0; less the mean of the class, since files are often sorted by class."""
+        right: npt.NDArray[np.float64] = (predictions.argmax(axis=1) == labels).astype(np.float64)
+        for label in np.unique(labels):
+            right[labels == label] -= right[labels == label].mean()
+        return right
 
-        check_words(record.text for record in records)
+    def resampled(
+        self, predictions: Floats, labels: Ints, units: Units, samples: int, seed: int, only: str | None = None
+    ) -> Resampled:
+        """Accuracy, F1, macro-F1 and area under the ROC curve of resamples."""
+        areas = only in (None, "roc_auc") and _area(predictions, labels, self.positive) is not None
+        values = np.asarray(predictions, np.float64)
+        return resample_classes(values, labels, self.positive, units, samples, seed, areas)
 
     def baselines(
         self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
-    ) -> Mapping[str, Floats]:
-        """Naive Bayes and two logistic regressions on n-grams."""
+    ) -> Mapping[str, Floats | str]:
+        """The most frequent class; naive Bayes and two logistic regressions on n-grams."""
         from bertwright.tasks.baselines import fit_and_predict  # scikit-learn takes seconds to load
 
         texts = [[record.text for record in records] for records in (train, test)]
-        return fit_and_predict(texts[0], labels, texts[1], progress=progress)
+        frequencies = np.bincount(labels) / len(labels)
+        constant = np.tile(frequencies.astype(np.float32), (len(test), 1))
+        return {"most_frequent": constant, **fit_and_predict(texts[0], labels, texts[1], progress=progress)}
 
     def answers(self, predictions: Floats, names: Sequence[str]) -> list[Prediction]:
         """The most probable class of each text, with all probabilities."""
@@ -189,11 +256,11 @@ def _check(predictions: npt.NDArray[Any], labels: Ints) -> None:
         raise ValueError(f"labels lie outside 0 to {predictions.shape[1] - 1}, the classes that probabilities have")
 
 
-def _area(scores: npt.NDArray[Any], labels: Ints) -> float | None:
+def _area(scores: npt.NDArray[Any], labels: Ints, positive: int) -> float | None:
     """The area under the ROC curve, averaged over the classes that have both positives and negatives."""
     from sklearn.metrics import roc_auc_score  # takes seconds to load
 
-    classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
+    classes = [positive] if scores.shape[1] == 2 else range(scores.shape[1])
     mixed = [label for label in classes if 0 < (labels == label).sum() < len(labels)]
     areas = [float(roc_auc_score(labels == label, scores[:, label])) for label in mixed]
     return float(np.mean(areas)) if areas else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
-from bertwright.tasks.resampling import resample_rows
+from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
@@ -50,11 +50,29 @@ class Task(Protocol):
         name: what a recipe calls it in finetune.task.
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
+        bounds: what metrics lie between.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+    def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
+        """The task with metrics that speak of a class; a task without such metrics is as it was.
+
+        Args:
+            positive_label: the recipe's; None leaves the choice to the task.
+            names: from `label_names`.
+
+        Raises:
+            UserError: if there is no such class, or the metrics speak of all.
+        """
+        return self
+
+    def positive_label(self, names: Sequence[str]) -> str | None:
+        """The class that the primary metric speaks of; None by default: it speaks of all."""
+        return None
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The names of what the model can answer, in the order of the head's outputs.
@@ -137,33 +155,45 @@ class Task(Protocol):
         """More of a system for results.json, such as a confusion matrix; nothing by default."""
         return {}
 
+    def warnings(self, predictions: Floats, labels: Ints, names: Sequence[str]) -> list[str]:
+        """What is wrong with a system's predictions as a whole, in sentences with what to try; none by default."""
+        return []
+
+    def chance_loss(self, known: Ints, labels: Ints) -> float | None:
+        """The loss on `labels` of a model that answers as often as `known` have it; None where there is no such."""
+        return None
+
+    def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64] | None:
+        """How good each record's prediction is, (records,): neighbours alike in it are resampled together.
+
+        By default none: records are taken to be independent.
+        """
+        return None
+
     def resampled(
-        self, systems: Sequence[Floats], labels: Ints, samples: int, seed: int
-    ) -> list[dict[str, npt.NDArray[np.float64]]]:
-        """The metrics of bootstrap resamples of the records, the same ones for each system.
+        self, predictions: Floats, labels: Ints, units: Units, samples: int, seed: int, only: str | None = None
+    ) -> Resampled:
+        """The metrics of bootstrap resamples, the same ones for the same units and seed.
 
         Args:
-            systems: predictions of each system.
+            predictions: of a system.
             labels: of the records.
+            units: what is drawn.
             samples: number of resamples.
             seed: of the resamples.
+            only: the one metric that is needed; all by default.
 
         Returns:
-            For each system its metrics by name, (samples,) each.
+            Metrics by name, (samples,) each; NaN where a resample does not define one.
         """
-        return resample_rows(self.metrics, systems, labels, samples, seed)
-
-    def check_baselines(self, records: Sequence[Record]) -> None:
-        """See that the baselines can learn from records of the train split; nothing to see by default.
-
-        Raises:
-            UserError: if they cannot.
-        """
+        return resample_rows(self.metrics, predictions, labels, units, samples, seed)
 
     def baselines(
         self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
-    ) -> Mapping[str, Floats]:
+    ) -> Mapping[str, Floats | str]:
         """Predictions of the classical systems that BERT is compared with, by name; none by default.
+
+        A system that cannot learn from the texts has the reason in place of predictions.
 
         Args:
             train: records to train on.
