@@ -57,6 +57,9 @@ class Source:
         rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
             a running text; a blank row then ends the document.
         subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
+        test_ratio: the fraction of the labelled texts that is the test split, where the data have none, as one CSV
+            file; the rest is train. Each class has the same fraction of it, texts that are equal stay together, and
+            the same texts are divided in the same way in any order.
     """
 
     path: str
@@ -65,6 +68,7 @@ class Source:
     label_column: str = "label"
     rows: Literal["documents", "sentences"] = "documents"
     subset: str | None = None
+    test_ratio: float | None = None
 
     def __post_init__(self) -> None:
         """See that there is a path.

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".xz", ".zst")
 _BUFFER = 1 << 20
 # A JSON file that is one big list cannot be streamed by the standard library, so it must fit in memory.
@@ -141,7 +141,7 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
     Raises:
         UserError: as `clear_errors`, or if a line is malformed or a column is missing, or the file holds no row.
     """
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
     count = 0
     with clear_errors(path):
         for row in readers.get(format_of(path) or "", _json_rows)(path, columns):
@@ -188,7 +188,8 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 128 KiB
     with open_bytes(path) as stream:
-        reader = csv.reader(decode(line, path, number) for number, line in enumerate(stream, 1))
+        mark = "\t" if format_of(path) == ".tsv" else ","
+        reader = csv.reader((decode(line, path, number) for number, line in enumerate(stream, 1)), delimiter=mark)
         header = next(reader, None)
         if header is None:
             return

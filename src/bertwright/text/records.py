@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,8 +57,10 @@ def read_records(source: Source, split: str, columns: Sequence[str]) -> list[Rec
             records.append(Record(name, text, label=as_label(label, f"{place.path}, {name}")))
     else:
         named = [(getattr(source, f"{column}_column"), f"{column}_column") for column in columns]
-        for part in open_parts(source, place, [split], named):
+        for part in open_parts(source, place, None if source.test_ratio else [split], named):
             for number, values in part.rows:
+                if source.test_ratio and _is_test(values[0], source.test_ratio) != (split == "test"):
+                    continue
                 if part.is_plain:
                     raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
                 row = dict(zip(columns, values, strict=True))
@@ -65,6 +68,11 @@ def read_records(source: Source, split: str, columns: Sequence[str]) -> list[Rec
     if len({type(record.label) for record in records}) > 1:
         raise UserError(f"{source.path}, split {split}, mixes numbers and words as labels; use one kind")
     return records
+
+
+def _is_test(text: Any, ratio: float) -> bool:
+    """Whether a text falls to the test split: by its digest."""
+    return int.from_bytes(hashlib.blake2b(str(text).encode(), digest_size=4).digest()) < ratio * 2**32
 
 
 def _record(name: str, row: dict[str, Any], where: str) -> Record:
