@@ -160,7 +160,9 @@ class Model:
             UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
         """
         self.pretrained.require("masked_language_model.bias", "masked-language head")
-        ids = self._framed(text).input_ids
+        if top_k < 1:
+            raise UserError(f"top_k is {top_k}; it must be a whole number from 1 on")
+        ids = self._framed(text)[0].input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
             raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
         return self.pretrained.fill_mask(ids, top_k)
@@ -182,11 +184,13 @@ class Model:
         pair = build(tokenizer, first, second, max_length=positions, truncation="tail", truncation_pair="head")
         return self.pretrained.next_sentence(pair)
 
-    def embed(self, texts: Many[str], layers: int = 1) -> list[Features]:
+    def embed(self, texts: Many[str], layers: int = 1, truncate: bool = False) -> list[Features]:
         """Vectors of texts and of their tokens, from the pre-trained encoder, unchanged (paper, section 5.3).
 
         Args:
-            texts: each within the model's length.
+            texts: some.
+            truncate: whether of a text that is longer than the model reads its beginning is taken;
+                `Features.left_out` then says how much is missing. Otherwise it is refused.
             layers: how many of the last layers stand side by side in a token's vector; the paper's best had 4.
 
         Raises:
@@ -195,10 +199,8 @@ class Model:
         depth = self.pretrained.model.encoder.config.num_hidden_layers
         if not 1 <= layers <= depth:
             raise UserError(f"layers is {layers}, but the model has {depth} layers; give 1 to that many")
-        return [
-            self.pretrained.features(self._framed(text, number, len(texts)), layers)
-            for number, text in enumerate(texts)
-        ]
+        framed = [self._framed(text, number, len(texts), truncate) for number, text in enumerate(texts)]
+        return [self.pretrained.features(sequence, layers, left_out) for sequence, left_out in framed]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:
         """A text's tokens, [CLS] and [SEP] included, and the attention weights of the pre-trained encoder.
@@ -218,15 +220,16 @@ class Model:
         _require_words(sequence, 0, 1)
         return self.pretrained.tokens(sequence), self.pretrained.attention(sequence)
 
-    def _framed(self, text: str, number: int = 0, texts: int = 1) -> Sequence:
-        """[CLS] text [SEP] for the pre-trained encoder. `number` and `texts` say which of how many it is."""
+    def _framed(self, text: str, number: int = 0, texts: int = 1, truncate: bool = False) -> tuple[Sequence, int]:
+        """[CLS] text [SEP] for the pre-trained encoder, and how many tokens were cut off."""
         sequence = build(self.pretrained.tokenizer, text, max_length=None)
         positions = self.pretrained.model.encoder.max_length
         _require_words(sequence, number, texts)
-        if len(sequence) > positions:
+        left_out = max(0, len(sequence) - positions)
+        if left_out and not truncate:
             problem = f"has {len(sequence) - 2:,} tokens, and the model reads {positions - 2}; shorten it"
             raise UnreadableText(number, texts, problem)
-        return sequence
+        return (build(self.pretrained.tokenizer, text, max_length=positions) if left_out else sequence), left_out
 
 
 def _require_words(sequence: Sequence, number: int, texts: int) -> None:

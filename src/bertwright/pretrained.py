@@ -41,12 +41,14 @@ class Features:
         mean: the average of the tokens' vectors in the last layer, float32 (hidden,).
         tokens: the text's tokens, [CLS] and [SEP] included.
         vectors: one per token, float32 (tokens, layers * hidden): the last layers side by side, the very last first.
+        left_out: how many tokens at the text's end were cut off, since the model reads no more.
     """
 
     pooled: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32]
     tokens: list[str]
     vectors: npt.NDArray[np.float32]
+    left_out: int = 0
 
 
 class PretrainedEncoder:
@@ -120,7 +122,7 @@ class PretrainedEncoder:
         return float(logits.float().softmax(-1)[0, IS_NEXT])
 
     @torch.inference_mode()
-    def features(self, sequence: Sequence, layers: int) -> Features:
+    def features(self, sequence: Sequence, layers: int, left_out: int = 0) -> Features:
         """A framed text as vectors, with the last `layers` layers side by side for each token (paper, section 5.3)."""
         hidden = self.model.encoder.hidden_states(self.tensor(sequence.input_ids)[None])
         last = hidden[-1][0]  # (S, H)
@@ -129,6 +131,7 @@ class PretrainedEncoder:
             last[1:-1].mean(0).cpu().numpy(),
             self.tokens(sequence),
             torch.cat([state[0] for state in hidden[: -layers - 1 : -1]], dim=-1).cpu().numpy(),
+            left_out,
         )
 
     @torch.inference_mode()

@@ -207,7 +207,8 @@ def _text_column(name: str, contents: Contents, given: str | None, label: str | 
             f"which column of {name} is the text: {described}? Say so, for example with --text-column {found[-1].name}"
         )
     raise UserError(
-        f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with --text-column NAME"
+        f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
+        "--text-column NAME"
     )
 
 
@@ -261,8 +262,8 @@ def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
     if rare and not has_test:
         listed = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
         raise UserError(
-            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which cannot "
-            "be both in training and test set; add rows of it, give it another class, or remove it"
+            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which "
+            "cannot be both in training and test set; add rows of it, give it another class, or remove it"
         )
 
 
