@@ -22,7 +22,7 @@ LAYERS = (
     {"tasks"},
     {"pretrained", "inference"},
     {"evaluate"},
-    {"run_folder", "recipe_file", "stages", "pipeline"},
+    {"run_folder", "shipped", "recipe_file", "stages", "pipeline"},
     {"apps"},
     {"cli"},
     {"__init__", "__main__"},

@@ -1,10 +1,18 @@
-"""The command line: arguments become calls of `pipeline.run` and of the functions in `apps/commands.py`."""
+"""The command line: arguments become calls of `pipeline.run` and of the functions in `apps`.
+
+Options are written with hyphens or underscores, flags without a value. `run --help` shows the settings that matter
+first; `--help-all` shows all.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
+import re
 import signal
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,8 +22,10 @@ import docstring_parser
 
 import bertwright
 from bertwright.apps import commands
+from bertwright.apps.init import init
+from bertwright.apps.recipe_list import recipes
 from bertwright.errors import UserError
-from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser
+from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
 
 STAGES = {
     "run": "do all stages, from raw text to a report; what is done and unchanged is skipped",
@@ -29,6 +39,8 @@ STAGES = {
 """The commands that take a recipe. (`pipeline.py` has the stages, but takes seconds to load: not for --help.)"""
 
 USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
+    "init": (init, {"paths": "*"}),
+    "recipes": (recipes, {"action": "?", "name": "?"}),
     "predict": (commands.predict, {"texts": "*"}),
     "fill-mask": (commands.fill_mask, {"text": None}),
     "next-sentence": (commands.next_sentence, {"first": None, "second": None}),
@@ -36,7 +48,22 @@ USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "export": (commands.export, {"out": None}),
     "serve": (commands.serve, {}),
 }
-"""The commands that use a trained model, each with its arguments that have no name, and how many there are."""
+"""The other commands, each with its arguments that have no name, and how many there are."""
+
+FIRST_SETTINGS = {
+    "where and how": ("out", "seed", "system.compile"),
+    "pre-training": ("model", "tokenizer.vocab_size", "pretrain.max_minutes"),
+    "fine-tuning": (
+        "finetune.encoder",
+        "finetune.epochs",
+        "finetune.batch_size",
+        "finetune.max_length",
+        "finetune.optimizer.learning_rate",
+    ),
+}
+"""The settings that `run --help` shows, by group."""
+
+_SWITCHED = {"true", "false", "yes", "no", "on", "off"}
 
 
 _LAUNCHER_SECONDS = 30
@@ -48,29 +75,36 @@ def make_parser() -> RecipeParser:
     parser = RecipeParser(prog="bertwright", description=bertwright.__doc__)
     parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
-    for name, text in STAGES.items():
-        command = make_recipe_parser(
-            description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
-        )
-        parser.known = command.known
+    order = ["init", *STAGES, *(name for name in USES if name != "init")]
+    for name in order:
+        if name in STAGES:
+            text = STAGES[name]
+            command = make_recipe_parser(
+                description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
+            )
+            parser.known = command.known
+        else:
+            command, text = _command_parser(*USES[name])
         subcommands.add_subcommand(name, command, help=text)
-    for name, (function, plain) in USES.items():
-        documented = docstring_parser.parse(function.__doc__ or "")
-        help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
-        command = RecipeParser(description=documented.short_description)
-        for argument, number in plain.items():
-            command.add_argument(argument, nargs=number, help=help_of[argument])
-        command.add_function_arguments(function, skip=set(plain))
-        command.known = list(command.get_defaults().keys())
-        subcommands.add_subcommand(name, command, help=documented.short_description)
     return parser
+
+
+def _command_parser(function: Callable[..., None], plain: dict[str, str | None]) -> tuple[RecipeParser, str]:
+    documented = docstring_parser.parse(function.__doc__ or "")
+    help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
+    text = documented.short_description or ""
+    command = RecipeParser(description=text)
+    command.prefix = "--"
+    for argument, number in plain.items():
+        command.add_argument(argument, nargs=number, help=help_of[argument])
+    command.add_function_arguments(function, skip=set(plain))
+    command.known = [name for name in inspect.signature(function).parameters if name not in plain]
+    return command, text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 for success, 2 for a mistake of the user's, 130 when interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if len(words) > 1 and words[0] in STAGES and not words[1].startswith("-"):
-        words.insert(1, "--recipe")
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -102,8 +136,24 @@ def _tell(text: str) -> None:
 
 
 def _call(words: list[str]) -> None:
+    parser = make_parser()
+    name = words[0]
+    if name in STAGES:
+        if {"-h", "--help"} & set(words):
+            print(_short_help(name))
+            return
+        words = ["--help" if word in ("--help-all", "--help_all") else word for word in words[1:]]
+        if words and not words[0].startswith("-"):
+            words.insert(0, "--recipe")
+        words = [name, *plain_words(words)]
+    elif name in USES:
+        words = [name, *_plain_options(words[1:], USES[name][0])]
+    elif not name.startswith("-"):
+        near = difflib.get_close_matches(name, [*STAGES, *USES], n=1)
+        hint = f"did you mean {near[0]}?" if near else "see bertwright --help"
+        raise UserError(f"there is no command {name}; {hint}")
     try:
-        parsed = make_parser().parse_args(words)
+        parsed = parser.parse_args(words)
     except UnicodeDecodeError as error:
         raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
     given = parsed[parsed.command]
@@ -113,6 +163,55 @@ def _call(words: list[str]) -> None:
     from bertwright.pipeline import run  # torch takes seconds to load: not for --help
 
     run(build_recipe(given), stages=None if parsed.command == "run" else [parsed.command])
+
+
+def _plain_options(words: Sequence[str], function: Callable[..., None]) -> list[str]:
+    """A command's options as the parser knows them: with underscores, and flags with a value.
+
+    Raises:
+        UserError: if a flag is given a value.
+    """
+    flags = {name for name, one in inspect.signature(function).parameters.items() if one.default is False}
+    result: list[str] = []
+    for number, word in enumerate(words):
+        if word == "--":
+            return [*result, *words[number:]]
+        name, equals, value = word.partition("=")
+        plain = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--"):
+            result.append(word)
+        elif plain not in flags:
+            result.append(f"--{plain}{equals}{value}")
+        elif equals or (words[number + 1 : number + 2] and words[number + 1].lower() in _SWITCHED):
+            raise UserError(f"{name} takes no value: write {name} alone, or leave it out")
+        else:
+            result.append(f"--{plain}=true")
+    return result
+
+
+def _short_help(command: str) -> str:
+    """The settings that matter first, by group."""
+    parser = make_recipe_parser()
+    help_of = {action.dest: str(action.help or "") for action in parser._actions}
+    defaults = parser.get_defaults()
+    lines = [
+        f"usage: bertwright {command} RECIPE [--option VALUE ...]",
+        "",
+        f"{STAGES[command][0].upper()}{STAGES[command][1:]}.",
+        "",
+        "RECIPE is a YAML file, or the name of a recipe that comes with Bertwright (bertwright recipes).",
+        "bertwright init FILE writes one for your own texts.",
+    ]
+    for group, names in FIRST_SETTINGS.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            help_text = "the network: tiny, mini, small, ... (bertwright recipes), or a YAML file"
+            if name != "model":
+                help_text = re.sub(r"\s+", " ", help_of[name]).partition(" (type:")[0].rstrip(".")
+                help_text += "" if defaults[name] is None else f" (default: {defaults[name]})"
+            lines.append(f"  --{name.replace('_', '-')}")
+            lines += textwrap.wrap(help_text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join([*lines, "", "all settings: --help-all", "in a recipe: finetune: {epochs: 5}"])
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

@@ -279,14 +279,7 @@ class Model:
         return self.pretrained.tokens(sequence), self.pretrained.attention(sequence)
 
     def _framed(self, text: str, number: int = 0, texts: int = 1, truncate: bool = False) -> tuple[Sequence, int]:
-        """[CLS] text [SEP] for the pre-trained encoder, and how many tokens were cut off.
-
-        Args:
-            text: any.
-            number: which of `texts` it is.
-            texts: how many there are.
-            truncate: whether a longer text is cut.
-        """
+        """[CLS] text [SEP] for the pre-trained encoder, and how many tokens were cut off where it may be cut."""
         tokenizer, positions = self.pretrained.tokenizer, self.pretrained.model.encoder.max_length
         sequence = build(tokenizer, text, max_length=None)
         left_out = max(0, len(sequence) - positions)

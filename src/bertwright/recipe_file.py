@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from bertwright.errors import UserError
 from bertwright.recipe import Recipe, to_dict
+from bertwright.shipped import recipe_file, size_file, with_sample
 
 RENAMED = {
     "first_weights": "initialization (local is local_attention)",
@@ -26,11 +27,18 @@ RENAMED = {
 }
 """Keys of recipes that had another name in version 0.1, with the name that they have now."""
 
+RENAMED_VALUES = {
+    "initialization": {"local": "local_attention"},
+    "embedding_initialization": {"counted": "pmi"},
+}
+"""Values that had another name in version 0.1, by the setting."""
+
 
 class RecipeParser(ArgumentParser):
     """jsonargparse's parser, whose errors are a `UserError` of one sentence, with a hint at the nearest option."""
 
     known: Sequence[str] = ()
+    prefix: str = ""  # before an option's name in a hint: -- where there are no recipes that name it, too
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given.
@@ -40,17 +48,74 @@ class RecipeParser(ArgumentParser):
         """
         raise UserError(self._clear(" ".join(str(message).split()))) from ex
 
+    def format_help(self, *formatter: Any) -> str:
+        """The help, with hyphens in options."""
+        text: str = super().format_help(*formatter)
+        return re.sub(r"--[\w.]+", lambda option: option[0].replace("_", "-"), text)
+
+    def _apply_actions(self, cfg: Any, *others: Any, **more: Any) -> Namespace:
+        """As jsonargparse does it with a recipe's content, whose names of ours are replaced first."""
+        result: Namespace = super()._apply_actions(
+            _plain_values(cfg) if isinstance(cfg, dict) else cfg, *others, **more
+        )
+        return result
+
     def _clear(self, message: str) -> str:
-        unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|(?:does not accept \w+|Option) '([\w.]+)'", message)
+        value = re.search(r'[Kk]ey "([\w.]+)".*?Got value: (\w+)', message)
+        if value and value[2] in (renamed := RENAMED_VALUES.get(value[1].rpartition(".")[2], {})):
+            return f"{value[1]} {value[2]} is now called {renamed[value[2]]}"
+        unknown = re.search(
+            r"[Uu]nrecognized arguments: -{1,2}([\w.-]+)|(?:does not accept \w+|Option) '([\w.]+)'", message
+        )
         if not unknown:
             return message
-        name = unknown.group(1) or unknown.group(2)
+        name = unknown[1] or unknown[2]
         leaf = name.rpartition(".")[2]
         if leaf in RENAMED:
             return f"{name} is now called {RENAMED[leaf]}"
-        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
-        near = near or [known for known in self.known if known.rpartition(".")[2] == leaf][:1]
-        return f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+        near = self._nearest(name)
+        meant = " or ".join(f"{self.prefix}{one.replace('_', '-') if self.prefix else one}" for one in near)
+        return f"there is no option {name}" + (f"; did you mean {meant}?" if near else "; see --help")
+
+    def _nearest(self, name: str) -> list[str]:
+        """The options that a wrong name is likeliest meant for: one, or those of several sections."""
+        leaf = name.rpartition(".")[2]
+        leaves: dict[str, list[str]] = {}
+        for known in self.known:
+            leaves.setdefault(known.rpartition(".")[2], []).append(known)
+        if "." in name and (near := difflib.get_close_matches(name, self.known, n=1, cutoff=0.75)):
+            return near
+        if leaf not in leaves:
+            leaf = next(iter(difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)), "")
+        return leaves.get(leaf, difflib.get_close_matches(name, self.known, n=1, cutoff=0.5))[:3]
+
+
+def plain_words(words: Sequence[str]) -> list[str]:
+    """Options of a recipe as the parser knows them: with underscores, and a size's name as its file."""
+    result: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        word = name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
+        if word.startswith("--model="):
+            word = f"--model={size_file(value)}"
+        elif result and result[-1] == "--model":
+            word = size_file(word)
+        elif result and result[-1] == "--recipe":
+            word = recipe_file(word)
+        result.append(word)
+    return result
+
+
+def _plain_values(content: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's content with a size's name as its file, the files that come with it found, and on and off as words."""
+    result = dict(content)
+    if isinstance(result.get("model"), str):
+        result["model"] = size_file(result["model"])
+    if isinstance(result.get("system"), dict) and isinstance(result["system"].get("compile"), bool):
+        # YAML takes the words on and off for true and false.
+        result["system"] = result["system"] | {"compile": "on" if result["system"]["compile"] else "off"}
+    found: dict[str, Any] = with_sample(result)
+    return found
 
 
 def make_recipe_parser(**options: Any) -> RecipeParser:
@@ -91,7 +156,8 @@ def load_recipe(path: str | Path | Iterable[str | Path], **overrides: Any) -> Re
     """The recipe of a YAML file.
 
     Args:
-        path: the file; of several, each is laid over those before it.
+        path: the file, or the name of a recipe that comes with Bertwright; of several, each is laid over those
+            before it.
         overrides: settings that replace the file's: `seed=1`, or of a section some only: `pretrain={"max_steps": 100}`.
 
     Raises:
@@ -100,7 +166,7 @@ def load_recipe(path: str | Path | Iterable[str | Path], **overrides: Any) -> Re
     paths = [path] if isinstance(path, str | Path) else list(path)
     words = [word for one in paths for word in ("--recipe", str(one))]
     try:
-        return build_recipe(make_recipe_parser().parse_args([*words, *_options(overrides)]))
+        return build_recipe(make_recipe_parser().parse_args(plain_words([*words, *_options(overrides)])))
     except UnicodeDecodeError as error:
         raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import bertwright
-from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
+from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into
+from bertwright.errors import UnreadableText, UserError
 from bertwright.text import formats
-
-_AT_ONCE = 2_000
-"""Texts that are predicted before the first are printed: a file of millions shows results from the start."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ def predict(
     texts: list[str],
     model: str = "bundled",
     file: str | None = None,
-    text_column: str = "text",
+    out: str | None = None,
+    text_column: str | None = None,
     format: Literal["table", "jsonl", "html"] = "table",
     explain: bool = False,
 ) -> None:
@@ -45,30 +44,57 @@ def predict(
     Args:
         texts: to classify.
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
-        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
-        text_column: of the file.
-        format: a table to read, JSON lines, or a page (with explain).
+        file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. A row without text has an
+            empty prediction.
+        out: of a file, write all its columns with label, score and the probability of each class to this .csv, .tsv or
+            .jsonl file.
+        text_column: of the file; the default is text, or the only column.
+        format: without out, a table to read, JSON lines, or a page (with explain).
         explain: also show which words moved each prediction.
 
     Raises:
-        UserError: if there is no text, one has no word, or the model is not a classifier.
+        UserError: if there is no text, one that is given has no word, or the model is not a classifier.
     """
     if format == "html" and not explain:
-        raise UserError("an HTML page shows explanations: add --explain true, or choose --format table or jsonl")
+        raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
+    if out is not None and (file is None or explain or format != "table"):
+        raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
+    rows = _file_rows(texts, file, text_column)
+    given = _given(texts) if rows is None else []
     classifier = _load(model)
-    given = _given(texts, file, text_column)
-    if explain:
-        _explain(classifier, given, format)
-        return
-    for start in range(0, len(given), _AT_ONCE):
-        part = given[start : start + _AT_ONCE]
-        with _naming(part):
-            predictions = classifier.predict([one.text for one in part])
-        for one, prediction in zip(part, predictions, strict=True):
-            if format == "jsonl":
-                _print_json({"text": one.text, **asdict(prediction)})
-            else:
-                print(f"{prediction.label:<12} {prediction.score:.3f}  {_shortened(one.text)}")
+    if rows is not None and out is not None:
+        predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict)
+    elif explain:
+        _explain(classifier, given if rows is None else _texts_of(rows), format)
+    elif rows is not None:
+        for chunk in rows.chunks():
+            for (_, text), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
+                _print_prediction(text or "", prediction, format)
+        rows.skipped.report(rows.rows)
+    else:
+        for start in range(0, len(given), AT_ONCE):
+            part = given[start : start + AT_ONCE]
+            with _naming(part):
+                predictions = classifier.predict([one.text for one in part])
+            for one, prediction in zip(part, predictions, strict=True):
+                _print_prediction(one.text, prediction, format)
+
+
+def _print_prediction(text: str, prediction: Any, format: str) -> None:
+    """A line for one prediction; None is that of a row without text."""
+    if format == "jsonl":
+        empty = {"label": None, "score": None, "probabilities": None}
+        _print_json({"text": text, **(empty if prediction is None else asdict(prediction))})
+    elif prediction is None:
+        print(f"{'-':<12} {'-':<5}  {_shortened(text)}")
+    else:
+        print(f"{prediction.label:<12} {prediction.score:.3f}  {_shortened(text)}")
+
+
+def _texts_of(rows: TextRows) -> list[_Given]:
+    found = [_Given(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
+    rows.skipped.report(rows.rows)
+    return found
 
 
 def _load(model: str) -> bertwright.Model:
@@ -159,7 +185,7 @@ def embed(
     texts: list[str],
     model: str = "bundled",
     file: str | None = None,
-    text_column: str = "text",
+    text_column: str | None = None,
     layers: int = 1,
     per_token: bool = False,
 ) -> None:
@@ -168,24 +194,46 @@ def embed(
     Args:
         texts: to compute vectors of.
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
-        file: a .txt (a text a line), .jsonl, .csv or .parquet file, also compressed.
-        text_column: of the file.
+        file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. Of a text that is too long
+            for the model, the beginning is used, with a notice.
+        text_column: of the file; the default is text, or the only column.
         layers: how many of the last layers a token's vector holds side by side.
         per_token: also print a vector for each token.
 
     Raises:
-        UserError: if there is no text, or one is too long.
+        UserError: if there is no text, one that is given has no word, or the model has fewer layers.
     """
+    rows = _file_rows(texts, file, text_column)
+    given = _given(texts) if rows is None else []
     encoder = _load(model)
-    for one in _given(texts, file, text_column):
-        with _naming([one]):
-            found = encoder.embed([one.text], layers)[0]
-        line: dict[str, Any] = {"text": one.text}
-        line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
-        line["mean"] = found.mean.tolist()
-        if per_token:
-            line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
-        _print_json(line)
+    if rows is None:
+        for one in given:
+            with _naming([one]):
+                _print_vectors(one.text, one.where, encoder.embed([one.text], layers, truncate=True)[0], per_token)
+        return
+    for chunk in rows.chunks():
+        for row, text in chunk:
+            (found,) = answered(rows, [(row, text)], lambda part: encoder.embed(part, layers, truncate=True))
+            _print_vectors(text or "", rows.where(row), found, per_token)
+    rows.skipped.report(rows.rows)
+
+
+def _print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
+    """A line of JSON for one text; a row without text has no vectors."""
+    if found is None:
+        _print_json({"text": text, "mean": None})
+        return
+    if found.left_out:
+        print(
+            f"bertwright: {where} is longer than the model reads; its last {found.left_out:,} tokens are left out",
+            file=sys.stderr,
+        )
+    line: dict[str, Any] = {"text": text}
+    line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
+    line["mean"] = found.mean.tolist()
+    if per_token:
+        line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
+    _print_json(line)
 
 
 def export(
@@ -238,35 +286,26 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> 
     serve_forever(lambda: _load(model), host, port)
 
 
-def _given(texts: Sequence[str], file: str | None, text_column: str) -> list[_Given]:
-    """The texts of a command: its arguments, a file's rows, or the lines of standard input."""
-    if texts and file:
+def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None) -> TextRows | None:
+    """The rows of --file, if there is one."""
+    if file is None:
+        if text_column is not None:
+            raise UserError("--text-column is that of a --file; give one, or leave it out")
+        return None
+    if texts:
         raise UserError("give texts or --file, not both")
-    if file:
-        found = list(_read(Path(file), text_column))
-    elif texts:
+    return open_rows(Path(file), text_column)
+
+
+def _given(texts: Sequence[str]) -> list[_Given]:
+    """The texts of a command: its arguments, or the lines of standard input."""
+    if texts:
         found = [_Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
     else:
         found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
     return [_Given(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
-
-
-def _read(path: Path, text_column: str) -> Iterator[_Given]:
-    if path.exists() and formats.format_of(path) is None:
-        raise UserError(f"{path} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}")
-    if formats.format_of(path) == ".txt":
-        lines = (line for part in formats.read_text(path) for line in part.removesuffix("\n").split("\n"))
-        yield from _lines(lines, str(path))
-        return
-    for number, (text,) in formats.read_rows(path, [(text_column, "--text_column")]):
-        where = formats.place(path, number)
-        if not isinstance(text, str):
-            raise UserError(f"{where} has {type(text).__name__} where text is expected; set --text_column")
-        if not text.strip():  # before the rows above it are predicted
-            raise UserError(f"{where} {NOTHING_TO_READ}")
-        yield _Given(text, where)
 
 
 def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from bertwright.errors import UserError
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What stands between the columns of a CSV file, in words."""
 
@@ -113,7 +113,7 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
     Raises:
         UserError: as `clear_errors`, or if a line is malformed or a column is missing, or the file holds no row.
     """
-    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
     count = 0
     with clear_errors(path):
         for row in readers.get(format_of(path) or "", _json_rows)(path, columns):
@@ -205,6 +205,8 @@ def delimiter(path: Path, names: Sequence[str]) -> str:
         path: the file.
         names: of the columns that are read.
     """
+    if format_of(path) == ".tsv":
+        return "\t"
     with clear_errors(path), open_bytes(path) as stream:
         first = next(read_lines(stream), b"")
         fitting = [mark for mark in DELIMITERS if set(names) <= set(_header(decode(first, path, 1), mark))]

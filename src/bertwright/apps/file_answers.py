@@ -1,0 +1,190 @@
+"""A file's rows with a model's answers beside them: in chunks, in constant memory, and a bad row costs that row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from bertwright.errors import UnreadableText, UserError
+from bertwright.files import atomic_path
+from bertwright.text import formats
+from bertwright.text.tables import Row, Table, cell, open_table
+
+AT_ONCE = 2_000
+"""Texts that are answered before the first are written: a file of millions shows results from the start."""
+
+_OUTPUTS = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass
+class Skipped:
+    """Rows without an answer.
+
+    Args:
+        count: how many.
+        first: the place and problem of the first.
+    """
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, where: str, problem: str) -> None:
+        """Count one more row."""
+        self.first = self.first or f"{where} {problem}"
+        self.count += 1
+
+    def report(self, rows: int) -> None:
+        """Say on stderr how many rows have no answer, if any."""
+        if self.count:
+            print(
+                f"bertwright: {self.count:,} of {rows:,} rows have no answer; the first: {self.first}", file=sys.stderr
+            )
+
+
+@dataclass
+class TextRows:
+    """The rows of a file, with their texts.
+
+    Args:
+        table: the file.
+        text_column: that holds the text.
+        skipped: rows that have no text; filled as rows are read.
+        rows: that were read so far.
+    """
+
+    table: Table
+    text_column: str
+    skipped: Skipped = field(default_factory=Skipped)
+    rows: int = 0
+
+    def chunks(self) -> Iterator[list[tuple[Row, str | None]]]:
+        """Rows with their texts, `AT_ONCE` at a time; None where a row has no text."""
+        place = self.table.columns.index(self.text_column)
+        rows = tqdm(self.table.rows(), unit=" rows", disable=not sys.stderr.isatty(), delay=1)
+        while chunk := list(islice(rows, AT_ONCE)):
+            self.rows += len(chunk)
+            yield [(row, self._text(row, row.values[place])) for row in chunk]
+
+    def _text(self, row: Row, value: Any) -> str | None:
+        problem = row.problem
+        if problem is None and not isinstance(value, str | None):
+            problem = f"has {type(value).__name__} where text is expected"
+        if problem is None and not (value or "").strip():
+            problem = "has no text"
+        if problem is None:
+            return formats.repaired(value)
+        self.skipped.add(self.where(row), problem)
+        return None
+
+    def where(self, row: Row) -> str:
+        """A row's place, for a message."""
+        return formats.place(self.table.path, row.number)
+
+
+def open_rows(path: Path, text_column: str | None) -> TextRows:
+    """A file whose texts are to be answered.
+
+    Args:
+        path: the file.
+        text_column: the column of the text; the default is text, or the only column.
+
+    Raises:
+        UserError: if the file cannot be read, or it is not plain which column is meant.
+    """
+    table = open_table(path)
+    if text_column is None:
+        if len(table.columns) > 1 and "text" not in table.columns:
+            raise UserError(
+                f"which column of {path} is the text: {', '.join(table.columns)}? Say it with --text-column NAME"
+            )
+        text_column = "text" if "text" in table.columns else table.columns[0]
+    if table.is_plain and text_column != "text":
+        raise UserError(f"{path} is plain text and has no columns; leave out --text-column")
+    if text_column not in table.columns:
+        raise formats.missing_column(str(path), text_column, table.columns, "--text-column")
+    return TextRows(table, text_column)
+
+
+def answered(
+    rows: TextRows, chunk: Sequence[tuple[Row, str | None]], answer: Callable[[list[str]], list[Any]]
+) -> list[Any]:
+    """A model's answer to each row of a chunk; None where the row has no text, or the model finds no word in it."""
+    given = [number for number, (_, text) in enumerate(chunk) if text is not None]
+    found: list[Any] = [None] * len(chunk)
+    try:
+        answers = answer([str(chunk[number][1]) for number in given]) if given else []
+    except UnreadableText:
+        answers = []
+        for number in given:  # one by one, so that each bad row costs itself alone
+            try:
+                answers += answer([str(chunk[number][1])])
+            except UnreadableText as error:
+                rows.skipped.add(rows.where(chunk[number][0]), error.problem.partition(";")[0])
+                answers.append(None)
+    for number, one in zip(given, answers, strict=True):
+        found[number] = one
+    return found
+
+
+def predict_into(rows: TextRows, out: Path, labels: Sequence[str], answer: Callable[[list[str]], list[Any]]) -> None:
+    """Write all columns of a file, and behind them label, score and the probability of each class.
+
+    The file appears when it is whole. Where the input has a column of such a name, ours begins with predicted_.
+
+    Args:
+        rows: of the input.
+        out: a .csv, .tsv or .jsonl file; an existing one is replaced.
+        labels: names of the classes.
+        answer: predicts texts.
+
+    Raises:
+        UserError: if the output's name says no format, or it is the input.
+    """
+    if out.suffix.lower() not in _OUTPUTS:
+        raise UserError(f"{out}: predictions are written as {', '.join(_OUTPUTS)}; give such a name, as out.csv")
+    if out.exists() and out.samefile(rows.table.path):
+        raise UserError(f"{out} is the file that is read; give another name with --out")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give a file with --out")
+    columns = rows.table.columns
+    added = [_free(name, columns) for name in ("label", "score", *(f"probability_{label}" for label in labels))]
+    with atomic_path(out) as temporary, _writer(temporary, out.suffix.lower(), [*columns, *added]) as write:
+        for chunk in rows.chunks():
+            for (row, _), prediction in zip(chunk, answered(rows, chunk, answer), strict=True):
+                values: list[Any] = [None] * len(added)
+                if prediction is not None:
+                    probabilities = [round(prediction.probabilities[label], 6) for label in labels]
+                    values = [prediction.label, round(prediction.score, 6), *probabilities]
+                write([*row.values, *values])
+    print(f"{rows.rows:,} rows written to {out}")
+    rows.skipped.report(rows.rows)
+
+
+def _free(name: str, columns: Sequence[str]) -> str:
+    while name in columns:
+        name = f"predicted_{name}"
+    return name
+
+
+@contextmanager
+def _writer(path: Path, kind: str, columns: Sequence[str]) -> Iterator[Callable[[list[Any]], None]]:
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as stream:
+        if kind == ".jsonl":
+            yield lambda values: _write_json(stream, dict(zip(columns, values, strict=True)))
+        else:
+            writer = csv.writer(stream, delimiter="\t" if kind == ".tsv" else ",", lineterminator="\n")
+            writer.writerow(columns)
+            yield lambda values: writer.writerow([cell(value) for value in values]) and None
+
+
+def _write_json(stream: TextIO, row: dict[str, Any]) -> None:
+    stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")

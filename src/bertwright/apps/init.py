@@ -1,0 +1,304 @@
+"""`bertwright init`: look at a file or a folder, say what it holds, and write a recipe that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, Column, Contents, Texts, inspect, measure
+from bertwright.apps.new_recipe import TEST_RATIO, Findings, write_recipe
+from bertwright.errors import UserError
+from bertwright.files import write_text
+from bertwright.recipe import Source
+from bertwright.text import decoding, formats
+from bertwright.text.sources import Files, locate
+from bertwright.text.tables import Row, Table, cell, open_table
+
+
+def init(
+    paths: list[str],
+    text_column: str | None = None,
+    label_column: str | None = None,
+    unlabelled: bool = False,
+    minutes: float = 20.0,
+    out: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Look at your texts, say what they are, and write a recipe for them.
+
+    Args:
+        paths: a file with texts and labels, a folder with train and test files or with a folder for each class, a file
+            or folder of unlabelled texts; or one with labels and one without.
+        text_column: the column that holds the text, where that is not plain.
+        label_column: the column that holds the label, where that is not plain.
+        unlabelled: whether to pre-train on the texts and leave labels aside.
+        minutes: the budget of pre-training, where the recipe has any.
+        out: the recipe to write; the default is recipes/NAME.yaml.
+        overwrite: whether an existing recipe may be replaced.
+
+    Raises:
+        UserError: if the texts cannot be read, or it is not plain which columns are meant.
+    """
+    if not paths:
+        raise UserError("say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"minutes is {minutes:g}; it must be above 0")
+    found = [_look(path, text_column, label_column, unlabelled) for path in paths]
+    for labels in (True, False):
+        if sum((one.labels is not None) == labels for one in found) > 1:
+            kind = "labelled" if labels else "unlabelled"
+            raise UserError(f"init takes one {kind} file or folder, and {len(paths)} were given; put them together")
+    found.sort(key=lambda one: one.labels is None)
+    target = Path(out or f"recipes/{found[0].name}.yaml")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
+    command = " ".join(["bertwright init", *(f"'{path}'" if " " in path else path for path in paths)])
+    text = write_recipe(found, minutes, command)
+    for one in found:
+        print(_table(one))
+    write_text(target, text)
+    print(f"\nwritten to {target}; read it, change it, then: bertwright run {target}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The tables of a path.
+
+    Args:
+        train: the tables to look at.
+        has_test: whether there is a test split.
+        notes: what was left out, and why.
+    """
+
+    train: list[Table]
+    has_test: bool
+    notes: list[str]
+
+
+def _look(name: str, text_column: str | None, label_column: str | None, unlabelled: bool) -> Findings:
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise UserError(f"{name} does not exist; check the path")
+    folders = _class_folders(path)
+    if folders and not unlabelled:
+        return _look_at_folders(path, name, folders)
+    place = _place(path, name)
+    contents = inspect(place.train)
+    plain = all(table.is_plain for table in place.train)
+    if contents.rows == 0:
+        raise UserError(f"{name} has no rows; give a file with texts")
+    text = _text_column(name, contents, text_column, label_column)
+    label = None
+    if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
+        label = _label_column(name, contents, text, label_column)
+        _check_rare(name, contents.columns[label].counts, place.has_test)
+    rows = [(row.values[table.columns.index(text)], row.number) for table in place.train for row in _rows(table, text)]
+    rows = rows[:LOOKED_AT]
+    texts = measure([cell(value) for value, _ in rows], [number for _, number in rows])
+    if texts.empty == texts.rows:
+        raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
+    groups = [
+        column.name for column in contents.columns.values() if column.is_group and column.name not in (text, label)
+    ]
+    return Findings(
+        name=_recipe_name(path),
+        path=name,
+        contents=contents,
+        texts=texts,
+        text_column=text,
+        label_column=label,
+        labels=None if label is None else dict(sorted(contents.columns[label].counts.items())),
+        has_test=place.has_test,
+        groups=groups,
+        notes=place.notes if label is not None else [],
+        is_plain=plain,
+    )
+
+
+def _rows(table: Table, text: str) -> Iterator[Row]:
+    return (row for row in table.rows() if row.problem is None and text in table.columns)
+
+
+def _recipe_name(path: Path) -> str:
+    stem = path.resolve().name
+    for suffix in (*decoding.COMPRESSIONS, *formats.FORMATS):
+        stem = stem.removesuffix(suffix)
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "texts"
+
+
+def _class_folders(path: Path) -> dict[str, dict[str, list[Path]]]:
+    """Text files by split and class, of train/CLASS/*.txt and test/CLASS/*.txt, or of CLASS/*.txt as train alone.
+
+    Two classes or more make it class folders.
+    """
+
+    def classes(folder: Path) -> dict[str, list[Path]]:
+        inside = sorted(one for one in folder.glob("*") if one.is_dir() and not one.name.startswith((".", "unsup")))
+        files = {one.name: sorted(one.glob("*.txt*")) for one in inside}
+        return {name: members for name, members in files.items() if members}
+
+    if not path.is_dir() or any(one.is_file() and formats.format_of(one) for one in path.glob("*")):
+        return {}
+    found = {split: classes(path / split) for split in ("train", "test")}
+    if not found["train"]:
+        found = {"train": classes(path), "test": {}}
+    return found if len(found["train"]) > 1 else {}
+
+
+def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Path]]]) -> Findings:
+    files = [file for members in folders["train"].values() for file in members]
+    looked_at = files[:: 1 + len(files) // LOOKED_AT]
+    texts = ["".join(formats.read_text(file)) for file in looked_at]
+    labels = {label: len(members) for label, members in folders["train"].items()}
+    has_test = bool(folders["test"])
+    _check_rare(name, labels, has_test)
+    return Findings(
+        name=_recipe_name(path),
+        path=name,
+        contents=Contents(len(texts), len(texts) < len(files), {}, 0, None),
+        texts=measure(texts, range(1, len(texts) + 1)),
+        text_column="text",
+        label_column=None,
+        labels=labels,
+        has_test=has_test,
+        groups=[],
+        notes=["the folders are the classes; if they are not, add --unlabelled"],
+        is_plain=True,
+    )
+
+
+def _place(path: Path, name: str) -> _Place:
+    place = locate(Source(path=name if path.is_dir() else str(path)))
+    if not isinstance(place, Files):
+        raise UserError(f"{name} is an archive; unpack it, and give the folder")
+    tables = {file: split for file, split in place.paths.items() if formats.format_of(file) != ".txt"}
+    if not tables:
+        return _Place([open_table(file) for file in place.paths], False, [])
+    splits: dict[str | None, list[Path]] = {}
+    for file, split in tables.items():
+        splits.setdefault(split, []).append(file)
+    train = splits.get("train") or splits.get(None)
+    if train is None:
+        raise UserError(f"{name} has no train split, but {', '.join(map(str, splits))}; call one of its files train")
+    left = len(place.paths) - len(tables)
+    notes = [f"{left} text files beside the tables are not used"] if left else []
+    return _Place([open_table(file) for file in train], "test" in splits, notes)
+
+
+def _text_column(name: str, contents: Contents, given: str | None, label: str | None) -> str:
+    columns = contents.columns
+    if given is not None:
+        if given not in columns:
+            raise formats.missing_column(name, given, columns, "--text-column")
+        return given
+    others = [column for column in columns.values() if column.name != label]
+    found = [column for column in others if column.is_text]
+    exact = [column for column in others if column.name.lower() == "text" and column.filled]
+    if exact:
+        return exact[0].name
+    if len(found) == 1:
+        return found[0].name
+    if len(others) == 1:
+        return others[0].name
+    if found:
+        described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
+        raise UserError(
+            f"which column of {name} is the text: {described}? Say so, for example with --text-column {found[-1].name}"
+        )
+    raise UserError(
+        f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
+        "--text-column NAME"
+    )
+
+
+def _label_column(name: str, contents: Contents, text: str, given: str | None) -> str:
+    columns = contents.columns
+    if given is not None:
+        if given not in columns:
+            raise formats.missing_column(name, given, columns, "--label-column")
+        _check_classes(name, columns[given])
+        return given
+    others = [column for column in columns.values() if column.name != text]
+    named = [column for column in others if column.name.lower() in LABEL_NAMES and column.filled]
+    found = [column for column in others if column.is_label and not column.is_group]
+    exact = [column for column in named if column.name.lower() in ("label", "labels")]
+    for candidates in (exact, [column for column in found if column in named], found, named):
+        if len(candidates) == 1:
+            _check_classes(name, candidates[0])
+            return candidates[0].name
+        if candidates:
+            described = ", ".join(f"{column.name} ({column.distinct} classes)" for column in candidates)
+            raise UserError(
+                f"which column of {name} is the label: {described}? Say so, for example with --label-column "
+                f"{candidates[0].name}"
+            )
+    raise UserError(
+        f"which column of {name} is the label: {', '.join(column.name for column in others)}? None holds a few classes "
+        "that repeat; say it with --label-column NAME, or pre-train on the texts alone with --unlabelled"
+    )
+
+
+def _check_classes(name: str, column: Column) -> None:
+    if column.fractions:
+        raise UserError(
+            f"column {column.name} of {name} holds real numbers, and predicting numbers (regression) is not a task of "
+            "Bertwright; choose a column of classes with --label-column, or make classes of the numbers"
+        )
+    if column.distinct < 2:
+        raise UserError(
+            f"column {column.name} of {name} holds {column.distinct} class, and at least two are needed; choose "
+            "another with --label-column"
+        )
+    if not column.is_label and column.distinct > max(2, column.filled // 2):
+        raise UserError(
+            f"column {column.name} of {name} has {column.distinct} different values in {column.filled} rows, too many "
+            "to be classes; choose another with --label-column"
+        )
+
+
+def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
+    rare = [label for label, count in counts.items() if count == 1]
+    if rare and not has_test:
+        listed = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
+        raise UserError(
+            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which "
+            "cannot be both in training and test set; add rows of it, give it another class, or remove it"
+        )
+
+
+def _table(found: Findings) -> str:
+    texts: Texts = found.texts
+    rows = [("rows", f"{'the first ' if found.contents.more else ''}{texts.rows:,}")]
+    low, middle, high = texts.characters
+    if not found.is_plain:
+        others = [name for name in found.contents.columns if name not in (found.text_column, found.label_column)]
+        rows.append(("text column", found.text_column + (f" (others: {', '.join(others)})" if others else "")))
+    rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
+    rows.append(
+        ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
+    )
+    if found.labels is not None:
+        if not found.is_plain:
+            rows.append(("label column", str(found.label_column)))
+        largest = sorted(found.labels.items(), key=lambda item: -item[1])
+        listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8])
+        rows.append(("classes", f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else "")))
+        rare = [label for label, count in largest if count < 5]
+        if rare:
+            rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
+        rows.append(
+            ("test set", "its own split" if found.has_test else f"{100 * TEST_RATIO:.0f} % of the rows, of each class")
+        )
+    if texts.empty:
+        rows.append(("empty", f"{texts.empty:,} rows without text, first: line {texts.first_empty}"))
+    if texts.duplicates:
+        rows.append(("duplicates", f"{texts.duplicates:,} rows repeat the text of an earlier one"))
+    problem = found.contents.first_problem
+    if problem is not None:
+        rows.append(
+            ("unreadable", f"{found.contents.problems:,} rows; the first, line {problem.number}, {problem.problem}")
+        )
+    rows += [("group", f"{name} looks like a group: see the recipe") for name in found.groups[:1]]
+    rows += [("note", note) for note in found.notes]
+    return "\n".join([f"{found.path}", *(f"  {title:<13} {value}" for title, value in rows)])

@@ -1,0 +1,167 @@
+"""The recipe that `bertwright init` writes: plain YAML with the reason of each choice beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from bertwright.apps.inspection import Contents, Texts
+
+TEST_RATIO = 0.2
+"""The fraction of a file without splits that becomes the test set."""
+
+_LENGTHS = (64, 128, 256, 512)
+_VOCABULARIES = (512, 1024, 2048, 4096, 8192, 16384)
+_CHARACTERS_PER_ENTRY = 100
+"""Characters of text for each entry of a vocabulary: fewer leave entries that hardly occur."""
+
+_SMALL = 20_000_000
+"""Characters of text below which a model of two narrow layers is large enough."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `init` found in one path.
+
+    Args:
+        name: for the recipe and for its entry of `data`.
+        path: that the recipe names.
+        contents: all columns.
+        texts: what those of the text column are like.
+        text_column: the column of the text.
+        label_column: the column of the label; None without labels.
+        labels: rows of each class; None without labels.
+        has_test: whether there is a test split.
+        groups: columns that seem to say which rows belong together.
+        notes: remarks on what is not used.
+        is_plain: whether it has no columns.
+    """
+
+    name: str
+    path: str
+    contents: Contents
+    texts: Texts
+    text_column: str
+    label_column: str | None
+    labels: dict[str, int] | None
+    has_test: bool
+    groups: list[str]
+    notes: list[str]
+    is_plain: bool
+
+
+def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
+    """A commented recipe as YAML.
+
+    Args:
+        found: one with labels, one without, or both, in this order.
+        minutes: the budget of pre-training.
+        command: that asked for it, for the first line.
+    """
+    labelled = found[0] if found[0].labels is not None else None
+    unlabelled = next((one for one in found if one.labels is None), None)
+    lines = [f"# Written by: {command}", f"name: {_plain(found[0].name)}", "data:"]
+    names = _names(found)
+    for one in found:
+        lines += _source(one, names[one.path])
+    pretrains = unlabelled is not None or (labelled is not None and not labelled.texts.is_english)
+    if pretrains:
+        lines += _pretraining(found, names, minutes)
+    if labelled is not None:
+        lines += _finetuning(labelled, names[labelled.path], bundled=not pretrains)
+    return "\n".join(lines) + "\n"
+
+
+def _names(found: Sequence[Findings]) -> dict[str, str]:
+    names = {one.path: one.name for one in found}
+    if len(set(names.values())) < len(names):
+        names[found[-1].path] += "-texts"
+    return names
+
+
+def _plain(value: object) -> str:
+    """A value as it stands in YAML, quoted where it must be."""
+    return yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=math.inf).splitlines()[0]
+
+
+def _source(one: Findings, name: str) -> list[str]:
+    lines = [f"  {_plain(name)}:", f"    path: {_plain(one.path)}"]
+    if not one.is_plain:
+        lines.append(f"    text_column: {_plain(one.text_column)}")
+    if one.labels is None:
+        return lines
+    if one.label_column is not None:
+        lines.append(f"    label_column: {_plain(one.label_column)}")
+    if not one.has_test:
+        lines.append(
+            f"    test_ratio: {TEST_RATIO}  # this part of each class is kept out of training, as the test set"
+        )
+    if one.groups:
+        lines.append("    # Do rows of one group belong together? Then keep them on one side of the split:")
+        lines.append(f"    # group_column: {_plain(one.groups[0])}")
+    return lines
+
+
+def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: float) -> list[str]:
+    characters = sum(one.texts.rows * one.texts.characters[1] for one in found)
+    vocabulary = max(
+        (size for size in _VOCABULARIES if size * _CHARACTERS_PER_ENTRY <= characters), default=_VOCABULARIES[0]
+    )
+    documents = sum(one.texts.rows for one in found)
+    corpora = [names[one.path] if one.labels is None else f"{names[one.path]}:train" for one in found]
+    # Fine-tuning reads no position that pre-training has not trained; documents alone are long, and cut.
+    longest = found[0].texts.tokens[1] if found[0].labels is not None else min(found[0].texts.tokens[1], 126)
+    length = next((length for length in _LENGTHS if length >= longest + 2), _LENGTHS[-1])
+    size = "tiny" if characters < _SMALL else "mini"
+    return [
+        "tokenizer:",
+        f"  vocab_size: {vocabulary}  # fits some {characters:,} characters of text",
+        "prepare:",
+        f"  corpora: {_plain(corpora)}",
+        *(["  heldout_ratio: 0.05  # of few documents, enough to measure the loss on"] if documents < 10_000 else []),
+        f"model: {size}  # or another of: bertwright recipes",
+        "pretrain:",
+        f"  max_minutes: {minutes:g}  # more text and more minutes make a better encoder",
+        "  batch_tokens: 8192",
+        "  micro_batch_tokens: 4096",
+        "  initialization: local_attention  # both shorten the start of a short training",
+        "  embedding_initialization: pmi",
+        f"  phases: [{{sequence_length: {length}}}]",
+        "  optimizer: {name: muon, learning_rate: 1.0e-3, muon_learning_rate: 4.0e-3, warmup_ratio: 0.05}",
+        "  evaluate_every: 200",
+    ]
+
+
+def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
+    assert one.labels is not None
+    rows = sum(one.labels.values())
+    training = rows if one.has_test else round((1 - TEST_RATIO) * rows)
+    few = training < 5_000
+    batch = 16 if few else 32
+    validation = 0.2 if training < 1_000 else 0.1
+    length = min(_LENGTHS[-1], max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
+    lines = ["finetune:", f"  data: {_plain(name)}"]
+    if bundled:
+        lines.append("  encoder: bundled  # English; leave it out to pre-train on text of your own")
+    elif not one.texts.is_english:
+        lines.append("  # The bundled encoder is English, so this recipe pre-trains one on these texts first.")
+    return [
+        *lines,
+        "  averaging_block: true  # [CLS] starts as the mean of all tokens: better after a short pre-training",
+        f"  epochs: {epochs(training)}  # for {training:,} labels; fewer labels need more",
+        f"  batch_size: {batch}",
+        f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
+        f"  validation_ratio: {validation}",
+        f"  optimizer: {{learning_rate: {'1.0e-4' if few else '5.0e-5'}, warmup_ratio: 0.1}}",
+    ]
+
+
+def epochs(labels: int) -> int:
+    """Passes over the training set that make some 300 steps of few labels, and at least one of many."""
+    for most, passes in ((150, 40), (1_000, 20), (5_000, 8), (50_000, 3), (500_000, 2)):
+        if labels <= most:
+            return passes
+    return 1

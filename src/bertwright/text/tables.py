@@ -1,0 +1,207 @@
+"""All columns of one file, row by row, where a row that cannot be read costs only itself.
+
+`formats.read_rows` reads chosen columns for training, where a bad row must stop the work. Here a file is looked at
+(`bertwright init`) or answered (`bertwright predict --file`): every column is kept, and a bad row comes with its
+reason. Memory stays constant but for a JSON file that is one list.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from bertwright.errors import UserError
+from bertwright.text import decoding, formats
+
+DELIMITERS = (",", "\t", ";")
+_BATCH = 1_024
+"""Rows of a Parquet file that are held together."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Args:
+        number: its line (in Parquet: its row), counted from 1; of a row over several lines the last.
+        values: one for each column; None where the row has none.
+        problem: why the row cannot be read, in words that follow its place.
+    """
+
+    number: int
+    values: list[Any]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file as a table.
+
+    Args:
+        path: the file.
+        columns: the names of its columns in order; a text file has one, called text, and a row for each line.
+        delimiter: between the columns of a CSV file.
+    """
+
+    path: Path
+    columns: list[str]
+    delimiter: str = ","
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is plain text, without columns of its own."""
+        return formats.format_of(self.path) == ".txt"
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in order; each call reads the file anew.
+
+        Raises:
+            UserError: if the file cannot be read to its end.
+        """
+        readers = {".txt": _text_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+        with formats.clear_errors(self.path):
+            yield from readers.get(formats.format_of(self.path) or "", _json_rows)(self)
+
+
+def open_table(path: Path) -> Table:
+    """A file as a table: .txt .csv .tsv .jsonl .json .parquet, each also compressed.
+
+    Raises:
+        UserError: if there is no such file, its format is unknown, or it has no row.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give one file")
+    if path.exists() and formats.format_of(path) is None:
+        raise UserError(f"{path} is of no known format; Bertwright reads {' '.join(formats.FORMATS)}")
+    with formats.clear_errors(path):
+        kind = formats.format_of(path)
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty; give a file with rows")
+        if kind == ".txt":
+            return Table(path, ["text"])
+        if kind in (".csv", ".tsv"):
+            return _open_csv(path)
+        if kind == ".parquet":
+            with _parquet(path) as table:
+                return Table(path, list(table.schema_arrow.names))
+        columns = dict.fromkeys(str(key) for _, row in _json_values(path) if isinstance(row, dict) for key in row)
+        if not columns:
+            raise UserError(f'{path} has no row that is a JSON object; write each as {{"text": ...}}')
+        return Table(path, list(columns))
+
+
+def cell(value: Any) -> str:
+    """A value as the text of a cell: none is empty, and lists and objects are JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str).strip('"')
+
+
+def _text_rows(table: Table) -> Iterator[Row]:
+    number = 0
+    for part in formats.read_text(table.path):
+        for line in part.removesuffix("\n").split("\n"):
+            number += 1
+            yield Row(number, [line])
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with decoding.open_bytes(path) as stream:
+        for number, line in enumerate(decoding.read_lines(stream), 1):
+            yield decoding.decode(line, path, number)
+
+
+def _open_csv(path: Path) -> Table:
+    line = next(_lines(path), "")
+    found = {mark: next(csv.reader([line], delimiter=mark), []) for mark in DELIMITERS}
+    delimiter = "\t" if formats.format_of(path) == ".tsv" else max(DELIMITERS, key=lambda mark: len(found[mark]))
+    columns = [name.strip() for name in found[delimiter]]
+    if not any(columns):
+        raise UserError(f"{path} has no header; its first line must name the columns, such as text,label")
+    return Table(path, columns, delimiter)
+
+
+def _csv_rows(table: Table) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # the default refuses texts over 128 KiB
+    # Strict, for an unclosed quotation mark would otherwise swallow the rows up to the next one.
+    reader = csv.reader(_lines(table.path), delimiter=table.delimiter, strict=True)
+    width = len(table.columns)
+    next(reader, None)
+    while True:
+        start = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(
+                f"{formats.place(table.path, start)} begins a row that is not valid CSV ({error}); close or double "
+                "its quotation marks"
+            ) from error
+        if values:
+            problem = None
+            if len(values) != width:
+                problem = f"has {len(values)} columns where the header has {width}"
+            yield Row(reader.line_num, [*values, *[None] * width][:width], problem)
+
+
+def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a JSON file, one a line or in one list; an error in place of one that is not JSON."""
+    if formats.format_of(path) == ".json":
+        content = "".join(_lines(path))
+        try:
+            value = json.loads(content)
+        except (json.JSONDecodeError, RecursionError):
+            value = None  # a row a line, perhaps
+        if value is not None:
+            yield from enumerate(value if isinstance(value, list) else [value], 1)
+            return
+    for number, line in enumerate(_lines(path), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                yield number, error
+
+
+def _json_rows(table: Table) -> Iterator[Row]:
+    for number, value in _json_values(table.path):
+        if isinstance(value, dict):
+            yield Row(number, [value.get(name) for name in table.columns])
+        else:
+            reason = getattr(value, "msg", value) if isinstance(value, Exception) else None
+            problem = f"is not valid JSON ({reason})" if reason else "is not a JSON object"
+            yield Row(number, [None] * len(table.columns), problem)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, unpacked first where it is compressed as a whole: it is read from its end."""
+    with tempfile.TemporaryFile() as unpacked:
+        source: Any = path
+        if path.suffix.lower() in decoding.COMPRESSIONS:
+            with decoding.open_bytes(path) as stream:
+                shutil.copyfileobj(stream, unpacked)
+            unpacked.seek(0)
+            source = unpacked
+        with pq.ParquetFile(source) as file:
+            yield file
+
+
+def _parquet_rows(table: Table) -> Iterator[Row]:
+    with _parquet(table.path) as file:
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                yield Row(number, list(values))
