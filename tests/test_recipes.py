@@ -172,8 +172,8 @@ def test_nothing_is_loaded_that_takes_seconds_and_is_not_needed(start, slow):
 
 def test_help_explains_every_setting(capsys):
     with pytest.raises(SystemExit):
-        main(["run", "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
+        main(["run", "--help-all"])
+    shown = " ".join(capsys.readouterr().out.split()).replace("-", "_")
     for name in ("TokenizerConfig", "ModelConfig", "PretrainConfig", "FinetuneConfig", "SystemConfig", "Recipe"):
         cls = getattr(configuration, name)
         section = name.removesuffix("Config").lower()
@@ -181,11 +181,11 @@ def test_help_explains_every_setting(capsys):
             if field.name in ("data", "prepare", "tokenizer", "model", "pretrain", "finetune", "system", "out", "seed"):
                 continue
             option = field.name if name == "Recipe" else f"{section}.{field.name}"
-            assert f"--{option}" in shown, option
+            assert f"__{option}" in shown, option
             described = re.search(rf"\n        {field.name}: (.{{12}})", cls.__doc__)
             assert described, f"{name}.{field.name} has no description"
             start = described.group(1)[:12]
-            assert re.sub(r"[ -]", "", start) in re.sub(r"[ -]", "", shown), (option, start)
+            assert re.sub(r"[ _-]", "", start) in re.sub(r"[ _-]", "", shown), (option, start)
 
 
 SECTIONS = {

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import bertwright
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
+from bertwright.inputs.sequences import build_cloze
 from bertwright.models.checkpoints import load_pretraining_model, save_weights
 from bertwright.recipe import FinetuneConfig
 from bertwright.tasks.finetune import new_task_model
@@ -252,7 +253,7 @@ class TestMaskedTokens:
         assert relative(ours[mask], expected.logits[mask]) < 1e-5
         found = bertwright.load(folder).fill_mask("the [MASK] sat", top_k=10_000)[0]
         assert sorted(one.token for one in found) == sorted(small_tokenizer.tokens)
-        ids = torch.from_numpy(bertwright.load(folder)._framed("the [MASK] sat")[0].input_ids.astype(np.int64))[None]
+        ids = torch.from_numpy(build_cloze(small_tokenizer, "the [MASK] sat").input_ids.astype(np.int64))[None]
         with torch.inference_mode():
             row = theirs(ids).logits[0][ids[0] == small_tokenizer.mask_id][0].softmax(-1)
         expected_scores = dict(zip(small_tokenizer.tokens, row.tolist(), strict=False))

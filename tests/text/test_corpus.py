@@ -147,7 +147,7 @@ def test_texts_of_megabytes_are_read_whole_from_csv(tmp_path: Path) -> None:
 
 
 def test_folders_and_globs_are_read_in_the_order_of_names(tmp_path: Path) -> None:
-    for name in ("b.txt", "a/z.jsonl.gz", "a/notes.tsv", ".hidden/x.txt", "c.csv"):
+    for name in ("b.txt", "a/z.jsonl.gz", "a/notes.md", ".hidden/x.txt", "c.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     (tmp_path / "a/z.jsonl.gz").write_bytes(gzip.compress(b'{"text": "z"}\n\n{"text": null}\n'))
@@ -333,7 +333,7 @@ def test_a_bad_file_is_refused_in_one_sentence_that_says_where(tmp_path: Path, f
 
 
 def test_a_place_without_texts_is_refused_at_once(tmp_path: Path) -> None:
-    (tmp_path / "notes.tsv").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     assert "holds no file to read" in _message(tmp_path)
     assert "no readable file matches" in _message(tmp_path / "*.jsonl")
     assert "does not exist" in _message(tmp_path / "absent.jsonl")
@@ -588,9 +588,10 @@ def test_a_table_is_read_where_its_encoding_and_columns_can_be_told(tmp_path: Pa
     ("name", "content", "text"),
     [
         ("a b.txt", "Le café est fermé.\n".encode("latin-1"), "Le café est fermé.\n"),
-        ("a.txt.gz", gzip.compress("Le café est fermé.\n".encode("latin-1")), "Le café est fermé.\n"),
+        ("a.txt.gz", gzip.compress("Le café est fermé.\n".encode("latin-1"), mtime=0), "Le café est fermé.\n"),
         ("a.csv", "text\n“Café”\n".encode("windows-1252"), "“Café”"),
     ],
+    ids=["text", "gzip", "table"],
 )
 def test_the_command_that_converts_a_file_works_as_printed(
     tmp_path: Path, name: str, content: bytes, text: str

@@ -515,19 +515,6 @@ def test_spelled_special_tokens_are_text_with_files_of_any_tool(tmp_path: Path, 
     assert _ids(Tokenizer.load(tmp_path / "again"), [spelled]) == [ids]
 
 
-def test_added_tokens_of_another_kind_are_still_read(tmp_path: Path) -> None:
-    theirs = BertTokenizerFast(vocab=_indices(_base_uncased_layout()))
-    theirs.add_tokens(["<url>"])
-    theirs.add_tokens(["<e1>"], special_tokens=True)
-    theirs.save_pretrained(str(tmp_path))
-    ours = Tokenizer.load(tmp_path)
-    texts = ["the <url> and <e1> words", "the [SEP] <url>"]
-    (first, second) = _ids(ours, texts)
-    assert first == theirs(texts[0], add_special_tokens=False)["input_ids"]
-    assert ours.sep_id not in second
-    assert second[-1] == theirs.convert_tokens_to_ids("<url>")
-
-
 @pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x1c", "\u00a0", " ", "\ufeff"], ids=ascii)
 def test_only_a_line_feed_ends_a_line_of_vocab_txt(tmp_path: Path, odd: str) -> None:
     # bert-base-chinese has U+2028 as an entry (transformers pull request 860): the ids of all that follow depend on it.

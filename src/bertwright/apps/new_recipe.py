@@ -1,4 +1,4 @@
-"""The recipe that `bertwright init` writes: plain YAML with the reason of each choice beside it."""
+"""The recipe that `bertwright init` writes: plain YAML, and a comment with the reason for each choice."""
 
 from __future__ import annotations
 

@@ -58,13 +58,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
     progress("computing metrics and their intervals")
-    known = {(record.text, record.text_pair) for record in train}
-    new = np.array([(record.text, record.text_pair) not in known for record in test])
     own = recipe.finetune.encoder is None
-    without: dict[str, Any] = {"count_removed": int((~new).sum())}
-    if new.any() and not new.all():
-        kept = {name: values[new] for name, values in predictions.items()}
-        without |= _scores(task, config.seeds, labels[new], kept, units.kept(new))
     write_json(
         folder / "scores.json",
         {
@@ -84,7 +78,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
             "left_out": _read(run / "baselines" / "left_out.json"),
             "calibration": reliability(predictions["bert"], labels),
-            "without_train_duplicates": without,
+            "without_train_duplicates": _without_known(task, config.seeds, train, test, labels, predictions, units),
             "heldout": _heldout_metrics(recipe, run, engine) if own else {},
             "weights": _weights(recipe, run),
         },
@@ -96,6 +90,25 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
+
+
+def _without_known(
+    task: Task,
+    seeds: Sequence[int],
+    train: Sequence[Record],
+    test: Sequence[Record],
+    labels: Ints,
+    predictions: Mapping[str, Predictions],
+    units: Units,
+) -> dict[str, Any]:
+    """The metrics on the test texts that do not stand in train, where there are both kinds, and the others' number."""
+    known = {(record.text, record.text_pair) for record in train}
+    new = np.array([(record.text, record.text_pair) not in known for record in test])
+    without: dict[str, Any] = {"count_removed": int((~new).sum())}
+    if new.any() and not new.all():
+        kept = {name: values[new] for name, values in predictions.items()}
+        without |= _scores(task, seeds, labels[new], kept, units.kept(new))
+    return without
 
 
 def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
