@@ -149,6 +149,7 @@ class Work:
         """
         return evaluated_texts(self.recipe, find_task(self.recipe.finetune.task).columns)
 
+    @cached_property
     def labelled(self) -> tuple[list[Record], Ints, list[Record]]:
         """Records and labels of train, and records of test; what each split holds is said.
 
@@ -287,7 +288,7 @@ def _finetune(work: Work, place: Path) -> None:
 
 
 def _baselines(work: Work, place: Path) -> None:
-    train, labels, test = work.labelled()
+    train, labels, test = work.labelled
     found = find_task(work.recipe.finetune.task).baselines(train, labels, test, work.notice)
     for name, predictions in found.items():
         if not isinstance(predictions, str):

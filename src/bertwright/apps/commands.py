@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import bertwright
-from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into
+from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_column
 from bertwright.errors import UnreadableText, UserError
 from bertwright.text import formats
 
@@ -48,7 +48,7 @@ def predict(
             empty prediction.
         out: of a file, write all its columns with label, score and the probability of each class to this .csv, .tsv or
             .jsonl file.
-        text_column: of the file; the default is text, or the only column.
+        text_column: of the file; the default is the column that the model was trained on, text, or the only column.
         format: without out, a table to read, JSON lines, or a page (with explain).
         explain: also show which words moved each prediction.
 
@@ -59,7 +59,7 @@ def predict(
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
-    rows = _file_rows(texts, file, text_column)
+    rows = _file_rows(texts, file, text_column, model)
     given = _given(texts) if rows is None else []
     classifier = _load(model)
     if rows is not None and out is not None:
@@ -196,14 +196,14 @@ def embed(
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
         file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. Of a text that is too long
             for the model, the beginning is used, with a notice.
-        text_column: of the file; the default is text, or the only column.
+        text_column: of the file; the default is the column that the model was trained on, text, or the only column.
         layers: how many of the last layers a token's vector holds side by side.
         per_token: also print a vector for each token.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model has fewer layers.
     """
-    rows = _file_rows(texts, file, text_column)
+    rows = _file_rows(texts, file, text_column, model)
     given = _given(texts) if rows is None else []
     encoder = _load(model)
     if rows is None:
@@ -286,7 +286,7 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> 
     serve_forever(lambda: _load(model), host, port)
 
 
-def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None) -> TextRows | None:
+def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None, model: str) -> TextRows | None:
     """The rows of --file, if there is one."""
     if file is None:
         if text_column is not None:
@@ -294,7 +294,7 @@ def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None) 
         return None
     if texts:
         raise UserError("give texts or --file, not both")
-    return open_rows(Path(file), text_column)
+    return open_rows(Path(file), text_column, trained_column(model))
 
 
 def _given(texts: Sequence[str]) -> list[_Given]:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
 from tqdm import tqdm
 
 from bertwright.errors import UnreadableText, UserError
@@ -90,17 +91,30 @@ class TextRows:
         return formats.place(self.table.path, row.number)
 
 
-def open_rows(path: Path, text_column: str | None) -> TextRows:
+def trained_column(model: str) -> str | None:
+    """The column of the texts that a run's classifier was trained on; None for a model that no run folder holds."""
+    path = Path(model) / "recipe.yaml"
+    if not path.is_file():
+        return None
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    source = recipe["data"].get(recipe["finetune"]["data"])
+    return source.get("text_column") if isinstance(source, dict) else None
+
+
+def open_rows(path: Path, text_column: str | None, usual: str | None = None) -> TextRows:
     """A file whose texts are to be answered.
 
     Args:
         path: the file.
-        text_column: the column of the text; the default is text, or the only column.
+        text_column: the column of the text; the default is `usual`, if there is such a column, text, or the only one.
+        usual: the column that the model was trained on.
 
     Raises:
         UserError: if the file cannot be read, or it is not plain which column is meant.
     """
     table = open_table(path)
+    if text_column is None and usual in table.columns:
+        text_column = usual
     if text_column is None:
         if len(table.columns) > 1 and "text" not in table.columns:
             raise UserError(

@@ -105,6 +105,8 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
     name = system_name(best, results)
     against = f"the best baseline, {name} ({metric_name(key, results)} {baselines[best][key]:.4f})"
     outcome, evidence = _paired(results, predictions or {}, best) or _overlap(bert, baselines[best], key)
+    if difference == 0:
+        return {"text": f"BERT is level with {against}: both have the same figure, and {evidence}.", "outcome": outcome}
     text = {
         "wins": f"BERT beats {against}, by {abs(difference):.4f}: {evidence}.",
         "loses": f"BERT loses to {against}, by {abs(difference):.4f}: {evidence}.",
