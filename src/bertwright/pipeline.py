@@ -85,7 +85,7 @@ def _check(work: Work, stages: list[str], whole: bool) -> None:
             raise UserError(f"there is no stage {stage}; the stages are: {', '.join(STAGES)}")
     work.check(stages[0])
     if whole and "finetune" in stages:
-        work.labelled  # hours before they are needed: a fault in the labels is said now
+        _ = work.labelled  # read hours before they are needed: a fault in the labels is said now
     if "finetune" in stages:
         work.check_unlabelled()
     for stage in stages:
