@@ -13,7 +13,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/bertwright run recipes/demo.yaml
 	$(BIN)/bertwright run recipes/demo-bundled.yaml
-	@echo 'Next: $(BIN)/bertwright predict "A film to remember." --explain true'
+	@echo 'Next: $(BIN)/bertwright predict "A film to remember." --explain'
 	@echo '      $(BIN)/bertwright serve'
 	@echo '      your own text and labels: docs/guide/your-text.md, docs/guide/your-labels.md'
 
