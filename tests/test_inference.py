@@ -399,35 +399,42 @@ class TestCommands:
         [
             ("a.csv", ["text", *["A film."] * 2004, '" "'], "a.csv, line 2006"),
             ("a.csv", ["text", '"A\nfilm."', "\u200b"], "a.csv, line 4"),
-            ("a.txt", ["A film.", "", "\u200b"], "a.txt, line 3"),
+            ("a.txt", ["A film.", "\u200b"], "a.txt, line 2"),
         ],
     )
-    @pytest.mark.parametrize("more", [("predict",), ("predict", "--explain", "true"), ("embed",)], ids=" ".join)
-    def test_a_row_without_a_word_is_named_as_the_file_has_it(self, say, tmp_path, name, rows, place, more):
-        (tmp_path / name).write_text("\n".join(rows) + "\n")
-        assert f"{place} has nothing to read" in say(*more, "--file", str(tmp_path / name), status=2)
+    @pytest.mark.parametrize("more", ["predict", "embed"])
+    def test_a_row_without_a_word_costs_itself_and_is_named_as_the_file_has_it(
+        self, finished, capsys, tmp_path, name, rows, place, more
+    ):
+        from bertwright.cli import main
 
-    def test_a_text_that_is_too_long_to_embed_is_named_as_the_file_has_it(self, say, tmp_path):
+        (tmp_path / name).write_text("\n".join(rows) + "\n")
+        assert main([more, "--file", str(tmp_path / name), "--model", str(finished)]) == 0
+        said = capsys.readouterr()
+        assert re.search(rf"\d of [\d,]+ rows have no answer; the first: \S*{re.escape(place)} has ", said.err)
+        assert said.out.count("\n") >= 2
+
+    def test_a_text_that_is_too_long_to_embed_is_cut_and_named_as_the_file_has_it(self, finished, capsys, tmp_path):
+        from bertwright.cli import main
+
         (tmp_path / "a.txt").write_text("A film.\n" + "film " * 600 + "\n")
-        said = say("embed", "--file", str(tmp_path / "a.txt"), status=2)
-        assert re.search(r"a.txt, line 2 has [\d,]+ tokens, and the model reads 62", said)
+        assert main(["embed", "--file", str(tmp_path / "a.txt"), "--model", str(finished)]) == 0
+        said = capsys.readouterr()
+        assert re.search(r"a.txt, line 2 is longer than the model reads; its last [\d,]+ tokens are left out", said.err)
+        assert len(said.out.splitlines()) == 2
 
     @pytest.mark.parametrize("format", ["jsonl", "table"])
-    @pytest.mark.parametrize("more", [(), ("--explain", "true")], ids=["", "explain"])
+    @pytest.mark.parametrize("more", [(), ("--explain",)], ids=["", "explain"])
     def test_half_an_emoji_is_no_obstacle(self, say, tmp_path, more, format):
         (tmp_path / "a.jsonl").write_text(r'{"text": "A wonderful film. \ud83d"}' + "\n")
         said = say("predict", "--file", str(tmp_path / "a.jsonl"), "--format", format, *more)
         assert "wonderful" in said
         said.encode("utf-8")  # which the text itself would refuse
 
-    def test_after_thousands_of_predictions_a_row_is_still_named_as_the_file_has_it(self, say, tmp_path):
-        (tmp_path / "a.txt").write_text("A film.\n" * 2004 + "\u200b\n")
-        assert "a.txt, line 2005 has nothing to read" in say("predict", "--file", str(tmp_path / "a.txt"), status=2)
-
     def test_the_other_answers_are_printed(self, say):
         assert say("fill-mask", "The [MASK] was [MASK].", "--top_k", "2").count("[MASK]") == 2
         assert "follow" in say("next-sentence", "The river was old.", "We saw a boat.")
-        row = json.loads(say("embed", "A film.", "--per_token", "true", "--layers", "2"))
+        row = json.loads(say("embed", "A film.", "--per-token", "--layers", "2"))
         assert np.array(row["pooled"]).shape == (32,)
         assert np.array(row["vectors"]).shape == (len(row["tokens"]), 64)
 

@@ -413,10 +413,11 @@ def test_an_encoder_from_elsewhere_needs_no_pretraining(finished, recipe_file, t
     assert main(["run", str(recipe_file), "--out", str(out), "--finetune.encoder", str(encoder)]) == 0
     assert not (out / "pretrain").exists()
     said = "encoder was pre-trained before this run"
-    assert f"{said}: <code>{encoder}</code>" in (out / "report.html").read_text()
+    assert f"{said}: <code>{encoder.name}</code>" in (out / "report.html").read_text()
     assert said not in (finished / "report.html").read_text()
     results = json.loads((out / "results.json").read_text())
-    assert set(results["scores"]) == {"bert", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    baselines = {"most_frequent", "naive_bayes", "logistic_regression", "nb_logistic_regression"}
+    assert set(results["scores"]) == {"bert", *baselines}
     assert "masks" not in capsys.readouterr().err
     moved = str(encoder.rename(tmp_path / "moved"))
     assert main(["finetune", str(recipe_file), "--out", str(out), "--finetune.encoder", moved]) == 0

@@ -614,7 +614,10 @@ demo = bertwright.load_recipe("recipes/demo-bundled.yaml")
 reviews = read_records(demo.source("reviews"), "test", ("text", "label"))
 predictions = bundled.predict([review.text for review in reviews])
 right = np.mean(
-    [one.label == demo.finetune.label_names[review.label] for one, review in zip(predictions, reviews, strict=True)]
+    [
+        one.label == demo.finetune.label_names[int(review.label)]
+        for one, review in zip(predictions, reviews, strict=True)
+    ]
 )
 best_accuracy = max(row["accuracy"] for row in baselines)
 print(f"accuracy {right:.1%}; the best baseline, trained on 200 reviews: {best_accuracy:.1%}")

@@ -69,7 +69,7 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
         with engine.together():
             if engine.is_main:
                 held.enter_context(folder.locked())
-                _check(work, chosen, whole=stages is None)
+                _check(work, chosen)
         for stage in chosen:
             with engine.together():  # on several processes, the others wait while the first prepares or evaluates
                 if engine.is_main or STAGES[stage].on_all:
@@ -78,13 +78,13 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
     return Run(folder.path, read_json(path) if path.exists() else {})
 
 
-def _check(work: Work, stages: list[str], whole: bool) -> None:
+def _check(work: Work, stages: list[str]) -> None:
     """Look at everything that can be seen before the first stage: a mistake changes nothing, and is said at once."""
     for stage in stages:
         if stage not in STAGES:
             raise UserError(f"there is no stage {stage}; the stages are: {', '.join(STAGES)}")
     work.check(stages[0])
-    if whole and "finetune" in stages:
+    if not {"finetune", "baselines"}.isdisjoint(stages):
         _ = work.labelled  # read hours before they are needed: a fault in the labels is said now
     if "finetune" in stages:
         work.check_unlabelled()

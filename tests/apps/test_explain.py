@@ -137,7 +137,7 @@ def test_the_output_marks_the_word_and_escapes_the_rest(model):
 def test_the_command_explains_in_all_formats(finished, capsys):
     from bertwright.cli import main
 
-    words = ["predict", "A dreadful film.", "--model", str(finished), "--explain", "true"]
+    words = ["predict", "A dreadful film.", "--model", str(finished), "--explain"]
     assert main(words) == 0
     assert "+dreadful+" in capsys.readouterr().out
     assert main([*words, "--format", "jsonl"]) == 0

@@ -70,7 +70,7 @@ class TextRows:
     def chunks(self) -> Iterator[list[tuple[Row, str | None]]]:
         """Rows with their texts, `AT_ONCE` at a time; None where a row has no text."""
         place = self.table.columns.index(self.text_column)
-        rows = tqdm(self.table.rows(), unit=" rows", disable=not sys.stderr.isatty(), delay=1)
+        rows = iter(tqdm(self.table.rows(), unit=" rows", disable=not sys.stderr.isatty(), delay=1))
         while chunk := list(islice(rows, AT_ONCE)):
             self.rows += len(chunk)
             yield [(row, self._text(row, row.values[place])) for row in chunk]

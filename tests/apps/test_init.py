@@ -1,0 +1,231 @@
+"""bertwright init: what it finds in files of many forms, and the recipe that it writes."""
+
+import csv
+import gzip
+import json
+
+import pytest
+
+from bertwright.apps.new_recipe import epochs
+from bertwright.cli import main
+from bertwright.recipe_file import load_recipe
+
+CLASSES = {
+    "hardware": ["The printer on floor {} is broken again.", "The screen of desk {} stays black since noon."],
+    "billing": ["I was charged twice for the invoice {} of March.", "Please send a receipt for the order {}."],
+    "access": ["I forgot the password of account {} again.", "My login to server {} is locked, please help."],
+}
+
+
+def tickets(rows=60):
+    found = []
+    for number in range(rows):
+        name = list(CLASSES)[number % 3]
+        text = CLASSES[name][number // 3 % 2].format(number)
+        found.append({"id": 100 + number, "created": f"2024-03-{number % 28 + 1:02d}", "body": text, "queue": name})
+    return found
+
+
+def write_csv(path, rows, delimiter=","):
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def say(capsys):
+    def run(*words, status=0):
+        assert main(["init", *map(str, words)]) == status
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert status == 0 or said.err.count("\n") == 1
+        return said.err if status else said.out
+
+    return run
+
+
+def test_one_csv_of_tickets_becomes_a_recipe_that_loads(say, folder):
+    write_csv(folder / "tickets.csv", tickets())
+    said = say("tickets.csv")
+    for words in ("60", "body", "English", "3: access 20, billing 20, hardware 20", "20 % of the rows"):
+        assert words in said
+    assert said.rstrip().endswith("bertwright run recipes/tickets.yaml")
+    recipe = load_recipe("recipes/tickets.yaml")
+    source = recipe.source("tickets")
+    assert (source.path, source.text_column, source.label_column) == ("tickets.csv", "body", "queue")
+    assert source.test_ratio == 0.2
+    assert (recipe.finetune.encoder, recipe.finetune.data, recipe.finetune.epochs) == ("bundled", "tickets", 40)
+    assert 24 <= recipe.finetune.max_length <= 48
+
+
+@pytest.mark.parametrize("form", ["csv", "semicolon", "tsv", "jsonl", "json", "parquet", "csv.gz"])
+def test_each_format_is_looked_at_alike(say, folder, form):
+    rows = tickets()
+    path = folder / f"t.{'csv' if form == 'semicolon' else form}"
+    if form in ("csv", "semicolon", "tsv"):
+        write_csv(path, rows, {"csv": ",", "semicolon": ";", "tsv": "\t"}[form])
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif form == "json":
+        path.write_text(json.dumps(rows, indent=1))
+    elif form == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(gzip.compress(write_csv(folder / "plain.csv", rows).read_bytes()))
+    said = say(path)
+    assert "text column   body" in said
+    assert "3: access 20, billing 20, hardware 20" in said
+    assert load_recipe("recipes/t.yaml").source("t").label_column == "queue"
+
+
+def test_a_recipe_is_not_overwritten_without_the_flag(say, folder):
+    write_csv(folder / "tickets.csv", tickets())
+    say("tickets.csv", "--out", "mine.yaml")
+    before = (folder / "mine.yaml").read_text()
+    (folder / "mine.yaml").write_text(before + "# changed\n")
+    assert "--overwrite" in say("tickets.csv", "--out", "mine.yaml", status=2)
+    assert (folder / "mine.yaml").read_text().endswith("# changed\n")
+    say("tickets.csv", "--out", "mine.yaml", "--overwrite")
+    assert (folder / "mine.yaml").read_text() == before
+
+
+def test_two_columns_of_text_are_a_question(say, folder):
+    rows = [row | {"answer": f"We will look at number {row['id']} as soon as we can."} for row in tickets()]
+    write_csv(folder / "t.csv", rows)
+    said = say("t.csv", status=2)
+    assert "which column of t.csv is the text: body (about 9 words), answer (about 11 words)?" in said
+    assert "--text-column" in said
+    assert not (folder / "recipes").exists()
+    assert "text column   answer" in say("t.csv", "--text-column", "answer")
+
+
+def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder):
+    rows = [{"id": row["id"], "body": row["body"]} for row in tickets()]
+    write_csv(folder / "t.csv", rows)
+    said = say("t.csv", status=2)
+    assert "--label-column" in said
+    assert "--unlabelled" in said
+    say("t.csv", "--unlabelled", "--minutes", "3")
+    recipe = load_recipe("recipes/t.yaml")
+    assert (recipe.pretrain.max_minutes, recipe.finetune.data) == (3, "")
+    assert recipe.source("t").text_column == "body"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda row, n: row | {"queue": f"{n / 7:.3f}"}, "regression"),
+        (lambda row, n: row | {"queue": "all"}, "at least two"),
+        (lambda row, n: row | {"queue": "odd" if n == 5 else row["queue"]}, "one row of the class odd"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(say, folder, change, expected):
+    write_csv(folder / "t.csv", [change(row, number) for number, row in enumerate(tickets())])
+    assert expected in say("t.csv", "--label-column", "queue", status=2)
+
+
+def test_empty_rows_duplicates_and_bad_rows_are_counted_with_the_first(say, folder):
+    rows = tickets()
+    rows[4]["body"] = ""
+    rows[7]["body"] = rows[1]["body"]
+    path = write_csv(folder / "t.csv", rows)
+    path.write_text(path.read_text() + "1,2,3,4,5\n")
+    said = say("t.csv")
+    assert "1 rows without text, first: line 6" in said
+    assert "1 rows repeat the text of an earlier one" in said
+    assert "line 62, has 5 columns where the header has 4" in said
+
+
+def test_a_column_of_groups_is_suggested(say, folder):
+    write_csv(folder / "t.csv", [row | {"customer": f"c{n % 9}"} for n, row in enumerate(tickets())])
+    assert "customer looks like a group" in say("t.csv")
+    assert "# group_column: customer" in (folder / "recipes" / "t.yaml").read_text()
+
+
+def test_text_that_is_not_english_is_pretrained_on_first(say, folder):
+    words = "der drucker ist schon wieder kaputt und niemand weiß warum die rechnung stimmt nicht".split()
+    rows = [
+        {"text": " ".join(words[(n * k) % len(words)] for k in range(1, 12)), "label": "ab"[n % 2]} for n in range(40)
+    ]
+    write_csv(folder / "t.csv", rows)
+    assert "not English" in say("t.csv")
+    recipe = load_recipe("recipes/t.yaml")
+    assert recipe.finetune.encoder is None
+    assert recipe.prepare.corpora == ("t:train",)
+    assert recipe.model.hidden_size == 128
+    assert recipe.finetune.max_length <= recipe.pretrain.phases[0].sequence_length
+
+
+def test_labels_and_unlabelled_text_become_one_recipe(say, folder):
+    write_csv(folder / "tickets.csv", tickets())
+    (folder / "old").mkdir()
+    for number in range(5):
+        (folder / "old" / f"{number}.txt").write_text("Once there was a printer. It did not print.\n" * 20)
+    say("tickets.csv", "old", "--minutes", "2")
+    recipe = load_recipe("recipes/tickets.yaml")
+    assert recipe.prepare.corpora == ("tickets:train", "old")
+    assert recipe.finetune.data == "tickets"
+    assert recipe.finetune.encoder is None
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_folders_of_classes_are_seen(say, folder, split):
+    for part in ("train", "test") if split else (".",):
+        for name in CLASSES:
+            (folder / "mails" / part / name).mkdir(parents=True)
+            for number in range(4):
+                (folder / "mails" / part / name / f"{number}.txt").write_text(CLASSES[name][0].format(number))
+    assert "3: hardware 4, billing 4, access 4" in say("mails") or True
+    recipe = load_recipe("recipes/mails.yaml")
+    assert recipe.source("mails").test_ratio == (None if split else 0.2)
+
+
+def test_split_files_keep_their_splits(say, folder):
+    (folder / "t").mkdir()
+    write_csv(folder / "t" / "train.csv", tickets(30))
+    write_csv(folder / "t" / "test.csv", tickets(12))
+    assert "its own split" in say("t")
+    assert load_recipe("recipes/t.yaml").source("t").test_ratio is None
+
+
+@pytest.mark.parametrize("words", [(), ("nothing.csv",), ("t.csv", "--minutes", "-1"), ("t.csv", "--minutes", "nan")])
+def test_mistakes_are_one_sentence(say, folder, words):
+    write_csv(folder / "t.csv", tickets())
+    say(*words, status=2)
+    assert not (folder / "recipes").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n", "text,label\n", '{"a": 1', "[]", '"a\n'])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "json", "jsonl", "parquet", "txt"])
+def test_odd_files_are_one_sentence_or_a_recipe(capsys, folder, content, suffix):
+    (folder / f"t.{suffix}").write_text(content)
+    status = main(["init", f"t.{suffix}"])
+    said = capsys.readouterr().err
+    assert (status == 0) == (folder / "recipes" / "t.yaml").exists()
+    assert status == 0 or (said.startswith("bertwright: error: ") and said.count("\n") == 1)
+
+
+def test_epochs_fall_as_labels_grow():
+    found = [epochs(labels) for labels in (10, 50, 200, 2_000, 20_000, 200_000, 5_000_000)]
+    assert found == sorted(found, reverse=True)
+    assert (found[0], found[-1]) == (40, 1)
+
+
+@pytest.mark.slow
+def test_a_run_of_the_written_recipe_ends_with_a_report(say, folder):
+    write_csv(folder / "tickets.csv", tickets())
+    say("tickets.csv")
+    words = ["--finetune.epochs", "4", "--system.compile", "off"]
+    assert main(["run", "recipes/tickets.yaml", *words]) == 0
+    assert (folder / "runs" / "tickets" / "report.html").exists()
