@@ -64,18 +64,18 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
     work = Work(recipe, folder, engine, notice)
     chosen = list(work.stages if stages is None else stages)
     if engine.is_main:
-        _lead(work, chosen, whole=stages is None)
+        _lead(work, chosen)
     else:
         _follow(work, chosen)
     path = folder.path / "results.json"
     return Run(folder.path, read_json(path) if path.exists() else {})
 
 
-def _lead(work: Work, stages: list[str], whole: bool) -> None:
+def _lead(work: Work, stages: list[str]) -> None:
     """The main process: it looks at everything first, and does all stages."""
     with work.folder.locked():
         work.check(stages[0])
-        if whole and "finetune" in stages:
+        if not {"finetune", "baselines"}.isdisjoint(stages):
             work.labelled()  # hours before they are needed: a fault in the labels is said now
         if "finetune" in stages:
             work.check_unlabelled()

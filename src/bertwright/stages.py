@@ -51,6 +51,7 @@ class Work:
         self.engine = engine
         self.notice = notice
         self._fingerprints: dict[str, str] = {}
+        self._labelled: tuple[list[Record], Ints, list[Record]] | None = None
 
     @property
     def stages(self) -> list[str]:
@@ -135,12 +136,14 @@ class Work:
         return evaluated_texts(self.recipe, find_task(self.recipe.finetune.task).columns)
 
     def labelled(self) -> tuple[list[Record], Ints, list[Record]]:
-        """Records and labels of train, and records of test; what each split holds is said.
+        """Records and labels of train, and records of test, read once; what each split holds is said.
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
                 for the task and its baselines to learn from.
         """
+        if self._labelled is not None:
+            return self._labelled
         config = self.recipe.finetune
         task, where = find_task(config.task), f"data.{config.data}"
         source = self.recipe.source(config.data)
@@ -154,12 +157,13 @@ class Work:
         names = task.label_names(train, config.label_names, f"{where}, split train,")
         for name, split in splits.items():
             task.labels(split.records, names, train, f"{where}, split {name}")
+        task.check_baselines(train)
         check_train(train, test, where)
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
-        task.check_baselines(train)
-        return train, task.labels(train, names, train, where), test
+        self._labelled = train, task.labels(train, names, train, where), test
+        return self._labelled
 
     def check_unlabelled(self) -> None:
         """Read the unlabelled texts once, if the recipe names any: a fault in them is said before training.
