@@ -89,7 +89,7 @@ def test_the_folder_opens_in_transformers_and_tells_where_it_comes_from(folders,
         "| BERT (this run) |",
         "max_steps: 8",
         "On the test split of `reviews`",
-        "| system | accuracy | F1 of `positive` | 95 % interval |",
+        "| system | accuracy | F1 of `positive` | 95 % interval | macro-F1 |",
         'classify("The text to classify.")',
     )
     for words in (*known, "mean over 2 fine-tuning seeds. This model is seed 0", "## Limits"):
