@@ -152,7 +152,7 @@ def answered(
 def predict_into(rows: TextRows, out: Path, labels: Sequence[str], answer: Callable[[list[str]], list[Any]]) -> None:
     """Write all columns of a file, and behind them label, score and the probability of each class.
 
-    The file appears when it is whole. Where the input has a column of such a name, ours begins with predicted_.
+    The file appears when it is whole. Where the input has a column of such a name, ours begins with `predicted_`.
 
     Args:
         rows: of the input.
