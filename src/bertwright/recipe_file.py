@@ -107,13 +107,10 @@ def plain_words(words: Sequence[str]) -> list[str]:
 
 
 def _plain_values(content: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's content with a size's name as its file, the files that come with it found, and on and off as words."""
+    """A recipe's content with a size's name as its file, and the files that come with it found."""
     result = dict(content)
     if isinstance(result.get("model"), str):
         result["model"] = size_file(result["model"])
-    if isinstance(result.get("system"), dict) and isinstance(result["system"].get("compile"), bool):
-        # YAML takes the words on and off for true and false.
-        result["system"] = result["system"] | {"compile": "on" if result["system"]["compile"] else "off"}
     found: dict[str, Any] = with_sample(result)
     return found
 

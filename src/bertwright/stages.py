@@ -24,16 +24,9 @@ from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.task import Ints
 from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
-from bertwright.text.overlap import (
-    check_entry,
-    check_train,
-    evaluated_splits,
-    evaluated_texts,
-    fingerprint_of,
-    train_overlap,
-)
+from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
 from bertwright.text.prepare import prepare_corpus
-from bertwright.text.records import Record, account, read_split
+from bertwright.text.records import LabelledSplit, Record, account, read_split
 from bertwright.train.engine import Engine, environment
 
 
@@ -53,6 +46,7 @@ class Work:
         self.engine = engine
         self.notice = notice
         self._fingerprints: dict[tuple[str, bool], str] = {}
+        self._splits: dict[str, LabelledSplit] = {}
 
     @property
     def stages(self) -> list[str]:
@@ -147,7 +141,17 @@ class Work:
         Raises:
             UserError: if they cannot be read.
         """
-        return evaluated_texts(self.recipe, find_task(self.recipe.finetune.task).columns)
+        find_task(self.recipe.finetune.task)  # a wrong name is refused, with labels or without
+        if self.recipe.finetune.data == "":
+            return frozenset()
+        return texts_of(self._split(name) for name in evaluated_splits(self.recipe))
+
+    def _split(self, name: str) -> LabelledSplit:
+        """A split of the labelled data, read once."""
+        if name not in self._splits:
+            config = self.recipe.finetune
+            self._splits[name] = read_split(self.recipe.source(config.data), name, find_task(config.task).columns)
+        return self._splits[name]
 
     @cached_property
     def labelled(self) -> tuple[list[Record], Ints, list[Record]]:
@@ -160,7 +164,7 @@ class Work:
         config = self.recipe.finetune
         task, where = find_task(config.task), f"data.{config.data}"
         source = self.recipe.source(config.data)
-        splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(self.recipe))}
+        splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
         for name, split in splits.items():
             self.notice(f"{where}, {account(name, split.summary())}")
         unread = [str(part) for part, split in parts_read(source, None).items() if split is None]
@@ -168,14 +172,15 @@ class Work:
             self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
         train, test = splits["train"].records, splits["test"].records
         names = task.label_names(train, config.label_names, f"{where}, split train,")
-        for name, split in splits.items():
-            task.labels(split.records, names, train, f"{where}, split {name}")
+        labels = {
+            name: task.labels(split.records, names, train, f"{where}, split {name}") for name, split in splits.items()
+        }
         check_train(train, test, where)
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
         task.about(config.positive_label, names)  # a class that is not there is said before the work
-        return train, task.labels(train, names, train, where), test
+        return train, labels["train"], test
 
     def check_training(self, stages: Sequence[str]) -> None:
         """See that the training of these stages can begin, as far as that can be told before the stages before it.

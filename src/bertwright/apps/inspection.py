@@ -1,12 +1,11 @@
 """What stands in a table: which columns hold text, labels and groups, and what the texts are like.
 
 `bertwright init` asks this of a file that it has never seen. All that it says is counted, over the first
-`LOOKED_AT` rows; nothing is learnt, and torch is not loaded.
+`LOOKED_AT` rows; nothing is trained, and torch is not loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from bertwright.text.holdout import exact_digest
 from bertwright.text.tables import Row, Table, cell
 from bertwright.text.wordpiece import Tokenizer
 
@@ -78,7 +78,7 @@ class Column:
         if _NUMBER.fullmatch(value):
             self.numbers += 1
             self.fractions += not float(value).is_integer()
-        digest = _digest(value)
+        digest = exact_digest(value)
         self.repeated += digest in self._seen
         self._seen.add(digest)
         if value in self.counts or len(self.counts) <= MOST_CLASSES:
@@ -108,10 +108,6 @@ class Column:
     def is_group(self) -> bool:
         """Whether its name and its values say which rows belong together."""
         return bool(_GROUP_NAME.fullmatch(self.name)) and self.distinct >= 3 and self.repeated >= 0.2 * self.filled
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def _words(text: str) -> int:
@@ -220,7 +216,7 @@ def measure(texts: Iterable[str], numbers: Iterable[int]) -> Texts:
             empty += 1
             first_empty = number if first_empty is None else first_empty
             continue
-        digest = _digest(stripped)
+        digest = exact_digest(stripped)
         duplicates += digest in seen
         seen.add(digest)
         if len(lengths) % step == 0:

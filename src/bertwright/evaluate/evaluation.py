@@ -17,13 +17,13 @@ from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
-from bertwright.tasks.finetune import WHAT_TO_TRY, not_learnt
+from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.resampling import Units, run_length
 from bertwright.tasks.task import Ints, Task
-from bertwright.text.overlap import evaluated_splits, evaluated_texts, pretraining_overlap, train_overlap
+from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
 from bertwright.text.records import Record, read_split
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -69,7 +69,9 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "splits": {name: split.summary() for name, split in splits.items()},
             "overlap": {
                 "train": train_overlap(train, test),
-                "pretraining": _pretraining_overlap(recipe, run, evaluated_texts(recipe, task.columns)),
+                "pretraining": _pretraining_overlap(
+                    recipe, run, texts_of(split for name, split in splits.items() if name != "train")
+                ),
             },
             "positive_label": task.positive_label(names),
             "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
@@ -136,7 +138,7 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
         predictions: by system.
         labels: of the records.
     """
-    groups = [getattr(record, "group", None) for record in test]
+    groups = [record.group for record in test]
     if any(group is not None for group in groups):
         # A row without a group stands for itself.
         keys = [("row", str(row)) if group is None else ("group", str(group)) for row, group in enumerate(groups)]
@@ -159,14 +161,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _warnings(
     task: Task, seeds: Sequence[int], labels: Ints, predictions: dict[str, Predictions], names: list[str], run: Path
 ) -> list[str]:
-    """What is wrong with BERT as a whole, in sentences: a class predicted never or nearly always, nothing learnt."""
+    """What is wrong with BERT, in sentences: a class predicted never or nearly always, a loss not below chance."""
     by_sentence: dict[str, list[str]] = {}
     for seed in seeds:
         done = _read(run / "finetune" / f"seed-{seed}" / "done.json")
-        loss, chance = done.get("validation_loss"), done.get("chance_loss")
         found = [f"{one}; {WHAT_TO_TRY}" for one in task.warnings(predictions[f"bert-seed-{seed}"], labels, names)]
-        if loss is not None and chance is not None and not loss < chance:
-            found.append(not_learnt(loss, chance))
+        no_better = no_better_than_chance(done.get("validation_loss"), done.get("chance_loss"))
+        found += [] if no_better is None else [no_better]
         for sentence in found:
             by_sentence.setdefault(sentence, []).append(str(seed))
     shown = {sentence: f" of seed {', '.join(own)}" if len(seeds) > 1 else "" for sentence, own in by_sentence.items()}

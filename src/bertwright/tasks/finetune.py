@@ -201,13 +201,15 @@ def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple
     return training_rows, validation_rows
 
 
-def not_learnt(loss: float, chance: float) -> str:
-    """What is said of a model that has learnt nothing, and what to try.
+def no_better_than_chance(loss: float | None, chance: float | None) -> str | None:
+    """What is said of a model whose loss is not below chance, and what to try; None for any other.
 
     Args:
-        loss: its lowest on the validation set.
-        chance: that of a model that predicts the frequencies of the classes.
+        loss: its lowest on the validation set; None where there is none.
+        chance: that of a model that predicts the frequencies of the classes; None where it is not defined.
     """
+    if loss is None or chance is None or loss < chance:
+        return None
     return (
         f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
         f"that of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
@@ -289,8 +291,9 @@ class _Stage:
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
         chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
-        if chance is not None and position.best is not None and not position.best < chance:
-            self.notice(f"warning: the model of {name} {not_learnt(position.best, chance)}")
+        no_better = no_better_than_chance(position.best, chance)
+        if no_better is not None:
+            self.notice(f"warning: the model of {name} {no_better}")
         with engine.together():
             if engine.is_main:
                 done = {"seconds": position.seconds, "validation_loss": position.best, "chance_loss": chance}

@@ -16,6 +16,7 @@ from typing import Any
 
 import tokenizers
 
+from bertwright.text.bert_tokenizer import LONGEST_WORD
 from bertwright.text.formats import repaired
 
 ACCENTS = "accents of Latin, Greek and Cyrillic letters"
@@ -36,8 +37,7 @@ _ALPHABET = 1000
 _GENERAL = ((0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0xFE20, 0xFE2F))
 _NO_LETTERS = ((0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
-_LONGEST_WORD = 100
-_MAYBE_LONG = re.compile(rf"(?<!\S)\S{{{_LONGEST_WORD + 1},}}")
+_MAYBE_LONG = re.compile(rf"(?<!\S)\S{{{LONGEST_WORD + 1},}}")
 
 
 def _within(character: str, blocks: tuple[tuple[int, int], ...]) -> bool:
@@ -233,6 +233,6 @@ class CharacterCheck:
     def _count_long_words(self, text: str, found: Losses) -> None:
         for match in _MAYBE_LONG.finditer(text) if self._inner.pre_tokenizer is not None else ():
             for word, _ in self._inner.pre_tokenizer.pre_tokenize_str(self._normalized(repaired(match[0]))):
-                if len(word) > _LONGEST_WORD:
+                if len(word) > LONGEST_WORD:
                     found.long_words += 1
                     found.long_word_characters += len(word)

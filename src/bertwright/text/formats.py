@@ -282,25 +282,31 @@ def _bad_row(path: Path, start: int, lines: Sequence[str], mark: str, error: csv
 
 
 def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
+    if not is_compressed(path) and path.stat().st_size == 0:
+        return
+    with open_parquet(path) as table:
+        for name, option in columns:
+            if name not in table.schema_arrow.names:
+                raise missing_column(str(path), name, table.schema_arrow.names, option)
+        start = 1
+        for batch in table.iter_batches(batch_size=512, columns=[name for name, _ in columns]):
+            values = [batch.column(name).to_pylist() for name, _ in columns]
+            yield from enumerate(map(list, zip(*values, strict=True)), start)
+            start += batch.num_rows
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, unpacked first where it is compressed as a whole: it is read from its end."""
     with tempfile.TemporaryFile() as unpacked:
         source: Any = path
         if is_compressed(path):
-            # Parquet is read from its end, which a compressed stream only reaches by unpacking everything.
             with open_stored(path) as stream:
                 shutil.copyfileobj(stream, unpacked, BUFFER)
             unpacked.seek(0)
             source = unpacked
-        elif path.stat().st_size == 0:
-            return
         with pq.ParquetFile(source) as table:
-            for name, option in columns:
-                if name not in table.schema_arrow.names:
-                    raise missing_column(str(path), name, table.schema_arrow.names, option)
-            start = 1
-            for batch in table.iter_batches(batch_size=512, columns=[name for name, _ in columns]):
-                values = [batch.column(name).to_pylist() for name, _ in columns]
-                yield from enumerate(map(list, zip(*values, strict=True)), start)
-                start += batch.num_rows
+            yield table
 
 
 def class_names(path: Path, column: str) -> list[str] | None:

@@ -15,7 +15,7 @@ from bertwright.errors import UserError
 from bertwright.recipe import Recipe
 from bertwright.text.corpus import parse_corpus_name, parts_read
 from bertwright.text.holdout import digest
-from bertwright.text.records import Record, read_split
+from bertwright.text.records import LabelledSplit, Record, read_split
 from bertwright.text.sources import canonical
 
 LEFT_OUT = "equal to a text that is evaluated on"
@@ -78,7 +78,11 @@ def evaluated_texts(recipe: Recipe, columns: Sequence[str]) -> frozenset[bytes]:
     if recipe.finetune.data == "":
         return frozenset()
     source = recipe.source(recipe.finetune.data)
-    splits = (read_split(source, split, columns) for split in evaluated_splits(recipe))
+    return texts_of(read_split(source, split, columns) for split in evaluated_splits(recipe))
+
+
+def texts_of(splits: Iterable[LabelledSplit]) -> frozenset[bytes]:
+    """Digests of all texts of some splits."""
     return frozenset(key for split in splits for record in split.records for key in digests_of(record))
 
 

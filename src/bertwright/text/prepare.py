@@ -7,7 +7,6 @@ written in the order in which they were read. Memory holds a few megabytes of te
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
 from collections import Counter, deque
@@ -24,7 +23,7 @@ from bertwright.files import atomic_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
-from bertwright.text.holdout import digest
+from bertwright.text.holdout import digest, exact_digest
 from bertwright.text.lone_text import HOW, cut, is_one_file
 from bertwright.text.overlap import LEFT_OUT, fingerprint_of
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
@@ -146,7 +145,7 @@ def _sample_texts(recipe: Recipe, progress: Progress, evaluated: Collection[byte
             # A long document stands for as many short ones: pieces of it are sampled one by one.
             for start in range(0, len(document.text), 50_000):
                 text = document.text[start : start + 50_000]
-                key = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+                key = exact_digest(text)
                 heapq.heappush(kept, (-int.from_bytes(key, "big"), text))
                 size += len(text)
                 while size > room:
@@ -246,7 +245,7 @@ class _Choice:
         if self._evaluated and digest(document.text) in self._evaluated:
             report.leave_out(LEFT_OUT, document.where)
             return None
-        key = hashlib.blake2b(document.text.encode("utf-8", "replace"), digest_size=8).digest()
+        key = exact_digest(document.text)
         known = key in self._seen
         if known:
             report.duplicate_documents += 1

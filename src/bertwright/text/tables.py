@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
 from bertwright.text import decoding, formats
@@ -92,7 +87,7 @@ def open_table(path: Path) -> Table:
         if kind in (".csv", ".tsv"):
             return _open_csv(path)
         if kind == ".parquet":
-            with _parquet(path) as table:
+            with formats.open_parquet(path) as table:
                 return Table(path, list(table.schema_arrow.names))
         columns = dict.fromkeys(str(key) for _, row in _json_values(path) if isinstance(row, dict) for key in row)
         if not columns:
@@ -184,22 +179,8 @@ def _json_rows(table: Table) -> Iterator[Row]:
             yield Row(number, [None] * len(table.columns), problem)
 
 
-@contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, unpacked first where it is compressed as a whole: it is read from its end."""
-    with tempfile.TemporaryFile() as unpacked:
-        source: Any = path
-        if path.suffix.lower() in decoding.COMPRESSIONS:
-            with decoding.open_bytes(path) as stream:
-                shutil.copyfileobj(stream, unpacked)
-            unpacked.seek(0)
-            source = unpacked
-        with pq.ParquetFile(source) as file:
-            yield file
-
-
 def _parquet_rows(table: Table) -> Iterator[Row]:
-    with _parquet(table.path) as file:
+    with formats.open_parquet(table.path) as file:
         number = 0
         for batch in file.iter_batches(batch_size=_BATCH):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):

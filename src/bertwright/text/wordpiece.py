@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.trainers import WordPieceTrainer
 
@@ -101,10 +100,9 @@ class Tokenizer:
         Raises:
             UserError: if the texts are blank, or hold too many characters for a vocabulary of that size.
         """
-        model = WordPiece(unk_token=UNK, max_input_chars_per_word=100)
         pieces = [repaired(text) for text in texts]
         strip_accents = _strip_accents(pieces, config, notice)
-        inner = _untrained(model, config.lowercase, strip_accents)
+        inner = bert_tokenizer({}, config.lowercase, strip_accents, True)
         # The library numbers ##-characters as its hash tables please, which decides ties between pairs, so that two
         # trainings differ. A first pass finds the characters; given as "special", sorted, their order is fixed.
         inner.train_from_iterator(pieces, WordPieceTrainer(vocab_size=0, show_progress=False))
@@ -129,7 +127,7 @@ class Tokenizer:
             min_frequency=config.min_frequency,
             show_progress=False,
         )
-        inner = _untrained(model, config.lowercase, strip_accents)
+        inner = bert_tokenizer({}, config.lowercase, strip_accents, True)
         inner.train_from_iterator(pieces, trainer)
         vocabulary = inner.get_vocab()
         if len(vocabulary) < config.vocab_size:
@@ -283,18 +281,6 @@ class _Options:
         if not isinstance(value, bool) and value is not default:
             raise UserError(f"{self.path}: {name} is {value!r}; it must be true or false")
         return value
-
-
-def _untrained(
-    model: WordPiece, lowercase: bool, strip_accents: bool | None, chinese: bool = True
-) -> tokenizers.Tokenizer:
-    inner = tokenizers.Tokenizer(model)
-    inner.normalizer = normalizers.BertNormalizer(
-        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
-    )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece()
-    return inner
 
 
 def _without_special_tokens(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
