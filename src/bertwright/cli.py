@@ -70,13 +70,17 @@ _LAUNCHER_SECONDS = 30
 """How long a launcher may take to end a process after another one has ended."""
 
 
-def make_parser() -> RecipeParser:
-    """The parser of the whole command line: `bertwright COMMAND RECIPE [--section.option VALUE ...]`."""
+def make_parser(command_name: str | None = None) -> RecipeParser:
+    """The parser of the command line: `bertwright COMMAND RECIPE [--section.option VALUE ...]`.
+
+    Args:
+        command_name: the only command to make, since each takes time; the default is all.
+    """
     parser = RecipeParser(prog="bertwright", description=bertwright.__doc__)
     parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
     order = ["init", *STAGES, *(name for name in USES if name != "init")]
-    for name in order:
+    for name in order if command_name is None else [command_name]:
         if name in STAGES:
             text = STAGES[name]
             command = make_recipe_parser(
@@ -136,7 +140,6 @@ def _tell(text: str) -> None:
 
 
 def _call(words: list[str]) -> None:
-    parser = make_parser()
     name = words[0]
     if name in STAGES:
         if {"-h", "--help"} & set(words):
@@ -153,7 +156,7 @@ def _call(words: list[str]) -> None:
         hint = f"did you mean {near[0]}?" if near else "see bertwright --help"
         raise UserError(f"there is no command {name}; {hint}")
     try:
-        parsed = parser.parse_args(words)
+        parsed = make_parser(name if name in STAGES or name in USES else None).parse_args(words)
     except UnicodeDecodeError as error:
         raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
     given = parsed[parsed.command]

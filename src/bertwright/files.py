@@ -67,6 +67,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def user_path(name: str) -> Path:
+    """A path that a user wrote, which may begin with ~ or ~name.
+
+    Raises:
+        UserError: if there is no such user.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name} begins with ~, but there is no such home folder; write the whole path") from error
+
+
 def recover(target: Path) -> None:
     """Tidy up after a process that was killed while it wrote `target`.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, Column, Contents, Texts, inspect, measure
+from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, MOST_CLASSES, Column, Contents, Texts, inspect, measure
 from bertwright.apps.new_recipe import TEST_RATIO, Findings, write_recipe
 from bertwright.errors import UserError
-from bertwright.files import write_text
+from bertwright.files import user_path, write_text
 from bertwright.recipe import Source
 from bertwright.text import decoding, formats
 from bertwright.text.sources import Files, locate
-from bertwright.text.tables import Row, Table, cell, open_table
+from bertwright.text.tables import Table, cell, open_table
 
 
 def init(
@@ -29,7 +30,7 @@ def init(
 
     Args:
         paths: a file with texts and labels, a folder with train and test files or with a folder for each class, a file
-            or folder of unlabelled texts; or one with labels and one without.
+            or folder of unlabelled texts; or two: first the one with labels, then the one without.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
         unlabelled: whether to pre-train on the texts and leave labels aside.
@@ -44,12 +45,13 @@ def init(
         raise UserError("say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
     if not 0 < minutes < float("inf"):
         raise UserError(f"minutes is {minutes:g}; it must be above 0")
-    found = [_look(path, text_column, label_column, unlabelled) for path in paths]
-    for labels in (True, False):
-        if sum((one.labels is not None) == labels for one in found) > 1:
-            kind = "labelled" if labels else "unlabelled"
-            raise UserError(f"init takes one {kind} file or folder, and {len(paths)} were given; put them together")
-    found.sort(key=lambda one: one.labels is None)
+    if len(paths) > 2 or (unlabelled and len(paths) > 1):
+        raise UserError("give one file or folder, or two: the one with labels first, then the one without")
+    found = [_look(paths[0], text_column, label_column, unlabelled)]
+    if len(paths) == 2:
+        if found[0].labels is None:
+            raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
+        found.append(_look(paths[1], None, None, unlabelled=True))
     target = Path(out or f"recipes/{found[0].name}.yaml")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
@@ -77,7 +79,7 @@ class _Place:
 
 
 def _look(name: str, text_column: str | None, label_column: str | None, unlabelled: bool) -> Findings:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.exists():
         raise UserError(f"{name} does not exist; check the path")
     folders = _class_folders(path)
@@ -93,9 +95,7 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
     if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
         label = _label_column(name, contents, text, label_column)
         _check_rare(name, contents.columns[label].counts, place.has_test)
-    rows = [(row.values[table.columns.index(text)], row.number) for table in place.train for row in _rows(table, text)]
-    rows = rows[:LOOKED_AT]
-    texts = measure([cell(value) for value, _ in rows], [number for _, number in rows])
+    texts = measure(islice(_texts(place.train, text), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
     groups = [
@@ -108,16 +108,35 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
         texts=texts,
         text_column=text,
         label_column=label,
-        labels=None if label is None else dict(sorted(contents.columns[label].counts.items())),
+        labels=None if label is None else _in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
         notes=place.notes if label is not None else [],
         is_plain=plain,
+        characters=_characters(place.train, contents.more, texts),
     )
 
 
-def _rows(table: Table, text: str) -> Iterator[Row]:
-    return (row for row in table.rows() if row.problem is None and text in table.columns)
+def _characters(tables: list[Table], more: bool, texts: Texts) -> int:
+    """Characters of all texts; where not all rows were looked at, as the size of the files tells."""
+    if not more:
+        return texts.total
+    packed = dict.fromkeys(decoding.COMPRESSIONS, 3)
+    return sum(table.path.stat().st_size * packed.get(table.path.suffix.lower(), 1) for table in tables)
+
+
+def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes by name, whole numbers by value."""
+    numbers = all(label.removeprefix("-").isdecimal() for label in counts)
+    return dict(sorted(counts.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
+
+
+def _texts(tables: list[Table], column: str) -> Iterator[tuple[str, int]]:
+    """The text of each row that can be read, with its line."""
+    for table in tables:
+        if column in table.columns:
+            place = table.columns.index(column)
+            yield from ((cell(row.values[place]), row.number) for row in table.rows() if row.problem is None)
 
 
 def _recipe_name(path: Path) -> str:
@@ -149,15 +168,16 @@ def _class_folders(path: Path) -> dict[str, dict[str, list[Path]]]:
 def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Path]]]) -> Findings:
     files = [file for members in folders["train"].values() for file in members]
     looked_at = files[:: 1 + len(files) // LOOKED_AT]
-    texts = ["".join(formats.read_text(file)) for file in looked_at]
+    contents = ["".join(formats.read_text(file)) for file in looked_at]
+    texts = measure(zip(contents, range(1, len(contents) + 1), strict=True))
     labels = {label: len(members) for label, members in folders["train"].items()}
     has_test = bool(folders["test"])
     _check_rare(name, labels, has_test)
     return Findings(
         name=_recipe_name(path),
         path=name,
-        contents=Contents(len(texts), len(texts) < len(files), {}, 0, None),
-        texts=measure(texts, range(1, len(texts) + 1)),
+        contents=Contents(len(contents), len(contents) < len(files), {}, 0, None),
+        texts=texts,
         text_column="text",
         label_column=None,
         labels=labels,
@@ -165,6 +185,7 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
         groups=[],
         notes=["the folders are the classes; if they are not, add --unlabelled"],
         is_plain=True,
+        characters=texts.total * len(files) // len(contents),
     )
 
 
@@ -195,17 +216,22 @@ def _text_column(name: str, contents: Contents, given: str | None, label: str | 
     others = [column for column in columns.values() if column.name != label]
     found = [column for column in others if column.is_text]
     exact = [column for column in others if column.name.lower() == "text" and column.filled]
-    if exact:
-        return exact[0].name
-    if len(found) == 1:
-        return found[0].name
-    if len(others) == 1:
-        return others[0].name
-    if found:
+    lists = [column.name for column in others if column.holds_lists]
+    if lists:
+        raise UserError(
+            f"which column of {name} is the text: {', '.join(column.name for column in others)}? The values of "
+            f"{' and '.join(lists)} are lists, and tasks with lists of tokens, answers or choices are not built; if "
+            "the label speaks of one text alone, say which with --text-column NAME"
+        )
+    if len(found) > 1:
         described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
         raise UserError(
-            f"which column of {name} is the text: {described}? Say so, for example with --text-column {found[-1].name}"
+            f"which column of {name} is the text: {described}? A label that speaks of both is a task that is not "
+            f"built; if it speaks of one, say which, for example with --text-column {found[0].name}"
         )
+    for candidates in (found, exact, others):
+        if len(candidates) == 1:
+            return candidates[0].name
     raise UserError(
         f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
         "--text-column NAME"
@@ -240,6 +266,11 @@ def _label_column(name: str, contents: Contents, text: str, given: str | None) -
 
 
 def _check_classes(name: str, column: Column) -> None:
+    if column.holds_lists:
+        raise UserError(
+            f"column {column.name} of {name} holds lists, and several labels to a text are not a task of Bertwright; "
+            "choose a column with one class a row: --label-column"
+        )
     if column.fractions:
         raise UserError(
             f"column {column.name} of {name} holds real numbers, and predicting numbers (regression) is not a task of "
@@ -250,7 +281,7 @@ def _check_classes(name: str, column: Column) -> None:
             f"column {column.name} of {name} holds {column.distinct} class, and at least two are needed; choose "
             "another with --label-column"
         )
-    if not column.is_label and column.distinct > max(2, column.filled // 2):
+    if column.distinct > min(MOST_CLASSES, max(2, column.filled // 2)):
         raise UserError(
             f"column {column.name} of {name} has {column.distinct} different values in {column.filled} rows, too many "
             "to be classes; choose another with --label-column"
@@ -269,10 +300,11 @@ def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
 
 def _table(found: Findings) -> str:
     texts: Texts = found.texts
-    rows = [("rows", f"{'the first ' if found.contents.more else ''}{texts.rows:,}")]
+    title = "lines" if found.is_plain and found.labels is None else "rows"
+    rows = [(title, f"{'the first ' if found.contents.more else ''}{texts.rows:,}")]
     low, middle, high = texts.characters
     if not found.is_plain:
-        others = [name for name in found.contents.columns if name not in (found.text_column, found.label_column)]
+        others = [str(name) for name in found.contents.columns if name not in (found.text_column, found.label_column)]
         rows.append(("text column", found.text_column + (f" (others: {', '.join(others)})" if others else "")))
     rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
     rows.append(
@@ -290,15 +322,20 @@ def _table(found: Findings) -> str:
         rows.append(
             ("test set", "its own split" if found.has_test else f"{100 * TEST_RATIO:.0f} % of the rows, of each class")
         )
-    if texts.empty:
-        rows.append(("empty", f"{texts.empty:,} rows without text, first: line {texts.first_empty}"))
-    if texts.duplicates:
-        rows.append(("duplicates", f"{texts.duplicates:,} rows repeat the text of an earlier one"))
+    running_text = found.is_plain and found.labels is None  # whose blank lines are no rows that lack something
+    if texts.empty and not running_text:
+        rows.append(("empty", f"{_counted(texts.empty)} without text; the first: line {texts.first_empty}"))
+    if texts.duplicates and not running_text:
+        rows.append(("duplicates", f"{_counted(texts.duplicates)} with the text of an earlier one"))
     problem = found.contents.first_problem
     if problem is not None:
         rows.append(
-            ("unreadable", f"{found.contents.problems:,} rows; the first, line {problem.number}, {problem.problem}")
+            ("unreadable", f"{_counted(found.contents.problems)}; the first, line {problem.number}, {problem.problem}")
         )
     rows += [("group", f"{name} looks like a group: see the recipe") for name in found.groups[:1]]
     rows += [("note", note) for note in found.notes]
     return "\n".join([f"{found.path}", *(f"  {title:<13} {value}" for title, value in rows)])
+
+
+def _counted(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"

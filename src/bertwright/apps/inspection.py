@@ -21,7 +21,7 @@ from bertwright.text.wordpiece import Tokenizer
 LOOKED_AT = 100_000
 """Rows that are looked at."""
 
-MOST_CLASSES = 500
+MOST_CLASSES = 1_000
 _MEASURED = 2_000
 """Texts whose tokens are counted."""
 
@@ -52,7 +52,9 @@ class Column:
         filled: rows with a value.
         characters: of all values.
         words: of all values, as spaces divide them; in scripts without spaces every other character counts as one.
-        numbers: values that are numbers, and of those the ones that are not whole.
+        numbers: values that are numbers.
+        fractions: of those the ones that are not whole.
+        lists: values that are lists or objects, as JSON writes them.
         counts: how often each value occurs; only of the first values that differ, up to `MOST_CLASSES` + 1.
         repeated: rows whose value an earlier row has.
     """
@@ -63,6 +65,7 @@ class Column:
     words: int = 0
     numbers: int = 0
     fractions: int = 0
+    lists: int = 0
     repeated: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     _seen: set[bytes] = field(default_factory=set)
@@ -78,6 +81,7 @@ class Column:
         if _NUMBER.fullmatch(value):
             self.numbers += 1
             self.fractions += not float(value).is_integer()
+        self.lists += value[0] + value[-1] in ("[]", "{}")
         digest = exact_digest(value)
         self.repeated += digest in self._seen
         self._seen.add(digest)
@@ -90,10 +94,17 @@ class Column:
         return len(self._seen)
 
     @property
+    def holds_lists(self) -> bool:
+        """Whether most values are lists or objects, such as tokens, answers, or several labels."""
+        return 2 * self.lists > self.filled
+
+    @property
     def is_text(self) -> bool:
         """Whether it holds sentences: three words or more at the mean, mostly different ones, no numbers."""
         few = self.distinct <= 2 or (self.filled > 20 and self.distinct < 0.1 * self.filled)
-        return self.filled > 0 and self.words >= 3 * self.filled and self.numbers == 0 and not few
+        return (
+            self.filled > 0 and self.words >= 3 * self.filled and self.numbers == 0 and not few and not self.holds_lists
+        )
 
     @property
     def is_label(self) -> bool:
@@ -102,6 +113,7 @@ class Column:
             2 <= self.distinct <= min(MOST_CLASSES, max(2, self.filled // 3))
             and self.characters <= 60 * self.filled
             and self.fractions == 0
+            and not self.holds_lists
         )
 
     @property
@@ -164,6 +176,7 @@ class Texts:
         empty: rows without text.
         first_empty: the place of the first of them.
         duplicates: texts that an earlier row has, too.
+        total: characters of all texts.
         characters: the shortest, median and longest.
         tokens: the median, the 99th percentile and the largest number of the bundled tokenizer's tokens.
         scripts: fraction of the letters in each script, the commonest first.
@@ -174,6 +187,7 @@ class Texts:
     empty: int
     first_empty: int | None
     duplicates: int
+    total: int
     characters: tuple[int, int, int]
     tokens: tuple[int, int, int]
     scripts: dict[str, float]
@@ -196,12 +210,11 @@ class Texts:
         return f"{name} script" + (", not English" if script == "LATIN" else "")
 
 
-def measure(texts: Iterable[str], numbers: Iterable[int]) -> Texts:
+def measure(texts: Iterable[tuple[str, int]]) -> Texts:
     """What texts are like; tokens, scripts and known words are those of texts at even distances.
 
     Args:
-        texts: of each row one, empty where it has none.
-        numbers: the line of each.
+        texts: of each row its text, empty where it has none, and its line.
     """
     lengths: list[int] = []
     seen: set[bytes] = set()
@@ -209,7 +222,7 @@ def measure(texts: Iterable[str], numbers: Iterable[int]) -> Texts:
     rows = empty = duplicates = 0
     first_empty: int | None = None
     step = 1
-    for text, number in zip(texts, numbers, strict=True):
+    for text, number in texts:
         rows += 1
         stripped = text.strip()
         if not stripped:
@@ -227,14 +240,20 @@ def measure(texts: Iterable[str], numbers: Iterable[int]) -> Texts:
     lengths.sort()
     characters = (lengths[0], lengths[len(lengths) // 2], lengths[-1]) if lengths else (0, 0, 0)
     tokens, known = _tokens(sample)
-    return Texts(rows, empty, first_empty, duplicates, characters, tokens, _scripts(sample), known)
+    return Texts(rows, empty, first_empty, duplicates, sum(lengths), characters, tokens, _scripts(sample), known)
 
 
 def _tokens(sample: Sequence[str]) -> tuple[tuple[int, int, int], float]:
     tokenizer = Tokenizer.load(Path(__file__).parents[1] / "bundled" / "encoder")
-    counts = sorted(len(ids) for ids in tokenizer.encode(sample))
+    # Words of a script that the vocabulary lacks are one unknown token each; a vocabulary of their own has several.
+    unknown = tokenizer.unk_id
+    counts = sorted(
+        len(ids) if (ids != unknown).mean() > 0.9 else max(len(ids), len(text) // 3)
+        for text, ids in zip(sample, tokenizer.encode(sample), strict=True)
+        if len(ids)
+    )
     words = [word for text in sample for word in _WORD.findall(text[:2_000])]
-    known = sum(len(ids) == 1 for ids in tokenizer.encode(words)) / len(words) if words else 0.0
+    known = sum(len(ids) == 1 and ids[0] != unknown for ids in tokenizer.encode(words)) / max(1, len(words))
     if not counts:
         return (0, 0, 0), known
     return (counts[len(counts) // 2], counts[min(len(counts) - 1, int(0.99 * len(counts)))], counts[-1]), known

@@ -38,6 +38,7 @@ class Findings:
         groups: columns that seem to say which rows belong together.
         notes: remarks on what is not used.
         is_plain: whether it has no columns.
+        characters: of all texts, as far as can be told.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Findings:
     groups: list[str]
     notes: list[str]
     is_plain: bool
+    characters: int
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -106,7 +108,7 @@ def _source(one: Findings, name: str) -> list[str]:
 
 
 def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: float) -> list[str]:
-    characters = sum(one.texts.rows * one.texts.characters[1] for one in found)
+    characters = sum(one.characters for one in found)
     vocabulary = max(
         (size for size in _VOCABULARIES if size * _CHARACTERS_PER_ENTRY <= characters), default=_VOCABULARIES[0]
     )

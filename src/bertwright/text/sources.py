@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bertwright.errors import UserError
+from bertwright.files import user_path
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
 from bertwright.text.decoding import COMPRESSIONS
@@ -89,7 +90,7 @@ def locate(source: Source) -> Files | Reviews | Preset:
     name = source.path
     if preset := PRESETS.get(name):
         return Preset(preset.repository, preset.revision, source.subset or preset.subset, preset.rows)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         if imdb.is_folder(path):
             return Reviews(path)

@@ -1,0 +1,134 @@
+"""The command line as people know it, and no mistake of a user's that ends in a traceback."""
+
+import inspect
+
+import pytest
+
+from bertwright.cli import FIRST_SETTINGS, STAGES, USES, main
+from bertwright.recipe_file import make_recipe_parser, plain_words
+
+ODD = ["-1", "0", "", "nan", "1e400", "none", "[", "{a: b", "'", "é", "~nobody/x", "../..", "99999999999999999999"]
+
+
+def run(capsys, *words):
+    """The status and what was said; a mistake is one sentence, and never a traceback."""
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    said = capsys.readouterr()
+    assert status in (0, 2), words
+    if status == 2:
+        assert said.err.startswith("bertwright: error: "), (words, said.err)
+        assert said.err.count("\n") == 1, (words, said.err)
+    assert "Traceback" not in said.err + said.out
+    return status, said.err if status else said.out
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    status, said = run(capsys)
+    assert status == 0
+    assert all(f"    {name} " in said for name in [*STAGES, *USES])
+
+
+def test_the_help_of_a_stage_shows_the_first_settings_by_group(capsys):
+    status, said = run(capsys, "run", "--help")
+    assert status == 0
+    assert len(said.splitlines()) < 60
+    for group, names in FIRST_SETTINGS.items():
+        assert f"{group}:" in said
+        assert all(f"--{name.replace('_', '-')}\n" in said for name in names)
+    _, everything = run(capsys, "run", "--help-all")
+    assert len(everything.splitlines()) > 200
+
+
+def test_help_shows_hyphens_and_no_underscores_in_options(capsys):
+    for name in [*STAGES, *USES]:
+        _, said = run(capsys, name, "--help-all" if name in STAGES else "--help")
+        options = [word for word in said.replace("[", " ").split() if word.startswith("--")]
+        assert options
+        assert not [word for word in options if "_" in word.partition("=")[0].split("{")[0]], name
+
+
+def test_hyphens_and_underscores_are_alike():
+    for words in (["--pretrain.max-minutes", "5"], ["--pretrain.max_minutes", "5"], ["--pretrain.max-minutes=5"]):
+        parsed = make_recipe_parser().parse_args(plain_words(["--recipe", "demo", *words]))
+        assert parsed.pretrain.max_minutes == 5
+
+
+@pytest.mark.parametrize("value", ["true", "false", "True"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_flag_with_a_value_is_refused(capsys, value, joined):
+    words = [f"--explain={value}"] if joined else ["--explain", value]
+    assert run(capsys, "predict", "A film.", *words) == (
+        2,
+        "bertwright: error: --explain takes no value: write --explain alone, or leave it out\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["predict", "x", "--text-colunm", "a"], "did you mean --text-column?"),
+        (["predict", "x", "--top-k", "3"], "there is no option top_k"),
+        (["run", "demo", "--learning-rate", "1"], "pretrain.optimizer.learning_rate or finetune.optimizer.learning"),
+        (["run", "demo", "--pretrain.learning-rate", "1"], "pretrain.optimizer.learning_rate"),
+        (["run", "demo", "--share", "1"], "share is now called budget_ratio"),
+        (["run", "demo", "--pretrain.initialization", "local"], "local is now called local_attention"),
+        (["run", "demo", "--pretrain.embedding-initialization", "counted"], "counted is now called pmi"),
+        (["predit", "x"], "did you mean predict?"),
+        (["fill-mask", "a [MASK]", "--top-k", "-1"], "top_k"),
+        (["fill-mask", "a [MASK]", "--top-k", "0"], "top_k"),
+        (["embed", "x", "--layers", "0"], "layers"),
+        (["embed", "x", "--layers", "-1"], "layers"),
+        (["serve", "--port", "-1"], "port"),
+        (["serve", "--port", "70000"], "port"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_is_meant(capsys, words, expected):
+    status, said = run(capsys, *words)
+    assert status == 2
+    assert expected in said, said
+
+
+def options(name):
+    plain = USES[name][1]
+    parameters = inspect.signature(USES[name][0]).parameters.values()
+    return [one.name for one in parameters if one.name not in plain and one.default is not False]
+
+
+GIVEN = {"predict": ["x"], "fill-mask": ["a [MASK]"], "next-sentence": ["a", "b"], "embed": ["x"], "export": ["out"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in USES if name != "serve"])
+def test_no_odd_value_of_an_option_ends_in_a_traceback(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("text,label\n" + "a film,a\nthe cat,b\n" * 5)
+    given = GIVEN.get(name, ["t.csv"] if name == "init" else [])
+    for option in options(name):
+        for value in ODD:
+            run(capsys, name, *given, f"--{option.replace('_', '-')}={value}")
+    for value in ODD[1:]:
+        run(capsys, name, "--file", value)
+    for value in ODD if name == "init" else ():
+        run(capsys, name, value)
+    run(capsys, name, "--nothing-of-the-kind")
+
+
+@pytest.mark.slow
+def test_no_odd_value_of_a_setting_ends_in_a_traceback(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # A folder that is a file: whatever a value means, the run cannot begin.
+    (tmp_path / "file").write_text("")
+    known = make_recipe_parser().known
+    assert len(known) > 60
+    for number, option in enumerate(known):
+        for value in (ODD[number % len(ODD)], ODD[(5 * number + 1) % len(ODD)]):
+            words = [f"--{option.replace('_', '-')}={value}"]
+            assert run(capsys, "run", "demo", "--system.precision=fp32", *words, "--out=file")[0] == 2, words
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])
+def test_help_and_version_end_well(capsys, words):
+    assert run(capsys, *words)[0] == 0

@@ -1,0 +1,54 @@
+"""Whole rows of a file, all columns kept; a bad row costs itself."""
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bertwright.errors import UserError
+from bertwright.text.tables import open_table
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=8)
+
+
+def content(path):
+    table = open_table(path)
+    return table.columns, [row.values for row in table.rows()]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(",;\t"))
+def test_csv_is_read_as_the_standard_library_writes_it(tmp_path, rows, mark):
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=mark)
+    writer.writerows([("text", "label"), *rows])
+    (tmp_path / "a.csv").write_text(stream.getvalue(), newline="", encoding="utf-8")
+    assert content(tmp_path / "a.csv") == (["text", "label"], [list(row) for row in rows])
+
+
+def test_json_lines_with_other_keys_are_one_table(tmp_path):
+    rows = [{"a": 1}, {"b": "x"}, {"a": None, "b": [1, 2]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert content(tmp_path / "a.jsonl") == (["a", "b"], [[1, None], [None, "x"], [None, [1, 2]]])
+
+
+def test_a_bad_row_costs_itself_and_says_why(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": \n[1]\n{"text": "two"}\n')
+    rows = list(open_table(tmp_path / "a.jsonl").rows())
+    assert [row.values for row in rows] == [["one"], [None], [None], ["two"]]
+    assert [row.number for row in rows] == [1, 2, 3, 4]
+    assert rows[1].problem.startswith("is not valid JSON")
+    assert rows[2].problem == "is not a JSON object"
+    (tmp_path / "a.csv").write_text("text,label\none,1\ntwo,2,3\nthree\nfour,4\n")
+    rows = list(open_table(tmp_path / "a.csv").rows())
+    assert [row.values for row in rows] == [["one", "1"], ["two", "2"], ["three", None], ["four", "4"]]
+    assert [row.problem is None for row in rows] == [True, False, False, True]
+
+
+def test_an_open_quotation_mark_is_refused_where_it_begins(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\none,1\n"two,2\nthree,3\n')
+    with pytest.raises(UserError, match="line 3 begins a row that is not valid CSV"):
+        content(tmp_path / "a.csv")
