@@ -24,10 +24,14 @@ from bertwright.text.wordpiece import Tokenizer
 ROOT = Path(__file__).parent.parent
 
 
+SLOW_FIXTURES = {"finished", "prepared", "run"}
+"""A whole run, a corpus whose every token is known, a page with all plots: they take 5 to 30 seconds."""
+
+
 def pytest_collection_modifyitems(items):
-    """Mark as slow what needs a whole run: the first such test takes the half minute of `finished`."""
+    """Mark as slow what needs a slow fixture, since the first such test waits for it."""
     for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -25,6 +25,7 @@ def test_the_package_alone_does_not_import_torch():
     assert told.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_is_loaded_with_overrides_of_which_the_last_wins(recipe_file, tmp_path):
     plain = bertwright.load_recipe(recipe_file)
     assert isinstance(plain, bertwright.Recipe)

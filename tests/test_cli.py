@@ -25,6 +25,7 @@ def run(capsys, *words):
     return status, said.err if status else said.out
 
 
+@pytest.mark.slow
 def test_without_a_command_the_help_is_shown(capsys):
     status, said = run(capsys)
     assert status == 0
@@ -42,6 +43,7 @@ def test_the_help_of_a_stage_shows_the_first_settings_by_group(capsys):
     assert len(everything.splitlines()) > 200
 
 
+@pytest.mark.slow
 def test_help_shows_hyphens_and_no_underscores_in_options(capsys):
     for name in [*STAGES, *USES]:
         _, said = run(capsys, name, "--help-all" if name in STAGES else "--help")
@@ -85,6 +87,7 @@ def test_a_flag_with_a_value_is_refused(capsys, value, joined):
         (["serve", "--port", "70000"], "port"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_answered_with_what_is_meant(capsys, words, expected):
     status, said = run(capsys, *words)
     assert status == 2
@@ -130,5 +133,6 @@ def test_no_odd_value_of_a_setting_ends_in_a_traceback(capsys, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])
+@pytest.mark.slow
 def test_help_and_version_end_well(capsys, words):
     assert run(capsys, *words)[0] == 0

@@ -103,6 +103,7 @@ class TestPredict:
         assert 0.5 <= model.predict([text])[0].score <= 1
 
 
+@pytest.mark.slow
 def test_only_fill_mask_reads_a_spelled_special_token_and_only_masks():
     model = bertwright.load("bundled")
     text = "A [SEP] b [PAD] c [CLS] d [MASK] e [UNK]."
@@ -243,6 +244,7 @@ class TestOneTextOrSeveral:
         assert isinstance(refused.value, TypeError)
 
     @pytest.mark.parametrize("given", [b"a [MASK]", None, 5, ["a [MASK]"]])
+    @pytest.mark.slow
     def test_so_it_is_where_one_text_is_asked_for(self, bundled, given):
         for ask in (
             lambda: bundled.fill_mask(given),

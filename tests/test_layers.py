@@ -121,6 +121,7 @@ def test_no_module_imports_from_a_higher_layer(sources):
     assert upward({**sources, "text.store": added}) == ["text.store imports bertwright.models.bert"]
 
 
+@pytest.mark.slow
 def test_public_names_are_used_inside_the_package_only_above_their_module(sources):
     # `import bertwright` is below all layers at first; its names load the modules that hold them.
     homes = {"__version__": "errors", "__doc__": "errors"}
@@ -134,6 +135,7 @@ def test_public_names_are_used_inside_the_package_only_above_their_module(source
                 assert layer_of(homes[node.attr]) <= layer_of(module), f"{module} uses bertwright.{node.attr}"
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle(sources):
     assert cycle(sources) is None
     added = sources["text.formats"] + "\nfrom bertwright.text import corpus\n"

@@ -102,6 +102,7 @@ class KilledError(BaseException):
     """Stands in for a kill: nothing of ours catches it."""
 
 
+@pytest.mark.slow
 def test_a_kill_before_or_after_any_change_on_the_disk_loses_nothing(recipe, tmp_path, monkeypatch):
     renames = []
     original = {name: getattr(Path, name) for name in ("rename", "replace")}

@@ -13,6 +13,7 @@ from bertwright.recipe_file import change_recipe, load_recipe
 from conftest import ROOT
 
 
+@pytest.mark.slow
 def test_a_size_s_name_is_its_file_in_a_recipe_on_the_command_line_and_in_python(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("name: own\ndata: {a: b}\nprepare: {corpora: [a]}\npretrain: {max_steps: 1}\nmodel: mini\n")
@@ -24,6 +25,7 @@ def test_a_size_s_name_is_its_file_in_a_recipe_on_the_command_line_and_in_python
     assert load_recipe(path).model.num_hidden_layers == 12
 
 
+@pytest.mark.slow
 def test_each_recipe_s_name_loads_it_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in shipped.recipes():

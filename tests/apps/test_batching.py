@@ -36,6 +36,7 @@ def with_queue(test, limits=None):
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_short_request_waits_for_a_piece_of_each_long_one_at_most():
     async def test(queue):
         long = [asyncio.create_task(queue.answer(pieces(100), 100)) for _ in range(4)]
@@ -53,6 +54,7 @@ def test_a_short_request_waits_for_a_piece_of_each_long_one_at_most():
     with_queue(test)
 
 
+@pytest.mark.slow
 def test_long_requests_advance_alike_and_short_ones_do_not_starve_them():
     async def test(queue):
         ended = {}

@@ -28,6 +28,7 @@ def test_a_card_says_where_it_comes_from(part):
         assert words in card
 
 
+@pytest.mark.slow
 def test_plain_reviews_are_classified_right(bundled):
     good = [
         "A wonderful film, one of the best that I have ever seen.",
@@ -42,6 +43,7 @@ def test_plain_reviews_are_classified_right(bundled):
     assert [prediction.label for prediction in bundled.predict(good + bad)] == ["positive"] * 3 + ["negative"] * 3
 
 
+@pytest.mark.slow
 def test_masks_are_filled_with_words_that_fit(bundled):
     tokens = [one.token for one in bundled.fill_mask("this is one of the worst [MASK] i have ever seen.")[0]]
     assert set(tokens) & {"movies", "films", "movie", "film"}

@@ -40,6 +40,7 @@ def read(path, delimiter=","):
 
 
 @pytest.mark.parametrize("out", ["out.csv", "deep/out.tsv"])
+@pytest.mark.slow
 def test_predictions_stand_behind_all_columns(table, folder, out, capsys):
     assert main(["predict", "--file", "in.csv", "--out", out]) == 0
     header, *rows = read(folder / out, "\t" if out.endswith("tsv") else ",")
@@ -57,6 +58,7 @@ def test_predictions_stand_behind_all_columns(table, folder, out, capsys):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet", "txt", "tsv"])
+@pytest.mark.slow
 def test_each_format_is_answered_alike(folder, form):
     texts = ["A wonderful film.", "A dreadful film."]
     path = folder / f"in.{form}"
@@ -76,6 +78,7 @@ def test_each_format_is_answered_alike(folder, form):
     assert form in ("txt", "tsv") or [row["n"] for row in found] == [0, 1]
 
 
+@pytest.mark.slow
 def test_bad_rows_of_all_kinds_cost_themselves(folder, capsys):
     lines = ['{"text": "A wonderful film."}', "{", '{"text": 5}', '{"text": "\\u0000"}', '{"text": "A dreadful film."}']
     (folder / "in.jsonl").write_text("\n".join(lines))
@@ -84,6 +87,7 @@ def test_bad_rows_of_all_kinds_cost_themselves(folder, capsys):
     assert "3 of 5 rows have no answer; the first: in.jsonl, line 2 is not valid JSON" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_output_is_whole_or_absent(folder, capsys):
     (folder / "in.csv").write_text("text\n" + "A film.\n" * 5 + '"open\n')
     assert main(["predict", "--file", "in.csv", "--out", "out.csv"]) == 2
@@ -103,6 +107,7 @@ def test_the_output_is_whole_or_absent(folder, capsys):
         (["--file", "none.csv"], "does not exist"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_are_one_sentence(table, folder, capsys, words, expected):
     (folder / "ids.csv").write_text("id,body\n1,A film.\n")
     assert main(["predict", *words]) == 2
@@ -112,6 +117,7 @@ def test_mistakes_are_one_sentence(table, folder, capsys, words, expected):
     assert table.read_text(encoding="utf-8").startswith("id,text,label")
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_for_vectors_with_a_notice(folder, capsys):
     (folder / "t.txt").write_text("a short one\n" + "word " * 700 + "\n\nlast one\n")
     assert main(["embed", "--file", "t.txt"]) == 0

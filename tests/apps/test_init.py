@@ -52,6 +52,7 @@ def say(capsys):
     return run
 
 
+@pytest.mark.slow
 def test_one_csv_of_tickets_becomes_a_recipe_that_loads(say, folder):
     write_csv(folder / "tickets.csv", tickets())
     said = say("tickets.csv")
@@ -67,6 +68,7 @@ def test_one_csv_of_tickets_becomes_a_recipe_that_loads(say, folder):
 
 
 @pytest.mark.parametrize("form", ["csv", "semicolon", "tsv", "jsonl", "json", "parquet", "csv.gz"])
+@pytest.mark.slow
 def test_each_format_is_looked_at_alike(say, folder, form):
     rows = tickets()
     path = folder / f"t.{'csv' if form == 'semicolon' else form}"
@@ -89,6 +91,7 @@ def test_each_format_is_looked_at_alike(say, folder, form):
     assert load_recipe("recipes/t.yaml").source("t").label_column == "queue"
 
 
+@pytest.mark.slow
 def test_a_recipe_is_not_overwritten_without_the_flag(say, folder):
     write_csv(folder / "tickets.csv", tickets())
     say("tickets.csv", "--out", "mine.yaml")
@@ -147,6 +150,7 @@ def test_a_large_file_is_looked_at_in_part_and_says_so(say, folder, monkeypatch)
     assert "the first 30" in say("t.csv")
 
 
+@pytest.mark.slow
 def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder):
     rows = [{"id": row["id"], "body": row["body"]} for row in tickets()]
     write_csv(folder / "t.csv", rows)
@@ -204,6 +208,7 @@ def test_text_that_is_not_english_is_pretrained_on_first(say, folder):
     assert recipe.finetune.max_length <= recipe.pretrain.phases[0].sequence_length
 
 
+@pytest.mark.slow
 def test_labels_and_unlabelled_text_become_one_recipe(say, folder):
     write_csv(folder / "tickets.csv", tickets())
     (folder / "old").mkdir()

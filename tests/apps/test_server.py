@@ -106,6 +106,7 @@ def test_attention_weights_are_those_of_the_model_and_of_a_long_text_s_beginning
     assert len(long["tokens"]) == len(long["weights"][0][0]) == 64
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):
     texts = [f"{'A wonderful' if i % 3 else 'A dreadful'} film. The {w} was old. " * (1 + i % 7) for i, w in
              enumerate("river stone boat winter garden letter morning window".split() * 12)]  # fmt: skip
@@ -204,6 +205,7 @@ def test_a_body_too_large_is_refused_with_or_without_its_length(client):
     assert counted(client, "other", 413) == before + 2
 
 
+@pytest.mark.slow
 def test_a_body_that_trickles_in_is_given_up(model):
     with Server(make_app(model, replace(LIMITS, body_seconds=0.3))) as client:
         address = client.base_url.host, client.base_url.port
@@ -223,6 +225,7 @@ def test_a_full_queue_is_said_at_every_path(model, limits):
             assert "try again" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 def test_when_the_time_is_up_the_work_ends_and_others_are_answered(model):
     with Server(make_app(model, replace(LIMITS, seconds=0.4, request_tokens=200_000, waiting_tokens=10**6))) as client:
         late = client.post("/explain", json={"texts": ["a " * 6_000]})  # minutes of work
@@ -233,6 +236,7 @@ def test_when_the_time_is_up_the_work_ends_and_others_are_answered(model):
         assert counted(client, "/explain", 504) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_frees_its_work(model):
     with Server(make_app(model, replace(LIMITS, request_tokens=200_000, waiting_tokens=10**6))) as client:
         with pytest.raises(httpx2.TimeoutException):
@@ -261,6 +265,7 @@ def test_an_unexpected_error_is_neutral_counted_and_in_the_log(model, monkeypatc
         assert client.post("/predict", json={"texts": TEXTS}).status_code == 200  # the thread lives
 
 
+@pytest.mark.slow
 def test_no_path_of_the_machine_leaves_the_server(model):
     alone = bertwright.load(model.classifier_folder)  # a classifier has no heads of pre-training
     places = {str(path) for folder in (model.classifier_folder, *model.classifier_folder.parents[:3]) for path in
@@ -318,6 +323,7 @@ def test_the_page_s_examples_are_of_the_class_that_it_says(client):
         assert text in client.get("/").text
 
 
+@pytest.mark.slow
 def test_the_page_of_another_model_has_no_film_reviews(model):
     with Server(make_app(bertwright.load(model.classifier_folder))) as client:
         page = client.get("/").text
@@ -342,6 +348,7 @@ def test_three_clients_with_the_worst_request_do_not_stall_a_fourth():
         assert httpx2.post(f"{address}/predict", json=SENTENCE).status_code == 200
 
 
+@pytest.mark.slow
 def test_eight_threads_get_the_answers_that_one_gets(model):
     texts = [f"{'A wonderful' if i % 3 else 'A dreadful'} film. {'The boat was old. ' * (i % 5)}" for i in range(24)]
     masked = "The [MASK] was old."

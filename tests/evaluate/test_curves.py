@@ -45,6 +45,7 @@ def test_half_a_line_glued_to_the_next_costs_one_point_and_not_the_report(tmp_pa
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 2}]
 
 
+@pytest.mark.slow
 def test_a_causal_language_model_has_curves_of_its_own_loss_and_accuracy(tmp_path):
     rows = [
         {"kind": "train", "step": step, "seconds": float(step), "phase": 0, "clm_loss": 5 / step, "clm_accuracy": 0.1}
@@ -59,6 +60,7 @@ def test_a_causal_language_model_has_curves_of_its_own_loss_and_accuracy(tmp_pat
     assert all((tmp_path / f"{figure['name']}{theme}.png").is_file() for figure in figures for theme in ("", "-dark"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_shows_the_metric_of_the_task(tmp_path):
     rows = [{"kind": "eval", "step": step, "loss": 1 / step, "spearman": 0.1 * step} for step in (1, 2)]
     figures = finetune_figures({"0": rows}, tmp_path, "spearman")

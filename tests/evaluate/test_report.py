@@ -373,6 +373,7 @@ def test_results_of_older_runs_which_name_only_their_data_still_make_a_table_and
     assert comparison(old, {"labels": labels, **systems})["outcome"] == "wins"
 
 
+@pytest.mark.slow
 def test_without_duplicates_there_is_no_second_table(tmp_path, scored):
     results = make_results(scored[2])
     results["without_train_duplicates"]["count_removed"] = 0
@@ -432,6 +433,7 @@ def test_the_comparison_is_honest_also_when_bert_loses_or_intervals_overlap(bert
     assert words in answer["text"]
 
 
+@pytest.mark.slow
 def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored):
     labels, systems, _ = scored
     baseline = systems["bert"].copy()

@@ -360,6 +360,7 @@ def test_the_run_length_follows_the_likeness_of_neighbours():
     assert run_length(np.zeros(1000)) == run_length(generator.random(20)) == 1
 
 
+@pytest.mark.slow
 def test_intervals_over_seeds_hold_their_spread():
     first, labels = noisy(2000, 0)
     other, _ = noisy(2000, 0, sharpness=1.4)

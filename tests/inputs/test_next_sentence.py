@@ -197,6 +197,7 @@ def test_blocks_have_random_numbers_of_their_own(corpus_of, monkeypatch):
     assert sorted(first.first_start.tolist()) != sorted((second.first_start - 200).tolist())
 
 
+@pytest.mark.slow
 def test_planning_needs_memory_for_the_plan_and_one_block(corpus_of, monkeypatch):
     rng = np.random.default_rng(4)
     documents = [rng.integers(5, 20, 100).tolist() for _ in range(1000)]

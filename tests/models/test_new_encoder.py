@@ -131,6 +131,7 @@ def test_a_saved_model_gives_the_logits_of_the_one_in_memory(toy_recipe, small_t
     assert torch.equal(before, after)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_new_encoder_s_weights_and_pooler(toy_recipe, small_prepared, tmp_path):
     pretrain(toy_recipe, small_prepared, tmp_path, "x", Engine(toy_recipe.system, print), print)
     said: list[str] = []

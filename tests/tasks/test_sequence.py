@@ -81,6 +81,7 @@ def encode(texts, tokenizer, max_length, truncation):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(length=st.integers(0, 40), capacity=st.integers(1, 40), where=st.sampled_from(["head", "tail", "head-tail"]))
+@pytest.mark.slow
 def test_a_long_text_keeps_its_head_its_tail_or_half_of_each(length, capacity, where):
     kept = truncate(length, capacity, where).tolist()
     if length <= capacity:

@@ -50,6 +50,7 @@ def test_a_corpus_that_reads_an_evaluated_split_is_refused_before_any_work(
     assert not (tmp_path / "out" / "recipe.yaml").exists()
 
 
+@pytest.mark.slow
 def test_documents_that_are_equal_to_a_test_text_are_left_out_and_counted(small_data, recipe_file, tmp_path):
     rows = [json.loads(line) for line in (small_data / "reviews" / "test.jsonl").read_text().splitlines()]
     copies = [{"text": "\n".join(row["text"].split(" "))} for row in rows]  # other white space is no other text
@@ -70,6 +71,7 @@ def test_documents_that_are_equal_to_a_test_text_are_left_out_and_counted(small_
     assert train + heldout == 30 + 1 + 40
 
 
+@pytest.mark.slow
 def test_one_file_that_is_divided_may_be_a_corpus_without_its_test_texts(small_data, recipe_file, tmp_path, capsys):
     lines = [(small_data / "reviews" / f"{split}.jsonl").read_text() for split in ("train", "test")]
     (tmp_path / "tickets.jsonl").write_text("".join(lines))

@@ -338,6 +338,7 @@ def test_one_sentence_documents_are_counted_and_warned_about_above_a_tenth(vocab
     assert "rows: sentences" in warning
 
 
+@pytest.mark.slow
 def test_dropped_duplicates_are_no_part_of_the_share_of_one_sentence_documents(
     vocabulary: Path, tmp_path: Path
 ) -> None:
@@ -346,6 +347,7 @@ def test_dropped_duplicates_are_no_part_of_the_share_of_one_sentence_documents(
     assert [warning for warning in found if "1 of 6 documents have a single sentence" in warning]
 
 
+@pytest.mark.slow
 def test_documents_that_are_used_in_another_shape_are_not_left_out(vocabulary: Path, tmp_path: Path) -> None:
     corpora = Corpora(tmp_path)
     corpora.add_lines("stories", [[f"Story {i} was the river." for i in range(513)]])
@@ -384,6 +386,7 @@ def test_unknown_tokens_are_warned_about_above_a_two_hundredth(vocabulary: Path,
     assert characters.endswith("most often: 京 1, 北 1")
 
 
+@pytest.mark.slow
 def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Path, tmp_path: Path) -> None:
     texts = _stories(12)
     made = _prepare(_some(tmp_path, [*texts, "<br />", "\x07\u200b", " "]), tmp_path / "out", vocabulary)
@@ -399,6 +402,7 @@ def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Pa
     ]
 
 
+@pytest.mark.slow
 def test_the_first_place_of_what_is_left_out_is_the_file_or_the_line(vocabulary: Path, tmp_path: Path) -> None:
     corpora = Corpora(tmp_path)
     corpora.add_files("notes", ["One story. Two.", "The river was.", "", "The river was.", "The river was."])
@@ -411,6 +415,7 @@ def test_the_first_place_of_what_is_left_out_is_the_file_or_the_line(vocabulary:
     assert lines == {repeats: f"{tmp_path}/lines.txt, line 6"}
 
 
+@pytest.mark.slow
 def test_what_is_lost_of_the_texts_is_counted(vocabulary: Path, tmp_path: Path) -> None:
     texts = [*_stories(12), "The naïve Zoë was. हिन्दी में 한국 ガ ❤️.", "was " + "กขคง" * 30 + " " + "q" * 101]
     made = _prepare(_some(tmp_path, texts), tmp_path / "out", vocabulary)
@@ -438,6 +443,7 @@ def test_what_is_lost_of_the_texts_is_counted(vocabulary: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("number", "ratio"), [(2, 0.005), (3, 0.1), (2, 0.4), (50, 0.005)])
+@pytest.mark.slow
 def test_few_documents_leave_one_held_out_and_the_rest_to_train_on(
     vocabulary: Path, tmp_path: Path, number: int, ratio: float
 ) -> None:
@@ -460,6 +466,7 @@ LONE = {
 
 @pytest.mark.parametrize("shape", LONE)
 @pytest.mark.parametrize("kind", ["file", "row"])
+@pytest.mark.slow
 def test_a_single_text_is_cut_into_documents_and_nothing_of_it_is_lost(
     vocabulary: Path, tmp_path: Path, shape: str, kind: str
 ) -> None:

@@ -21,6 +21,7 @@ def content(path):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), st.sampled_from(",;\t"))
+@pytest.mark.slow
 def test_csv_is_read_as_the_standard_library_writes_it(tmp_path, rows, mark):
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=mark)

@@ -474,6 +474,7 @@ def test_a_few_foreign_words_and_emoji_do_not_change_what_english_gets() -> None
     assert json.loads(asked.to_json())["normalizer"]["strip_accents"] is True
 
 
+@pytest.mark.slow
 def test_the_alphabet_follows_the_text_the_room_and_the_recipe() -> None:
     # 3,000 ideographs, each half as frequent as one further up: 1/rank.
     characters = [chr(0x4E00 + i) for i in range(3_000)]

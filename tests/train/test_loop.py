@@ -464,6 +464,7 @@ def rates(folder):
     return {line["step"]: line["learning_rate"] / 1e-3 for line in lines if line["kind"] == "train"}
 
 
+@pytest.mark.slow
 def test_a_longer_budget_continues_where_the_shorter_one_ended(
     small_recipe, small_prepared, engine, tmp_path, monkeypatch
 ):
@@ -496,6 +497,7 @@ def test_a_longer_budget_continues_where_the_shorter_one_ended(
     assert {step: found[step] for step in expected} == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_continued_run_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path, monkeypatch):
     pretrain(small_recipe(), small_prepared, tmp_path / "earlier", "x", engine, print)
     longer = small_recipe(pretrain={"max_steps": 11})
@@ -513,6 +515,7 @@ def test_a_continued_run_resumes_to_the_bit(small_recipe, small_prepared, engine
 
 
 @pytest.mark.parametrize("budget", [{"max_steps": 5}, {"max_steps": None, "max_minutes": 1e-4}])
+@pytest.mark.slow
 def test_a_shorter_budget_is_refused(small_recipe, small_prepared, engine, tmp_path, budget):
     pretrain(small_recipe(), small_prepared, tmp_path, "x", engine, print)
     shorter = small_recipe(pretrain=budget)
@@ -522,6 +525,7 @@ def test_a_shorter_budget_is_refused(small_recipe, small_prepared, engine, tmp_p
     check_budget(shorter, tmp_path, "of another recipe")
 
 
+@pytest.mark.slow
 def test_a_resume_in_a_later_epoch_plans_no_epoch_before_it(
     small_recipe, small_prepared, engine, tmp_path, monkeypatch
 ):
@@ -546,6 +550,7 @@ def test_a_resume_in_a_later_epoch_plans_no_epoch_before_it(
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_held_out_metrics_do_not_depend_on_the_size_of_micro_batches(small_recipe, small_prepared, engine, tmp_path):
     found = []
     for tokens in (1024, 64):
@@ -558,6 +563,7 @@ def test_held_out_metrics_do_not_depend_on_the_size_of_micro_batches(small_recip
         assert found[1][name] == pytest.approx(found[0][name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_few_steps_are_said_to_be_few(small_recipe, small_prepared, engine, tmp_path):
     pretrain(small_recipe(pretrain={"max_steps": 1}), small_prepared, tmp_path / "pretrain", "x", engine, print)
     said = []
@@ -632,6 +638,7 @@ def test_a_tiny_gradient_is_one(scale):
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.slow
 def test_the_next_sentence_head_rests_in_a_phase_without_pairs_and_a_resumed_run_is_the_same(
     small_recipe, small_prepared, engine, tmp_path, monkeypatch, name
 ):
