@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-fast lint companion docs notebook check-notebook bench clean
 
@@ -17,12 +18,13 @@ demo: .venv/ready
 	@echo '      $(BIN)/bertwright serve'
 	@echo '      your own text and labels: docs/guide/your-text.md, docs/guide/your-labels.md'
 
+# All tests, a file at a time on each core: some seven minutes on two cores.
 test: .venv/ready
-	$(BIN)/pytest
+	$(PYTEST)
 
-# The tests that take less than half a second each: under a minute on two cores.
+# The tests that take less than 0.4 seconds each: under a minute on two cores.
 test-fast: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'not (slow or gpu or network or browser)'
+	$(PYTEST) -m 'not (slow or gpu or network or browser)'
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -125,7 +125,8 @@ def _paired(results: Mapping[str, Any], saved: Mapping[str, Any], best: str) -> 
         return None
     task = task.about(results.get("positive_label"), results.get("label_names", []))
     labels = saved["labels"]
-    units = Units(len(labels), saved.get("groups"), results.get("resampled", {}).get("run_length", 1))
+    drawn = results.get("resampled", {})
+    units = Units(len(labels), saved.get("groups"), drawn.get("run_length", 1), tuple(drawn.get("parts", ())))
     paired = significance.difference(task, labels, runs, saved[best], units)
     if "low" not in paired:
         return None

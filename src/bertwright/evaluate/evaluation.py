@@ -21,7 +21,7 @@ from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
 from bertwright.tasks.registry import find_task
-from bertwright.tasks.resampling import Units, run_length
+from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
 from bertwright.text.records import Record, read_split
@@ -75,7 +75,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             },
             "positive_label": task.positive_label(names),
             "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
-            "resampled": {"unit": units.kind, "count": units.count, "run_length": units.length},
+            "resampled": {"unit": units.kind, "count": units.count, "run_length": units.length, "parts": list(units.parts)},
             **_scores(task, config.seeds, labels, predictions, units),
             "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
             "left_out": _read(run / "baselines" / "left_out.json"),
@@ -145,7 +145,8 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         return Units(len(test), np.array([numbers[key] for key in keys], np.int64))
     found = [task.row_scores(values, labels) for values in predictions.values()]
-    return Units(len(test), length=max([run_length(one) for one in found if one is not None], default=1))
+    length = max([run_length(one) for one in found if one is not None], default=1)
+    return Units(len(test), length=length, parts=parts_by_class(labels) if length > 1 else ())
 
 
 def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:

@@ -1,9 +1,9 @@
 """How sure a figure is: bootstrap intervals of a system, and of the difference between two, for any task.
 
-Intervals are 95 % percentile bootstrap intervals over the test set, drawn in the units that are independent of each
-other (`tasks/resampling.py`), and widened where there are few of them (Hesterberg 2015, "What Teachers Should Know
-About the Bootstrap"). Over several fine-tuning seeds they hold the spread between seeds, too; with one they cannot.
-`benchmarks/interval_coverage.py` measures how often they hold the true figure.
+Intervals of 95 % follow Student's t, with the spread that a bootstrap over the test set shows. It draws the units that
+are independent of each other (`tasks/resampling.py`); the fewer there are, the wider the interval. Over several
+fine-tuning seeds it holds the spread between seeds, too; with one it cannot. `benchmarks/interval_coverage.py` measures
+how often intervals hold the true figure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from bertwright.tasks.resampling import Units
 from bertwright.tasks.task import Task
@@ -26,38 +26,49 @@ _OUTSIDE = 0.025
 
 
 def interval(
-    resampled: NDArray[np.float64], found: NDArray[np.float64], count: int, seed: int = 0
+    resampled: NDArray[np.float64],
+    found: NDArray[np.float64],
+    count: int,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[float, float] | None:
     """The 95 % interval of a figure that is the mean over runs, one per fine-tuning seed; None if it is not defined.
 
-    With one run it is the percentile interval. With several, the figure errs in two independent ways: the test set is
-    harder or easier for all runs, which the resamples show, and the runs differ among themselves, by seed and by the
-    texts on which each errs. The second is the mean of as many values as there are runs, whose error follows Student's
-    t. The distribution of the sum has the interval.
+    The figure errs in two independent ways: the test set is harder or easier for all runs, which the resamples show;
+    and runs differ among themselves, by seed and by the texts on which each errs. Each part has a variance and degrees
+    of freedom, which Satterthwaite's rule joins (1946, "An Approximate Distribution of Estimates of Variance
+    Components"); runs that are alike by chance make no interval narrower than the resamples of their mean. Between
+    bounds the interval is that of the log-odds of where the figure stands, since the figure errs further towards the
+    middle; so it never reaches a bound.
 
     Args:
         resampled: the figure of each run on the same resamples, (samples, runs).
         found: the figure of each run on the test set, (runs,).
         count: independent units of the test set.
-        seed: of the order in which the two parts are added.
+        bounds: the lowest and highest value that the figure can have, infinite if it has none.
     """
     values = resampled[np.isfinite(resampled).all(axis=1)]  # a tiny test set has resamples without the metric
-    if len(values) == 0:
+    if len(values) == 0 or count < 2:
         return None
     means, runs = values.mean(axis=1), len(found)
-    if runs > 1:
-        centre = float(found.mean())
-        apart = float((values - means[:, None]).var(axis=0).mean()) * runs / (runs - 1)
-        total = float(means.var())
-        shared = max(0.0, 1 - apart / runs / total) if total > 0 else 0.0
-        ranks = (np.random.default_rng(seed).permutation(len(means)) + 0.5) / len(means)
-        between = np.sqrt(found.var(ddof=1) / runs) * stats.t.ppf(ranks, runs - 1)
-        means = centre + np.sqrt(shared) * (means - centre) + between
-    outside = _OUTSIDE
-    if count > 1:
-        outside = float(stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(_OUTSIDE, count - 1)))
-    low, high = np.quantile(means, [outside, 1 - outside])
-    return float(low), float(high)
+    centre = float(found.mean())
+    of_tests = float(means.var()) * count / (count - 1)
+    reach = _reach(np.array([of_tests]), np.array([count - 1])) if of_tests > 0 else 0.0
+    if runs > 1 and found.var() > 0:
+        apart = float((values - means[:, None]).var(axis=0).mean()) / (runs - 1)  # of tests, but not shared by all runs
+        variances = np.array([max(0.0, of_tests - apart), found.var(ddof=1) / runs])
+        reach = max(reach, _reach(variances, np.array([count - 1, runs - 1])))
+    low, high = bounds
+    if not (np.isfinite([low, high]).all() and low < centre < high):
+        return centre - reach, centre + reach
+    place = (centre - low) / (high - low)
+    ends = special.expit(special.logit(place) + np.array([-1, 1]) * reach / (high - low) / (place * (1 - place)))
+    return float(low + (high - low) * ends[0]), float(low + (high - low) * ends[1])
+
+
+def _reach(variances: NDArray[np.float64], freedom: NDArray[np.int64]) -> float:
+    """How far the sum of independent errors is from 0 at most in 95 % of all cases."""
+    joined = variances.sum() ** 2 / (variances**2 / freedom).sum()
+    return float(stats.t.ppf(1 - _OUTSIDE, joined) * np.sqrt(variances.sum()))
 
 
 def scores(
@@ -90,9 +101,9 @@ def scores(
         resampled = [task.resampled(run, labels, units, samples, seed) for run in runs]
         for name in resampled[0].keys() & result.keys():
             found = np.array([one[name] for one in by_run])
-            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, seed)
+            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, task.bounds)
             if ends is not None:
-                result[f"{name}_low"], result[f"{name}_high"] = (float(np.clip(end, *task.bounds)) for end in ends)
+                result[f"{name}_low"], result[f"{name}_high"] = ends
     return {**result, **task.details(runs[0], labels), "count": len(labels)}
 
 
@@ -130,7 +141,7 @@ def difference(
     found = np.array([task.metrics(run, labels)[name] for run in runs]) - task.metrics(second, labels)[name]
     other = task.resampled(second, labels, units, samples, seed, only=name)[name]
     resampled = np.stack([task.resampled(run, labels, units, samples, seed, only=name)[name] for run in runs], axis=1)
-    ends = interval(resampled - other[:, None], found, units.count, seed)
+    ends = interval(resampled - other[:, None], found, units.count)
     return {"difference": float(found.mean()), **({} if ends is None else {"low": ends[0], "high": ends[1]})}
 
 
