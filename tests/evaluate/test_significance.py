@@ -415,7 +415,9 @@ def test_a_model_that_predicts_one_class_is_said_to():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["single rows", "25 groups", "unknown groups of neighbours", "3 seeds", "difference, 3 seeds"])
+@pytest.mark.parametrize(
+    "case", ["single rows", "25 groups", "unknown groups of neighbours", "3 seeds", "difference, 3 seeds"]
+)
 def test_intervals_hold_the_truth_of_simulated_studies(case):
     # A smaller version of the benchmark: of 200 studies, 95 % cover within 3 standard deviations of 1.5 points.
     found = interval_coverage.coverage(interval_coverage.CASES[case], studies=200, seed=0)

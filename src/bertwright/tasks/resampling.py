@@ -76,7 +76,9 @@ class Units:
     def _draw(self, samples: int, generator: np.random.Generator) -> Ints:
         if self.groups is not None:
             return _counted(generator.integers(0, self.count, (samples, self.count)), self.count)[:, self.groups]
-        return np.concatenate([self._draw_runs(samples, rows, generator) for rows in self.parts or (self.rows,)], axis=1)
+        return np.concatenate(
+            [self._draw_runs(samples, rows, generator) for rows in self.parts or (self.rows,)], axis=1
+        )
 
     def _draw_runs(self, samples: int, rows: int, generator: np.random.Generator) -> Ints:
         length = min(self.length, rows)
