@@ -75,12 +75,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             },
             "positive_label": task.positive_label(names),
             "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
-            "resampled": {
-                "unit": units.kind,
-                "count": units.count,
-                "run_length": units.length,
-                "parts": list(units.parts),
-            },
+            "resampled": units.summary(),
             **_scores(task, config.seeds, labels, predictions, units),
             "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
             "left_out": _read(run / "baselines" / "left_out.json"),

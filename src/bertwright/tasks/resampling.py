@@ -123,7 +123,7 @@ def run_length(scores: NDArray[Any]) -> int:
 
 
 def parts_by_class(labels: NDArray[Any]) -> tuple[int, ...]:
-    """Rows of each class in a row where a file is sorted by class; empty where it is not."""
+    """Rows of each class in a row, from labels (rows,), where a file is sorted by class; empty where it is not."""
     begins = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) if labels.ndim == 1 and len(labels) else []
     if not 1 < len(begins) <= 2 * len(np.unique(labels)):
         return ()
