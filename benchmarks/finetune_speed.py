@@ -33,7 +33,8 @@ from bertwright.models.heads import TaskModel
 from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Source, SystemConfig, TokenizerConfig
 from bertwright.tasks.prediction import collate
 from bertwright.tasks.sequence import Classification
-from bertwright.tasks.supervised import Examples, Finetuning, Validation
+from bertwright.tasks.supervised import Finetuning, Validation
+from bertwright.tasks.task import Examples
 from bertwright.text.records import read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine

@@ -28,7 +28,7 @@ from common import described, write
 def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
     """Probabilities of texts by the int8 form of a classifier, (texts, classes)."""
     max_length, _ = model.reading
-    parts = [windows(sequence, max_length) for sequence in model.encode(texts)]
+    parts = [windows(sequence, max_length) for sequence in model.encode(model.records(texts))]
     encoded = [part for own in parts for part in own]
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     logits = np.empty((len(encoded), len(model.classifier.label_names)), np.float32)
@@ -40,7 +40,7 @@ def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
             batch = collate([encoded[i] for i in part], model.classifier.encoder)
             given = {name: value.numpy().astype(np.int64) for name, value in batch.items()}
             logits[part] = session.run(["logits"], given)[0]
-    return model.task.predictions(list(torch.from_numpy(logits)), [len(own) for own in parts])
+    return model.task.predictions(list(torch.from_numpy(logits)), parts)
 
 
 def main(run: str, imdb: str, model: str = "bundled", out: str = "results/predict/rounded-weights.json") -> None:

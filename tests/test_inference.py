@@ -86,7 +86,7 @@ class TestPredict:
         tokenizer_config = read_json(finished / "finetune/seed-0/model/tokenizer_config.json")
         assert tokenizer_config["model_max_length"] == 64
         assert tokenizer_config["text_truncation"] == "head-tail"
-        assert [len(sequence) for sequence in model.encode([TEXTS[2]])] == [64]
+        assert [len(sequence) for sequence in model.encode(model.records([TEXTS[2]]))] == [64]
 
     def test_a_megabyte_is_no_trouble(self, model, names):
         assert model.predict(["a wonderful film " * 60_000])[0].label == names[1]
@@ -110,7 +110,7 @@ def test_only_fill_mask_reads_a_spelled_special_token_and_only_masks():
     theirs = transformers.AutoTokenizer.from_pretrained(str(model.classifier_folder))
     words = theirs.convert_ids_to_tokens(theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
     assert [words.count(bracket) for bracket in "[]"] == [5, 5]
-    (encoded,) = model.encode([text])
+    (encoded,) = model.encode(model.records([text]))
     assert [model.classifier_tokenizer.tokens[i] for i in encoded.input_ids[1:-1]] == words
     assert model.embed([text])[0].tokens[1:-1] == words
     assert model.attention(text, 64)[0][1:-1] == words
@@ -228,14 +228,14 @@ class TestOneTextOrSeveral:
             (bytearray(b"the"), "not bytearray"),
             (None, "not NoneType"),
             (5, "not int"),
-            ({"text": "the cat"}, "not dict"),
+            ({"text": "the cat"}, "dict"),
             ({"the cat"}, "not set"),
             (np.array([["the"]]), "not ndarray"),
-            (["the cat", None], "text 2 of 2 is NoneType; it must be a str"),
-            (["the cat", b"sat"], "text 2 of 2 is bytes"),
-            ([1, 2], "text 1 of 2 is int"),
-            ([["the cat"]], "text 1 of 1 is list"),
-            ([float("nan")], "text 1 of 1 is float"),
+            (["the cat", None], "text 2 is NoneType; it must be a str"),
+            (["the cat", b"sat"], "text 2 is bytes"),
+            ([1, 2], "text 1 is int"),
+            ([["the cat"]], "text 1 is list"),
+            ([float("nan")], "text 1 is float"),
         ],
     )
     def test_what_is_no_text_is_refused_by_its_type(self, tiny, ask, given, words):

@@ -10,7 +10,6 @@ import copy
 import threading
 from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as Many
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,12 +19,12 @@ import torch
 from torch import Tensor
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError, WrongTypeError
-from bertwright.inputs.sequences import Sequence, build, build_cloze, windows
+from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
-from bertwright.tasks.prediction import window_logits
+from bertwright.tasks.prediction import logits_on_all_cores
 from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.task import Prediction, Task
 from bertwright.text.bert_tokenizer import MASK
@@ -37,12 +36,6 @@ __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPredict
 
 _BATCH_TOKENS = 2048
 """Tokens that are computed together, padding included."""
-
-_WINDOWS_PER_CORE = 8
-"""From this many windows per core, each core computes its own."""
-
-_ALL_CORES = threading.Lock()
-"""Held by the one call that has a part of its texts on each core: the number of threads is the whole process's."""
 
 
 def load(model: str | Path = "bundled") -> Model:
@@ -126,17 +119,24 @@ class Model:
         """
         return reading(self.classifier_folder / "tokenizer_config.json", self.classifier.encoder.max_length)
 
-    def encode(self, texts: Many[str]) -> list[Sequence]:
-        """Texts as the classifier reads them.
+    def records(self, given: Any) -> list[Record]:
+        """What a user gives as records of the model's task: one text or several, or what else the task reads.
+
+        Raises:
+            WrongTypeError: if there is something else, or an order that nobody gave.
+        """
+        return [self.task.record(number, one) for number, one in enumerate(_several(given))]
+
+    def encode(self, records: Many[Record]) -> Many[ModelInput]:
+        """Records as the model reads them.
 
         Raises:
             UserError: if a text has no word.
         """
         max_length, truncation = self.reading
-        records = [Record(str(number), text) for number, text in enumerate(texts)]
         encoded = self.task.encode(records, self.classifier_tokenizer, max_length, truncation)
-        for number, sequence in enumerate(encoded):
-            _require_words(sequence, number, len(texts))
+        for number, one in enumerate(encoded):
+            _require_words(one, number, len(records))
         return encoded
 
     @overload
@@ -157,35 +157,35 @@ class Model:
         Raises:
             UserError: if a text has no word, something is no text, or the model is not a classifier.
         """
-        predictions = self.predict_encoded(self.encode(_texts(texts)))
-        return predictions[0] if isinstance(texts, str) else predictions
+        records = self.records(texts)
+        predictions = self.predict_encoded(self.encode(records), records)
+        return predictions[0] if isinstance(texts, _ONE) else predictions
 
-    def predict_encoded(self, encoded: Many[Sequence]) -> list[Prediction]:
-        """The class of each text that `encode` gives, in order."""
-        parts = [self.windows(sequence) for sequence in encoded]
+    def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> list[Prediction]:
+        """The prediction for each record, as `encode` gives it, in order."""
+        parts = [self.windows(one) for one in encoded]
         logits = self.window_logits([part for own in parts for part in own])
-        return self.answers(logits, [len(own) for own in parts])
+        return self.answers(logits, parts, records)
 
-    def windows(self, sequence: Sequence) -> list[Sequence]:
-        """The parts of a text that the classifier reads one by one; of most texts one."""
-        return windows(sequence, self.reading[0])
+    def windows(self, model_input: ModelInput) -> list[Sequence]:
+        """The sequences that the model computes for a record; of most texts one."""
+        return self.task.windows(model_input, self.reading[0])
 
     def window_logits(self, parts: Many[Sequence]) -> list[Tensor]:
         """The classifier's logits for each window of any texts, float32 (classes,)."""
-        cores = torch.get_num_threads()
-        if self._device.type == "cpu" and cores > 1 and len(parts) >= _WINDOWS_PER_CORE * cores:
-            with _ALL_CORES:
-                return _on_each_core(self._fast_classifier, parts, cores)
-        return window_logits(self._fast_classifier, parts, _BATCH_TOKENS)
+        return logits_on_all_cores(self._fast_classifier, parts, _BATCH_TOKENS)
 
-    def answers(self, logits: Many[Tensor], counts: Many[int]) -> list[Prediction]:
-        """The class of each text.
+    def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> list[Prediction]:
+        """The prediction for each record.
 
         Args:
-            logits: of all windows, text after text, as `window_logits` gives them.
-            counts: windows of each text.
+            logits: of all windows, record after record, as `window_logits` gives them.
+            parts: the windows of each record.
+            records: as many.
         """
-        return self.task.answers(self.task.predictions(logits, counts), self.classifier.label_names) if counts else []
+        if not records:
+            return []
+        return self.task.answers(self.task.predictions(logits, parts), self.classifier.label_names, records)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[TokenPrediction]]:
         """The most probable tokens at each [MASK] of a text, each with the others still masked.
@@ -297,21 +297,36 @@ class Model:
         return sequence
 
 
+_ONE = (str, dict)
+"""What is one record and not several: a text, or the columns of one by name."""
+
+
+def _several(given: Any) -> list[Any]:
+    """One record or several as a list.
+
+    Raises:
+        WrongTypeError: if it is something that has no order.
+    """
+    if isinstance(given, _ONE):
+        return [given]
+    # The bytes of a file, the columns of a table: each has items, but they are not texts in order.
+    table = getattr(given, "ndim", 1) != 1
+    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | Mapping | Set) or table:
+        raise WrongTypeError(f"a text or a list of texts is expected, not {type(given).__name__}")
+    return list(given)
+
+
 def _texts(texts: Any) -> list[str]:
     """One text or several as a list.
 
     Raises:
         WrongTypeError: if there is something that is no text, or an order that nobody gave.
     """
-    if isinstance(texts, str):
-        return [texts]
-    # The bytes of a file, the keys of a dict, the columns of a table: each has items, but they are not texts in order.
-    table = getattr(texts, "ndim", 1) != 1
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | Mapping | Set) or table:
+    if isinstance(texts, dict):
         raise WrongTypeError(f"a text or a list of texts is expected, not {type(texts).__name__}")
-    found = list(texts)
+    found = _several(texts)
     for number, text in enumerate(found, 1):
-        _require_text(text, f"text {number} of {len(found)}")
+        _require_text(text, f"text {number}")
     return found
 
 
@@ -320,25 +335,6 @@ def _require_text(text: Any, name: str) -> None:
         raise WrongTypeError(f"{name} is {type(text).__name__}; it must be a str")
 
 
-def _require_words(sequence: Sequence, number: int, texts: int) -> None:
+def _require_words(sequence: ModelInput, number: int, texts: int) -> None:
     if sequence.is_empty:
         raise UnreadableText(number, texts, NOTHING_TO_READ)
-
-
-def _on_each_core(model: TaskModel, parts: Many[Sequence], cores: int) -> list[Tensor]:
-    """`window_logits` with a portion of the windows on each core, where no product waits for another core's half.
-
-    The portions are alike in their windows' lengths.
-    """
-    order = np.argsort([-len(part) for part in parts], kind="stable")
-    portions = [order[core::cores].tolist() for core in range(cores)]
-    logits = [torch.empty(0)] * len(parts)
-    try:
-        with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (1,)) as pool:
-            jobs = [pool.submit(window_logits, model, [parts[i] for i in own], _BATCH_TOKENS) for own in portions]
-            for own, job in zip(portions, jobs, strict=True):
-                for i, values in zip(own, job.result(), strict=True):
-                    logits[i] = values
-    finally:
-        torch.set_num_threads(cores)  # what a thread sets is also what threads to come start with
-    return logits

@@ -43,8 +43,8 @@ class SentenceOrder(Task):
     def head(self, encoder, names, dropout):
         return SequenceHead(encoder.config.hidden_size, len(names), dropout, encoder.causal)
 
-    def predictions(self, logits, counts):
-        assert set(counts) <= {1}, "a pair is one window"
+    def predictions(self, logits, parts):
+        assert {len(own) for own in parts} <= {1}, "a pair is one window"
         return torch.stack(list(logits)).softmax(-1)[:, 1].numpy()
 
     def loss(self, predictions, labels):
@@ -58,7 +58,10 @@ class SentenceOrder(Task):
         progress("shorter sentence first")
         return {"shorter_first": np.array([len(r.text) > len(r.text_pair) for r in test], np.float32)}
 
-    def answers(self, predictions, names):
+    def record(self, number, given):
+        return Record(str(number), *given)
+
+    def answers(self, predictions, names, records):
         found = []
         for p in map(float, predictions):
             probabilities = dict(zip(names, (1 - p, p), strict=True))
@@ -116,10 +119,7 @@ def test_a_task_from_outside_is_trained_evaluated_reported_and_loaded(recipe_fil
     assert model.task.name == "sentence-order"
     assert model.classifier.label_names == ORDERS
     early, late = "At dawn we saw boat 3.", "At midnight we saw a river."
-    asked = [Record("0", early, late), Record("1", late, early)]
-    max_length, truncation = model.reading
-    encoded = model.task.encode(asked, model.classifier_tokenizer, max_length, truncation)
-    assert [answer.label for answer in model.predict_encoded(encoded)] == ORDERS
+    assert [answer.label for answer in model.predict([(early, late), (late, early)])] == ORDERS
 
 
 def test_an_unknown_task_is_refused_with_the_names_of_those_there_are(recipe_file, tmp_path):

@@ -21,7 +21,8 @@ from bertwright.tasks.finetune import finetune, new_task_model, read_split, spli
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.registry import load_task_model
 from bertwright.tasks.sequence import Classification
-from bertwright.tasks.supervised import Examples, Finetuning, TaskObjective, Validation
+from bertwright.tasks.supervised import Finetuning, TaskObjective, Validation
+from bertwright.tasks.task import Examples
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
 
@@ -302,7 +303,7 @@ def test_a_validation_split_of_the_data_is_the_validation_set(small_tokenizer, t
     split = read_split(recipe, encoder, notices.append)
     assert (len(split.training), len(split.validation.labels)) == (6, 12)
     assert split.validation.labels.tolist() == [0, 1] * 6
-    assert len(split.training.sequences[0]) < len(split.validation.sequences[0])
+    assert len(split.training.sequences[0]) < len(split.validation.inputs[0])
     assert "validation_ratio is not used" in notices[0]
     rows_of(data / "validation.jsonl", [("the cat", "c")])
     with pytest.raises(UserError, match=r"split validation: text validation/0 has label c, but train has only a, b"):

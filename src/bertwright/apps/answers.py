@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -18,8 +19,9 @@ from bertwright.apps.explain import PASSES, explaining, read, relative_attributi
 from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, TextsRequest
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
-from bertwright.inputs.sequences import Sequence
+from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.text.bert_tokenizer import MASK
+from bertwright.text.records import Record
 
 MOST_ATTENTION = 64
 """Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
@@ -27,15 +29,16 @@ MOST_ATTENTION = 64
 
 def predict(model: Model, request: TextsRequest, limits: Limits) -> Work:
     """Classes of texts."""
-    encoded = model.encode(request.texts)
-    return Work(_within(limits, [len(sequence) for sequence in encoded]), _predicting(model, encoded))
+    records = model.records(request.texts)
+    encoded = model.encode(records)
+    return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))
 
 
-def _predicting(model: Model, encoded: list[Sequence]) -> Steps:
-    parts = [model.windows(sequence) for sequence in encoded]
+def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) -> Steps:
+    parts = [model.windows(one) for one in encoded]
     logits = yield [part for own in parts for part in own]
     assert logits is not None
-    predictions = model.answers(logits, [len(own) for own in parts])
+    predictions = model.answers(logits, parts, records)
     return _body([_json(asdict(prediction)) for prediction in predictions])
 
 

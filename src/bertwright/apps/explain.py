@@ -123,7 +123,7 @@ def explaining(model: Model, text: str, sequence: Sequence) -> Generator[None, N
         text: the text.
         sequence: the text as `read` gives it.
     """
-    prediction = model.predict_encoded([sequence])[0]
+    prediction = model.predict_encoded([sequence], model.records(text))[0]
     yield
     target = model.classifier.label_names.index(prediction.label)
     parts = model.windows(sequence)

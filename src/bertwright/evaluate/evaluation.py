@@ -86,7 +86,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         },
     )
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
-    answers = task.answers(predictions["bert"], names)
+    answers = task.answers(predictions["bert"], names, test)
     examples = example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,17 @@ class Sequence:
     def is_empty(self) -> bool:
         """Whether there is no token beside those of the frame."""
         return bool(self.special_tokens_mask.all())
+
+
+class ModelInput(Protocol):
+    """A record as a task encodes it: a `Sequence`, or what a task makes several sequences of."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read."""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,10 @@ class Head(nn.Module):
         """
         return soft_cross_entropy(logits, targets)
 
+    def scored(self, targets: Tensor) -> Tensor:
+        """How many items of a batch's targets the loss is over, int64 scalar."""
+        return (targets.sum(-1) > 0).sum()
+
 
 class SequenceHead(Head):
     """A classifier on the pooled [CLS] vector (paper, section 4.1).

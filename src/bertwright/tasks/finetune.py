@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from bertwright.errors import UserError
 from bertwright.files import recover, write_json
-from bertwright.inputs.sequences import Sequence
+from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, new_encoder, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
@@ -20,8 +21,8 @@ from bertwright.settings import FinetuneConfig
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
-from bertwright.tasks.supervised import Examples, Finetuning, Validation
-from bertwright.tasks.task import Ints, Task
+from bertwright.tasks.supervised import Finetuning, Validation
+from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.holdout import divide
 from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import Record, read_records
@@ -182,10 +183,11 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         training_rows, validation_rows = _cut(records, task.strata(labels), config.validation_ratio, where)
     notice(f"encoding {len(records):,} texts")
 
-    def encoded(rows: Ints, truncation: str) -> list[Sequence]:
+    def encoded(rows: Ints, truncation: str) -> Many[ModelInput]:
         return task.encode([records[i] for i in rows], tokenizer, config.max_length, truncation)
 
-    training = Examples(encoded(training_rows, config.training_truncation), task.targets(labels[training_rows], names))
+    inputs = encoded(training_rows, config.training_truncation)
+    training = task.examples(inputs, labels[training_rows], names, config.max_length)
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence as Many
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
-from bertwright.inputs.sequences import Sequence, windows
+from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.settings import FinetuneConfig
@@ -18,6 +20,12 @@ from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.task import Floats, Task
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
+
+_WINDOWS_PER_CORE = 8
+"""From this many windows per core, each core computes its own."""
+
+_ALL_CORES = threading.Lock()
+"""Held by the one call that has a part of its texts on each core: the number of threads is the whole process's."""
 
 
 def collate(sequences: Many[Sequence], encoder: Encoder) -> Batch:
@@ -36,7 +44,7 @@ def collate(sequences: Many[Sequence], encoder: Encoder) -> Batch:
     }
 
 
-def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budget: int, max_length: int) -> Floats:
+def predict(task: Task, model: TaskModel, inputs: Many[ModelInput], token_budget: int, max_length: int) -> Floats:
     """A model's predictions for model inputs, in their order.
 
     A text of more than `max_length` tokens is read in windows. A text's prediction does not depend on its batch mates,
@@ -45,18 +53,18 @@ def predict(task: Task, model: TaskModel, sequences: Many[Sequence], token_budge
     Args:
         task: makes predictions from logits.
         model: fine-tuned for it.
-        sequences: the model inputs.
+        inputs: the model inputs.
         token_budget: tokens that are computed together, padding included.
         max_length: the most tokens of a window.
 
     Returns:
         float32 (records, ...), as the task makes them; of no records (0, label names).
     """
-    if not sequences:
+    if not inputs:
         return np.zeros((0, len(model.label_names)), np.float32)
-    parts = [windows(sequence, max_length) for sequence in sequences]
+    parts = [task.windows(one, max_length) for one in inputs]
     logits = window_logits(model, [part for own in parts for part in own], token_budget)
-    return task.predictions(logits, [len(own) for own in parts])
+    return task.predictions(logits, parts)
 
 
 def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
@@ -85,8 +93,36 @@ def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) ->
     return logits
 
 
-def predict_saved(folder: Path, sequences: Many[Sequence], config: FinetuneConfig, engine: Engine) -> Floats:
+def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
+    """`window_logits` of a model that users share; with many windows on a CPU, some are computed on each core."""
+    cores = torch.get_num_threads()
+    if next(model.parameters()).device.type == "cpu" and cores > 1 and len(parts) >= _WINDOWS_PER_CORE * cores:
+        with _ALL_CORES:
+            return _on_each_core(model, parts, token_budget, cores)
+    return window_logits(model, parts, token_budget)
+
+
+def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, cores: int) -> list[Tensor]:
+    """`window_logits` with a portion of the windows on each core, where no product waits for another core's half.
+
+    The portions are alike in their windows' lengths.
+    """
+    order = np.argsort([-len(part) for part in parts], kind="stable")
+    portions = [order[core::cores].tolist() for core in range(cores)]
+    logits = [torch.empty(0)] * len(parts)
+    try:
+        with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (1,)) as pool:
+            jobs = [pool.submit(window_logits, model, [parts[i] for i in own], token_budget) for own in portions]
+            for own, job in zip(portions, jobs, strict=True):
+                for i, values in zip(own, job.result(), strict=True):
+                    logits[i] = values
+    finally:
+        torch.set_num_threads(cores)  # what a thread sets is also what threads to come start with
+    return logits
+
+
+def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig, engine: Engine) -> Floats:
     """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
     model = load_task_model(folder).to(engine.device)
     with engine.autocast():
-        return predict(TASKS[model.task], model, sequences, config.micro_batch_tokens, config.max_length)
+        return predict(TASKS[model.task], model, inputs, config.micro_batch_tokens, config.max_length)

@@ -59,6 +59,10 @@ class Units:
         """What is drawn, in words: texts, groups or runs."""
         return "groups" if self.groups is not None else "runs" if self.length > 1 else "texts"
 
+    def summary(self) -> dict[str, Any]:
+        """What is drawn, ready for JSON."""
+        return {"unit": self.kind, "count": self.count, "run_length": self.length, "parts": list(self.parts)}
+
     def kept(self, rows: NDArray[np.bool_]) -> Self:
         """The units of some of the rows, a mask (rows,)."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
@@ -76,9 +80,8 @@ class Units:
     def _draw(self, samples: int, generator: np.random.Generator) -> Ints:
         if self.groups is not None:
             return _counted(generator.integers(0, self.count, (samples, self.count)), self.count)[:, self.groups]
-        return np.concatenate(
-            [self._draw_runs(samples, rows, generator) for rows in self.parts or (self.rows,)], axis=1
-        )
+        parts = self.parts or (self.rows,)
+        return np.concatenate([self._draw_runs(samples, rows, generator) for rows in parts], axis=1)
 
     def _draw_runs(self, samples: int, rows: int, generator: np.random.Generator) -> Ints:
         length = min(self.length, rows)
@@ -124,7 +127,7 @@ def run_length(scores: NDArray[Any]) -> int:
 
 def parts_by_class(labels: NDArray[Any]) -> tuple[int, ...]:
     """Rows of each class in a row, from labels (rows,), where a file is sorted by class; empty where it is not."""
-    begins = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) if labels.ndim == 1 and len(labels) else []
+    begins = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
     if not 1 < len(begins) <= 2 * len(np.unique(labels)):
         return ()
     return tuple(int(rows) for rows in np.diff(begins, append=len(labels)))

@@ -7,6 +7,7 @@ model predicts beside the teacher (Blum and Mitchell 1998).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def read_unlabelled(
         notice(f"left out {empty:,} empty texts, and {len(found) - len(texts) - empty:,} {LEFT_OUT}")
     notice(f"encoding {len(texts):,} unlabelled texts")
     records = [Record(str(number), text) for number, text in enumerate(texts)]
-    encoded = task.encode(records, tokenizer, config.max_length, config.training_truncation)
+    encoded = cast(list[Sequence], task.encode(records, tokenizer, config.max_length, config.training_truncation))
     short = [i for i, sequence in enumerate(encoded) if len(sequence) <= config.unlabelled_max_length]
     if not short:
         raise UserError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bertwright.errors import UserError
+from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
@@ -119,9 +120,9 @@ class Classification(Task):
         """A classifier on the pooled vector."""
         return SequenceHead(encoder.config.hidden_size, len(names), dropout, encoder.causal)
 
-    def predictions(self, logits: Sequence[Tensor], counts: Sequence[int]) -> Floats:
+    def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities of the classes, from the mean of a text's logits over its windows."""
-        number = torch.tensor(counts, dtype=torch.long)
+        number = torch.tensor([len(own) for own in parts], dtype=torch.long)
         texts = torch.arange(len(number)).repeat_interleave(number)
         stacked = torch.stack(list(logits))
         mean = torch.zeros(len(number), stacked.shape[1]).index_add(0, texts, stacked) / number[:, None]
@@ -222,7 +223,7 @@ class Classification(Task):
         constant = np.tile(frequencies.astype(np.float32), (len(test), 1))
         return {"most_frequent": constant, **fit_and_predict(texts[0], labels, texts[1], progress=progress)}
 
-    def answers(self, predictions: Floats, names: Sequence[str]) -> list[Prediction]:
+    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
         """The most probable class of each text, with all probabilities."""
         return [
             Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, map(float, row), strict=True)))

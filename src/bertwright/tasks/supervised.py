@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from bertwright.files import atomic_path
 from bertwright.inputs.bucketing import token_buckets
-from bertwright.inputs.sequences import Sequence
+from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.prediction import collate, predict
-from bertwright.tasks.task import Floats, Ints, Task
+from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
@@ -28,35 +29,15 @@ _POOL_BATCHES = 50
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Model inputs with their targets.
-
-    Args:
-        sequences: the model input of each text.
-        targets: as the task's head takes them, float32 (texts, ...).
-    """
-
-    sequences: list[Sequence]
-    targets: Floats
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def take(self, indices: Ints) -> Examples:
-        """The texts at `indices`."""
-        return Examples([self.sequences[i] for i in indices], self.targets[indices])
-
-
-@dataclass(frozen=True)
 class Validation:
     """What a checkpoint is chosen by.
 
     Args:
-        sequences: the model input of each text.
+        inputs: the model input of each text.
         labels: (texts,).
     """
 
-    sequences: list[Sequence]
+    inputs: Many[ModelInput]
     labels: Ints
 
 
@@ -115,7 +96,7 @@ class Finetuning:
         self.phase_ratios = (1.0,)
         self.epoch_ends: EpochEnds = ()  # an epoch has as many batches as any other
         self.batches_per_epoch = math.ceil(len(training) / config.batch_size)
-        self._lengths = np.array([len(sequence) for sequence in training.sequences])
+        self._lengths = training.lengths()
         self.step_tokens = round(float(self._lengths.mean()) * min(config.batch_size, len(training)))
         self._order: tuple[int, list[Ints]] | None = None
 
@@ -140,26 +121,32 @@ class Finetuning:
         if len(own) == 0:
             # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
             # then meet. It is not scored, and losses are divided by the number of scored texts.
-            first = self.training.take(np.array([0]))
-            return [self._batch(Examples(first.sequences, np.zeros_like(first.targets)))]
+            batch = self._batch(self.training.take(np.array([0])))
+            return [batch | {"targets": torch.zeros_like(batch["targets"])}]
         texts = self.training.take(own)
-        buckets = token_buckets([len(sequence) for sequence in texts.sequences], self.config.micro_batch_tokens)
+        buckets = token_buckets(texts.lengths(), self.config.micro_batch_tokens)
         return [self._batch(texts.take(bucket)) for bucket in buckets]
 
     def _batch(self, texts: Examples) -> Batch:
-        return collate(texts.sequences, self.model.encoder) | {"targets": torch.from_numpy(texts.targets)}
+        batch, targets = collate(texts.sequences, self.model.encoder), texts.targets
+        if isinstance(targets, list):
+            padded = np.zeros((*batch["input_ids"].shape, *targets[0].shape[1:]), np.float32)
+            for row, own in zip(padded, targets, strict=True):
+                row[: len(own)] = own
+            targets = padded
+        return batch | {"targets": torch.from_numpy(targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Scored texts and real tokens."""
-        scored = batch["targets"].flatten(1).sum(1) > 0
-        return {"label": int(scored.sum()), "tokens": int(batch["attention_mask"].sum())}
+        """Scored items and real tokens."""
+        scored = int(self.model.head.scored(batch["targets"]))
+        return {"label": scored, "tokens": int(batch["attention_mask"].sum())}
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss and metrics on the validation set."""
         config, labels = self.config, self.validation.labels
         with engine.autocast():
             predictions = predict(
-                self.task, self.model, self.validation.sequences, config.micro_batch_tokens, config.max_length
+                self.task, self.model, self.validation.inputs, config.micro_batch_tokens, config.max_length
             )
         return {"loss": self.task.loss(predictions, labels), **self.task.metrics(predictions, labels)}
 

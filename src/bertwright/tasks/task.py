@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.errors import WrongTypeError
 from bertwright.inputs import sequences
+from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
@@ -41,10 +43,41 @@ class Prediction:
     probabilities: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a model is trained on: sequences with their targets.
+
+    Args:
+        sequences: as they are computed, none longer than the model reads.
+        targets: as the task's head takes them, float32 (sequences, ...); or one array a sequence, (tokens, ...), which
+            is padded with zeros as the sequence is with [PAD].
+        together: sequences in a row that are always computed together, as the choices of one question are.
+    """
+
+    sequences: list[sequences.Sequence]
+    targets: Floats | list[Floats]
+    together: int = 1
+
+    def __len__(self) -> int:
+        return len(self.sequences) // self.together
+
+    def take(self, indices: Ints) -> Examples:
+        """The examples at `indices`."""
+        rows = (np.asarray(indices)[:, None] * self.together + np.arange(self.together)).ravel()
+        targets = [self.targets[i] for i in rows] if isinstance(self.targets, list) else self.targets[rows]
+        return Examples([self.sequences[i] for i in rows], targets, self.together)
+
+    def lengths(self) -> Ints:
+        """Tokens of each example, those of its longest sequence counted for all of its sequences, int64 (examples,)."""
+        found = np.array([len(sequence) for sequence in self.sequences], np.int64).reshape(-1, self.together)
+        longest: Ints = found.max(axis=1) * self.together
+        return longest
+
+
 class Task(Protocol):
     """One kind of labels. Subclass it, so that the methods with a body need not be written.
 
-    Labels are integers or numbers, one per record; predictions are an array with a row per record.
+    Labels are an array with a row per record, of numbers or of objects; predictions are one of numbers.
 
     Attributes:
         name: what a recipe calls it in finetune.task.
@@ -121,7 +154,7 @@ class Task(Protocol):
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
-    ) -> list[sequences.Sequence]:
+    ) -> Sequence[ModelInput]:
         """The model input of each record; of the text, or of text and text_pair, by default.
 
         Args:
@@ -134,12 +167,34 @@ class Task(Protocol):
         texts = [record.text for record in records]
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=truncation)
 
-    def predictions(self, logits: Sequence[Tensor], counts: Sequence[int]) -> Floats:
+    def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
+        """The sequences that are computed for a record; of most texts one.
+
+        Args:
+            model_input: from `encode`.
+            max_length: the most tokens of a sequence.
+        """
+        assert isinstance(model_input, sequences.Sequence)
+        return sequences.windows(model_input, max_length)
+
+    def examples(self, inputs: Sequence[ModelInput], labels: Ints, names: Sequence[str], max_length: int) -> Examples:
+        """What is trained on; by default a sequence for each record.
+
+        Args:
+            inputs: of the training set, from `encode` with finetune.training_truncation.
+            labels: theirs.
+            names: from `label_names`.
+            max_length: the most tokens of a sequence.
+        """
+        return Examples(cast(list[sequences.Sequence], list(inputs)), self.targets(labels, names))
+
+    def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Predictions of records, float32 (records, ...), from the logits of their windows.
 
         Args:
-            logits: of all windows, record after record, float32 (...) each.
-            counts: windows of each record.
+            logits: of all windows, record after record, as the head gives them, float32: (K,) each; or a row for each
+                token of the window and for padding, (seq, K).
+            parts: the windows of each record, from `windows`.
         """
         ...
 
@@ -203,6 +258,26 @@ class Task(Protocol):
         """
         return {}
 
-    def answers(self, predictions: Floats, names: Sequence[str]) -> list[Prediction]:
-        """Predictions as a user gets them, one per record."""
+    def record(self, number: int, given: Any) -> Record:
+        """What a user gives to `Model.predict` as a record; a text by default.
+
+        Args:
+            number: its place among several, from 0.
+            given: a text; or what else the task reads: its columns in a dict, or two texts in a tuple.
+
+        Raises:
+            WrongTypeError: if it is something else.
+        """
+        if not isinstance(given, str):
+            raise WrongTypeError(f"text {number + 1} is {type(given).__name__}; it must be a str")
+        return Record(str(number), given)
+
+    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
+        """Predictions as a user gets them, one per record.
+
+        Args:
+            predictions: from `predictions`.
+            names: from `label_names`.
+            records: that were predicted.
+        """
         ...
