@@ -145,3 +145,12 @@ def test_memory_does_not_grow_with_the_rows(folder):
 
     small, large = peak(10_000), peak(60_000)
     assert large < 1.1 * small + 5e5
+
+
+@pytest.mark.slow
+def test_explanations_of_a_file_leave_bad_rows_out_as_predictions_do(folder, capsys):
+    (folder / "in.jsonl").write_text('{"text": "A fine film."}\n{"text": "\\u0000"}\n{"text": "A dull film."}\n')
+    assert main(["predict", "--file", "in.jsonl", "--explain", "--format", "jsonl"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in said.out.splitlines()] == ["A fine film.", "A dull film."]
+    assert "1 of 3 rows have no answer; the first: in.jsonl, line 2 has nothing to read" in said.err

@@ -65,7 +65,7 @@ def predict(
     if rows is not None and out is not None:
         predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict)
     elif explain:
-        _explain(classifier, given if rows is None else _texts_of(rows), format)
+        _explain(classifier, given if rows is None else _texts_of(rows), format, rows)
     elif rows is not None:
         for chunk in rows.chunks():
             for (_, text), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
@@ -92,9 +92,7 @@ def _print_prediction(text: str, prediction: Any, format: str) -> None:
 
 
 def _texts_of(rows: TextRows) -> list[_Given]:
-    found = [_Given(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
-    rows.skipped.report(rows.rows)
-    return found
+    return [_Given(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
 
 
 def _load(model: str) -> bertwright.Model:
@@ -118,13 +116,19 @@ def _naming(part: Sequence[_Given]) -> Iterator[None]:
         raise UserError(f"{part[error.number].where} {error.problem}") from error
 
 
-def _explain(classifier: bertwright.Model, given: Sequence[_Given], format: str) -> None:
+def _explain(classifier: bertwright.Model, given: Sequence[_Given], format: str, rows: TextRows | None) -> None:
     from bertwright.apps.explain import as_html, as_terminal, explain
 
     found = []
     for one in given:
-        with _naming([one]):
+        try:
             found.append(explain(classifier, one.text))
+        except UnreadableText as error:
+            if rows is None:
+                raise UserError(f"{one.where} {error.problem}") from error
+            rows.skipped.add(one.where, error.problem.partition(";")[0])  # a bad row of a file costs itself
+    if rows is not None:
+        rows.skipped.report(rows.rows)
     if format == "html":
         print(as_html(found))
     for explanation in found if format != "html" else []:

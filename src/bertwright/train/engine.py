@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
@@ -60,6 +61,8 @@ class Engine:
         if precision == "bf16" and not has_bf16():
             notice("this machine has no fast bfloat16; it is emulated and slow (system.precision: fp32 avoids that)")
         self.precision = precision
+        # Accelerate keeps the first precision of a process, and refuses a run in another one.
+        AcceleratorState._reset_state(reset_partial_state=False)
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
