@@ -7,6 +7,7 @@ a card that says how the model was trained.
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import shutil
 import warnings
 from pathlib import Path
@@ -136,6 +137,8 @@ def write_onnx(model: AnyModel, path: Path) -> None:
         torch.export.Dim("sequence", max=model.encoder.max_length),
     )
     names = ["input_ids", "attention_mask", "token_type_ids"]
+    # It warns of packages that no model here needs.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
