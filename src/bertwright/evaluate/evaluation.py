@@ -57,9 +57,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         write_array(folder / "groups.npy", units.groups)
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
-    if units.count < 50:
-        progress(f"the test set has {units.count} {units.kind}: with so few, all figures are rough")
-    progress("computing metrics and their intervals")
+    progress(f"computing metrics, and their intervals over {units.count:,} {units.kind}")
     own = recipe.finetune.encoder is None
     write_json(
         folder / "scores.json",
