@@ -243,6 +243,11 @@ class FinetuneConfig(Section):
             too; the second model is trained on the mean of both probabilities. The one reads in order, the other
             knows rare phrases, and they err in different places (Blum and Mitchell 1998, "Combining Labeled and
             Unlabeled Data with Co-Training").
+        class_weights: how much a text of each class counts in training: balanced counts all classes alike, however many
+            texts each has; or a number for each class, by name. The default counts all texts alike.
+        freeze_encoder: whether the encoder stays as it is, and the head alone is trained.
+        early_stopping_patience: evaluations in a row without a lower validation loss after which training ends; the
+            default goes on to the last epoch. The learning rate falls as if it did.
         epochs: passes over the training set.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time. It changes rounding,
@@ -272,6 +277,9 @@ class FinetuneConfig(Section):
     unlabelled: str | None = None
     unlabelled_max_length: int = number(512, ">= 3")
     co_training: bool = False
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    freeze_encoder: bool = False
+    early_stopping_patience: int | None = number(None, ">= 1")
     epochs: float = number(3.0, "> 0")
     batch_size: int = number(32, ">= 1")
     micro_batch_tokens: int = number(8_192, ">= 8", machine=True)
@@ -307,6 +315,16 @@ class FinetuneConfig(Section):
         require(
             self.unlabelled is not None or not self.co_training,
             "finetune.co_training needs unlabelled texts: name them in finetune.unlabelled, or leave it out",
+        )
+        weights = self.class_weights if isinstance(self.class_weights, dict) else {}
+        require(
+            all(0 < weight < float("inf") for weight in weights.values()),
+            "finetune.class_weights must be numbers above 0",
+        )
+        require(
+            not (self.freeze_encoder and self.averaging_block),
+            "finetune.averaging_block puts a fresh block on the encoder, which finetune.freeze_encoder would leave "
+            "untrained; leave one of them out",
         )
         require(
             self.micro_batch_tokens >= self.max_length,

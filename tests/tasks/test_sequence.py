@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 
 from bertwright.errors import UserError
 from bertwright.inputs.sequences import Sequence, build_many, truncate, windows
 from bertwright.models.checkpoints import load_pretraining_model, new_encoder, save_model
-from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.heads import PretrainingModel, TaskModel, soft_cross_entropy
 from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.finetune import finetune, new_task_model, read_split, split_validation
@@ -491,3 +493,51 @@ def test_the_loss_is_the_cross_entropy_with_the_targets_and_rows_of_zeros_do_not
 def test_the_loss_of_a_model_that_predicts_class_frequencies_is_their_cross_entropy():
     known, labels = np.array([0, 0, 0, 1]), np.array([0, 1, 1])
     assert TASK.chance_loss(known, labels) == pytest.approx(-(np.log(0.75) + 2 * np.log(0.25)) / 3)
+
+
+def test_class_weights_multiply_the_loss_as_in_pytorch():
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
+    names, rng = ["a", "b", "c"], np.random.default_rng(0)
+    examples = Examples([sequence([5, 6])] * len(labels), TASK.targets(labels, names))
+    logits = torch.from_numpy(rng.normal(size=(len(labels), 3)).astype(np.float32))
+    balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    given = {"c": 4.0, "a": 1.0, "b": 0.5}
+    for asked, weights in (("balanced", balanced), (given, [1.0, 0.5, 4.0])):
+        found = soft_cross_entropy(logits, torch.from_numpy(TASK.weighted(examples, labels, names, asked).targets))
+        weight = torch.tensor(np.asarray(weights), dtype=torch.float32)
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), weight)
+        torch.testing.assert_close(found.total / found.count, expected)
+    with pytest.raises(UserError, match=r"class_weights names a, b, and the classes are a, b, c"):
+        TASK.weighted(examples, labels, names, {"a": 1, "b": 2})
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_stays_as_it_is_and_its_head_learns(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    rates = OptimizerConfig(learning_rate=0.01, weight_decay=0.1)
+    recipe = small_recipe(finetune={"max_length": 32, "epochs": 2, "freeze_encoder": True, "optimizer": rates})
+    finetune(recipe, encoder, tmp_path / "out", "f", engine, lambda _: None)
+    before, after = (safetensors.numpy.load_file(file) for file in (
+        encoder / "model.safetensors", tmp_path / "out" / "seed-0" / "model" / "model.safetensors"
+    ))  # fmt: skip
+    shared = [name for name in after if name in before and "pooler" not in name]
+    assert len(shared) > 10
+    assert all(np.array_equal(before[name], after[name]) for name in shared)
+    assert not np.array_equal(before["bert.pooler.dense.weight"], after["bert.pooler.dense.weight"])
+
+
+@pytest.mark.slow
+def test_training_ends_when_the_validation_loss_has_not_fallen_for_long_enough(
+    small_recipe, small_tokenizer, engine, tmp_path
+):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    settings = {"max_length": 32, "epochs": 40, "batch_size": 8, "checkpoint_every": 1}
+    settings |= {"early_stopping_patience": 3, "optimizer": OptimizerConfig(learning_rate=0.03)}
+    said = []
+    finetune(small_recipe(finetune=settings), encoder, tmp_path / "out", "f", engine, said.append)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "seed-0" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "eval"]
+    assert 3 < len(losses) < 40
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 4, "three evaluations after the best one"
+    assert any(f"the last 3 evaluations had no lower validation loss than {losses[best]:.4f}" in one for one in said)

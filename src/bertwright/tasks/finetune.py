@@ -127,6 +127,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
     if config.averaging_block:
         parts.append(f"encoder.blocks.{shape.num_hidden_layers - 1}")
     absent = load_into(model, weights, encoder, may_miss=tuple(parts))
+    model.encoder.requires_grad_(not config.freeze_encoder)
     if "head.pooler" in absent and not config.averaging_block:
         notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is")
     if config.averaging_block:
@@ -188,6 +189,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
 
     inputs = encoded(training_rows, config.training_truncation)
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
+    if config.class_weights is not None:
+        training = task.weighted(training, labels[training_rows], names, config.class_weights)
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)
 
@@ -282,6 +285,7 @@ class _Stage:
             log_every=config.log_every,
             evaluate_every=max(1, job.batches_per_epoch // config.evaluations_per_epoch),
             checkpoint_every=config.checkpoint_every,
+            patience=config.early_stopping_patience,
         )
         doing = "fine-tuning a teacher" if name == "teacher" else "fine-tuning"
         sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"
@@ -292,6 +296,11 @@ class _Stage:
                 f"raise finetune.epochs ({config.epochs:g}) or lower finetune.batch_size ({config.batch_size})"
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
+        if position.evaluations_since and position.evaluations_since == config.early_stopping_patience:
+            self.notice(
+                f"ended at step {position.step:,} of {loop.max_steps:,}: the last {position.evaluations_since} "
+                f"evaluations had no lower validation loss than {position.best:.4f}"
+            )
         chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
         no_better = no_better_than_chance(position.best, chance)
         if no_better is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
-from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
+from bertwright.tasks.task import Examples, Floats, Ints, Prediction, Progress, Task
 from bertwright.text.records import Record, ordered_classes
 
 _REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")
@@ -111,6 +111,29 @@ class Classification(Task):
     def targets(self, labels: Ints, names: Sequence[str]) -> Floats:
         """One-hot rows, float32 (records, K)."""
         return np.eye(len(names), dtype=np.float32)[labels]
+
+    def weighted(
+        self, examples: Examples, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
+    ) -> Examples:
+        """Examples whose targets are multiplied by the weights, which are scaled to a mean of 1 over the texts.
+
+        Balanced weights are those of scikit-learn: inversely proportional to how frequent classes are.
+
+        Raises:
+            UserError: if a weight is missing, or is of no class.
+        """
+        counts = np.bincount(labels, minlength=len(names))
+        if weights == "balanced":
+            by_class = 1 / np.maximum(counts, 1)
+        else:
+            if set(weights) != set(names):
+                raise UserError(
+                    f"finetune.class_weights names {', '.join(weights)}, and the classes are {', '.join(names)}; give "
+                    "a number for each"
+                )
+            by_class = np.array([weights[name] for name in names])
+        scale = (by_class / by_class[labels].mean())[labels].astype(np.float32)
+        return Examples(examples.sequences, np.asarray(examples.targets) * scale[:, None], examples.together)
 
     def strata(self, labels: Ints) -> Ints:
         """The classes."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from bertwright.errors import WrongTypeError
+from bertwright.errors import UserError, WrongTypeError
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
@@ -187,6 +187,22 @@ class Task(Protocol):
             max_length: the most tokens of a sequence.
         """
         return Examples(cast(list[sequences.Sequence], list(inputs)), self.targets(labels, names))
+
+    def weighted(
+        self, examples: Examples, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
+    ) -> Examples:
+        """Examples whose targets count as much as their class has weight; refused by default.
+
+        Args:
+            examples: from `examples`.
+            labels: of their records.
+            names: from `label_names`.
+            weights: by class, or balanced.
+
+        Raises:
+            UserError: if the task has no classes, or a weight is missing or of no class.
+        """
+        raise UserError(f"finetune.class_weights is for classification; leave it out with finetune.task {self.name}")
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Predictions of records, float32 (records, ...), from the logits of their windows.

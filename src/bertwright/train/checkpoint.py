@@ -47,6 +47,7 @@ class Position:
         begun: the fraction of this budget that was spent when it replaced a shorter one.
         begun_factor: of the learning rate, at that time.
         best: the best evaluation so far, if the training run chooses a checkpoint by one.
+        evaluations_since: those after the best one.
     """
 
     step: int = 0
@@ -59,6 +60,7 @@ class Position:
     begun: float = 0.0
     begun_factor: float = 0.0
     best: float | None = None
+    evaluations_since: int = 0
 
 
 def save_checkpoint(

@@ -87,6 +87,7 @@ class LoopConfig:
         log_every: steps between two lines of metrics.
         evaluate_every: steps between two evaluations.
         checkpoint_every: steps between two checkpoints.
+        patience: evaluations after the best one that end the run before its budget does; None ends none.
     """
 
     optimizer: OptimizerConfig
@@ -96,6 +97,7 @@ class LoopConfig:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    patience: int | None = None
 
     @property
     def budget(self) -> str:
@@ -106,7 +108,7 @@ class LoopConfig:
 def train(
     training: Training, config: LoopConfig, engine: Engine, folder: Path, run_fingerprint: str, notice: Notice
 ) -> Position:
-    """Train until the budget is spent, resuming from the newest checkpoint in `folder`.
+    """Train until the budget is spent, or patience is; resuming from the newest checkpoint in `folder`.
 
     Args:
         training: what to train, on which batches.
@@ -125,7 +127,7 @@ def train(
     run = _Run(training, config, engine, folder, run_fingerprint, notice)
     try:
         with closing(Prefetcher(training, engine)) as prefetcher:
-            while run.progress < 1:
+            while not run.is_over:
                 run.step(prefetcher)
     finally:
         run.close()
@@ -182,6 +184,12 @@ class _Run:
         assert self.config.max_seconds is not None
         return self.position.seconds / self.config.max_seconds
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do."""
+        patience = self.config.patience
+        return self.progress >= 1 or (patience is not None and self.position.evaluations_since >= patience)
+
     def step(self, prefetcher: Prefetcher) -> None:
         """One step, with the logging, evaluation and saving that fall due after it."""
         config, position = self.config, self.position
@@ -206,7 +214,7 @@ class _Run:
         self.bar.advance(position)
         if position.step % config.evaluate_every == 0 or finished:
             self._evaluate(phase)
-        if position.step % config.checkpoint_every == 0 or finished:
+        if position.step % config.checkpoint_every == 0 or self.is_over:
             self._save()
         self.window.restart_if_empty()  # evaluation and saving are not counted against throughput
 
@@ -247,7 +255,9 @@ class _Run:
         self.objective.eval()
         with torch.inference_mode():
             metrics = self.training.evaluate(self.objective, self.engine, phase)
-        self.position.best = self.training.on_evaluation(metrics, self.position.best, self.engine)
+        best = self.training.on_evaluation(metrics, self.position.best, self.engine)
+        self.position.evaluations_since = 0 if best != self.position.best else self.position.evaluations_since + 1
+        self.position.best = best
         if self.metrics is not None:
             self.metrics.write("eval", self.position, metrics)
 
@@ -312,12 +322,8 @@ def gradients(
 
 
 def _sums(losses: dict[str, Loss]) -> dict[str, Tensor]:
-    found = {}
-    for name, loss in losses.items():
-        found[f"{name}_loss"] = loss.total
-        if loss.correct is not None:
-            found[f"{name}_correct"] = loss.correct
-    return found
+    right = {f"{name}_correct": loss.correct for name, loss in losses.items() if loss.correct is not None}
+    return {f"{name}_loss": loss.total for name, loss in losses.items()} | right
 
 
 def update(optimizers: list[torch.optim.Optimizer], engine: Engine) -> None:
