@@ -245,9 +245,9 @@ class FinetuneConfig(Section):
             Unlabeled Data with Co-Training").
         class_weights: how much a text of each class counts in training: balanced counts all classes alike, however many
             texts each has; or a number for each class, by name. The default counts all texts alike.
-        freeze_encoder: whether the encoder stays as it is, and the head alone is trained.
+        freeze_encoder: whether the encoder keeps its weights, and the head alone is trained.
         early_stopping_patience: evaluations in a row without a lower validation loss after which training ends; the
-            default goes on to the last epoch. The learning rate falls as if it did.
+            default trains all epochs. The learning rate falls as if it did.
         epochs: passes over the training set.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time. It changes rounding,
