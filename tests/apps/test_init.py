@@ -258,6 +258,16 @@ def test_odd_files_are_one_sentence_or_a_recipe(capsys, folder, content, suffix)
     assert status == 0 or (said.startswith("bertwright: error: ") and said.count("\n") == 1)
 
 
+def test_metrics_speak_of_the_rarer_of_two_classes(say, folder):
+    rows = [
+        {"text": f"A payment of {n} euros to shop {n % 7}.", "label": "fraud" if n % 10 == 0 else "legit"}
+        for n in range(60)
+    ]
+    write_csv(folder / "payments.csv", rows)
+    say("payments.csv")
+    assert load_recipe("recipes/payments.yaml").finetune.positive_label == "fraud"
+
+
 def test_epochs_fall_as_labels_grow():
     found = [epochs(labels) for labels in (10, 50, 200, 2_000, 20_000, 200_000, 5_000_000)]
     assert found == sorted(found, reverse=True)
