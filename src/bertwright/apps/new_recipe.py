@@ -150,8 +150,9 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         lines.append("  encoder: bundled  # English; leave it out to pre-train on text of your own")
     elif not one.texts.is_english:
         lines.append("  # The bundled encoder is English, so this recipe pre-trains one on these texts first.")
-    rare = min(one.labels, key=lambda name: one.labels[name])
-    if len(one.labels) == 2 and one.labels[rare] < 0.3 * rows:
+    counts = one.labels
+    rare = min(counts, key=lambda name: counts[name])
+    if len(counts) == 2 and counts[rare] < 0.3 * rows:
         lines.append(f"  positive_label: {_plain(rare)}  # the rarer class: precision, recall and F1 speak of it")
     return [
         *lines,
