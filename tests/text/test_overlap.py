@@ -84,6 +84,20 @@ def test_one_file_that_is_divided_may_be_a_corpus_without_its_test_texts(small_d
     assert report["sources"]["reviews:train"]["left_out"] == {"equal to a text that is evaluated on": 20}
 
 
+@pytest.mark.slow
+def test_lines_of_a_longer_document_that_are_test_texts_are_left_out(small_data, recipe_file, tmp_path):
+    rows = [json.loads(line) for line in (small_data / "reviews" / "test.jsonl").read_text().splitlines()]
+    (tmp_path / "mixed.txt").write_text(
+        "\n".join(f"A line of its own, {i}.\n  {row['text']} " for i, row in enumerate(rows))
+    )
+    content = recipe_file.read_text().replace(str(small_data / "books"), str(tmp_path / "mixed.txt"))
+    (tmp_path / "own.yaml").write_text(content)
+    assert main(["prepare", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "out")]) == 0
+    report = read_json(tmp_path / "out" / "prepare" / "data_report.json")["sources"]["books"]
+    assert report["changed"] == {"without lines that are equal to a text that is evaluated on": 1}
+    assert report["sentences"] == len(rows)
+
+
 def records(*texts: str) -> list[Record]:
     return [Record(str(number), text, label=str(number % 2)) for number, text in enumerate(texts)]
 

@@ -1,25 +1,30 @@
 """The guard of what is evaluated on: no split of it is trained on, by name or by content, through any door.
 
-By name: an entry of the recipe that would read the test split is refused before any work. By content: documents and
-unlabelled texts that are equal to a text that is evaluated on are left out and counted. Texts are equal if they differ
-in white space only; a text that stands within a longer document is not found.
+By name: an entry of the recipe that would read the test split is refused before any work. By content: documents,
+their lines, and unlabelled texts that are equal to a text that is evaluated on are left out and counted. Texts are
+equal if they differ in white space only; a text that stands within a line, or over several, is not found.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.recipe import Recipe
-from bertwright.text.corpus import parse_corpus_name, parts_read
+from bertwright.text.corpus import Document, parse_corpus_name, parts_read
 from bertwright.text.holdout import digest
 from bertwright.text.records import LabelledSplit, Record, read_split
 from bertwright.text.sources import canonical
 
 LEFT_OUT = "equal to a text that is evaluated on"
 """Why a document or an unlabelled text is left out."""
+
+LINES = "without lines that are equal to a text that is evaluated on"
+"""What was done to a document."""
 
 _USES = {"test": "that the report evaluates on", "validation": "that checkpoints are chosen by"}
 
@@ -79,6 +84,26 @@ def evaluated_texts(recipe: Recipe, columns: Sequence[str]) -> frozenset[bytes]:
         return frozenset()
     source = recipe.source(recipe.finetune.data)
     return texts_of(read_split(source, split, columns) for split in evaluated_splits(recipe))
+
+
+def without_lines(
+    documents: Iterable[Document], evaluated: Collection[bytes], changed: Counter[str]
+) -> Iterator[Document]:
+    """Documents without the lines that are equal to a text that is evaluated on: a file may hold a text in each line.
+
+    Args:
+        documents: of a corpus; one that is such a text as a whole is given as it was read.
+        evaluated: digests, from `evaluated_texts`.
+        changed: counts, under `LINES`, the documents that lost some.
+    """
+    for document in documents:
+        if evaluated and "\n" in document.text and digest(document.text) not in evaluated:
+            lines = document.text.split("\n")
+            kept = [line for line in lines if digest(line) not in evaluated]
+            if len(kept) < len(lines):
+                changed[LINES] += 1
+                document = replace(document, text="\n".join(kept))
+        yield document
 
 
 def texts_of(splits: Iterable[LabelledSplit]) -> frozenset[bytes]:

@@ -12,7 +12,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from bertwright.text.corpus import Document, describe, parse_corpus_name, read_d
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
 from bertwright.text.holdout import digest, exact_digest
 from bertwright.text.lone_text import HOW, cut, is_one_file
-from bertwright.text.overlap import LEFT_OUT, fingerprint_of
+from bertwright.text.overlap import LEFT_OUT, fingerprint_of, without_lines
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 from bertwright.text.tokenizing import tokenize, workers
 from bertwright.text.wordpiece import Tokenizer
@@ -70,13 +70,15 @@ def prepare_corpus(
             progress(f"train a vocabulary of {recipe.tokenizer.vocab_size}", 0, 0)
             tokenizer = Tokenizer.train(sample, recipe.tokenizer, notices.append)
         tokenizer.save(temporary / "tokenizer")
-        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices, evaluated)
+        report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices)
     return report
 
 
-def _documents(recipe: Recipe, corpus_name: str, changed: Counter[str]) -> Iterator[Document]:
+def _documents(
+    recipe: Recipe, corpus_name: str, changed: Counter[str], evaluated: Collection[bytes]
+) -> Iterator[Document]:
     name, splits = parse_corpus_name(corpus_name)
-    return read_documents(recipe.source(name), splits, changed)
+    return without_lines(read_documents(recipe.source(name), splits, changed), evaluated, changed)
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,16 @@ class _Division:
     Args:
         is_cut: whether the corpora are a single text, which is cut into documents.
         heldout_ratio: the recipe's, or more where that of a few documents is none.
+        evaluated: digests of texts that are evaluated on.
     """
 
     is_cut: bool
     heldout_ratio: float
+    evaluated: Collection[bytes]
 
     def documents(self, recipe: Recipe, corpus_name: str, changed: Counter[str]) -> Iterator[Document]:
         """The documents of a corpus."""
-        found = _documents(recipe, corpus_name, changed)
+        found = _documents(recipe, corpus_name, changed, self.evaluated)
         return cut(found, recipe.tokenizer.html_line_breaks) if self.is_cut else found
 
 
@@ -106,7 +110,7 @@ def _divide(recipe: Recipe, notices: list[str], evaluated: Collection[bytes]) ->
     wanted = recipe.prepare.heldout_ratio
     kept = 0
     for is_cut in (False, True) if not is_one_file(recipe) else (True,):
-        division = _Division(is_cut, wanted)
+        division = _Division(is_cut, wanted, evaluated)
         choice = _Choice(wanted, recipe.prepare.drop_duplicates, evaluated)
         enough = int(0.5 / wanted) + 2
         for name in recipe.prepare.corpora:
@@ -129,7 +133,7 @@ def _divide(recipe: Recipe, notices: list[str], evaluated: Collection[bytes]) ->
         )
     if kept < enough and int(kept * wanted + 0.5) == 0:
         notices.append(f"prepare.heldout_ratio {wanted:g} of {kept} documents is none; one is held out")
-        return _Division(is_cut, 1 / kept)
+        return replace(division, heldout_ratio=1 / kept)
     return division
 
 
@@ -139,7 +143,7 @@ def _sample_texts(recipe: Recipe, progress: Progress, evaluated: Collection[byte
     kept: list[tuple[int, str]] = []  # a heap whose head has the largest hash
     size = characters = documents = 0
     for corpus_name in recipe.prepare.corpora:
-        for document in _documents(recipe, corpus_name, Counter()):
+        for document in _documents(recipe, corpus_name, Counter(), evaluated):
             if evaluated and digest(document.text) in evaluated:
                 continue
             # A long document stands for as many short ones: pieces of it are sampled one by one.
@@ -165,10 +169,9 @@ def _tokenize_all(
     progress: Progress,
     division: _Division,
     notices: list[str],
-    evaluated: Collection[bytes],
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
-    choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates, evaluated)
+    choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates, division.evaluated)
     processes = recipe.prepare.workers or os.cpu_count() or 1
     vocabulary = (tokenizer.vocab_size, tokenizer.fingerprint)
     waiting: deque[tuple[str, list[bool], Future[TokenizedBatch]]] = deque()
@@ -202,7 +205,7 @@ def _tokenize_all(
         )
     report_all = data_report(reports, train, heldout, notices)
     report_all["overlap"] = {
-        "evaluated": fingerprint_of(evaluated),
+        "evaluated": fingerprint_of(division.evaluated),
         "documents_left_out": sum(report.left_out[LEFT_OUT] for report in reports.values()),
     }
     write_json(folder / "data_report.json", report_all)
