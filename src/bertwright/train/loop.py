@@ -87,6 +87,7 @@ class LoopConfig:
         log_every: steps between two lines of metrics.
         evaluate_every: steps between two evaluations.
         checkpoint_every: steps between two checkpoints.
+        evaluate_first: whether there is an evaluation before the first step, of weights that are not random.
     """
 
     optimizer: OptimizerConfig
@@ -96,6 +97,7 @@ class LoopConfig:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    evaluate_first: bool = False
 
     @property
     def budget(self) -> str:
@@ -125,6 +127,8 @@ def train(
     run = _Run(training, config, engine, folder, run_fingerprint, notice)
     try:
         with closing(Prefetcher(training, engine)) as prefetcher:
+            if config.evaluate_first and run.position.step == 0:
+                run.evaluate(0)
             while run.progress < 1:
                 run.step(prefetcher)
     finally:
@@ -205,7 +209,7 @@ class _Run:
             self._log({"learning_rate": rate, "phase": phase})
         self.bar.advance(position)
         if position.step % config.evaluate_every == 0 or finished:
-            self._evaluate(phase)
+            self.evaluate(phase)
         if position.step % config.checkpoint_every == 0 or finished:
             self._save()
         self.window.restart_if_empty()  # evaluation and saving are not counted against throughput
@@ -243,7 +247,8 @@ class _Run:
         self.bar.show(line)
         self.window = Window()
 
-    def _evaluate(self, phase: int) -> None:
+    def evaluate(self, phase: int) -> None:
+        """Measure the weights on held-out data, as in a phase, and log that."""
         self.objective.eval()
         with torch.inference_mode():
             metrics = self.training.evaluate(self.objective, self.engine, phase)
