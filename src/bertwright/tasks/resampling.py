@@ -59,6 +59,10 @@ class Units:
         """What is drawn, in words: texts, groups or runs."""
         return "groups" if self.groups is not None else "runs" if self.length > 1 else "texts"
 
+    def summary(self) -> dict[str, Any]:
+        """What is drawn, ready for JSON."""
+        return {"unit": self.kind, "count": self.count, "run_length": self.length, "parts": list(self.parts)}
+
     def kept(self, rows: NDArray[np.bool_]) -> Self:
         """The units of some of the rows, a mask (rows,)."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
