@@ -140,7 +140,8 @@ def _heldout_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     for key in after:
         head, _, measure = key.partition("_")
         write = (lambda value: f"{100 * value:.1f} %") if measure == "accuracy" else (lambda value: f"{value:.3f}")
-        rows.append((f"{names[head]}, {measure}", [write(one[key]) if key in one else "-" for one in (before, after)]))
+        cells = [write(one[key]) if key in one else "-" for one in (before, after)]
+        rows.append((f"{measure} on {names[head]}", cells))
     return rows
 
 
