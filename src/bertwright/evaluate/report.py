@@ -139,8 +139,9 @@ def _heldout_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     rows = []
     for key in after:
         head, _, measure = key.partition("_")
-        write = (lambda value: f"{100 * value:.1f} %") if measure == "accuracy" else (lambda value: f"{value:.3f}")
-        cells = [write(one[key]) if key in one else "-" for one in (before, after)]
+        shown = [one.get(key) for one in (before, after)]
+        form = "{:.1%}" if measure == "accuracy" else "{:.3f}"
+        cells = ["-" if value is None else form.format(value).replace("%", " %") for value in shown]
         rows.append((f"{measure} on {names[head]}", cells))
     return rows
 
