@@ -88,22 +88,22 @@ def test_the_study_s_rows_differ_in_nothing_but_their_objective():
 
 
 def test_next_sentences_are_refused_for_a_causal_model(capsys):
-    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), "--model.is_decoder", "true")
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo-from-scratch.yaml"), "--model.is_decoder", "true")
     assert "--pretrain.next_sentence false" in said
 
 
 def test_an_option_on_the_command_line_wins_over_the_recipe():
-    words = ["run", "--recipe", str(ROOT / "recipes" / "demo.yaml"), "--pretrain.max_minutes", "50"]
+    words = ["run", "--recipe", str(ROOT / "recipes" / "demo-from-scratch.yaml"), "--pretrain.max_minutes", "50"]
     assert make_parser().parse_args(words).run.pretrain.max_minutes == 50
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_right_one(capsys):
-    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), "--pretrain.max_minuts", "3")
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo-from-scratch.yaml"), "--pretrain.max_minuts", "3")
     assert "did you mean pretrain.max_minutes?" in said
 
 
 def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys, tmp_path):
-    content = yaml.safe_load((ROOT / "recipes" / "demo.yaml").read_text())
+    content = yaml.safe_load((ROOT / "recipes" / "demo-from-scratch.yaml").read_text())
     content["model"] = {"hiden_size": 64}
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
     assert "did you mean model.hidden_size?" in refusal(capsys, "run", str(tmp_path / "wrong.yaml"))
@@ -144,7 +144,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
     ],
 )
 def test_a_wrong_value_is_refused_with_one_sentence_that_names_it(capsys, option, value, expected):
-    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo.yaml"), f"--{option}", value)
+    said = refusal(capsys, "run", str(ROOT / "recipes" / "demo-from-scratch.yaml"), f"--{option}", value)
     assert expected in said, said
 
 

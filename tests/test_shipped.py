@@ -32,7 +32,7 @@ def test_each_recipe_s_name_loads_it_from_any_folder(tmp_path, monkeypatch):
         assert load_recipe(name).name == name
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-bundled"])
+@pytest.mark.parametrize("name", ["demo", "demo-from-scratch", "demo-bundled"])
 def test_the_sample_is_found_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(name)
@@ -61,7 +61,7 @@ def test_a_recipe_is_printed_by_name(capsys, name):
         (["recipes", "show"], "recipes show NAME"),
         (["recipes", "print", "demo"], "recipes show NAME"),
         (["run", "dem"], "did you mean demo?"),
-        (["run", "demo", "--model", "mni"], "did you mean mini?"),
+        (["run", "demo-from-scratch", "--model", "mni"], "did you mean mini?"),
     ],
 )
 def test_wrong_names_are_one_sentence(capsys, words, expected):
@@ -73,7 +73,7 @@ def test_wrong_names_are_one_sentence(capsys, words, expected):
 
 def test_a_wrong_size_is_refused_from_python():
     with pytest.raises(UserError, match="no size"):
-        load_recipe("demo", model="mni")
+        load_recipe("demo-from-scratch", model="mni")
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ RUN = Path("runs/lesson")
 if REAL:
     RECIPE, changes = "recipes/imdb-mini.yaml", {"checkpoint_every": 500}
 else:
-    RECIPE = "recipes/demo.yaml"
+    RECIPE = "recipes/demo-from-scratch.yaml"
     changes = {"max_minutes": None, "max_steps": 900, "log_every": 5, "evaluate_every": 50, "checkpoint_every": 30}
 recipe = bertwright.load_recipe(RECIPE, out=RUN, pretrain=changes)
 print(recipe.model)

@@ -150,6 +150,14 @@ def write_array(target: Path, values: npt.NDArray[Any]) -> None:
         np.save(file, values, allow_pickle=False)
 
 
+def given_files(path: str | Path | None) -> list[list[str]]:
+    """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
+    place = Path(path or "")
+    # Beside a vocab.txt another file may hold its tokenizer's options.
+    files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
+    return digests([file for file in files if file.is_file()]) if path else []
+
+
 def digests(paths: Sequence[Path]) -> list[list[str]]:
     """Name and SHA-256 of each file's content: the same for copies in another place, and for files only touched.
 

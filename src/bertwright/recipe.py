@@ -146,7 +146,8 @@ class Recipe:
         data: named sources; a plain string is a source with default columns.
         tokenizer: the vocabulary.
         prepare: the corpora to pre-train on; with finetune.encoder, this, model and pretrain may be left out.
-        model: the network; a recipe may name a file of recipes/models here.
+        model: the network; a recipe may name a file of recipes/models here. With pretrain.encoder, this and tokenizer
+            are the encoder's.
         pretrain: pre-training.
         finetune: fine-tuning.
         evaluate: what the report compares with.
@@ -183,8 +184,11 @@ class Recipe:
                 "pretrain needs a budget: give max_steps or max_minutes",
             )
         self._check_data()
-        self._check_objectives()
-        self._check_lengths()
+        if self.pretrain.encoder is None:
+            self._check_objectives()
+            self._check_lengths()
+        else:
+            self._check_encoder()
 
     def _check_data(self) -> None:
         used = {entry.partition(":")[0] for entry in (*self.prepare.corpora, *self.finetune.entries)}
@@ -195,6 +199,30 @@ class Recipe:
         for phase in self.pretrain.phases:
             for corpus in phase.corpora or ():
                 require(corpus in self.prepare.corpora, f"a phase names `{corpus}`, which prepare.corpora lacks")
+
+    def _check_encoder(self) -> None:
+        """See that nothing is asked for that the encoder brings; its shape is checked when it is read."""
+        require(
+            self.finetune.encoder is None,
+            "pretrain.encoder continues the pre-training of an encoder, and finetune.encoder leaves pre-training out; "
+            "give one of them",
+        )
+        # What only repeats a default says nothing else than the encoder, and cannot be told from it.
+        tokenizer = dataclasses.replace(self.tokenizer, html_line_breaks=False)  # of the texts
+        for given, default in ((self.model, ModelConfig()), (tokenizer, TokenizerConfig())):
+            for name, value in dataclasses.asdict(given).items():
+                require(
+                    value == getattr(default, name),
+                    f"{given.section}{name} is {value}, but pretrain.encoder brings its own "
+                    f"{'network' if given is self.model else 'tokenizer'}; leave out {given.section.rstrip('.')}, or "
+                    "pretrain.encoder",
+                )
+        for name in ("initialization", "embedding_initialization"):
+            value = getattr(self.pretrain, name)
+            require(
+                value == "paper",
+                f"pretrain.{name} is {value}, but the weights are those of pretrain.encoder; leave out one of them",
+            )
 
     def _check_objectives(self) -> None:
         head_width = self.model.hidden_size // self.model.num_attention_heads

@@ -123,8 +123,12 @@ class RunFolder:
                 write_text(self.path / name, (stage / name).read_text(encoding="utf-8"))
 
     def write_recipe(self, recipe: Recipe, folder: Path | None = None) -> None:
-        """Keep the resolved recipe, every default included."""
-        text = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+        """Keep the resolved recipe, every default included; but not of a network and a tokenizer that are given."""
+        plain = to_dict(recipe)
+        if recipe.pretrain.encoder is not None:
+            del plain["model"]
+            plain["tokenizer"] = {"html_line_breaks": recipe.tokenizer.html_line_breaks}
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         write_text((folder or self.path) / "recipe.yaml", text)
 
     def stage(self, name: str) -> Path:

@@ -161,6 +161,10 @@ class PretrainConfig(Section):
     """Pre-training with masked language modelling and next-sentence prediction (paper, section 3.1).
 
     Args:
+        encoder: a model folder or a run's folder whose pre-training is continued, or bundled: the encoder that comes
+            with Bertwright. It brings weights, shape and tokenizer, so that the recipe gives neither `model` nor
+            `tokenizer`; a pre-training head that the folder lacks is fresh. The default starts from random weights. A
+            learning rate of a third or less of that for random weights keeps what the encoder has learnt.
         max_steps: the budget in optimizer steps; give this or max_minutes. A finished run with a larger budget than
             before continues from where it ended.
         max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.
@@ -183,6 +187,7 @@ class PretrainConfig(Section):
     """
 
     section: ClassVar[str] = "pretrain."
+    encoder: str | None = None
     max_steps: int | None = number(None, ">= 1", budget=True)
     max_minutes: float | None = number(None, "> 0", budget=True)
     batch_tokens: int = 32_768
@@ -230,8 +235,8 @@ class FinetuneConfig(Section):
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
         positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are
             two; the default is the second in order. It changes what is reported, not how the model is trained.
-        encoder: a folder with pre-trained weights, or bundled: the encoder that comes with Bertwright; the default
-            takes those of the pretrain stage.
+        encoder: a model folder or a run's folder with pre-trained weights, or bundled: the encoder that comes with
+            Bertwright. There is no pre-training then; the default takes the weights of the pretrain stage.
         unlabelled: unlabelled texts, as an entry of `data` such as imdb:unsupervised. A first fine-tuned model, the
             teacher, predicts the probability of each class for them (pseudo-labels); a second one is trained on these
             and on the labels (self-training; Du et al. 2021, "Self-training Improves Pre-training for Natural Language

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from tqdm import tqdm
 from bertwright.errors import UserError
 from bertwright.evaluate.evaluation import collect_results, evaluate
 from bertwright.evaluate.report import results_table, write_report
-from bertwright.files import digests, write_array, write_json
-from bertwright.models.checkpoints import find_model
+from bertwright.files import given_files, write_array, write_json
+from bertwright.models.checkpoints import find_model, load_pretraining_model
 from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, finetune
+from bertwright.tasks.initial import find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import find_task
 from bertwright.tasks.task import Ints
-from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
+from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.records import LabelledSplit, Record, account, read_split
@@ -128,6 +129,20 @@ class Work:
         named = {name: self.recipe.source(name) for name in sorted({parse_corpus_name(name)[0] for name in corpora})}
         return [[name, asdict(replace(s, path="-")), source_fingerprint(s)] for name, s in named.items()]
 
+    @cached_property
+    def start(self) -> Path | None:
+        """The folder with the encoder whose pre-training is continued; None where that starts from random weights."""
+        return find_start(self.recipe, self.folder.path)
+
+    @cached_property
+    def resolved(self) -> Recipe:
+        """The recipe with the network and the tokenizer of the encoder that it continues, if it names one.
+
+        Raises:
+            UserError: if the encoder cannot be read, or is not made for the recipe.
+        """
+        return self.recipe if self.start is None else with_encoder(self.recipe, self.start)
+
     @property
     def encoder(self) -> Path:
         """The folder with the weights that fine-tuning starts from."""
@@ -190,25 +205,13 @@ class Work:
                 or is too short.
         """
         if "pretrain" in stages and not self.is_done("pretrain"):
+            if self.start is not None:
+                load_pretraining_model(self.start)
             lineage = self.fingerprint("pretrain", budget=False)
             for folder in (self.folder.stage("pretrain"), self.folder.place("pretrain")):
                 check_budget(self.recipe, folder, lineage)
         if "finetune" in stages and self.recipe.finetune.encoder is not None:
             check_encoder(self.recipe.finetune, self.encoder)
-
-    def check_unlabelled(self) -> None:
-        """Read the unlabelled texts once, if the recipe names any: a fault in them is said before training.
-
-        Raises:
-            UserError: if they can't be read, or are evaluated on.
-        """
-        entry = self.recipe.finetune.unlabelled
-        if entry is None:
-            return
-        check_entry(self.recipe, entry, "finetune.unlabelled")
-        name, splits = parse_corpus_name(entry)
-        for _ in read_documents(self.recipe.source(name), splits):
-            pass
 
 
 def _without_path(config: Any, name: str) -> Any:
@@ -216,37 +219,27 @@ def _without_path(config: Any, name: str) -> Any:
     return replace(config, **{name: getattr(config, name) and "-"})
 
 
-def _given_files(path: str | Path | None) -> list[Any]:
-    """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
-    place = Path(path or "")
-    # Beside a vocab.txt another file may hold its tokenizer's options.
-    files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
-    return digests([file for file in files if file.is_file()]) if path else []
-
-
 def _prepare_inputs(work: Work) -> list[Any]:
-    recipe = work.recipe
+    recipe = work.resolved
     return [
         _without_path(recipe.tokenizer, "path"),
         recipe.prepare,
-        _given_files(recipe.tokenizer.path),
+        given_files(recipe.tokenizer.path),
         *work.sources(recipe.prepare.corpora),
         fingerprint_of(work.evaluated),
     ]
 
 
-def _pretrain_inputs(work: Work) -> list[Any]:
-    return [work.recipe.model, work.recipe.pretrain, work.recipe.seed]
-
-
-def _pretrain_lineage(work: Work) -> list[Any]:
-    return [work.recipe.model, decisive(work.recipe.pretrain, budget=False), work.recipe.seed]
+def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
+    own = decisive(work.recipe.pretrain, budget=budget)
+    del own["encoder"]  # its content is hashed itself; without one, all is as before there was the setting
+    return [work.resolved.model, own, work.recipe.seed, *given_files(work.start)]
 
 
 def _finetune_inputs(work: Work) -> list[Any]:
     own = _without_path(work.recipe.finetune, "encoder")
     breaks = work.recipe.tokenizer.html_line_breaks
-    return [own, breaks, _given_files(work.encoder if own.encoder else None), *work.sources(own.entries)]
+    return [own, breaks, given_files(work.encoder if own.encoder else None), *work.sources(own.entries)]
 
 
 def _baselines_inputs(work: Work) -> list[Any]:
@@ -263,7 +256,7 @@ def _prepare(work: Work, place: Path) -> None:
         bar.update(characters - bar.n)
 
     with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
-        report = prepare_corpus(work.recipe, place, work.fingerprint("prepare"), progress, work.evaluated)
+        report = prepare_corpus(work.resolved, place, work.fingerprint("prepare"), progress, work.evaluated)
     total = report["total"]
     work.notice(
         f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
@@ -341,7 +334,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "prepare": Stage((), _prepare, _prepare_inputs),
-    "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, _pretrain_lineage, on_all=True),
+    "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, partial(_pretrain_inputs, budget=False), on_all=True),
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
     "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate, _evaluate_inputs),

@@ -219,6 +219,13 @@ def test_labels_and_unlabelled_text_become_one_recipe(say, folder):
     assert recipe.prepare.corpora == ("tickets:train", "old")
     assert recipe.finetune.data == "tickets"
     assert recipe.finetune.encoder is None
+    # In English the bundled encoder is adapted, in another language there is none.
+    assert (recipe.pretrain.encoder, recipe.pretrain.max_minutes) == ("bundled", 2)
+    (folder / "old" / "0.txt").write_text(
+        "Der Drucker ist kaputt und niemand weiß warum. Die Rechnung stimmt nicht.\n" * 900
+    )
+    say("tickets.csv", "old", "--overwrite")
+    assert load_recipe("recipes/tickets.yaml").pretrain.encoder is None
 
 
 @pytest.mark.parametrize("split", [True, False])

@@ -32,7 +32,8 @@ from bertwright.recipe import (
     TokenizerConfig,
 )
 from bertwright.tasks.finetune import finetune
-from bertwright.tasks.pretraining import Pretraining, check_budget, continue_from, new_model, pretrain
+from bertwright.tasks.initial import first_model
+from bertwright.tasks.pretraining import Pretraining, check_budget, continue_from, pretrain
 from bertwright.tasks.supervised import Finetuning
 from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.prepare import prepare_corpus
@@ -651,7 +652,7 @@ def test_the_next_sentence_head_rests_in_a_phase_without_pairs_and_a_resumed_run
         with pytest.raises(StopHereError):
             pretrain(recipe, small_prepared, tmp_path / "parts", "x", engine, print)
     tokenizer = Tokenizer.load(small_prepared / "tokenizer")
-    start = new_model(recipe, tokenizer, PreparedCorpus(small_prepared / "train.arrow", tokenizer.fingerprint))
+    start = first_model(recipe, tokenizer, PreparedCorpus(small_prepared / "train.arrow", tokenizer.fingerprint), print)
     newest = max((tmp_path / "parts" / "checkpoints").iterdir())
     rested = load_file(newest / "model.safetensors")
     assert newest.name >= "step-00000001"

@@ -247,7 +247,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
         run, results = belongs
         found = {"results": results, "seed": folder.resolve().parent.name.removeprefix("seed-")}
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
-        found["from_scratch"] = recipe["finetune"].get("encoder") is None
+        found["from_scratch"] = not (recipe["finetune"].get("encoder") or recipe["pretrain"].get("encoder"))
         found["recipe"] = yaml.safe_dump(without_folders(recipe), sort_keys=False, allow_unicode=True)
         found["example"] = _example(run, folder) if is_classifier else None
     template = importlib.resources.files("bertwright.apps").joinpath("model_card.md.j2").read_text(encoding="utf-8")

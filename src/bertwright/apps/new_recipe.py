@@ -70,7 +70,9 @@ def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str
     for one in found:
         lines += _source(one, names[one.path])
     pretrains = unlabelled is not None or (labelled is not None and not labelled.texts.is_english)
-    if pretrains:
+    if len(found) == 2 and all(one.texts.is_english for one in found):
+        lines += _adapting(found, names, minutes)
+    elif pretrains:
         lines += _pretraining(found, names, minutes)
     if labelled is not None:
         lines += _finetuning(labelled, names[labelled.path], bundled=not pretrains)
@@ -112,18 +114,11 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
     vocabulary = max(
         (size for size in _VOCABULARIES if size * _CHARACTERS_PER_ENTRY <= characters), default=_VOCABULARIES[0]
     )
-    documents = sum(one.texts.rows for one in found)
-    corpora = [names[one.path] if one.labels is None else f"{names[one.path]}:train" for one in found]
-    # Fine-tuning reads no position that pre-training has not trained; documents alone are long, and cut.
-    longest = found[0].texts.tokens[1] if found[0].labels is not None else min(found[0].texts.tokens[1], 126)
-    length = next((length for length in _LENGTHS if length >= longest + 2), _LENGTHS[-1])
     size = "tiny" if characters < _SMALL else "mini"
     return [
         "tokenizer:",
         f"  vocab_size: {vocabulary}  # fits some {characters:,} characters of text",
-        "prepare:",
-        f"  corpora: {_plain(corpora)}",
-        *(["  heldout_ratio: 0.05  # of few documents, enough to measure the loss on"] if documents < 10_000 else []),
+        *_corpora(found, names),
         f"model: {size}  # or another of: bertwright recipes",
         "pretrain:",
         f"  max_minutes: {minutes:g}  # more text and more minutes make a better encoder",
@@ -131,10 +126,42 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
         "  micro_batch_tokens: 4096",
         "  initialization: local_attention  # both shorten the start of a short training",
         "  embedding_initialization: pmi",
-        f"  phases: [{{sequence_length: {length}}}]",
+        f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
         "  optimizer: {name: muon, learning_rate: 1.0e-3, muon_learning_rate: 4.0e-3, warmup_ratio: 0.05}",
         "  evaluate_every: 200",
     ]
+
+
+def _adapting(found: Sequence[Findings], names: dict[str, str], minutes: float) -> list[str]:
+    return [
+        *_corpora(found, names),
+        "pretrain:",
+        "  encoder: bundled  # English; its pre-training is continued on these texts",
+        f"  max_minutes: {minutes:g}",
+        "  batch_tokens: 8192",
+        "  micro_batch_tokens: 4096",
+        "  next_sentence: false  # masked tokens alone: all of the text counts, and no pairs are needed",
+        f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
+        "  # A third or less of the rates for random weights, so that the encoder keeps what it has learnt:",
+        "  optimizer: {name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3, warmup_ratio: 0.05}",
+        "  evaluate_every: 200",
+    ]
+
+
+def _corpora(found: Sequence[Findings], names: dict[str, str]) -> list[str]:
+    corpora = [names[one.path] if one.labels is None else f"{names[one.path]}:train" for one in found]
+    few = sum(one.texts.rows for one in found) < 10_000
+    return [
+        "prepare:",
+        f"  corpora: {_plain(corpora)}",
+        *(["  heldout_ratio: 0.05  # of few documents, enough to measure the loss on"] if few else []),
+    ]
+
+
+def _sequence_length(found: Sequence[Findings]) -> int:
+    """Fine-tuning reads no position that pre-training has not trained; documents alone are long, and cut."""
+    longest = found[0].texts.tokens[1] if found[0].labels is not None else min(found[0].texts.tokens[1], 126)
+    return next((length for length in _LENGTHS if length >= longest + 2), _LENGTHS[-1])
 
 
 def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 
 from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.examples import example_texts, pretraining_examples
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
-from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
+from bertwright.models.checkpoints import (
+    find_model,
+    load_pretraining_model,
+    load_tokenizer,
+    model_config,
+    read_config,
+)
 from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
@@ -81,14 +88,14 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "left_out": _read(run / "baselines" / "left_out.json"),
             "calibration": reliability(predictions["bert"], labels),
             "without_train_duplicates": _without_known(task, config.seeds, train, test, labels, predictions, units),
-            "heldout": _heldout_metrics(recipe, run, engine) if own else {},
+            **(_heldout(recipe, run, engine) if own else {"heldout": {}}),
             "weights": _weights(recipe, run),
         },
     )
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names, test)
     examples = example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
-    if own and not recipe.model.is_decoder:
+    if own and not model_config(read_config(run / "pretrain" / "model")).is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
@@ -122,11 +129,27 @@ def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
 
 
 def _pretraining_overlap(recipe: Recipe, run: Path, evaluated: frozenset[bytes]) -> dict[str, Any] | str:
-    """What is known of the evaluated texts in pre-training: of this run's, or of the run that an encoder lies in."""
-    encoder = recipe.finetune.encoder
-    home = run if encoder is None else find_model(encoder, "encoder").resolve().parent.parent
-    path = home / "prepare" / "data_report.json"
-    return pretraining_overlap(read_json(path) if path.is_file() else None, evaluated)
+    """What is known of the evaluated texts in pre-training: of this run's, and of the run that an encoder lies in."""
+    encoder = recipe.finetune.encoder or recipe.pretrain.encoder
+    homes = [run] if recipe.finetune.encoder is None else []
+    if encoder is not None:
+        homes.append(find_model(encoder, "encoder").resolve().parent.parent)
+    found = []
+    for home in homes:
+        path = home / "prepare" / "data_report.json"
+        # Of an encoder that continued another one, the report of its last corpus does not tell all.
+        whole = home == run or not _continues(home / "pretrain" / "recipe.yaml")
+        found.append(pretraining_overlap(read_json(path) if path.is_file() and whole else None, evaluated))
+    known = [one for one in found if not isinstance(one, str)]
+    if len(known) < len(found):
+        return "unknown"
+    return {key: sum(one[key] for one in known) for key in known[0]}
+
+
+def _continues(recipe: Path) -> bool:
+    """Whether the saved recipe of a pretrain stage began with an encoder."""
+    settings = yaml.safe_load(recipe.read_text(encoding="utf-8")) if recipe.is_file() else {}
+    return bool(settings.get("pretrain", {}).get("encoder"))
 
 
 def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predictions], labels: Ints) -> Units:
@@ -211,9 +234,18 @@ def _scores(
     return {"scores": {"bert": bert, **found}, "bert_seeds": by_seed, "spread": spread}
 
 
-def _heldout_metrics(recipe: Recipe, run: Path, engine: Engine) -> dict[str, float]:
-    """Both objectives on held-out text, at the sequence length of the last phase."""
-    model = load_pretraining_model(run / "pretrain" / "model").to(engine.device)
+def _heldout(recipe: Recipe, run: Path, engine: Engine) -> dict[str, dict[str, float]]:
+    """Both objectives on held-out text after pre-training, and before it where it continued an encoder's."""
+    found = {"heldout": _heldout_metrics(recipe, run / "pretrain" / "model", run, engine)}
+    start = recipe.pretrain.encoder
+    if start is not None:
+        found["heldout_before"] = _heldout_metrics(recipe, find_model(start, "encoder"), run, engine)
+    return found
+
+
+def _heldout_metrics(recipe: Recipe, folder: Path, run: Path, engine: Engine) -> dict[str, float]:
+    """The objectives that a folder has heads for on held-out text, at the sequence length of the last phase."""
+    model = load_pretraining_model(folder).to(engine.device)
     tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
     train, heldout = (
         PreparedCorpus(run / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
@@ -221,7 +253,9 @@ def _heldout_metrics(recipe: Recipe, run: Path, engine: Engine) -> dict[str, flo
     training = Pretraining(recipe, model, tokenizer, train, heldout)
     training.objective.eval()
     with torch.inference_mode(), engine.autocast():
-        return training.evaluate(training.objective, engine, len(recipe.pretrain.phases) - 1)
+        metrics = training.evaluate(training.objective, engine, len(recipe.pretrain.phases) - 1)
+    heads = {"mlm": {"masked_language_model"}, "clm": {"masked_language_model"}, "nsp": {"next_sentence", "pooler"}}
+    return {name: value for name, value in metrics.items() if not heads[name.partition("_")[0]] & model.absent}
 
 
 def collect_results(recipe: Recipe, run: Path, done: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
     recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else None
     asked = yaml.safe_load(recipe) if recipe else {}
     phases = asked["pretrain"]["phases"] if recipe else []
-    encoder = asked.get("finetune", {}).get("encoder")
+    encoder, start = (asked.get(stage, {}).get("encoder") for stage in ("finetune", "pretrain"))
     pretraining, data = [], {}
     if not encoder:  # with one, what lies in these folders is an earlier run's
         pretraining = read_metrics(run_folder / "pretrain" / "metrics.jsonl")
@@ -102,6 +102,8 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "classes": class_rows(results),
         "bert": results.get("scores", {}).get("bert"),
         "encoder": encoder and without_folders(encoder),
+        "start": start and without_folders(start),
+        "heldout_rows": _heldout_rows(results),
         "comparison": comparison(results, predictions),
         "rows": rows,
         "removed": without.get("count_removed", 0),
@@ -126,6 +128,22 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "command": _command(results, environment),
         "perplexity": math.exp(min(loss, 50)) if (loss := (results.get("heldout") or {}).get("mlm_loss")) else None,
     }
+
+
+def _heldout_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Metrics on held-out text before and after continued pre-training; [] where it starts from random weights."""
+    after, before = results.get("heldout", {}), results.get("heldout_before")
+    if before is None:
+        return []
+    names = {"mlm": "masked tokens", "clm": "next tokens", "nsp": "next sentences"}
+    rows = []
+    for key in after:
+        head, _, measure = key.partition("_")
+        shown = [one.get(key) for one in (before, after)]
+        form = "{:.1%}" if measure == "accuracy" else "{:.3f}"
+        cells = ["-" if value is None else form.format(value).replace("%", " %") for value in shown]
+        rows.append((f"{measure} on {names[head]}", cells))
+    return rows
 
 
 def format_duration(seconds: float) -> str:

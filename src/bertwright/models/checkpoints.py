@@ -92,7 +92,7 @@ def find_model(model: str | Path, part: str) -> Path:
     """The folder of a model that a user names.
 
     Args:
-        model: a folder, or "bundled" for the model that comes with Bertwright.
+        model: a folder, a run's folder (for its encoder), or "bundled" for the model that comes with Bertwright.
         part: encoder or sentiment: which of the bundled two.
 
     Raises:
@@ -100,7 +100,9 @@ def find_model(model: str | Path, part: str) -> Path:
     """
     if str(model) == "boxed" and not Path(model).exists():
         raise UserError("the model that comes with Bertwright is now called bundled")
-    return BUNDLED / part if str(model) == "bundled" else Path(model)
+    folder = BUNDLED / part if str(model) == "bundled" else Path(model)
+    trained = folder / "pretrain" / "model"
+    return trained if part == "encoder" and trained.is_dir() and not (folder / "config.json").exists() else folder
 
 
 def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> Encoder:

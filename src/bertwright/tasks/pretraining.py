@@ -1,4 +1,4 @@
-"""The pretrain stage: masked language modelling and next-sentence prediction, from random weights (paper, 3.1).
+"""The pretrain stage: masked language modelling and next-sentence prediction (paper, 3.1).
 
 A causal model (`model.is_decoder`) predicts next tokens instead, for the comparison in the paper's section 5.1.
 """
@@ -17,12 +17,11 @@ from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
-from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
-from bertwright.models.initialization import as_bert, initialize_embeddings, initialize_local_attention
 from bertwright.recipe import Recipe
 from bertwright.settings import MaskingConfig, ModelConfig, Phase, PretrainConfig
-from bertwright.text.cooccurrence import token_vectors
+from bertwright.tasks.initial import first_model, reads
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds, Position, newest_position
@@ -97,7 +96,7 @@ class Pretraining:
 
     Args:
         recipe: the whole recipe.
-        model: fresh.
+        model: to train.
         tokenizer: of the prepared corpus.
         corpus: to train on.
         heldout: to evaluate on.
@@ -115,8 +114,8 @@ class Pretraining:
         self.config = config
         self.model = model
         self.objective = PretrainingObjective(model, config.next_sentence)
-        self.tokens = token_objective(recipe.model)
-        causal = recipe.model.is_decoder
+        self.tokens = self.objective.tokens
+        causal = model.encoder.causal
         self.phase_ratios = tuple(phase.budget_ratio for phase in config.phases)
         self.step_tokens = config.batch_tokens
         self._streams = [
@@ -219,7 +218,9 @@ def _tensors(batch: PretrainBatch) -> Batch:
 def pretrain(
     recipe: Recipe, prepared: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice
 ) -> Position:
-    """Pre-train a model from random weights and write it to `folder`/model in the Hugging Face layout.
+    """Pre-train a model and write it to `folder`/model in the Hugging Face layout.
+
+    It starts from random weights, or from the encoder that the recipe names.
 
     Args:
         recipe: the whole recipe.
@@ -241,14 +242,15 @@ def pretrain(
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     _check_phases(recipe, corpus, engine)
-    training = Pretraining(recipe, new_model(recipe, tokenizer, corpus), tokenizer, corpus, heldout)
+    model = first_model(recipe, tokenizer, corpus, notice)
+    training = Pretraining(recipe, model, tokenizer, corpus, heldout)
     position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)
     with engine.together():  # a process that returns finds the model written
         if engine.is_main:
             with atomic_path(folder / "model") as temporary:
                 # A head that was not trained is left out, so that nobody uses its output.
                 left_out = () if config.next_sentence else ("next_sentence",)
-                save_model(training.model, tokenizer, temporary, leave_out=left_out)
+                save_model(model, tokenizer, temporary, *reads(recipe, model), leave_out=left_out)
     return position
 
 
@@ -263,6 +265,7 @@ def loop_config(recipe: Recipe) -> LoopConfig:
         log_every=config.log_every,
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
+        evaluate_first=config.encoder is not None,
     )
 
 
@@ -304,25 +307,6 @@ def continue_from(earlier: Path, folder: Path, notice: Notice) -> None:
         if source.exists():
             with atomic_path(folder / name) as temporary:
                 (shutil.copytree if source.is_dir() else shutil.copyfile)(source, temporary)
-
-
-def new_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:
-    """The model with the initialization that the recipe asks for.
-
-    Args:
-        recipe: the whole recipe.
-        tokenizer: of the corpus.
-        corpus: whose co-occurrence counts may give initial embeddings.
-    """
-    config = recipe.pretrain
-    torch.manual_seed(recipe.seed)
-    model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
-    if config.initialization == "local_attention":
-        initialize_local_attention(as_bert(model.encoder, "pretrain.initialization local_attention"))
-    if config.embedding_initialization == "pmi":
-        width, sources = recipe.model.hidden_size, config.phases[-1].corpora
-        initialize_embeddings(model, *token_vectors(corpus, tokenizer.vocab_size, width, sources))
-    return model
 
 
 def _check_phases(recipe: Recipe, corpus: PreparedCorpus, engine: Engine) -> None:

@@ -21,11 +21,26 @@ from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Floats, Ints, Task
 from bertwright.text.corpus import parse_corpus_name, read_documents
 from bertwright.text.holdout import digest
-from bertwright.text.overlap import LEFT_OUT, evaluated_texts
+from bertwright.text.overlap import LEFT_OUT, check_entry, evaluated_texts
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import Notice
+
+
+def check_unlabelled(recipe: Recipe) -> None:
+    """Read the unlabelled texts once, if the recipe names any: a fault in them is said before training.
+
+    Raises:
+        UserError: if they can't be read, or are evaluated on.
+    """
+    entry = recipe.finetune.unlabelled
+    if entry is None:
+        return
+    check_entry(recipe, entry, "finetune.unlabelled")
+    name, splits = parse_corpus_name(entry)
+    for _ in read_documents(recipe.source(name), splits):
+        pass
 
 
 def read_unlabelled(

@@ -88,6 +88,7 @@ class LoopConfig:
         evaluate_every: steps between two evaluations.
         checkpoint_every: steps between two checkpoints.
         patience: evaluations after the best one that end the run before its budget does; None ends none.
+        evaluate_first: whether there is an evaluation before the first step, of weights that are not random.
     """
 
     optimizer: OptimizerConfig
@@ -98,6 +99,7 @@ class LoopConfig:
     evaluate_every: int
     checkpoint_every: int
     patience: int | None = None
+    evaluate_first: bool = False
 
     @property
     def budget(self) -> str:
@@ -127,6 +129,8 @@ def train(
     run = _Run(training, config, engine, folder, run_fingerprint, notice)
     try:
         with closing(Prefetcher(training, engine)) as prefetcher:
+            if config.evaluate_first and run.position.step == 0:
+                run.evaluate(0)
             while not run.is_over:
                 run.step(prefetcher)
     finally:
@@ -213,7 +217,7 @@ class _Run:
             self._log({"learning_rate": rate, "phase": phase})
         self.bar.advance(position)
         if position.step % config.evaluate_every == 0 or finished:
-            self._evaluate(phase)
+            self.evaluate(phase)
         if position.step % config.checkpoint_every == 0 or self.is_over:
             self._save()
         self.window.restart_if_empty()  # evaluation and saving are not counted against throughput
@@ -251,7 +255,8 @@ class _Run:
         self.bar.show(line)
         self.window = Window()
 
-    def _evaluate(self, phase: int) -> None:
+    def evaluate(self, phase: int) -> None:
+        """Measure the weights on held-out data, as in a phase, and log that."""
         self.objective.eval()
         with torch.inference_mode():
             metrics = self.training.evaluate(self.objective, self.engine, phase)
@@ -297,7 +302,7 @@ def gradients(
     names = list(per_batch[0])
     local = torch.tensor([sum(counts[name] for counts in per_batch) for name in names], dtype=torch.float64)
     totals = dict(zip(names, engine.sum(local).tolist(), strict=True))
-    torch.manual_seed(_step_seed(config.seed, step, engine.rank))
+    torch.manual_seed(((config.seed * 1_000_003 + step) * 8_191 + engine.rank) % 2**63)
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1
@@ -332,10 +337,6 @@ def update(optimizers: list[torch.optim.Optimizer], engine: Engine) -> None:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return ((seed * 1_000_003 + step) * 8_191 + rank) % 2**63
 
 
 def _phase(progress: float, ratios: tuple[float, ...]) -> int:

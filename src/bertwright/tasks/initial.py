@@ -1,0 +1,151 @@
+"""What pre-training starts from: random weights, or an encoder whose pre-training it continues (`pretrain.encoder`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from bertwright.errors import UserError
+from bertwright.models.checkpoints import (
+    find_model,
+    load_pretraining_model,
+    load_tokenizer,
+    model_config,
+    new_encoder,
+    read_config,
+)
+from bertwright.models.heads import PretrainingModel
+from bertwright.models.initialization import as_bert, initialize_embeddings, initialize_local_attention
+from bertwright.models.stored import reading
+from bertwright.recipe import Recipe
+from bertwright.settings import ModelConfig
+from bertwright.text.cooccurrence import token_vectors
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.loop import Notice
+
+HEADS = {
+    "masked_language_model": "head for masked tokens",
+    "next_sentence": "next-sentence head",
+    "pooler": "trained pooler",
+}
+"""The parts of `PretrainingModel` on the encoder, in words."""
+
+
+def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, notice: Notice) -> PretrainingModel:
+    """The model before its first step: an encoder's, or random weights as the recipe asks for them.
+
+    Args:
+        recipe: the whole recipe.
+        tokenizer: of the corpus.
+        corpus: whose co-occurrence counts may give initial embeddings.
+        notice: told which heads a folder lacks.
+
+    Raises:
+        UserError: if the encoder's folder cannot be read.
+    """
+    config = recipe.pretrain
+    torch.manual_seed(recipe.seed)
+    if config.encoder is not None:
+        return _continued(find_model(config.encoder, "encoder"), config.next_sentence, notice)
+    model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
+    if config.initialization == "local_attention":
+        initialize_local_attention(as_bert(model.encoder, "pretrain.initialization local_attention"))
+    if config.embedding_initialization == "pmi":
+        width, sources = recipe.model.hidden_size, config.phases[-1].corpora
+        initialize_embeddings(model, *token_vectors(corpus, tokenizer.vocab_size, width, sources))
+    return model
+
+
+def _continued(encoder: Path, next_sentence: bool, notice: Notice) -> PretrainingModel:
+    """A folder's model, whose heads are fresh where the folder lacks them."""
+    model = load_pretraining_model(encoder)
+    unused = set() if next_sentence else {"next_sentence", "pooler"}
+    fresh = [words for head, words in HEADS.items() if head in model.absent - unused]
+    if fresh:
+        notice(f"{encoder} has no {' and no '.join(fresh)}: freshly initialised")
+    if not next_sentence and "next_sentence" not in model.absent:
+        notice(
+            f"the next-sentence head of {encoder} is left out, since the encoder changes without it "
+            "(pretrain.next_sentence is false)"
+        )
+    model.absent = frozenset()
+    return model
+
+
+def reads(recipe: Recipe, model: PretrainingModel) -> tuple[int, str]:
+    """How many tokens a pre-trained model is said to read, and which part of a longer text: as its encoder's folder.
+
+    Args:
+        recipe: the whole recipe.
+        model: that was trained.
+    """
+    config, positions = recipe.pretrain, model.encoder.max_length
+    if config.encoder is None:
+        return positions, "head-tail"
+    longest, truncation = reading(find_model(config.encoder, "encoder") / "tokenizer_config.json", positions)
+    return max(longest, *(phase.sequence_length for phase in config.phases)), truncation
+
+
+def find_start(recipe: Recipe, run: Path) -> Path | None:
+    """The folder with the encoder that a recipe continues; None where pre-training starts from random weights.
+
+    Args:
+        recipe: the whole recipe.
+        run: the folder of its run.
+
+    Raises:
+        UserError: if the encoder is a result of this run, which the run would replace.
+    """
+    given = recipe.pretrain.encoder
+    found = None if given is None else find_model(given, "encoder")
+    if found is not None and found.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"pretrain.encoder is {given}, this run's own result; give the run another folder: --out")
+    return found
+
+
+def with_encoder(recipe: Recipe, encoder: Path) -> Recipe:
+    """A recipe in which the network and the tokenizer are those of the encoder that it continues.
+
+    Args:
+        recipe: the whole recipe, with pretrain.encoder.
+        encoder: the folder.
+
+    Raises:
+        UserError: if the folder cannot be read, or the recipe asks for what the encoder cannot do.
+    """
+    if not encoder.is_dir():
+        raise UserError(
+            f"pretrain.encoder is {recipe.pretrain.encoder}, but there is no such folder; give a model folder, the "
+            "folder of a run that was pre-trained, or bundled"
+        )
+    shape, tokenizer = model_config(read_config(encoder)), load_tokenizer(encoder)
+    _check_shape(recipe, shape, encoder)
+    breaks = tokenizer.html_line_breaks or recipe.tokenizer.html_line_breaks
+    return replace(
+        recipe,
+        model=shape,
+        tokenizer=replace(recipe.tokenizer, path=str(encoder), html_line_breaks=breaks),
+        pretrain=replace(recipe.pretrain, encoder=None),
+    )
+
+
+def _check_shape(recipe: Recipe, shape: ModelConfig, encoder: Path) -> None:
+    """See that an encoder's shape does for the recipe."""
+    lengths = {"sequence_length of pretrain.phases": max(phase.sequence_length for phase in recipe.pretrain.phases)}
+    if recipe.finetune.data:
+        lengths["finetune.max_length"] = recipe.finetune.max_length
+    for setting, length in lengths.items():
+        if length > shape.max_position_embeddings:
+            raise UserError(
+                f"{setting} is {length}, but {encoder} has {shape.max_position_embeddings} positions; lower it"
+            )
+    if recipe.pretrain.next_sentence and (shape.is_decoder or shape.type_vocab_size < 2):
+        why = "is a causal model, whose [CLS] attends to neither sentence"
+        if not shape.is_decoder:
+            why = "has type_vocab_size 1, and cannot tell two segments apart"
+        raise UserError(
+            f"pretrain.next_sentence is on, but {encoder} {why}; switch it off with --pretrain.next_sentence false"
+        )

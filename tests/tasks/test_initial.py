@@ -1,0 +1,292 @@
+"""Continued pre-training: it starts exactly from a folder's encoder, or says in one sentence why it cannot."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+import yaml
+from safetensors.torch import load_file
+
+import bertwright
+from bertwright.errors import UserError
+from bertwright.evaluate.report import _heldout_rows
+from bertwright.files import read_json, write_json
+from bertwright.inputs.masking import IGNORED_LABEL
+from bertwright.models.checkpoints import load_pretraining_model, read_config
+from bertwright.recipe import Recipe, SystemConfig
+from bertwright.recipe_file import load_recipe
+from bertwright.settings import ModelConfig, TokenizerConfig
+from bertwright.tasks.initial import first_model, with_encoder
+from bertwright.tasks.pretraining import Pretraining, pretrain
+from bertwright.text.store import PreparedCorpus
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(SystemConfig(precision="fp32", compile="off"), print)
+
+
+@pytest.fixture
+def make(tmp_path, small_prepared):
+    """Writes a folder of a class of `transformers` with the corpus's tokenizer; gives model and folder."""
+
+    def build(kind="BertForPreTraining", **settings):
+        torch.manual_seed(3)
+        tokenizer = Tokenizer.load(small_prepared / "tokenizer")
+        shape = {
+            "vocab_size": tokenizer.vocab_size,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+        }
+        model = getattr(transformers, kind)(transformers.BertConfig(**shape | settings)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+        model.save_pretrained(tmp_path / "encoder")
+        tokenizer.save(tmp_path / "encoder", 64)
+        return model, tmp_path / "encoder"
+
+    return build
+
+
+@pytest.fixture
+def continued(small_recipe):
+    """Builds a recipe that continues an encoder; keywords replace fields of its section `pretrain`."""
+
+    def build(encoder, **pretrain) -> Recipe:
+        recipe = small_recipe(pretrain={"encoder": None, **pretrain})
+        return replace(
+            recipe,
+            model=ModelConfig(),
+            tokenizer=TokenizerConfig(),
+            pretrain=replace(recipe.pretrain, encoder=str(encoder)),
+        )
+
+    return build
+
+
+def corpora(prepared):
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    parts = (PreparedCorpus(prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout"))
+    return tokenizer, *parts
+
+
+@pytest.mark.parametrize("kind", ["BertForPreTraining", "BertForMaskedLM"])
+@pytest.mark.slow
+def test_at_step_0_the_held_out_loss_is_that_of_transformers(make, continued, small_prepared, engine, tmp_path, kind):
+    theirs, folder = make(kind)
+    recipe = continued(folder, max_steps=1)
+    pretrain(recipe, small_prepared, tmp_path / "out", "x", engine, lambda _: None)
+    lines = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    first = next(line for line in lines if line["kind"] == "eval")
+    tokenizer, train, heldout = corpora(small_prepared)
+    model = first_model(recipe, tokenizer, train, lambda _: None)
+    stream = Pretraining(recipe, model, tokenizer, train, heldout)._heldout[0]
+    totals = {"mlm": [0.0, 0, 0], "nsp": [0.0, 0, 0]}
+    for number in range(-(-len(stream.plan(0)) // stream.batch_size)):
+        batch = stream.batch(number)
+        given = [torch.from_numpy(x) for x in (batch.input_ids, batch.attention_mask, batch.token_type_ids)]
+        with torch.inference_mode():
+            out = theirs(*(x.long() for x in given))
+        pairs = {"mlm": (out[0], batch.labels)}
+        if kind == "BertForPreTraining":
+            pairs["nsp"] = (out.seq_relationship_logits, batch.next_sentence_label)
+        for name, (logits, labels) in pairs.items():
+            logits, labels = logits.flatten(0, -2), torch.from_numpy(labels).long().flatten()
+            scored = labels != IGNORED_LABEL
+            sums = (
+                torch.nn.functional.cross_entropy(logits[scored], labels[scored], reduction="sum").item(),
+                int(scored.sum()),
+                int((logits.argmax(-1) == labels)[scored].sum()),
+            )
+            totals[name] = [a + b for a, b in zip(totals[name], sums, strict=True)]
+    assert first["step"] == 0
+    for name, (total, count, correct) in totals.items():
+        if count:
+            assert first[f"{name}_loss"] == pytest.approx(total / count, rel=1e-5)
+            assert first[f"{name}_accuracy"] == pytest.approx(correct / count)
+    assert totals["mlm"][1] > 20
+
+
+class StopHereError(Exception):
+    """Stands in for a kill between two steps."""
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
+    make, continued, small_prepared, engine, tmp_path, monkeypatch
+):
+    # With a head that is drawn afresh, and an output matrix of its own.
+    _, folder = make("BertForMaskedLM", tie_word_embeddings=False)
+    recipe = continued(folder)
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, lambda _: None)
+    original, asked = Pretraining.micro_batches, []
+
+    def micro_batches(self, *arguments):
+        asked.append(arguments)
+        if len(asked) > 3:
+            raise StopHereError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+    with pytest.raises(StopHereError):
+        pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, lambda _: None)
+    monkeypatch.undo()
+    said: list[str] = []
+    pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, said.append)
+    assert any("resuming from step" in text for text in said)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs", "expected"),
+    [
+        ("BertForPreTraining", True, None),
+        ("BertForPreTraining", False, "the next-sentence head of"),
+        ("BertForMaskedLM", True, "no next-sentence head and no trained pooler: freshly initialised"),
+        ("BertForMaskedLM", False, None),
+        ("BertModel", True, "no head for masked tokens and no next-sentence head: freshly initialised"),
+    ],
+)
+def test_heads_that_the_folder_lacks_are_said(make, continued, small_prepared, kind, pairs, expected):
+    _, folder = make(kind)
+    said: list[str] = []
+    tokenizer, train, _ = corpora(small_prepared)
+    model = first_model(continued(folder, next_sentence=pairs), tokenizer, train, said.append)
+    assert not model.absent
+    assert len(said) == (expected is not None)
+    assert expected is None or expected in said[0]
+    theirs = load_pretraining_model(folder).encoder.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.encoder.state_dict().items())
+
+
+def change(folder, **settings):
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), **settings})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "pretrain_settings", "expected"),
+    [
+        (lambda folder: change(folder, model_type="t5"), {}, "holds a t5 model; Bertwright reads: bert"),
+        (lambda folder: [path.unlink() for path in folder.glob("*o*.txt")] + [(folder / "tokenizer.json").unlink()], {},
+         "there is no tokenizer at"),
+        (lambda folder: change(folder, vocab_size=150), {}, "do not belong together"),
+        (lambda folder: change(folder, max_position_embeddings=48), {},
+         "sequence_length of pretrain.phases is 64, but"),
+        (lambda folder: change(folder, is_decoder=True), {}, "--pretrain.next_sentence false"),
+        (lambda folder: change(folder, type_vocab_size=1), {}, "has type_vocab_size 1"),
+        (lambda folder: (folder / "config.json").unlink(), {}, "it has no config.json"),
+        (shutil.rmtree, {}, "there is no such folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_continued_is_refused_in_one_sentence(
+    make, continued, spoil, pretrain_settings, expected
+):
+    _, folder = make()
+    recipe = continued(folder, **pretrain_settings)
+    spoil(folder)
+    with pytest.raises(UserError) as refused:
+        with_encoder(recipe, folder)
+    assert expected in str(refused.value)
+    assert str(folder) in str(refused.value)
+
+
+def test_a_causal_folder_is_continued_as_one(make, continued, small_prepared):
+    _, folder = make("BertLMHeadModel", is_decoder=True)
+    recipe = continued(folder, next_sentence=False)
+    assert with_encoder(recipe, folder).model.is_decoder
+    tokenizer, train, heldout = corpora(small_prepared)
+    model = first_model(recipe, tokenizer, train, lambda _: None)
+    assert Pretraining(recipe, model, tokenizer, train, heldout).tokens == "clm"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": {"num_hidden_layers": 4}}, "model.num_hidden_layers is 4, but pretrain.encoder brings its own net"),
+        ({"tokenizer": {"vocab_size": 4096}}, "tokenizer.vocab_size is 4096, but pretrain.encoder brings its own tok"),
+        ({"tokenizer": {"path": "vocab.txt"}}, "tokenizer.path is vocab.txt"),
+        ({"pretrain": {"initialization": "local_attention"}}, "pretrain.initialization is local_attention, but"),
+        ({"pretrain": {"embedding_initialization": "pmi"}}, "pretrain.embedding_initialization is pmi, but"),
+        ({"finetune": {"encoder": "bundled"}}, "give one of them"),
+    ],
+)
+def test_what_the_encoder_brings_is_not_asked_for_too(changes, expected):
+    with pytest.raises(UserError) as refused:
+        load_recipe("demo", **changes)
+    assert expected in str(refused.value)
+    assert load_recipe("demo", tokenizer={"html_line_breaks": True}).tokenizer.html_line_breaks
+
+
+def settings(recipe_file, encoder, tmp_path):
+    """The small recipe with an encoder in place of tokenizer and network, as a file."""
+    content = yaml.safe_load(recipe_file.read_text())
+    del content["model"], content["tokenizer"]
+    content["pretrain"]["encoder"] = str(encoder)
+    content["finetune"] |= {"seeds": [0], "epochs": 1}
+    path = tmp_path / "continued.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_from_an_encoder_to_a_report(make, recipe_file, tmp_path, capsys):
+    _, folder = make()
+    path, out = settings(recipe_file, folder, tmp_path), tmp_path / "run"
+    results = bertwright.run(path, out=str(out)).results
+    before, after = results["heldout_before"], results["heldout"]
+    assert before.keys() == after.keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
+    assert after["mlm_loss"] < before["mlm_loss"]
+    page = (out / "report.html").read_text()
+    assert f"continued that of <code>{folder.name}</code>: on held-out text, the loss on masked tokens" in page
+    assert f"went from {before['mlm_loss']:.3f} to <b>{after['mlm_loss']:.3f}</b>" in page
+    assert results["overlap"]["pretraining"] == "unknown"
+    assert "model" not in yaml.safe_load((out / "recipe.yaml").read_text())
+    for name in ("vocab.txt", "tokenizer.json"):
+        assert (out / "pretrain" / "model" / name).read_bytes() == (folder / name).read_bytes(), name
+    assert read_config(out / "pretrain" / "model")["hidden_size"] == 32
+    capsys.readouterr()
+    bertwright.run(out / "recipe.yaml", out=str(out), stages=["prepare", "pretrain"])
+    assert capsys.readouterr().err.count("nothing has changed") == 2
+    bertwright.run(path, out=str(out), stages=["pretrain"], pretrain={"max_steps": 10})
+    assert "resuming from step 8" in capsys.readouterr().err
+    with pytest.raises(UserError, match="this run's own result"):
+        bertwright.run(path, out=str(out), pretrain={"encoder": str(out)})
+    # The folder of a run stands for its encoder; another content is another start.
+    other = bertwright.run(
+        path, out=str(tmp_path / "next"), stages=["prepare", "pretrain"], pretrain={"encoder": str(out)}
+    )
+    assert (other.path / "pretrain" / "model" / "model.safetensors").exists()
+    weights = load_pretraining_model(folder)
+    with torch.no_grad():
+        weights.encoder.token_embeddings.weight.add_(0.1)
+    bertwright.models.checkpoints.save_weights(weights, folder)
+    with pytest.raises(UserError, match="prepare`, which is not done for this recipe"):
+        bertwright.run(path, out=str(out), stages=["pretrain"])
+
+
+@pytest.mark.slow
+def test_broken_weights_are_refused_before_any_work(make, recipe_file, tmp_path):
+    _, folder = make()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="broken or cut short"):
+        bertwright.run(settings(recipe_file, folder, tmp_path), out=str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "prepare").exists()
+
+
+def test_without_a_head_there_is_nothing_before():
+    assert _heldout_rows({"heldout": {"mlm_loss": 2.0}, "heldout_before": {}}) == [
+        ("loss on masked tokens", ["-", "2.000"])
+    ]
+    assert _heldout_rows({"heldout": {"mlm_loss": 2.0}}) == []
