@@ -78,6 +78,7 @@ FORMATS: dict[str, Format] = {
             "pretraining": "BertForPreTraining",
             "causal": "BertLMHeadModel",
             "sequence": "BertForSequenceClassification",
+            "token": "BertForTokenClassification",
         },
         computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
     ),

@@ -11,8 +11,9 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.stored import architecture, head_of, label_names, require_classes
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Task
+from bertwright.tasks.tokens import TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (Classification(), TokenClassification())}
 """The tasks, by the name that a recipe gives in finetune.task."""
 
 
