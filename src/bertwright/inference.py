@@ -24,10 +24,9 @@ from bertwright.models.checkpoints import find_model, load_tokenizer, read_confi
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
-from bertwright.tasks.answers import Prediction
 from bertwright.tasks.prediction import logits_on_all_cores
 from bertwright.tasks.registry import TASKS, load_task_model
-from bertwright.tasks.task import Task
+from bertwright.tasks.task import Prediction, Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer

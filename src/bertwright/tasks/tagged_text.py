@@ -39,12 +39,14 @@ class TaggedText:
         text: the text; of tokens, these with a space between them.
         tokens: its words.
         tags: the most probable tag of each.
+        scores: the probability of each of these.
         entities: in order.
     """
 
     text: str
     tokens: list[str]
     tags: list[str]
+    scores: list[float]
     entities: list[Entity]
 
     def marked(self) -> str:
@@ -83,5 +85,6 @@ def tag_texts(predictions: Floats, names: Sequence[str], records: Sequence[Recor
             start, end = places[a][0], places[b - 1][1]
             score = float(scores[a:b].mean())
             inside.append(Entity(start, end, record.text[start:end], scheme.types[kind], score))
-        found.append(TaggedText(record.text, tokens_of(record), [names[tag] for tag in tags], inside))
+        written = [names[tag] for tag in tags]
+        found.append(TaggedText(record.text, tokens_of(record), written, scores.tolist(), inside))
     return found

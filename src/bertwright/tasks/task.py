@@ -21,6 +21,7 @@ from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Answers
+from bertwright.tasks.answers import Prediction as Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer

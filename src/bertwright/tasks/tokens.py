@@ -12,8 +12,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
-from bertwright.inputs import sequences, words
+from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
+from bertwright.inputs.words import encode_words, predicted_words, windows
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, TokenHead
 from bertwright.settings import FinetuneConfig
@@ -24,7 +25,7 @@ from bertwright.tasks.tagged_text import TaggedText, tag_texts, tokens_of
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
-from bertwright.text.tagged import joined, split_words
+from bertwright.text.tagged import read_tokens, split_words
 from bertwright.text.tags import OUTSIDE, has_entities, split_tag
 from bertwright.text.wordpiece import Tokenizer
 
@@ -44,6 +45,7 @@ class TokenClassification(Task):
     primary_metric: str = "entity_f1"
     name = "token-classification"
     columns = ("tokens", "tags")
+    answer_class = TaggedText
     bounds = (0.0, 1.0)
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
@@ -121,19 +123,19 @@ class TokenClassification(Task):
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
     ) -> Sequence[ModelInput]:
         """All word pieces of each record's words: no text is cut, since each word has a tag."""
-        return words.encode_words(tokenizer, [tokens_of(record) for record in records])
+        return encode_words(tokenizer, [tokens_of(record) for record in records])
 
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """Windows of whole words that overlap."""
         assert isinstance(model_input, sequences.Sequence)
-        return words.windows(model_input, max_length)
+        return windows(model_input, max_length)
 
     def examples(self, inputs: Sequence[ModelInput], labels: Ints, names: Sequence[str], max_length: int) -> Examples:
         """A sequence for each window, with a target at the first piece of each word that it predicts."""
         found, targets = [], []
         for one, tags in zip(inputs, labels, strict=True):
             parts = self.windows(one, max_length)
-            for part, (places, numbers) in zip(parts, words.predicted_words(parts), strict=True):
+            for part, (places, numbers) in zip(parts, predicted_words(parts), strict=True):
                 target = np.zeros((len(part), len(names)), np.float32)
                 target[places] = self.targets(tags[numbers], names)
                 found.append(part)
@@ -145,7 +147,7 @@ class TokenClassification(Task):
         rows = iter(logits)
         found: list[tuple[Ints, Floats]] = []
         for own in parts:
-            predicted = words.predicted_words(own)
+            predicted = predicted_words(own)
             values = [next(rows)[places].softmax(-1).numpy() for places, _ in predicted]
             found.append((np.concatenate([numbers for _, numbers in predicted]), np.concatenate(values)))
         most = max(len(numbers) for numbers, _ in found)
@@ -257,9 +259,9 @@ class TokenClassification(Task):
             row[: len(tags)] = np.eye(len(self.names), dtype=np.float32)[list(tags)]
         return found
 
-    def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
+    def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """Tokens, where a file has them; else a text, which is divided into words."""
-        return ("tokens",) if "tokens" in columns else ("text",)
+        return ("tokens",) if "tokens" in fields else ("text",)
 
     def record(self, number: int, given: Any) -> Record:
         """A text, which is divided into words as BERT does it, or a dict with `tokens`.
@@ -270,14 +272,15 @@ class TokenClassification(Task):
         if isinstance(given, str):
             text = repaired(given)
             return Record(str(number), text, words=split_words(text))
-        tokens = given.get("tokens") if isinstance(given, dict) and set(given) == {"tokens"} else None
-        if not isinstance(tokens, list | tuple) or not all(isinstance(token, str) for token in tokens):
+        if not isinstance(given, dict) or set(given) != {"tokens"}:
             raise WrongTypeError(
-                f'text {number + 1} is {type(given).__name__}; it must be a str, or a dict {{"tokens": [...]}} with a '
-                "list of str"
+                f'text {number + 1} is {type(given).__name__}; it must be a str, or a dict {{"tokens": [...]}}'
             )
-        text, places = joined([repaired(token) for token in tokens])
-        return Record(str(number), text, words=places)
+        try:
+            text, words = read_tokens(given["tokens"], f"text {number + 1}")
+        except UserError as error:
+            raise WrongTypeError(str(error)) from error
+        return Record(str(number), text, words=words)
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[TaggedText]:
         """The most probable tag of each word, and the entities of these."""
@@ -298,11 +301,10 @@ class TokenClassification(Task):
         return marked
 
     def shown(self, answer: Any, label: Any, names: Sequence[str], record: Record) -> Shown:
-        """True and predicted entities in words, and the lowest score of a predicted one."""
+        """True and predicted entities in words, and the lowest score of a word's tag."""
         row = np.eye(len(names), dtype=np.float32)[None, label]
         (true,) = self.answers(row, names, [record])
-        lowest = min((one.score for one in answer.entities), default=1.0)
-        return Shown(true.listed(), answer.listed(), lowest)
+        return Shown(true.listed(), answer.listed(), min(answer.scores))
 
 
 def _words_of(predictions: Floats, labels: Ints) -> tuple[Floats, Ints]:
