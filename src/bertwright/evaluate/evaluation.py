@@ -18,7 +18,6 @@ from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
-from bertwright.tasks.answers import Shown
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
@@ -87,22 +86,27 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "weights": _weights(recipe, run),
         },
     )
-    tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
-    examples = example_texts(
-        [tokenizer.clean(one.text) for one in test], _shown(task, names, test, labels, predictions)
-    )
+    examples = _examples(recipe, run, task, names, test, labels, predictions)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
 
 
-def _shown(
-    task: Task, names: Sequence[str], test: Sequence[Record], labels: Ints, predictions: Mapping[str, Predictions]
-) -> list[Shown]:
-    """Label and prediction of each test text, in words."""
+def _examples(
+    recipe: Recipe,
+    run: Path,
+    task: Task,
+    names: Sequence[str],
+    test: Sequence[Record],
+    labels: Ints,
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:
+    """Some of the test texts with label and prediction, as the first seed's model reads them."""
+    tokenizer = load_tokenizer(run / "finetune" / f"seed-{recipe.finetune.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names, test)
-    return [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    shown = [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    return example_texts([tokenizer.clean(one.text) for one in test], shown)
 
 
 def _without_known(
