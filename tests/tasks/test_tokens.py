@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 import bertwright
 from bertwright.apps.explain import explain
 from bertwright.apps.export import ONNX_FILE, export
+from bertwright.apps.server import make_app
 from bertwright.cli import main
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.evaluate.report import saved_predictions
 from bertwright.files import read_json
-from bertwright.models.checkpoints import new_encoder, save_model
-from bertwright.models.heads import TaskModel, TokenHead
-from bertwright.recipe import FinetuneConfig, ModelConfig
+from bertwright.recipe import FinetuneConfig
 from bertwright.tasks.crf import fit_and_predict
 from bertwright.tasks.finetune import new_task_model
 from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.tagged_text import Entity
 from bertwright.tasks.tokens import TokenClassification
 from bertwright.text.records import Record
-from small_models import relative, shaken
+from serving import Server
+from small_models import relative, save_tagger
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 TASK = TASKS["token-classification"]
@@ -38,28 +38,10 @@ TEXTS = [
 ]
 
 
-def random_model(tokenizer, folder, names=NAMES, seed=0):
-    """A folder with a random model for tokens, whose answers differ from word to word."""
-    torch.manual_seed(seed)
-    config = ModelConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    encoder = new_encoder(config, tokenizer.vocab_size)
-    model = shaken(TaskModel(encoder, TokenHead(32, len(names), 0.0), list(names), "token-classification"), 0.4)
-    save_model(model, tokenizer, folder)
-    return model
-
-
 @pytest.fixture(scope="module")
 def folder(small_tokenizer, tmp_path_factory):
     place = tmp_path_factory.mktemp("tokens") / "model"
-    random_model(small_tokenizer, place)
+    save_tagger(small_tokenizer, place, NAMES)
     return place
 
 
@@ -114,7 +96,7 @@ class TestParity:
     def test_entities_are_those_of_the_pipeline(self, small_tokenizer, tmp_path, names):
         total = 0
         for seed in range(3):
-            random_model(small_tokenizer, tmp_path / str(seed), names, seed)
+            save_tagger(small_tokenizer, tmp_path / str(seed), names, seed)
             model = bertwright.load(tmp_path / str(seed))
             total += sum(compared(tmp_path / str(seed), text, model) for text in TEXTS)
         assert total > 20, "random models find entities"
@@ -150,6 +132,22 @@ def same(answer, expected):
     assert ours == [(one["start"], one["end"], one["entity_group"]) for one in expected]
     scores = [one.score for one in answer.entities]
     assert scores == pytest.approx([float(one["score"]) for one in expected], abs=1e-5)
+
+
+def test_the_server_gives_entities_with_their_places(folder):
+    model = bertwright.load(folder)
+    with Server(make_app(model)) as client:
+        answers = client.post("/predict", json={"texts": TEXTS}).json()
+        refused = client.post("/explain", json={"texts": TEXTS})
+    for text, answer in zip(TEXTS, answers, strict=True):
+        assert answer["text"] == text
+        assert len(answer["tokens"]) == len(answer["tags"]) == len(answer["scores"])
+        assert all(text[one["start"] : one["end"]] == one["text"] for one in answer["entities"])
+    assert [answer["tags"] for answer in answers] == [answer.tags for answer in model.predict(TEXTS)]
+    assert sum(len(answer["entities"]) for answer in answers) > 3
+    assert refused.status_code == 422
+    assert "words are explained of one answer" in refused.json()["detail"]
+    assert str(folder) not in refused.text
 
 
 class TestAnswers:
