@@ -150,6 +150,16 @@ def test_the_server_gives_entities_with_their_places(folder):
     assert str(folder) not in refused.text
 
 
+def test_accents_written_as_marks_stay_in_their_word():
+    text = "the cafe\u0301s of Emile\u0301 and \u2764\ufe0f"
+    given = TASK.record(0, text)
+    words = [text[a:b] for a, b in given.words]
+    assert words == ["the", "cafe\u0301s", "of", "Emile\u0301", "and", "\u2764\ufe0f"]
+    row = np.eye(5, dtype=np.float32)[None, [0, 3, 0, 3, 0, 1]]
+    (answer,) = TASK.answers(row, NAMES, [given])
+    assert [one.text for one in answer.entities] == ["cafe\u0301s", "Emile\u0301", "\u2764\ufe0f"]
+
+
 class TestAnswers:
     @settings(max_examples=25, deadline=None)
     @given(st.text(max_size=60))
@@ -237,7 +247,9 @@ class TestLabels:
             TASK.label_names([record("a b", tags)], given, "there")
 
     def test_a_tag_that_only_another_split_has_is_refused_with_its_place(self):
-        with pytest.raises(UserError, match=r"test has the tag 'B-ORG' \(here, line 1\), which train does not have"):
+        with pytest.raises(
+            UserError, match=r"test has the tag 'B-ORG' \(here, line 1, word 2\), which train does not have"
+        ):
             TASK.labels([record("a b", "O B-ORG")], NAMES, [], "test")
 
     def test_targets_stand_at_first_pieces_of_each_word_once(self, small_tokenizer):
@@ -255,6 +267,8 @@ class TestLabels:
     def test_settings_for_the_whole_text_are_refused(self):
         with pytest.raises(UserError, match=r"finetune\.averaging_block averages all tokens for \[CLS\]"):
             TASK.check(FinetuneConfig(data="x", averaging_block=True))
+        with pytest.raises(UserError, match=r"finetune\.unlabelled is for classification"):
+            TASK.check(FinetuneConfig(data="x", unlabelled="y"))
         with pytest.raises(UserError, match=r"finetune\.positive_label is for classification"):
             TASK.about("PER", NAMES)
 
