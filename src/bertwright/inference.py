@@ -139,30 +139,27 @@ class Model:
             _require_words(one, number, len(records))
         return encoded
 
-    @overload
-    def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]  # a str iterates over str
-    @overload
-    def predict(self, texts: Iterable[str]) -> list[Prediction]: ...
-    def predict(self, texts: str | Iterable[str]) -> Prediction | list[Prediction]:
-        """The class of a text, or of each of several, in order.
+    def predict(self, texts: Any) -> Any:
+        """The answer of the model's task to a text, or to each of several, in order.
 
-        A text's prediction does not depend on the others, beyond rounding.
+        An answer does not depend on the other texts, beyond rounding.
 
         Args:
-            texts: a text, or several; each is read up to the length that the model was fine-tuned at.
+            texts: a text, or several; or what else the task reads, as a dict with its columns.
 
         Returns:
-            One prediction for a text, and a list for several, also where that is one.
+            One answer for a text, and a list for several, also where that is one: a `Prediction` of a classifier, a
+            `TaggedText` of a model for tokens.
 
         Raises:
-            UserError: if a text has no word, something is no text, or the model is not a classifier.
+            UserError: if a text has no word, something is no text, or the model has no task's head.
         """
         records = self.records(texts)
         predictions = self.predict_encoded(self.encode(records), records)
         return predictions[0] if isinstance(texts, _ONE) else predictions
 
-    def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> list[Prediction]:
-        """The prediction for each record, as `encode` gives it, in order."""
+    def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> Many[Any]:
+        """The answer to each record, as `encode` gives it, in order."""
         parts = [self.windows(one) for one in encoded]
         logits = self.window_logits([part for own in parts for part in own])
         return self.answers(logits, parts, records)
@@ -175,7 +172,7 @@ class Model:
         """The classifier's logits for each window of any texts, float32 (classes,)."""
         return logits_on_all_cores(self._fast_classifier, parts, _BATCH_TOKENS)
 
-    def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> list[Prediction]:
+    def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> Many[Any]:
         """The prediction for each record.
 
         Args:

@@ -55,6 +55,11 @@ class Source:
         text_column: the column that holds the text, in formats that have columns.
         text_pair_column: the column that holds the second text, for tasks on pairs.
         label_column: the column that holds the label, where labels are read.
+        tokens_column: the column that holds the list of tokens, for tags of words; in a CoNLL file tokens is the
+            first column, tags the last, and a number is that column, from 1.
+        tags_column: the column that holds a tag for each token.
+        entities_column: the column that holds entities as spans of text_column's characters, in place of tokens and
+            tags: a list of {start, end, label}.
         rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
             a running text; a blank row then ends the document.
         subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
@@ -69,6 +74,9 @@ class Source:
     text_column: str = "text"
     text_pair_column: str = "text_pair"
     label_column: str = "label"
+    tokens_column: str = "tokens"
+    tags_column: str = "tags"
+    entities_column: str | None = None
     rows: Literal["documents", "sentences"] = "documents"
     subset: str | None = None
     test_ratio: float | None = None

@@ -138,7 +138,11 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
 
     @routes.post("/predict")
     async def predict(request: Request, body: TextsRequest) -> Any:
-        """The class of each text: `label`, `score`, and the `probabilities` of all classes."""
+        """The class of each text: `label`, `score`, and the `probabilities` of all classes.
+
+        A model for tokens gives `text`, `tokens`, `tags`, `scores`, and `entities` with `start`, `end`, `text`, `label`
+        and `score`; places count characters from 0.
+        """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from bertwright.evaluate.calibration import reliability
+from bertwright.evaluate.comparison import save_labels
 from bertwright.evaluate.examples import example_texts, pretraining_examples
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
@@ -59,7 +60,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     labels = task.labels(test, names, train, where)
     predictions = _all_predictions(recipe, task, test, run, engine, progress)
     units = units_of(task, test, predictions, labels)
-    write_array(folder / "predictions" / "labels.npy", labels)
+    save_labels(folder / "predictions", labels)
     if units.groups is not None:
         write_array(folder / "groups.npy", units.groups)
     for name, values in predictions.items():
@@ -92,13 +93,27 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "weights": _weights(recipe, run),
         },
     )
-    tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
-    answers = task.answers(predictions["bert"], names, test)
-    examples = example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
+    examples = _examples(recipe, run, task, names, test, labels, predictions)
     if own and not model_config(read_config(run / "pretrain" / "model")).is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
+
+
+def _examples(
+    recipe: Recipe,
+    run: Path,
+    task: Task,
+    names: Sequence[str],
+    test: Sequence[Record],
+    labels: Ints,
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:
+    """Some of the test texts with label and prediction, as the first seed's model reads them."""
+    tokenizer = load_tokenizer(run / "finetune" / f"seed-{recipe.finetune.seeds[0]}" / "model")
+    answers = task.answers(predictions["bert"], names, test)
+    shown = [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    return example_texts([tokenizer.clean(one.text) for one in test], shown)
 
 
 def _without_known(
@@ -169,7 +184,8 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
         return Units(len(test), np.array([numbers[key] for key in keys], np.int64))
     found = [task.row_scores(values, labels) for values in predictions.values()]
     length = max([run_length(one) for one in found if one is not None], default=1)
-    return Units(len(test), length=length, parts=parts_by_class(labels) if length > 1 else ())
+    sorted_by_class = length > 1 and np.issubdtype(labels.dtype, np.integer)
+    return Units(len(test), length=length, parts=parts_by_class(labels) if sorted_by_class else ())
 
 
 def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:

@@ -1,7 +1,7 @@
 """Model folders in the Hugging Face layout, written and read: one entry of `FORMATS` for each architecture.
 
-A folder holds config.json, model.safetensors, tokenizer.json and the rest of the tokenizer. `transformers` opens our
-folders without custom code, and we open its. Weights are read from safetensors only: nothing is unpickled.
+A folder holds config.json, model.safetensors and the tokenizer. `transformers` opens our folders without custom code,
+and we open its. Weights are read from safetensors only: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ FORMATS: dict[str, Format] = {
             "pretraining": "BertForPreTraining",
             "causal": "BertLMHeadModel",
             "sequence": "BertForSequenceClassification",
+            "token": "BertForTokenClassification",
         },
         computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
     ),
@@ -277,7 +278,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-_PRETRAINED = ("pretraining", "causal")
 _PRETRAINING_HEADS = ("masked_language_model", "next_sentence", "pooler")
 
 
@@ -306,7 +306,9 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     elif matrix is None and not config.get("tie_word_embeddings", True):
         absent |= {"masked_language_model"}  # its output matrix is not there
     classes = FORMATS[model.encoder.config.model_type].classes
-    if "next_sentence" in absent and architecture(config) in {classes.get(kind, kind) for kind in _PRETRAINED}:
+    if "next_sentence" in absent and architecture(config) in {
+        classes.get(kind, kind) for kind in ("pretraining", "causal")
+    }:
         absent |= {"pooler"}  # nothing but next sentences trains it
     model.absent = absent
     return model

@@ -44,7 +44,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Loss:
-    """Cross-entropy of `logits` (B, K) against probabilities `targets` (B, K); a row of zeros is not scored."""
+    """Cross-entropy of `logits` (..., K) against probabilities `targets` (..., K); a row of zeros is not scored."""
     logits = logits.float()
     scored = targets.sum(-1) > 0
     total = -(targets * logits.log_softmax(-1)).sum()
@@ -168,7 +168,7 @@ class Head(nn.Module):
     """A task's layers on the encoder's vectors; a task makes one, and `TaskModel` puts it on the encoder.
 
     Attributes:
-        kind: which of Hugging Face's model classes has the same layers: sequence.
+        kind: which of Hugging Face's model classes has the same layers: sequence, token.
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
     """
 
@@ -213,6 +213,28 @@ class SequenceHead(Head):
         """Map (B, S, H) to logits (B, K)."""
         chosen = last_vector(hidden, attention_mask) if self.causal else hidden  # (B, 1, H)
         logits: Tensor = self.classifier(self.dropout(self.pooler(chosen)))
+        return logits
+
+
+class TokenHead(Head):
+    """A classifier on the vector of every token (paper, section 5.3).
+
+    Args:
+        hidden_size: width H.
+        outputs: number of classes K.
+        dropout: on the vectors.
+    """
+
+    kind = "token"
+
+    def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Map (B, S, H) to logits (B, S, K)."""
+        logits: Tensor = self.classifier(self.dropout(hidden))
         return logits
 
 

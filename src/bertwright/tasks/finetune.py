@@ -167,6 +167,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
     task = find_task(config.task)
+    task.check(config)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)

@@ -11,8 +11,9 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.stored import architecture, head_of, label_names, require_classes
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Task
+from bertwright.tasks.tokens import TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(),)}
+TASKS: dict[str, Task] = {task.name: task for task in (Classification(), TokenClassification())}
 """The tasks, by the name that a recipe gives in finetune.task."""
 
 
@@ -27,16 +28,21 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+def task_of(config: dict[str, Any]) -> Task:
+    """The task of a folder's config.json: the one that it names, or that of its head; else it is a classifier."""
+    named = TASKS.get(config.get("finetuning_task") or "")
+    return named or TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
+
+
 def load_task_model(folder: Path) -> TaskModel:
-    """The fine-tuned model of a folder. One that names no task of ours is a classifier.
+    """The fine-tuned model of a folder.
 
     Raises:
         UserError: if the folder holds no fine-tuned model, or one that we do not compute, or its tensors do not fit its
             configuration.
     """
     config = read_config(folder)
-    own = TASKS.get(config.get("finetuning_task") or "")
-    task = TASKS["classification"] if own is None else own
+    task = task_of(config)
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -46,7 +52,7 @@ def load_task_model(folder: Path) -> TaskModel:
         raise UserError(_what_it_is(config, folder))
     if task.name == "classification":
         require_classes(config, folder)
-    if encoder.causal and own is None:
+    if encoder.causal and task.name == "classification" and config.get("finetuning_task") not in TASKS:
         raise UserError(
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"

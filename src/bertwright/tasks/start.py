@@ -10,7 +10,7 @@ from torch import Tensor
 from bertwright.models.checkpoints import FORMATS, read_weights, to_hugging_face
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import architecture, has_task_head, head_of, label_names, mean_the_same
-from bertwright.tasks.registry import TASKS
+from bertwright.tasks.registry import task_of
 from bertwright.train.loop import Notice
 
 
@@ -56,12 +56,11 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
 
     The classes may stand in another order where all layers but the pooler are `classifier`, with a row for each class.
     """
-    task = TASKS.get(stored.get("finetuning_task") or "", TASKS["classification"])
     kind = FORMATS[model.encoder.config.model_type].classes.get(model.kind, model.kind)
     layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
         architecture(stored) == kind
-        and task.name == model.task
+        and task_of(stored).name == model.task
         and stored.get("problem_type") in (None, "single_label_classification")
         and layers <= {"pooler", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)

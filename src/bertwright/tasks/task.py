@@ -19,6 +19,9 @@ from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
+from bertwright.settings import FinetuneConfig
+from bertwright.tasks.answers import Answers
+from bertwright.tasks.answers import Prediction as Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -26,21 +29,6 @@ from bertwright.text.wordpiece import Tokenizer
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The class of a text.
-
-    Args:
-        label: the most probable class.
-        score: its probability.
-        probabilities: of each class, by name.
-    """
-
-    label: str
-    score: float
-    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class Examples:
         return longest
 
 
-class Task(Protocol):
+class Task(Answers, Protocol):
     """One kind of labels. Subclass it, so that the methods with a body need not be written.
 
     Labels are an array with a row per record, of numbers or of objects; predictions are one of numbers.
@@ -106,6 +94,17 @@ class Task(Protocol):
     def positive_label(self, names: Sequence[str]) -> str | None:
         """The class that the primary metric speaks of; None by default: it speaks of all."""
         return None
+
+    def check(self, config: FinetuneConfig) -> None:
+        """See that fine-tuning is not asked for what the task does not have; by default all is there.
+
+        Args:
+            config: of fine-tuning.
+
+        Raises:
+            UserError: if it is, with the setting to leave out.
+        """
+        return
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The names of what the model can answer, in the order of the head's outputs.
@@ -288,8 +287,8 @@ class Task(Protocol):
             raise WrongTypeError(f"text {number + 1} is {type(given).__name__}; it must be a str")
         return Record(str(number), given)
 
-    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
-        """Predictions as a user gets them, one per record.
+    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> Sequence[Any]:
+        """Predictions as a user gets them, one per record; a dataclass each, such as `Prediction`.
 
         Args:
             predictions: from `predictions`.

@@ -1,4 +1,4 @@
-"""Rows and text out of one file: .txt .jsonl .json .csv .parquet, each also .gz .xz .zst, streamed with exact errors.
+"""Rows and text out of one file: .txt .jsonl .csv .parquet .conll, each also .gz .xz .zst, streamed with exact errors.
 
 Every format has one path, and that path counts lines as it goes, so that an error names the line without a second
 reading. Memory stays constant: a file's longest row, or a batch of a Parquet file, is the most that is held.
@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
+from bertwright.text import conll
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What stands between the columns of a CSV file, in words."""
 
@@ -104,16 +105,17 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
     """The rows of a file in a table format.
 
     Args:
-        path: a .jsonl, .json, .csv or .parquet file, possibly compressed.
+        path: a .jsonl, .json, .csv, .parquet or .conll file, possibly compressed; .txt is read as .conll.
         columns: for each column to read, its name and the option that sets that name.
 
     Yields:
-        For each row: its line (in Parquet: its row), counted from 1, and the values of the columns.
+        For each row: its line (in Parquet: its row; in CoNLL: its first), counted from 1, and the columns' values.
 
     Raises:
         UserError: as `clear_errors`, or if a line is malformed or a column is missing, or the file holds no row.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+    readers |= {".conll": _conll_rows, ".txt": _conll_rows}
     count = 0
     with clear_errors(path):
         for row in readers.get(format_of(path) or "", _json_rows)(path, columns):
@@ -295,6 +297,13 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
             start += batch.num_rows
 
 
+def _conll_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
+    with open_bytes(path) as stream:
+        lines = ((number, decode(line, path, number)) for number, line in enumerate(read_lines(stream), 1))
+        for number, words in conll.sentences(lines, path):
+            yield number, [conll.column(words, name, path, option) for name, option in columns]
+
+
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file, unpacked first where it is compressed as a whole: it is read from its end."""
@@ -310,7 +319,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
-    """The names of a column's classes in the schema that Hugging Face's `datasets` writes into Parquet, in order.
+    """The names of a column's classes, or of its lists', in the schema that `datasets` writes into Parquet, in order.
 
     Returns:
         None for another format, or where the schema names none.
@@ -324,4 +333,5 @@ def class_names(path: Path, column: str) -> list[str] | None:
         stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
         info = json.loads(stored) if stored else {}
     feature = info.get("info", {}).get("features", {}).get(column, {})
+    feature = feature.get("feature", feature)  # of a list's values
     return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bertwright.errors import UserError
@@ -14,6 +15,8 @@ from bertwright.text import formats, imdb
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
+from bertwright.text.tagged import Words, place_of_word, words_and_tags
+from bertwright.text.tags import Tagged, counted, to_bio
 
 NO_TEXT = "empty text"
 NO_LABEL = "no label"
@@ -33,6 +36,8 @@ class Record:
         label: the label as the data write it; the name of the class where the data's schema has one.
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
         group: rows of one group belong together, as those of one author do; None without the source's group_column.
+        words: of texts with tags, where each word begins and ends in the text, in characters.
+        tags: a tag for each word, in BIO where they are of entities.
         place: file and line, for messages.
     """
 
@@ -42,6 +47,8 @@ class Record:
     label: str | None = None
     class_number: int | None = None
     group: str | None = None
+    words: Words | None = None
+    tags: tuple[str, ...] | None = None
     place: str = field(default="", compare=False)
 
 
@@ -54,25 +61,29 @@ class LabelledSplit:
         files: the files, or the splits of a hub data set, that were read.
         rows: how many rows they have in this split.
         skipped: why rows were skipped, with the number of rows and the place of the first.
+        converted: the scheme that tags were converted from, in words; None where they are as the data have them.
     """
 
     records: list[Record]
     files: tuple[str, ...]
     rows: int
     skipped: dict[str, tuple[int, str]]
+    converted: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """The account as plain values: files, rows, used, classes with their counts, skipped."""
+        """The account as plain values: files, rows, used, classes (of entities: types) with their counts, skipped."""
         classes = Counter(record.label for record in self.records if record.label is not None)
         order = ordered_classes(self.records)
+        tagged = counted(record.tags for record in self.records if record.tags is not None)
         return {
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order},
+            "classes": {label: classes[label] for label in order} | tagged,
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
+            **({} if self.converted is None else {"tags": self.converted}),
         }
 
 
@@ -86,7 +97,9 @@ def account(split: str, summary: dict[str, Any]) -> str:
     skipped = "".join(
         f"; skipped {one['count']:,} ({one['reason']}, first {one['first']})" for one in summary["skipped"]
     )
-    return f"{split}: {summary['used']:,} of {summary['rows']:,} rows of {listed}; {classes or 'no classes'}{skipped}"
+    tags = f"; tags are {summary['tags']}" if "tags" in summary else ""
+    used = f"{summary['used']:,} of {summary['rows']:,} rows of {listed}"
+    return f"{split}: {used}; {classes or 'no classes'}{tags}{skipped}"
 
 
 def ordered_classes(records: Sequence[Record]) -> list[str]:
@@ -113,8 +126,8 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label. The source says which column of the
-            data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label; or tokens and tags, for words with
+            tags. The source says which column of the data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -138,6 +151,8 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
 
 def _read(source: Source, splits: Sequence[str] | None, name: str, columns: Sequence[str]) -> LabelledSplit:
     place = locate(source)
+    if "tokens" in columns:  # words and tags, as the source says they are written
+        columns = ("tokens", "tags") if source.entities_column is None else ("text", "entities")
     rows = _reviews(place, source, splits) if isinstance(place, Reviews) else None
     read = _Reading(name, columns)
     if rows is not None:
@@ -150,12 +165,24 @@ def _read(source: Source, splits: Sequence[str] | None, name: str, columns: Sequ
             read.files.append(_file(part, source, columns))
             for record in _part_records(part, source, name, columns, read.rows):
                 read.add(record)
-    return LabelledSplit(read.records, tuple(dict.fromkeys(read.files)), read.rows, read.skipped)
+    records, converted = _in_bio(read.records)
+    return LabelledSplit(records, tuple(dict.fromkeys(read.files)), read.rows, read.skipped, converted)
+
+
+def _in_bio(records: list[Record]) -> tuple[list[Record], str | None]:
+    """Records of a split with their tags in BIO, and from which scheme they were converted."""
+    tagged = [
+        Tagged(record.tags, partial(place_of_word, record.place)) for record in records if record.tags is not None
+    ]
+    if not tagged:
+        return records, None
+    rows, converted = to_bio(tagged)
+    return [replace(record, tags=tags) for record, tags in zip(records, rows, strict=True)], converted
 
 
 def _file(part: Part, source: Source, columns: Sequence[str]) -> str:
     """A file as it is listed: class folders as a pattern, and a table with what stands between its columns."""
-    if part.is_plain and part.path is not None:
+    if part.is_plain and part.path is not None and "tags" not in columns:
         return f"{part.path.parent}/*{part.path.suffix}"
     if part.path is not None and formats.format_of(part.path) == ".csv":
         mark = formats.delimiter(part.path, [name for name, _ in _named(source, columns)])
@@ -179,7 +206,7 @@ class _Reading:
         reason = None
         if not record.text.strip() or ("text_pair" in self.columns and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif "label" in self.columns and record.label is None:
+        elif ("label" in self.columns and record.label is None) or (record.words is not None and record.tags is None):
             reason = NO_LABEL
         if reason is None:
             self.records.append(record)
@@ -205,7 +232,7 @@ def _reviews(place: Reviews, source: Source, splits: Sequence[str] | None) -> li
 
 def _part_records(part: Part, source: Source, split: str, columns: Sequence[str], start: int) -> Iterator[Record]:
     """The rows of a file or of a hub split; a plain text in a class folder is one."""
-    if part.is_plain:
+    if part.is_plain and "tags" not in columns:
         if "label" not in columns or part.class_name is None or source.group_column or part.path is None:
             raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
         text = "".join(piece for _, (piece,) in part.rows)
@@ -213,17 +240,24 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
         yield Record(name, text, label=part.class_name, place=part.name)
         return
     classes = part.class_names(source.label_column) if "label" in columns else None
+    tag_names = part.class_names(source.tags_column) if "tags" in columns else None
     fields = [*columns, "group"] if source.group_column else list(columns)
     for index, (number, values) in enumerate(part.rows, start):
         row, where = dict(zip(fields, values, strict=True)), part.where(number)
         label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
+        text = _text(row["text"], where) if "text" in row else ""
+        words = tags = None
+        if "tags" in row or "entities" in row:
+            text, words, tags = words_and_tags(text, row, where, tag_names)
         yield Record(
             f"{split}/{index}",
-            _text(row["text"], where),
+            text,
             _text(row["text_pair"], where) if "text_pair" in row else None,
             label,
             class_number,
             _group(row["group"], where) if "group" in row else None,
+            words,
+            tags,
             where,
         )
 
@@ -241,16 +275,16 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any(record.label is None for record in records):
+    if not records or any(record.label is None and record.tags is None for record in records):
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
-    labels = [record.label for record in records]
+    labels = [record.label for record in records]  # one for all records that have tags
     assert source.test_ratio is not None
     is_test = divide(labels, groups, source.test_ratio, source.path)
     kept = [record for record, test in zip(records, is_test, strict=True) if test == (split == "test")]
     if split == "test":
-        return LabelledSplit(kept, whole.files, len(kept), {})
+        return LabelledSplit(kept, whole.files, len(kept), {}, whole.converted)
     return replace(whole, records=kept, rows=whole.rows - sum(is_test))
 
 
