@@ -298,17 +298,15 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     if own_bias in weights:  # a copy of the head's bias, or what took its place
         weights[bias] = weights[own_bias]
     absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
-    table = model.encoder.token_embeddings.weight
-    matrix = weights.get(decoder)
+    table, matrix = model.encoder.token_embeddings.weight, weights.get(decoder)
     if matrix is not None and not torch.equal(matrix.float(), table):
         model.masked_language_model.decoder = nn.Linear(table.shape[1], table.shape[0], bias=False)
         load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
     elif matrix is None and not config.get("tie_word_embeddings", True):
         absent |= {"masked_language_model"}  # its output matrix is not there
     classes = FORMATS[model.encoder.config.model_type].classes
-    if "next_sentence" in absent and architecture(config) in {
-        classes.get(kind, kind) for kind in ("pretraining", "causal")
-    }:
+    pretrained = {classes.get(kind, kind) for kind in ("pretraining", "causal")}
+    if "next_sentence" in absent and architecture(config) in pretrained:
         absent |= {"pooler"}  # nothing but next sentences trains it
     model.absent = absent
     return model
