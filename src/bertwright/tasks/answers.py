@@ -40,13 +40,10 @@ class Shown:
 
 
 class Answers(Protocol):
-    """How the answers of a task are shown; by default they are a `Prediction` each.
-
-    Attributes:
-        answer_class: the class of the answers, a dataclass, whose fields the server and the command line give as JSON.
-    """
+    """How the answers of a task are shown; by default they are a `Prediction` each."""
 
     answer_class: type[Any] = Prediction
+    """The class of the answers, a dataclass, whose fields the server and the command line give as JSON."""
 
     def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """The fields that `Task.record` takes of a row of a file: a str where it is `text` alone, else a dict of them.
