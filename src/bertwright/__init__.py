@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bertwright.pipeline import Run, run
     from bertwright.recipe import Recipe
     from bertwright.recipe_file import load_recipe
-    from bertwright.tasks.task import Prediction
+    from bertwright.tasks.answers import Prediction
 
 __all__ = ["Model", "Prediction", "Recipe", "Run", "UserError", "__version__", "load", "load_recipe", "run"]
 

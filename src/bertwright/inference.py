@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as Many
 from pathlib import Path
@@ -24,9 +25,10 @@ from bertwright.models.checkpoints import find_model, load_tokenizer, read_confi
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.prediction import logits_on_all_cores
 from bertwright.tasks.registry import TASKS, load_task_model
-from bertwright.tasks.task import Prediction, Task
+from bertwright.tasks.task import Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -137,32 +139,31 @@ class Model:
         encoded = self.task.encode(records, self.classifier_tokenizer, max_length, truncation)
         for number, one in enumerate(encoded):
             _require_words(one, number, len(records))
+        for notice in self.task.notices(encoded):
+            warnings.warn(notice, stacklevel=3)
         return encoded
 
-    @overload
-    def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]  # a str iterates over str
-    @overload
-    def predict(self, texts: Iterable[str]) -> list[Prediction]: ...
-    def predict(self, texts: str | Iterable[str]) -> Prediction | list[Prediction]:
-        """The class of a text, or of each of several, in order.
+    def predict(self, texts: Any) -> Any:
+        """The answer of the model's task to a text, or to each of several, in order.
 
-        A text's prediction does not depend on the others, beyond rounding.
+        An answer does not depend on the other texts, beyond rounding.
 
         Args:
-            texts: a text, or several; each is read up to the length that the model was fine-tuned at.
+            texts: a text, or several; or what else the task reads, as a dict with its columns.
 
         Returns:
-            One prediction for a text, and a list for several, also where that is one.
+            One answer for a text, and a list for several, also where that is one: a `Prediction` of a classifier, an
+            `Answer` to a question, a `Choice`.
 
         Raises:
-            UserError: if a text has no word, something is no text, or the model is not a classifier.
+            UserError: if a text has no word, something is no text, or the model has no task's head.
         """
         records = self.records(texts)
         predictions = self.predict_encoded(self.encode(records), records)
         return predictions[0] if isinstance(texts, _ONE) else predictions
 
-    def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> list[Prediction]:
-        """The prediction for each record, as `encode` gives it, in order."""
+    def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> Many[Any]:
+        """The answer to each record, as `encode` gives it, in order."""
         parts = [self.windows(one) for one in encoded]
         logits = self.window_logits([part for own in parts for part in own])
         return self.answers(logits, parts, records)
@@ -175,7 +176,7 @@ class Model:
         """The classifier's logits for each window of any texts, float32 (classes,)."""
         return logits_on_all_cores(self._fast_classifier, parts, _BATCH_TOKENS)
 
-    def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> list[Prediction]:
+    def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> Many[Any]:
         """The prediction for each record.
 
         Args:
@@ -185,7 +186,8 @@ class Model:
         """
         if not records:
             return []
-        return self.task.answers(self.task.predictions(logits, parts), self.classifier.label_names, records)
+        predictions = self.task.decided(self.task.predictions(logits, parts), self.classifier.thresholds)
+        return self.task.answers(predictions, self.classifier.label_names, records)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[TokenPrediction]]:
         """The most probable tokens at each [MASK] of a text, each with the others still masked.

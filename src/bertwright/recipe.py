@@ -55,6 +55,10 @@ class Source:
         text_column: the column that holds the text, in formats that have columns.
         text_pair_column: the column that holds the second text, for tasks on pairs.
         label_column: the column that holds the label, where labels are read.
+        context_column: the column that holds the text that questions are about, or that choices follow.
+        question_column: the column that holds the question.
+        answers_column: the column that holds the answers: a list of {text, start}, empty where there is no answer.
+        choices_column: the column that holds the list of choices.
         rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
             a running text; a blank row then ends the document.
         subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
@@ -69,6 +73,10 @@ class Source:
     text_column: str = "text"
     text_pair_column: str = "text_pair"
     label_column: str = "label"
+    context_column: str = "context"
+    question_column: str = "question"
+    answers_column: str = "answers"
+    choices_column: str = "choices"
     rows: Literal["documents", "sentences"] = "documents"
     subset: str | None = None
     test_ratio: float | None = None

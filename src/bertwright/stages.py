@@ -22,7 +22,7 @@ from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, finetune
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import find_task
-from bertwright.tasks.task import Ints
+from bertwright.tasks.task import Ints, Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
 from bertwright.text.prepare import prepare_corpus
@@ -141,7 +141,7 @@ class Work:
         Raises:
             UserError: if they cannot be read.
         """
-        find_task(self.recipe.finetune.task)  # a wrong name is refused, with labels or without
+        find_task(self.recipe.finetune.task).check(self.recipe.finetune)  # refused with labels or without
         if self.recipe.finetune.data == "":
             return frozenset()
         return texts_of(self._split(name) for name in evaluated_splits(self.recipe))
@@ -154,8 +154,8 @@ class Work:
         return self._splits[name]
 
     @cached_property
-    def labelled(self) -> tuple[list[Record], Ints, list[Record]]:
-        """Records and labels of train, and records of test; what each split holds is said.
+    def labelled(self) -> tuple[Task, list[Record], Ints, list[Record]]:
+        """The task of these labels, records and labels of train, and records of test; what each split holds is said.
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
@@ -179,8 +179,8 @@ class Work:
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
-        task.about(config.positive_label, names)  # a class that is not there is said before the work
-        return train, labels["train"], test
+        task = task.about(config.positive_label, names)  # a class that is not there is said before the work
+        return task, train, labels["train"], test
 
     def check_training(self, stages: Sequence[str]) -> None:
         """See that the training of these stages can begin, as far as that can be told before the stages before it.
@@ -293,8 +293,8 @@ def _finetune(work: Work, place: Path) -> None:
 
 
 def _baselines(work: Work, place: Path) -> None:
-    train, labels, test = work.labelled
-    found = find_task(work.recipe.finetune.task).baselines(train, labels, test, work.notice)
+    task, train, labels, test = work.labelled
+    found = task.baselines(train, labels, test, work.notice)
     for name, predictions in found.items():
         if not isinstance(predictions, str):
             write_array(place / f"{name}.npy", predictions)

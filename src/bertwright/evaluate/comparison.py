@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from bertwright.evaluate import significance
+from bertwright.files import read_json, write_array, write_json
 from bertwright.tasks.registry import TASKS
 from bertwright.tasks.resampling import Units
 
 SYSTEM_NAMES = {
     "bert": "BERT (this run)",
     "most_frequent": "The most frequent class",
+    "sliding_window": "Sliding window, TF-IDF",
+    "no_answer": "No answer to any question",
+    "ngram_overlap": "N-gram overlap with the context",
     "naive_bayes": "Naive Bayes, word counts",
     "logistic_regression": "Logistic regression, TF-IDF, 1-2 grams",
     "nb_logistic_regression": "NB-weighted logistic regression, 1-3 grams",
@@ -24,7 +28,7 @@ SYSTEM_NAMES = {
 }
 """How systems are called in tables; others by their own names."""
 
-_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC"}
+_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "answerable_f1": "F1 where there is an answer"}
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 
 
@@ -63,14 +67,36 @@ def metric_name(key: str, results: Mapping[str, Any] | None = None) -> str:
     return f"macro-{name}" if len(results.get("label_names", [])) > 2 else name
 
 
+def save_labels(folder: Path, labels: Any) -> None:
+    """Write the labels of a test split: numbers as labels.npy; objects, such as a row of tags each, as labels.json."""
+    if labels.dtype != object:
+        write_array(folder / "labels.npy", labels)
+        return
+    write_json(folder / "labels.json", [one.tolist() if isinstance(one, np.ndarray) else one for one in labels])
+
+
+def _saved_labels(folder: Path) -> Any:
+    """What `save_labels` wrote; a list of numbers is an array again. None without labels."""
+    if (folder / "labels.npy").is_file():
+        return np.load(folder / "labels.npy")
+    if not (folder / "labels.json").is_file():
+        return None
+    rows = read_json(folder / "labels.json")
+    labels = np.empty(len(rows), object)
+    for number, row in enumerate(rows):
+        is_numbers = isinstance(row, list) and all(isinstance(one, int) for one in row)
+        labels[number] = np.array(row, np.int64) if is_numbers else row
+    return labels
+
+
 def saved_predictions(folder: Path) -> dict[str, Any]:
-    """What `evaluate` saved: by system, float32 probabilities (rows, classes); `labels` and `groups`, int64 (rows,).
+    """What `evaluate` saved: by system, float32 predictions (rows, ...); `labels` and `groups`, (rows,).
 
     {} without labels; systems of another number of rows are left out.
     """
-    if not (folder / "labels.npy").is_file():
+    labels = _saved_labels(folder)
+    if labels is None:
         return {}
-    labels = np.load(folder / "labels.npy")
     found = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy")) if path.stem != "labels"}
     groups = folder.parent / "groups.npy"
     own = {"labels": labels} | ({"groups": np.load(groups)} if groups.is_file() else {})

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from bertwright.evaluate.calibration import reliability
+from bertwright.evaluate.comparison import save_labels
 from bertwright.evaluate.examples import example_texts, pretraining_examples
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
@@ -52,7 +53,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     labels = task.labels(test, names, train, where)
     predictions = _all_predictions(recipe, task, test, run, engine, progress)
     units = units_of(task, test, predictions, labels)
-    write_array(folder / "predictions" / "labels.npy", labels)
+    save_labels(folder / "predictions", labels)
     if units.groups is not None:
         write_array(folder / "groups.npy", units.groups)
     for name, values in predictions.items():
@@ -87,7 +88,10 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     )
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names, test)
-    examples = example_texts([tokenizer.clean(record.text) for record in test], [names[i] for i in labels], answers)
+    shown = [
+        task.shown(answer, label, names, record) for answer, label, record in zip(answers, labels, test, strict=True)
+    ]
+    examples = example_texts([tokenizer.clean(task.shown_text(record)) for record in test], shown)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
@@ -146,7 +150,8 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
         return Units(len(test), np.array([numbers[key] for key in keys], np.int64))
     found = [task.row_scores(values, labels) for values in predictions.values()]
     length = max([run_length(one) for one in found if one is not None], default=1)
-    return Units(len(test), length=length, parts=parts_by_class(labels) if length > 1 else ())
+    sorted_by_class = length > 1 and np.issubdtype(labels.dtype, np.integer)
+    return Units(len(test), length=length, parts=parts_by_class(labels) if sorted_by_class else ())
 
 
 def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:
@@ -184,6 +189,8 @@ def _all_predictions(
     for seed in config.seeds:
         folder = run / "finetune" / f"seed-{seed}" / "model"
         sequences = task.encode(test, load_tokenizer(folder), config.max_length, config.truncation)
+        for sentence in task.notices(sequences):
+            progress(sentence)
         progress(f"predicting {len(sequences):,} test texts with BERT, seed {seed}")
         predictions[f"bert-seed-{seed}"] = predict_saved(folder, sequences, config, engine)
     predictions["bert"] = predictions[f"bert-seed-{config.seeds[0]}"]

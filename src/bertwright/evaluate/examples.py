@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from bertwright.inputs.sequences import frame
 from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
-from bertwright.tasks.task import Prediction
+from bertwright.tasks.answers import Shown
 from bertwright.text.store import PreparedCorpus
 from bertwright.train.engine import Engine
 
@@ -19,21 +20,15 @@ _SHOWN = 6
 """Examples of each kind that the report shows."""
 
 
-def example_texts(texts: list[str], labels: list[str], answers: list[Prediction]) -> dict[str, Any]:
-    """Texts drawn at random, and the most confident mistakes, with label and prediction by name."""
-    confidence = np.array([answer.score for answer in answers])
-    wrong = np.array([answer.label != label for answer, label in zip(answers, labels, strict=True)])
+def example_texts(texts: list[str], shown: list[Shown]) -> dict[str, Any]:
+    """Texts drawn at random, and the most confident mistakes, with label and prediction in words."""
+    confidence = np.array([one.score for one in shown])
+    wrong = np.array([one.prediction != one.label for one in shown])
     mistakes = np.argsort(np.where(wrong, -confidence, np.inf), kind="stable")[: min(_SHOWN, int(wrong.sum()))]
     drawn = np.random.default_rng(0).choice(len(texts), min(_SHOWN, len(texts)), replace=False)
 
     def described(index: int) -> dict[str, Any]:
-        answer = answers[index]
-        return {
-            "text": " ".join(texts[index].split()),
-            "label": labels[index],
-            "prediction": answer.label,
-            "score": answer.score,
-        }
+        return {"text": " ".join(texts[index].split()), **asdict(shown[index])}
 
     return {"classified": [described(int(i)) for i in drawn], "mistakes": [described(int(i)) for i in mistakes]}
 

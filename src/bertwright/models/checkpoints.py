@@ -73,11 +73,14 @@ FORMATS: dict[str, Format] = {
             "next_sentence": "cls.seq_relationship",
             "head.pooler.dense": "bert.pooler.dense",
             "head.classifier": "classifier",
+            "head.span": "qa_outputs",
         },
         classes={
             "pretraining": "BertForPreTraining",
             "causal": "BertLMHeadModel",
             "sequence": "BertForSequenceClassification",
+            "span": "BertForQuestionAnswering",
+            "choice": "BertForMultipleChoice",
         },
         computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
     ),
@@ -149,6 +152,7 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
         config |= {} if dropout is None else {"classifier_dropout": dropout.p}
         config["id2label"] = dict(enumerate(model.label_names))
         config["label2id"] = {name: i for i, name in enumerate(model.label_names)}
+        config |= {"thresholds": list(model.thresholds)} if model.thresholds else {}
     return config
 
 

@@ -166,6 +166,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
     task = find_task(config.task)
+    task.check(config)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)
@@ -187,6 +188,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         return task.encode([records[i] for i in rows], tokenizer, config.max_length, truncation)
 
     inputs = encoded(training_rows, config.training_truncation)
+    for sentence in task.notices(inputs):
+        notice(f"{where}, training set: {sentence}")
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)

@@ -122,7 +122,9 @@ def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, co
 
 
 def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig, engine: Engine) -> Floats:
-    """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
+    """The predictions of the model in `folder`, with its thresholds, in the run's precision; else as `predict`."""
     model = load_task_model(folder).to(engine.device)
+    task = TASKS[model.task]
     with engine.autocast():
-        return predict(TASKS[model.task], model, inputs, config.micro_batch_tokens, config.max_length)
+        predictions = predict(task, model, inputs, config.micro_batch_tokens, config.max_length)
+    return task.decided(predictions, model.thresholds)

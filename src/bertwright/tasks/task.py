@@ -19,6 +19,8 @@ from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
+from bertwright.settings import FinetuneConfig
+from bertwright.tasks.answers import Answers
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -26,21 +28,6 @@ from bertwright.text.wordpiece import Tokenizer
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The class of a text.
-
-    Args:
-        label: the most probable class.
-        score: its probability.
-        probabilities: of each class, by name.
-    """
-
-    label: str
-    score: float
-    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class Examples:
         return longest
 
 
-class Task(Protocol):
+class Task(Answers, Protocol):
     """One kind of labels. Subclass it, so that the methods with a body need not be written.
 
     Labels are an array with a row per record, of numbers or of objects; predictions are one of numbers.
@@ -84,12 +71,16 @@ class Task(Protocol):
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
         bounds: what metrics lie between.
+        pipeline_tag: the hub's name for what a model does.
+        warm: something that `record` takes, for a first prediction.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    pipeline_tag: str = "text-classification"
+    warm: Any = "warm"
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task with metrics that speak of a class; a task without such metrics is as it was.
@@ -106,6 +97,17 @@ class Task(Protocol):
     def positive_label(self, names: Sequence[str]) -> str | None:
         """The class that the primary metric speaks of; None by default: it speaks of all."""
         return None
+
+    def check(self, config: FinetuneConfig) -> None:
+        """See that fine-tuning is not asked for what the task does not have; by default all is there.
+
+        Args:
+            config: of fine-tuning.
+
+        Raises:
+            UserError: if it is, with the setting to leave out.
+        """
+        return
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The names of what the model can answer, in the order of the head's outputs.
@@ -167,6 +169,14 @@ class Task(Protocol):
         texts = [record.text for record in records]
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=truncation)
 
+    def notices(self, inputs: Sequence[ModelInput]) -> list[str]:
+        """What of records is not read beyond what the recipe asks to cut, in sentences; nothing by default.
+
+        Args:
+            inputs: from `encode`.
+        """
+        return []
+
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """The sequences that are computed for a record; of most texts one.
 
@@ -197,6 +207,24 @@ class Task(Protocol):
             parts: the windows of each record, from `windows`.
         """
         ...
+
+    def thresholds(self, predictions: Floats, labels: Ints) -> tuple[float, ...]:
+        """What decides between answers, chosen on the validation set and kept with the model; nothing by default.
+
+        Args:
+            predictions: from `predictions`, of the validation set.
+            labels: theirs.
+        """
+        return ()
+
+    def decided(self, predictions: Floats, thresholds: Sequence[float]) -> Floats:
+        """Predictions in which a model's thresholds are taken into account; by default as they are.
+
+        Args:
+            predictions: from `predictions`.
+            thresholds: of the model; none of a model of another tool.
+        """
+        return predictions
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """The mean loss of predictions; the checkpoint with the lowest on the validation set is kept."""
@@ -272,8 +300,8 @@ class Task(Protocol):
             raise WrongTypeError(f"text {number + 1} is {type(given).__name__}; it must be a str")
         return Record(str(number), given)
 
-    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
-        """Predictions as a user gets them, one per record.
+    def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> Sequence[Any]:
+        """Predictions as a user gets them, one per record; a dataclass each, such as `Prediction`.
 
         Args:
             predictions: from `predictions`.

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
+from bertwright.text import squad
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -129,6 +130,8 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
         start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
         is_list = start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
         rows = _json_list(stream, path) if is_list else _json_lines(stream, path)
+        if not is_list and any(option == "question_column" for _, option in columns):
+            rows = _squad_or_lines(stream, path)
         for number, row in rows:
             if not isinstance(row, dict):
                 raise UserError(
@@ -139,6 +142,21 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
             except KeyError:
                 name, option = next(column for column in columns if column[0] not in row)
                 raise missing_column(place(path, number), name, row, option) from None
+
+
+def _squad_or_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
+    """The questions of a file in SQuAD's own form, numbered from 1; of any other file the lines."""
+    if format_of(path) == ".json":
+        content = stream.read(_LIST_LIMIT)
+        try:
+            value = json.loads(content)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            value = None
+        if squad.is_squad(value):
+            yield from enumerate(squad.squad_rows(value), 1)
+            return
+        stream.seek(0)
+    yield from _json_lines(stream, path)
 
 
 def _kind(value: Any) -> str:

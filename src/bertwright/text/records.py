@@ -11,6 +11,7 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
+from bertwright.text.contexts import Answers, context_fields, numbered
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
@@ -32,8 +33,11 @@ class Record:
         text_pair: the second text, for tasks on pairs.
         label: the label as the data write it; the name of the class where the data's schema has one.
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
-        group: rows of one group belong together, as those of one author do; None without the source's group_column.
+        group: rows of one group belong together, as those of one author do; without the source's group_column None, or
+            the same for all questions on one context.
         place: file and line, for messages.
+        answers: of a question (`text_pair`) on a context (`text`); empty where the context does not answer it.
+        choices: of which `label` is the number of the right one; `text` is what they follow.
     """
 
     id: str
@@ -43,6 +47,8 @@ class Record:
     class_number: int | None = None
     group: str | None = None
     place: str = field(default="", compare=False)
+    answers: Answers | None = None
+    choices: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,14 @@ class LabelledSplit:
         """The account as plain values: files, rows, used, classes with their counts, skipped."""
         classes = Counter(record.label for record in self.records if record.label is not None)
         order = ordered_classes(self.records)
+        answered = Counter(
+            "answerable" if record.answers else "no answer" for record in self.records if record.answers is not None
+        )
         return {
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order},
+            "classes": {label: classes[label] for label in order} | dict(sorted(answered.items())),
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
@@ -113,8 +122,8 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label. The source says which column of the
-            data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label; or context with question and answers,
+            or with choices. The source says which column of the data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -177,9 +186,10 @@ class _Reading:
     def add(self, record: Record) -> None:
         self.rows += 1
         reason = None
-        if not record.text.strip() or ("text_pair" in self.columns and not (record.text_pair or "").strip()):
+        pair = "text_pair" in self.columns or "question" in self.columns
+        if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif "label" in self.columns and record.label is None:
+        elif any(name in self.columns and getattr(record, name) is None for name in ("label", "answers", "choices")):
             reason = NO_LABEL
         if reason is None:
             self.records.append(record)
@@ -216,6 +226,9 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
     fields = [*columns, "group"] if source.group_column else list(columns)
     for index, (number, values) in enumerate(part.rows, start):
         row, where = dict(zip(fields, values, strict=True)), part.where(number)
+        if "context" in row:
+            yield _with_context(row, f"{split}/{index}", where)
+            continue
         label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
         yield Record(
             f"{split}/{index}",
@@ -226,6 +239,16 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
             _group(row["group"], where) if "group" in row else None,
             where,
         )
+
+
+def _with_context(row: dict[str, Any], name: str, where: str) -> Record:
+    """A row of a question or of choices."""
+    found = context_fields(row, where)
+    if "group" in row:
+        found["group"] = _group(row["group"], where)
+    if "label" in row:
+        found["label"], _ = as_label(numbered(row, where), where)
+    return Record(name, place=where, **found)
 
 
 def _text(value: Any, where: str) -> str:
@@ -241,7 +264,7 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any(record.label is None for record in records):
+    if not records or any(record.label is None and record.answers is None for record in records):
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
