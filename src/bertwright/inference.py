@@ -27,7 +27,7 @@ from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.prediction import logits_on_all_cores
-from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
@@ -105,7 +105,7 @@ class Model:
     @property
     def task(self) -> Task:
         """The task that the classifier was fine-tuned for."""
-        return TASKS[self.classifier.task]
+        return task_of_model(self.classifier)
 
     @LoadedOnce
     def classifier_tokenizer(self) -> Tokenizer:
@@ -152,8 +152,8 @@ class Model:
             texts: a text, or several; or what else the task reads, as a dict with its columns.
 
         Returns:
-            One answer for a text, and a list for several, also where that is one: a `Prediction` of a classifier, an
-            `Answer` to a question, a `Choice`.
+            One answer for a text, and a list for several, also where that is one: a `Prediction` of a classifier, a
+            `TaggedText` of a model for tokens, an `Answer` to a question, a `Choice`.
 
         Raises:
             UserError: if a text has no word, something is no text, or the model has no task's head.
@@ -186,8 +186,7 @@ class Model:
         """
         if not records:
             return []
-        predictions = self.task.decided(self.task.predictions(logits, parts), self.classifier.thresholds)
-        return self.task.answers(predictions, self.classifier.label_names, records)
+        return self.task.answers(self.task.predictions(logits, parts), self.classifier.label_names, records)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[TokenPrediction]]:
         """The most probable tokens at each [MASK] of a text, each with the others still masked.

@@ -59,6 +59,11 @@ class Source:
         question_column: the column that holds the question.
         answers_column: the column that holds the answers: a list of {text, start}, empty where there is no answer.
         choices_column: the column that holds the list of choices.
+        tokens_column: the column that holds the list of tokens, for tags of words; in a CoNLL file tokens is the
+            first column, tags the last, and a number is that column, from 1.
+        tags_column: the column that holds a tag for each token.
+        entities_column: the column that holds entities as spans of text_column's characters, in place of tokens and
+            tags: a list of {start, end, label}.
         rows: whether a row (in .txt: a file) is a whole document, or each row (in .txt: each line) is one sentence of
             a running text; a blank row then ends the document.
         subset: the configuration of a hub data set that has several, for example 20231101.en of wikipedia.
@@ -77,6 +82,9 @@ class Source:
     question_column: str = "question"
     answers_column: str = "answers"
     choices_column: str = "choices"
+    tokens_column: str = "tokens"
+    tags_column: str = "tags"
+    entities_column: str | None = None
     rows: Literal["documents", "sentences"] = "documents"
     subset: str | None = None
     test_ratio: float | None = None

@@ -12,6 +12,7 @@ import pytest
 import bertwright
 from bertwright.apps.file_answers import open_rows, predict_into
 from bertwright.cli import main
+from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Prediction
 
 ROWS = [
@@ -136,7 +137,7 @@ def test_memory_does_not_grow_with_the_rows(folder):
         opened = open_rows(folder / "in.csv", None)
         tracemalloc.start()
         answer = Prediction("a", 0.7, {"a": 0.7, "b": 0.3})
-        predict_into(opened, folder / "out.csv", ["a", "b"], lambda texts: [answer] * len(texts))
+        predict_into(opened, folder / "out.csv", ["a", "b"], lambda texts: [answer] * len(texts), Classification())
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         with (folder / "out.csv").open() as stream:

@@ -14,7 +14,19 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 def tokenizer_of(strip_accents, html_line_breaks=False):
     """Words are cut into single letters, so that a place that is off by one shows."""
-    entries = [*SPECIAL_TOKENS, *LETTERS, *(f"##{letter}" for letter in LETTERS), "é", "##é", "日", "?", "##?", "가", "ᄀ", "##ᅡ"]
+    entries = [
+        *SPECIAL_TOKENS,
+        *LETTERS,
+        *(f"##{letter}" for letter in LETTERS),
+        "é",
+        "##é",
+        "日",
+        "?",
+        "##?",
+        "가",
+        "ᄀ",
+        "##ᅡ",
+    ]
     vocabulary = {entry: number for number, entry in enumerate(entries)}
     return Tokenizer(bert_tokenizer(vocabulary, True, strip_accents, True), html_line_breaks)
 
@@ -22,7 +34,9 @@ def tokenizer_of(strip_accents, html_line_breaks=False):
 TOKENIZERS = [tokenizer_of(None), tokenizer_of(False), tokenizer_of(None, html_line_breaks=True)]
 pieces = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(["<br />", "<BR>", "é", "e\u0301", "\ud83d", "日本", "가", "\u200d", "\u0000", "ﬁ", "İ", "👩‍🚀", "  ", "\n"]),
+    st.sampled_from(
+        ["<br />", "<BR>", "é", "e\u0301", "\ud83d", "日本", "가", "\u200d", "\u0000", "ﬁ", "İ", "👩‍🚀", "  ", "\n"]
+    ),
     st.text(alphabet=LETTERS + " ", max_size=12),
 )
 texts = st.lists(pieces, max_size=8).map("".join)
@@ -37,8 +51,9 @@ def test_every_token_of_a_context_is_in_a_window_and_has_its_place_in_the_text_t
     parts = windows(found, max_length)
     whole = found.sequence
     all_places = whole.offsets[context_tokens(whole)]
-    assert (all_places[:, 0] <= all_places[:, 1]).all() and (all_places >= 0).all()
-    assert (all_places <= len(context)).all() and (np.diff(all_places[:, 0]) >= 0).all()
+    assert (all_places[:, 0] <= all_places[:, 1]).all()
+    assert (np.diff(all_places[:, 0]) >= 0).all()
+    assert all(0 <= place <= len(context) for place in all_places.ravel())
     covered = []
     for part in parts:
         assert len(part) <= max_length
@@ -55,11 +70,14 @@ def test_every_token_of_a_context_is_in_a_window_and_has_its_place_in_the_text_t
         if name not in SPECIAL_TOKENS and name.removeprefix("##") in LETTERS:
             cut = context[begin:end]
             alone = tokenizer.encode([tokenizer.clean(cut)])[0]
-            assert any(tokenizer.tokens[one].removeprefix("##") == name.removeprefix("##") for one in alone), (cut, name)
+            assert any(tokenizer.tokens[one].removeprefix("##") == name.removeprefix("##") for one in alone), (
+                cut,
+                name,
+            )
 
 
 def test_a_token_at_the_border_of_a_window_stands_further_inside_of_another_one():
-    (found,) = encode_questions(TOKENIZERS[0], ["who"], ["abcdefghij" * 60], 64)
+    (found,) = encode_questions(TOKENIZERS[0], ["who"], ["a b c d e f g h i j " * 60], 64)
     parts = windows(found, 64)
     context = {}
     for part in parts:
@@ -70,7 +88,7 @@ def test_a_token_at_the_border_of_a_window_stands_further_inside_of_another_one(
             context[begin] = max(own, context.get(begin, 0))
     assert len(context) == 600
     overlap = 64 // 2 - 3  # the half of what is left beside the question
-    assert min(context[begin] for begin in range(30, 570)) >= overlap // 2
+    assert min(context[begin] for begin in range(60, 1140, 2)) >= overlap // 2
 
 
 def test_a_long_question_is_cut_and_the_context_is_not():

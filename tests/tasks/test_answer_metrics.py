@@ -1,4 +1,4 @@
-"""Exact match, F1 and the threshold of no answer, against hand-computed cases and a plain reading of their definition."""
+"""Exact match, F1 and the threshold of no answer, against hand-computed cases and a literal reading."""
 
 import collections
 import re

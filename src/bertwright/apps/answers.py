@@ -28,7 +28,7 @@ MOST_ATTENTION = 64
 
 
 def predict(model: Model, request: TextsRequest, limits: Limits) -> Work:
-    """Classes of texts."""
+    """Classes of texts, or what else the model's task answers."""
     records = model.records(request.texts)
     encoded = model.encode(records)
     return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))

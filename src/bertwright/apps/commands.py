@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import bertwright
-from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_column
+from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
 from bertwright.errors import UnreadableText, UserError
+from bertwright.tasks.answers import Answers
 from bertwright.text import formats
 
 
@@ -59,17 +60,19 @@ def predict(
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
-    rows = _file_rows(texts, file, text_column, model)
-    given = _given(texts) if rows is None else []
+    _check_file(texts, file, text_column)
+    given = _given(texts) if file is None else []
     classifier = _load(model)
+    rows = None if file is None else open_rows(Path(file), text_column, trained_columns(model), classifier.task.reads)
     if rows is not None and out is not None:
-        predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict)
+        labels = classifier.classifier.label_names
+        predict_into(rows, Path(out), labels, classifier.predict, classifier.task)
     elif explain:
         _explain(classifier, given if rows is None else _texts_of(rows), format)
     elif rows is not None:
         for chunk in rows.chunks():
-            for (_, text), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
-                _print_prediction(text or "", prediction, format)
+            for (_, one), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
+                _print_prediction(classifier.task, one or "", prediction, format)
         rows.skipped.report(rows.rows)
     else:
         for start in range(0, len(given), AT_ONCE):
@@ -77,18 +80,25 @@ def predict(
             with _naming(part):
                 predictions = classifier.predict([one.text for one in part])
             for one, prediction in zip(part, predictions, strict=True):
-                _print_prediction(one.text, prediction, format)
+                _print_prediction(classifier.task, one.text, prediction, format)
 
 
-def _print_prediction(text: str, prediction: Any, format: str) -> None:
-    """A line for one prediction; None is that of a row without text."""
+def _print_prediction(task: Answers, given: Any, prediction: Any, format: str) -> None:
+    """A line for one prediction; None is that of a row without text.
+
+    Args:
+        task: the model's.
+        given: the text, or the columns of a row.
+        prediction: the answer.
+        format: table or jsonl.
+    """
+    columns = {"text": given} if isinstance(given, str) else given
     if format == "jsonl":
-        empty = {"label": None, "score": None, "probabilities": None}
-        _print_json({"text": text, **(empty if prediction is None else asdict(prediction))})
-    elif prediction is None:
-        print(f"{'-':<12} {'-':<5}  {_shortened(text)}")
-    else:
-        print(f"{prediction.label:<12} {prediction.score:.3f}  {_shortened(text)}")
+        empty = {field.name: None for field in fields(task.answer_class) if field.name not in columns}
+        _print_json({**columns, **(empty if prediction is None else asdict(prediction))})
+        return
+    text = _shortened(" ".join(map(str, columns.values())))
+    print(f"{'-':<12} {'-':<5}  {text}" if prediction is None else task.line(prediction, text))
 
 
 def _texts_of(rows: TextRows) -> list[_Given]:
@@ -288,13 +298,20 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> 
 
 def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None, model: str) -> TextRows | None:
     """The rows of --file, if there is one."""
-    if file is None:
-        if text_column is not None:
-            raise UserError("--text-column is that of a --file; give one, or leave it out")
-        return None
-    if texts:
+    _check_file(texts, file, text_column)
+    return None if file is None else open_rows(Path(file), text_column, trained_columns(model))
+
+
+def _check_file(texts: Sequence[str], file: str | None, text_column: str | None) -> None:
+    """See that texts come from one place.
+
+    Raises:
+        UserError: if there are texts and a file, or a column of no file.
+    """
+    if file is None and text_column is not None:
+        raise UserError("--text-column is that of a --file; give one, or leave it out")
+    if file is not None and texts:
         raise UserError("give texts or --file, not both")
-    return open_rows(Path(file), text_column, trained_column(model))
 
 
 def _given(texts: Sequence[str]) -> list[_Given]:

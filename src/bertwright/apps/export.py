@@ -26,6 +26,7 @@ from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.registry import load_task_model
 
 ONNX_FILE = "onnx/model.onnx"
@@ -117,9 +118,9 @@ class _Logits(nn.Module):
 def write_onnx(model: AnyModel, path: Path) -> None:
     """Write a model for ONNX Runtime: any batch size, any length up to the model's positions.
 
-    Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits,
-    (batch, classes), in the order of the labels; of a pre-trained model prediction_logits (batch, sequence, vocabulary)
-    and seq_relationship_logits (batch, 2), as far as it has these heads.
+    Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits, (batch,
+    classes), or of tokens (batch, sequence, classes), in the order of the labels; of a pre-trained model
+    prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as it has them.
 
     Args:
         model: ours.
@@ -203,14 +204,21 @@ def _example(run: Path, folder: Path) -> dict[str, str] | None:
     if not fit:
         return None
     chosen = max(fit, key=lambda one: one["score"])
-    prediction = Model(folder.name, folder, folder).predict(chosen["text"])
+    model = Model(folder.name, folder, folder)
+    prediction = model.predict(chosen["text"])
+    if not isinstance(prediction, Prediction):
+        return {"text": repr(chosen["text"]), "answer": model.task.line(prediction, chosen["text"])}
     return {"text": repr(chosen["text"]), "answer": f"{prediction.label}, {prediction.score:.2f}"}
+
+
+_TASK_TAGS = {"sequence": "text-classification", "token": "token-classification"}
+"""The hub's names for what a task's head is for, by its kind."""
 
 
 def _pipeline_tag(model: AnyModel) -> str:
     """The hub's name for what a model does."""
     if isinstance(model, TaskModel):
-        return "text-classification"
+        return _TASK_TAGS[model.kind]
     if "masked_language_model" in model.absent:
         return "feature-extraction"
     return "text-generation" if model.encoder.causal else "fill-mask"

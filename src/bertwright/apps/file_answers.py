@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,8 +15,10 @@ from typing import Any, TextIO
 import yaml
 from tqdm import tqdm
 
-from bertwright.errors import UnreadableText, UserError
+from bertwright.errors import UnreadableText, UserError, WrongTypeError
 from bertwright.files import atomic_path
+from bertwright.recipe import Source
+from bertwright.tasks.answers import Answers
 from bertwright.text import formats
 from bertwright.text.tables import Row, Table, cell, open_table
 
@@ -53,36 +55,36 @@ class Skipped:
 
 @dataclass
 class TextRows:
-    """The rows of a file, with their texts.
+    """The rows of a file, with their texts, or with what else a task reads.
 
     Args:
         table: the file.
-        text_column: that holds the text.
+        columns: the file's column for each field of a record that is read.
         skipped: rows that have no text; filled as rows are read.
         rows: that were read so far.
     """
 
     table: Table
-    text_column: str
+    columns: Mapping[str, str]
     skipped: Skipped = field(default_factory=Skipped)
     rows: int = 0
 
-    def chunks(self) -> Iterator[list[tuple[Row, str | None]]]:
-        """Rows with their texts, `AT_ONCE` at a time; None where a row has no text."""
-        place = self.table.columns.index(self.text_column)
+    def chunks(self) -> Iterator[list[tuple[Row, Any]]]:
+        """Rows with what a model is given, a text or a dict of fields, `AT_ONCE` at a time; None without text."""
+        places = {field: self.table.columns.index(column) for field, column in self.columns.items()}
         rows = iter(tqdm(self.table.rows(), unit=" rows", disable=not sys.stderr.isatty(), delay=1))
         while chunk := list(islice(rows, AT_ONCE)):
             self.rows += len(chunk)
-            yield [(row, self._text(row, row.values[place])) for row in chunk]
+            yield [(row, self._given(row, {field: row.values[at] for field, at in places.items()})) for row in chunk]
 
-    def _text(self, row: Row, value: Any) -> str | None:
-        problem = row.problem
-        if problem is None and not isinstance(value, str | None):
-            problem = f"has {type(value).__name__} where text is expected"
-        if problem is None and not (value or "").strip():
+    def _given(self, row: Row, values: dict[str, Any]) -> Any:
+        problem, text = row.problem, values.get("text", "")
+        if problem is None and not isinstance(text, str | None):
+            problem = f"has {type(text).__name__} where text is expected"
+        if problem is None and not any(values.values() if list(values) != ["text"] else [(text or "").strip()]):
             problem = "has no text"
         if problem is None:
-            return formats.repaired(value)
+            return formats.repaired(text) if list(values) == ["text"] else values
         self.skipped.add(self.where(row), problem)
         return None
 
@@ -91,30 +93,45 @@ class TextRows:
         return formats.place(self.table.path, row.number)
 
 
-def trained_column(model: str) -> str | None:
-    """The column of the texts that a run's classifier was trained on; None for a model that no run folder holds."""
+def trained_columns(model: str) -> dict[str, str]:
+    """The column of each field of a record in the data that a run's model was trained on; usual names without a run."""
     path = Path(model) / "recipe.yaml"
-    if not path.is_file():
-        return None
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    source = recipe["data"].get(recipe["finetune"]["data"])
-    return source.get("text_column") if isinstance(source, dict) else None
+    source: Any = Source(path="-")
+    if path.is_file():
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = recipe["data"].get(recipe["finetune"]["data"])
+        source = replace(source, **{**given, "path": "-"}) if isinstance(given, dict) else source
+    return {name.removesuffix("_column"): column for name, column in vars(source).items() if name.endswith("_column")}
 
 
-def open_rows(path: Path, text_column: str | None, usual: str | None = None) -> TextRows:
-    """A file whose texts are to be answered.
+def open_rows(
+    path: Path,
+    text_column: str | None,
+    usual: Mapping[str, str] | None = None,
+    reads: Callable[[Sequence[str]], tuple[str, ...]] = lambda _: ("text",),
+) -> TextRows:
+    """A file whose rows are to be answered.
 
     Args:
         path: the file.
-        text_column: the column of the text; the default is `usual`, if there is such a column, text, or the only one.
-        usual: the column that the model was trained on.
+        text_column: the column of the text; the default is the usual one, if there is such a column, text, or the only
+            one.
+        usual: columns by field, from `trained_columns`.
+        reads: of a task, which of the fields that a file has it reads.
 
     Raises:
         UserError: if the file cannot be read, or it is not plain which column is meant.
     """
-    table = open_table(path)
-    if text_column is None and usual in table.columns:
-        text_column = usual
+    table, usual = open_table(path), usual or {}
+    fields = reads([field for field, column in usual.items() if column in table.columns])
+    if text_column is None and fields != ("text",):
+        for field in fields:
+            if usual[field] not in table.columns:
+                listed = ", ".join(table.columns)
+                raise UserError(f"{path} has no column `{usual[field]}`; it has: {listed}; name a column so")
+        return TextRows(table, {field: usual[field] for field in fields})
+    if text_column is None and usual.get("text") in table.columns:
+        text_column = usual["text"]
     if text_column is None:
         if len(table.columns) > 1 and "text" not in table.columns:
             raise UserError(
@@ -125,32 +142,35 @@ def open_rows(path: Path, text_column: str | None, usual: str | None = None) -> 
         raise UserError(f"{path} is plain text and has no columns; leave out --text-column")
     if text_column not in table.columns:
         raise formats.missing_column(str(path), text_column, table.columns, "--text-column")
-    return TextRows(table, text_column)
+    return TextRows(table, {"text": text_column})
 
 
 def answered(
-    rows: TextRows, chunk: Sequence[tuple[Row, str | None]], answer: Callable[[list[str]], list[Any]]
+    rows: TextRows, chunk: Sequence[tuple[Row, Any]], answer: Callable[[list[Any]], Sequence[Any]]
 ) -> list[Any]:
     """A model's answer to each row of a chunk; None where the row has no text, or the model finds no word in it."""
-    given = [number for number, (_, text) in enumerate(chunk) if text is not None]
+    given = [number for number, (_, one) in enumerate(chunk) if one is not None]
     found: list[Any] = [None] * len(chunk)
     try:
-        answers = answer([str(chunk[number][1]) for number in given]) if given else []
-    except UnreadableText:
+        answers = list(answer([chunk[number][1] for number in given])) if given else []
+    except (UnreadableText, WrongTypeError):
         answers = []
         for number in given:  # one by one, so that each bad row costs itself alone
             try:
-                answers += answer([str(chunk[number][1])])
-            except UnreadableText as error:
-                rows.skipped.add(rows.where(chunk[number][0]), error.problem.partition(";")[0])
+                answers += answer([chunk[number][1]])
+            except (UnreadableText, WrongTypeError) as error:
+                problem = getattr(error, "problem", str(error).removeprefix("text 1").lstrip(": "))
+                rows.skipped.add(rows.where(chunk[number][0]), problem.partition(";")[0])
                 answers.append(None)
     for number, one in zip(given, answers, strict=True):
         found[number] = one
     return found
 
 
-def predict_into(rows: TextRows, out: Path, labels: Sequence[str], answer: Callable[[list[str]], list[Any]]) -> None:
-    """Write all columns of a file, and behind them label, score and the probability of each class.
+def predict_into(
+    rows: TextRows, out: Path, labels: Sequence[str], answer: Callable[[list[Any]], Sequence[Any]], task: Answers
+) -> None:
+    """Write all columns of a file, and behind them those of the task's answers, as label and score.
 
     The file appears when it is whole. Where the input has a column of such a name, ours begins with `predicted_`.
 
@@ -159,6 +179,7 @@ def predict_into(rows: TextRows, out: Path, labels: Sequence[str], answer: Calla
         out: a .csv, .tsv or .jsonl file; an existing one is replaced.
         labels: names of the classes.
         answer: predicts texts.
+        task: the model's.
 
     Raises:
         UserError: if the output's name says no format, or it is the input.
@@ -170,14 +191,11 @@ def predict_into(rows: TextRows, out: Path, labels: Sequence[str], answer: Calla
     if out.is_dir():
         raise UserError(f"{out} is a folder; give a file with --out")
     columns = rows.table.columns
-    added = [_free(name, columns) for name in ("label", "score", *(f"probability_{label}" for label in labels))]
+    added = [_free(name, columns) for name in task.columns_out(labels)]
     with atomic_path(out) as temporary, _writer(temporary, out.suffix.lower(), [*columns, *added]) as write:
         for chunk in rows.chunks():
             for (row, _), prediction in zip(chunk, answered(rows, chunk, answer), strict=True):
-                values: list[Any] = [None] * len(added)
-                if prediction is not None:
-                    probabilities = [round(prediction.probabilities[label], 6) for label in labels]
-                    values = [prediction.label, round(prediction.score, 6), *probabilities]
+                values = [None] * len(added) if prediction is None else task.row_out(prediction, labels)
                 write([*row.values, *values])
     print(f"{rows.rows:,} rows written to {out}")
     rows.skipped.report(rows.rows)

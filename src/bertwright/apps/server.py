@@ -58,7 +58,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
         UserError: if the model's folder holds no classifier.
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
-    model.predict(["warm"])  # loads what a prediction needs, so that no client waits for it
+    model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
@@ -138,7 +138,11 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
 
     @routes.post("/predict")
     async def predict(request: Request, body: TextsRequest) -> Any:
-        """The class of each text: `label`, `score`, and the `probabilities` of all classes."""
+        """The class of each text: `label`, `score`, and the `probabilities` of all classes.
+
+        A model for tokens gives `text`, `tokens`, `tags`, `scores`, and `entities` with `start`, `end`, `text`, `label`
+        and `score`; places count characters from 0.
+        """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")

@@ -19,6 +19,8 @@ SYSTEM_NAMES = {
     "sliding_window": "Sliding window, TF-IDF",
     "no_answer": "No answer to any question",
     "ngram_overlap": "N-gram overlap with the context",
+    "most_frequent_tag": "Each word's most frequent tag",
+    "crf": "Conditional random field, words and their letters",
     "naive_bayes": "Naive Bayes, word counts",
     "logistic_regression": "Logistic regression, TF-IDF, 1-2 grams",
     "nb_logistic_regression": "NB-weighted logistic regression, 1-3 grams",
@@ -28,7 +30,13 @@ SYSTEM_NAMES = {
 }
 """How systems are called in tables; others by their own names."""
 
-_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "answerable_f1": "F1 where there is an answer"}
+_NAMES = {
+    "f1": "F1",
+    "macro_f1": "macro-F1",
+    "roc_auc": "ROC AUC",
+    "entity_f1": "entity F1",
+    "answerable_f1": "F1 where there is an answer",
+}
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 
 

@@ -86,16 +86,27 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "weights": _weights(recipe, run),
         },
     )
-    tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
-    answers = task.answers(predictions["bert"], names, test)
-    shown = [
-        task.shown(answer, label, names, record) for answer, label, record in zip(answers, labels, test, strict=True)
-    ]
-    examples = example_texts([tokenizer.clean(task.shown_text(record)) for record in test], shown)
+    examples = _examples(recipe, run, task, names, test, labels, predictions)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
+
+
+def _examples(
+    recipe: Recipe,
+    run: Path,
+    task: Task,
+    names: Sequence[str],
+    test: Sequence[Record],
+    labels: Ints,
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:
+    """Some of the test texts with label and prediction, as the first seed's model reads them."""
+    tokenizer = load_tokenizer(run / "finetune" / f"seed-{recipe.finetune.seeds[0]}" / "model")
+    answers = task.answers(predictions["bert"], names, test)
+    shown = [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    return example_texts([tokenizer.clean(task.shown_text(one)) for one in test], shown)
 
 
 def _without_known(

@@ -56,17 +56,20 @@ def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def class_rows(results: Mapping[str, Any], system: str = "bert") -> list[dict[str, Any]]:
-    """One row per class from a system's confusion matrix: label, precision, recall, F1, support and predicted count.
+    """One row per class of a confusion matrix, or per type: label, precision, recall, F1, support and predicted count.
 
     A ratio with denominator zero is absent.
     """
-    matrix = results.get("scores", {}).get(system, {}).get("confusion")
-    if not matrix:
-        return []
+    scores = results.get("scores", {}).get(system, {})
+    matrix = scores.get("confusion") or []
     names = results.get("label_names") or [str(index) for index in range(len(matrix))]
+    counts = [
+        (name, matrix[index][index], sum(matrix[index]), sum(row[index] for row in matrix))
+        for index, name in enumerate(names if matrix else [])
+    ]
+    counts += [(kind, one["right"], one["true"], one["predicted"]) for kind, one in scores.get("by_type", {}).items()]
     rows = []
-    for index, name in enumerate(names):
-        hits, support, predicted = matrix[index][index], sum(matrix[index]), sum(row[index] for row in matrix)
+    for name, hits, support, predicted in counts:
         parts = {"precision": (hits, predicted), "recall": (hits, support), "f1": (2 * hits, support + predicted)}
         ratios = {key: part / whole for key, (part, whole) in parts.items() if whole}
         rows.append({"label": name, **ratios, "support": support, "predicted": predicted})

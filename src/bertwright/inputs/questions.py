@@ -150,9 +150,7 @@ def _take(sequence: Sequence, places: Ints) -> Sequence:
     )
 
 
-def answer_in_windows(
-    question: Question, max_length: int, start: int, end: int
-) -> list[tuple[int, int] | None] | None:
+def answer_in_windows(question: Question, max_length: int, start: int, end: int) -> list[tuple[int, int] | None] | None:
     """The first and the last token of an answer in each window; None for a window that does not have all of it.
 
     Args:

@@ -8,13 +8,12 @@ Letters in the shapes: B sequences in the batch, S positions in a sequence, H hi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertwright.errors import UserError
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.bert import Dropout
 from bertwright.models.encoder import Encoder
@@ -45,7 +44,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Loss:
-    """Cross-entropy of `logits` (B, K) against probabilities `targets` (B, K); a row of zeros is not scored."""
+    """Cross-entropy of `logits` (..., K) against probabilities `targets` (..., K); a row of zeros is not scored."""
     logits = logits.float()
     scored = targets.sum(-1) > 0
     total = -(targets * logits.log_softmax(-1)).sum()
@@ -169,7 +168,7 @@ class Head(nn.Module):
     """A task's layers on the encoder's vectors; a task makes one, and `TaskModel` puts it on the encoder.
 
     Attributes:
-        kind: which of Hugging Face's model classes has the same layers: sequence, span, choice.
+        kind: which of Hugging Face's model classes has the same layers: sequence, token, span, choice.
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
         same_outputs: whether its outputs mean the same in every model, whatever they are called.
     """
@@ -219,86 +218,26 @@ class SequenceHead(Head):
         return logits
 
 
-class SpanHead(Head):
-    """Start and end of an answer: two logits for every token (paper, section 4.2).
+class TokenHead(Head):
+    """A classifier on the vector of every token (paper, section 5.3).
 
     Args:
         hidden_size: width H.
+        outputs: number of classes K.
+        dropout: on the vectors.
     """
 
-    kind = "span"
-    same_outputs = True
+    kind = "token"
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.span = nn.Linear(hidden_size, 2)
+        self.dropout = Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, outputs)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Map (B, S, H) to logits (B, S, 2); those of padding are so low that nothing starts or ends there."""
-        logits: Tensor = self.span(hidden)
-        if attention_mask is None:
-            return logits
-        return logits.masked_fill(~attention_mask.bool()[..., None], torch.finfo(logits.dtype).min)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Loss:
-        """The mean of the cross-entropies of start and end, over the tokens of each sequence.
-
-        Args:
-            logits: (B, S, 2).
-            targets: 1 at the first token of the answer, and in the second column at its last one, (B, S, 2).
-        """
-        ends = soft_cross_entropy(logits.transpose(1, 2).flatten(0, 1), targets.transpose(1, 2).flatten(0, 1))
-        assert ends.correct is not None
-        both = (logits.argmax(1) == targets.argmax(1)).all(-1) & (targets.sum((1, 2)) > 0)
-        return Loss(ends.total / 2, self.scored(targets), both.sum())
-
-    def scored(self, targets: Tensor) -> Tensor:
-        """How many sequences have an answer to find, at [CLS] or elsewhere."""
-        return (targets.sum((1, 2)) > 0).sum()
-
-
-class ChoiceHead(SequenceHead):
-    """One logit for each choice, from its sequence's pooled [CLS] vector (paper, section 4.4).
-
-    Args:
-        hidden_size: width H.
-        dropout: on the pooled vector.
-        causal: whether the encoder is causal.
-    """
-
-    kind = "choice"
-    same_outputs = True
-
-    def __init__(self, hidden_size: int, dropout: float, causal: bool = False) -> None:
-        super().__init__(hidden_size, 1, dropout, causal)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Loss:
-        """The cross-entropy over the choices of each record.
-
-        Args:
-            logits: of records with C choices each, one after the other, (B x C, 1).
-            targets: for each choice the same row, with 1 at the right one, (B x C, C).
-        """
-        choices = targets.shape[1]
-        return soft_cross_entropy(logits.view(-1, choices), targets[::choices])
-
-    def scored(self, targets: Tensor) -> Tensor:
-        """How many records."""
-        return super().scored(targets[:: targets.shape[1]])
-
-
-def require_segments(encoder: Encoder, what: str) -> None:
-    """See that an encoder tells two texts apart.
-
-    Args:
-        encoder: any.
-        what: the two texts, for a message.
-
-    Raises:
-        UserError: if it knows one segment only.
-    """
-    if encoder.config.type_vocab_size < 2:
-        raise UserError(f"the encoder knows one segment (type_vocab_size), and {what} are two; take another encoder")
+        """Map (B, S, H) to logits (B, S, K)."""
+        logits: Tensor = self.classifier(self.dropout(hidden))
+        return logits
 
 
 class TaskModel(nn.Module):
@@ -311,17 +250,17 @@ class TaskModel(nn.Module):
         task: the task's name.
 
     Attributes:
-        thresholds: of the task's answers, chosen on the validation set.
+        notes: what else the task wants to know of the model, by name, as config.json holds it.
     """
 
     def __init__(self, encoder: Encoder, head: Head, label_names: list[str], task: str) -> None:
         super().__init__()
+        self.notes: dict[str, Any] = {}
         self.encoder = encoder
         self.head = head
         self.label_names = label_names
         self.task = task
         self.kind = head.kind
-        self.thresholds: tuple[float, ...] = ()
         initialize(self, encoder.config.initializer_range)
 
     def forward(

@@ -117,18 +117,6 @@ def label_names(config: dict[str, Any], folder: Path) -> list[str]:
     return names
 
 
-def thresholds(config: dict[str, Any], folder: Path) -> tuple[float, ...]:
-    """The thresholds that were chosen for a task's answers; none in a folder of another tool.
-
-    Raises:
-        UserError: if they are not numbers.
-    """
-    found = config.get("thresholds") or []
-    if not isinstance(found, list) or not all(isinstance(one, int | float) for one in found):
-        raise UserError(f"{folder / 'config.json'}: thresholds is {found!r}; it must be a list of numbers")
-    return tuple(map(float, found))
-
-
 def require_classes(config: dict[str, Any], folder: Path) -> None:
     """See that a head's outputs are the log-odds of classes of which a text has one.
 

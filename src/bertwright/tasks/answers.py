@@ -42,14 +42,17 @@ class Shown:
 class Answers(Protocol):
     """How the answers of a task are shown; by default they are a `Prediction` each.
 
-    The server sends an answer's fields as JSON, so that it is a dataclass.
+    Attributes:
+        answer_class: the class of the answers, a dataclass, whose fields the server and the command line give as JSON.
     """
 
-    def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """The columns of a file that `Task.record` takes: a str where it is `text` alone, else a dict by these names.
+    answer_class: type[Any] = Prediction
+
+    def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
+        """The fields that `Task.record` takes of a row of a file: a str where it is `text` alone, else a dict of them.
 
         Args:
-            columns: of the file.
+            fields: that the file has columns for, such as text, text_pair and tokens.
         """
         return ("text",)
 

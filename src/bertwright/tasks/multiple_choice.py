@@ -13,8 +13,9 @@ from torch import Tensor
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
+from bertwright.models.answer_heads import ChoiceHead, require_segments
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import ChoiceHead, Head, require_segments
+from bertwright.models.heads import Head
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.resampling import Resampled, Units, resample_means
@@ -72,7 +73,7 @@ class MultipleChoice(Task):
     primary_metric = "accuracy"
     bounds = (0.0, 1.0)
     pipeline_tag = "multiple-choice"
-    warm: Any = {"context": "It is", "choices": ["day.", "night."]}
+    answer_class = Choice
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task itself.
@@ -131,9 +132,7 @@ class MultipleChoice(Task):
         """Each context with each of its choices; the longer one of the two is cut first."""
         contexts = [record.text for record in records for _ in record.choices or ()]
         choices = [choice for record in records for choice in record.choices or ()]
-        built = iter(
-            sequences.build_many(tokenizer, contexts, choices, max_length=max_length, truncation=truncation)
-        )
+        built = iter(sequences.build_many(tokenizer, contexts, choices, max_length=max_length, truncation=truncation))
         return [Choices([next(built) for _ in record.choices or ()]) for record in records]
 
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
@@ -188,9 +187,13 @@ class MultipleChoice(Task):
             "ngram_overlap": (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32),
         }
 
-    def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
+    def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """Context and choices."""
         return ("context", "choices")
+
+    def warm(self) -> Any:
+        """Two choices."""
+        return {"context": "It is", "choices": ["day.", "night."]}
 
     def record(self, number: int, given: Any) -> Record:
         """A dict with `context` and `choices`.
@@ -201,16 +204,16 @@ class MultipleChoice(Task):
         if not isinstance(given, dict) or set(given) != {"context", "choices"}:
             kind = f"has {', '.join(map(str, given)) or 'nothing'}" if isinstance(given, dict) else type(given).__name__
             raise WrongTypeError(
-                f'item {number + 1} {kind if isinstance(given, dict) else f"is {kind}"}; this model chooses: give '
+                f"text {number + 1} {kind if isinstance(given, dict) else f'is {kind}'}; this model chooses: give "
                 '{"context": "...", "choices": ["...", "..."]}'
             )
         context, choices = given["context"], given["choices"]
         if not isinstance(context, str):
-            raise WrongTypeError(f"the context of item {number + 1} is {type(context).__name__}; it must be a str")
+            raise WrongTypeError(f"the context of text {number + 1} is {type(context).__name__}; it must be a str")
         if not isinstance(choices, list | tuple) or not all(isinstance(one, str) for one in choices):
-            raise WrongTypeError(f"the choices of item {number + 1} are no list of str; give two or more texts")
+            raise WrongTypeError(f"the choices of text {number + 1} are no list of str; give two or more texts")
         if len(choices) < 2:
-            raise UserError(f"item {number + 1} has {len(choices)} choice, and at least two are needed")
+            raise UserError(f"text {number + 1} has {len(choices)} choice, and at least two are needed")
         return Record(str(number), context, choices=tuple(choices))
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Choice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -98,4 +99,4 @@ def shared_words(train: Sequence[Record], test: Sequence[Record]) -> list[Floats
 
 def _grams(text: str) -> set[tuple[str, ...]]:
     words = _words(text)
-    return {*((word,) for word in words), *zip(words, words[1:], strict=False)}
+    return {*((word,) for word in words), *itertools.pairwise(words)}

@@ -16,7 +16,7 @@ from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.settings import FinetuneConfig
-from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Floats, Task
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
@@ -122,9 +122,7 @@ def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, co
 
 
 def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig, engine: Engine) -> Floats:
-    """The predictions of the model in `folder`, with its thresholds, in the run's precision; else as `predict`."""
+    """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
     model = load_task_model(folder).to(engine.device)
-    task = TASKS[model.task]
     with engine.autocast():
-        predictions = predict(task, model, inputs, config.micro_batch_tokens, config.max_length)
-    return task.decided(predictions, model.thresholds)
+        return predict(task_of_model(model), model, inputs, config.micro_batch_tokens, config.max_length)

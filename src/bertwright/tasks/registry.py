@@ -8,17 +8,17 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
-from bertwright.models.stored import architecture, head_of, label_names, require_classes, thresholds
+from bertwright.models.stored import architecture, head_of, label_names, require_classes
 from bertwright.tasks.multiple_choice import MultipleChoice
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.spans import QuestionAnswering
 from bertwright.tasks.task import Task
+from bertwright.tasks.tokens import TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(), QuestionAnswering(), MultipleChoice())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Classification(), TokenClassification(), QuestionAnswering(), MultipleChoice())
+}
 """The tasks, by the name that a recipe gives in finetune.task."""
-
-_OF_OTHERS = {"span": "question-answering", "choice": "multiple-choice"}
-"""The task of a folder that names none of ours, by the kind of its head; of any other it is classification."""
 
 
 def find_task(name: str) -> Task:
@@ -33,24 +33,25 @@ def find_task(name: str) -> Task:
 
 
 def task_of(config: dict[str, Any]) -> Task:
-    """The task of a model folder's config.json: the one that it names, or that its head is for."""
-    if config.get("finetuning_task") in TASKS:
-        return TASKS[config["finetuning_task"]]
-    classes = FORMATS[config.get("model_type", "bert")].classes
-    kind = next((kind for kind, name in classes.items() if name == architecture(config)), "")
-    return TASKS[_OF_OTHERS.get(kind, "classification")]
+    """The task of a folder's config.json: the one that it names, or that of its head; else it is a classifier."""
+    named = TASKS.get(config.get("finetuning_task") or "")
+    return named or TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
+
+
+def task_of_model(model: TaskModel) -> Task:
+    """The task that a model was fine-tuned for."""
+    return TASKS[model.task].restored(model.notes)
 
 
 def load_task_model(folder: Path) -> TaskModel:
-    """The fine-tuned model of a folder. One that names no task of ours is a classifier.
+    """The fine-tuned model of a folder.
 
     Raises:
         UserError: if the folder holds no fine-tuned model, or one that we do not compute, or its tensors do not fit its
             configuration.
     """
     config = read_config(folder)
-    own = config.get("finetuning_task") in TASKS
-    task = task_of(config)
+    task = task_of(config).restored(config)
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -60,13 +61,13 @@ def load_task_model(folder: Path) -> TaskModel:
         raise UserError(_what_it_is(config, folder))
     if task.name == "classification":
         require_classes(config, folder)
-    if encoder.causal and not own:
+    if encoder.causal and task.name == "classification" and config.get("finetuning_task") not in TASKS:
         raise UserError(
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"
         )
     model = TaskModel(encoder, head, names, task.name)
-    model.thresholds = thresholds(config, folder)
+    model.notes = task.notes()
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
 

@@ -12,22 +12,24 @@ from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.inputs import questions, sequences
-from bertwright.inputs.questions import Question, context_tokens
+from bertwright.inputs.questions import Question
 from bertwright.inputs.sequences import ModelInput
+from bertwright.models.answer_heads import SpanHead, require_segments
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import Head, SpanHead, require_segments
+from bertwright.models.heads import Head
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answer_metrics import answer_scores, best_threshold
 from bertwright.tasks.answers import Shown
+from bertwright.tasks.best_spans import best_span
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
-LONGEST_ANSWER = 30
-"""The most tokens of an answer, as in BERT's own program for SQuAD."""
+_NOTE = "no_answer_threshold"
+"""The threshold's name in a config.json."""
 
-_START, _END, _MARGIN, _PROBABILITY, _NONE = range(5)
+_START, _END, _MARGIN, _PROBABILITY, _NONE, _RAW = range(6)
 """The columns of predictions."""
 
 
@@ -49,20 +51,28 @@ class Answer:
     score: float
 
 
+@dataclass(frozen=True)
 class QuestionAnswering(Task):
-    """The best span of a context for each question; predictions are float32 (records, 5).
+    """The best span of a context for each question; predictions are float32 (records, 6).
 
-    Their columns are the span's first character and the place after its last, how far no answer lies above the span
-    (in logits, less the threshold that was chosen on the validation set), and the scores of span and of no answer.
-    Labels are an array of objects, (records,): dicts with the context and its answers, [text, start] each.
+    Their columns are the span's first character and the place after its last; a margin, which is above 0 where there is
+    no answer; the scores of span and of no answer; and how far the logits of no answer lie above those of the span,
+    from which the margin is made. Labels are an array of objects, (records,): dicts with the context and its answers,
+    [text, start] each.
+
+    Args:
+        threshold: how far no answer must lie above the best span to be given, chosen on the validation set as what
+            makes F1 highest; None gives an answer to every question.
     """
+
+    threshold: float | None = None
 
     name = "question-answering"
     columns = ("context", "question", "answers")
     primary_metric = "f1"
     bounds = (0.0, 1.0)
     pipeline_tag = "question-answering"
-    warm: Any = {"question": "Who?", "context": "Nobody."}
+    answer_class = Answer
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task itself.
@@ -163,29 +173,43 @@ class QuestionAnswering(Task):
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """The span with the highest sum of start and end logit over all windows, against [CLS] at its lowest."""
         rows = iter(logits)
-        found = np.zeros((len(parts), 5), np.float32)
+        found = np.zeros((len(parts), 6), np.float32)
         for row, own in enumerate(parts):
-            spans = [_best_span(next(rows)[: len(part)].double().numpy(), part) for part in own]
+            spans = [best_span(next(rows)[: len(part)].double().numpy(), part) for part in own]
             best = max(spans, key=lambda span: span.logit)
             none = min(span.none_logit for span in spans)
-            found[row] = best.start, best.end, none - best.logit, best.score, min(span.none_score for span in spans)
-        return found
+            found[row, [_START, _END, _PROBABILITY]] = best.start, best.end, best.score
+            found[row, [_NONE, _RAW]] = min(span.none_score for span in spans), none - best.logit
+        return self._decided(found)
 
-    def thresholds(self, predictions: Floats, labels: Ints) -> tuple[float, ...]:
-        """How far no answer must lie above the best span to be given: what makes F1 highest.
+    def notes(self) -> dict[str, Any]:
+        """The threshold, if there is one."""
+        return {} if self.threshold is None else {_NOTE: self.threshold}
 
-        None where all questions have an answer: then one is always given.
+    def restored(self, config: Mapping[str, Any]) -> Self:
+        """The task with a model's threshold; the models of other tools have none.
+
+        Raises:
+            UserError: if it is no number.
         """
-        empty = np.array([not label["answers"] for label in labels], np.float64)
-        if not empty.any():
-            return ()
-        answered = answer_scores(_texts(predictions, labels, forced=True), _gold(labels))[:, 1]
-        return (best_threshold(predictions[:, _MARGIN].astype(np.float64), answered, empty),)
+        found = config.get(_NOTE)
+        if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+            raise UserError(f"the model's config.json has {_NOTE} {found!r}; it must be a number")
+        return type(self)(found)
 
-    def decided(self, predictions: Floats, thresholds: Sequence[float]) -> Floats:
-        """Predictions with the threshold taken off."""
+    def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
+        """With the threshold that makes F1 highest; without one where all questions have an answer."""
+        empty = np.array([not label["answers"] for label in labels], np.float64)
+        found = type(self)()
+        if empty.any():
+            answered = answer_scores(_texts(predictions, labels, forced=True), _gold(labels))[:, 1]
+            found = type(self)(best_threshold(predictions[:, _RAW].astype(np.float64), answered, empty))
+        return found, found._decided(predictions)
+
+    def _decided(self, predictions: Floats) -> Floats:
+        """Predictions with the margin that the threshold makes."""
         found = predictions.copy()
-        found[:, _MARGIN] = found[:, _MARGIN] - thresholds[0] if thresholds else -np.inf
+        found[:, _MARGIN] = -np.inf if self.threshold is None else predictions[:, _RAW] - self.threshold
         return found
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
@@ -219,25 +243,24 @@ class QuestionAnswering(Task):
         """The words around which the question's words stand; and no answer at all, where train has such questions."""
         from bertwright.tasks.overlap import sliding_window
 
-        def as_predictions(found: npt.NDArray[np.float64]) -> Floats:
-            rows = np.zeros((len(found), 5), np.float32)
-            rows[:, [_START, _END, _MARGIN]] = found
-            return rows
-
-        own, found = sliding_window(train, test)
+        own, found = (np.zeros((len(records), 6), np.float32) for records in (train, test))
+        own[:, [_START, _END, _RAW]], found[:, [_START, _END, _RAW]] = sliding_window(train, test)
+        fitted, _ = self.tuned(own, labels)
         progress("sliding window, TF-IDF")
-        systems: dict[str, Floats | str] = {
-            "sliding_window": self.decided(as_predictions(found), self.thresholds(as_predictions(own), labels))
-        }
+        systems: dict[str, Floats | str] = {"sliding_window": fitted._decided(found)}
         if any(not label["answers"] for label in labels):
-            never = np.zeros((len(test), 5), np.float32)
+            never = np.zeros((len(test), 6), np.float32)
             never[:, _MARGIN] = np.inf
             systems["no_answer"] = never
         return systems
 
-    def reads(self, columns: Sequence[str]) -> tuple[str, ...]:
+    def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """Question and context."""
         return ("question", "context")
+
+    def warm(self) -> Any:
+        """A question."""
+        return {"question": "Who?", "context": "Nobody."}
 
     def record(self, number: int, given: Any) -> Record:
         """A dict with `question` and `context`.
@@ -248,12 +271,12 @@ class QuestionAnswering(Task):
         if not isinstance(given, dict) or set(given) != {"question", "context"}:
             kind = f"has {', '.join(map(str, given)) or 'nothing'}" if isinstance(given, dict) else type(given).__name__
             raise WrongTypeError(
-                f'item {number + 1} {kind if isinstance(given, dict) else f"is {kind}"}; this model answers questions: '
+                f"text {number + 1} {kind if isinstance(given, dict) else f'is {kind}'}; this model answers questions: "
                 'give {"question": "...", "context": "..."}'
             )
         for name, value in given.items():
             if not isinstance(value, str):
-                raise WrongTypeError(f"the {name} of item {number + 1} is {type(value).__name__}; it must be a str")
+                raise WrongTypeError(f"the {name} of text {number + 1} is {type(value).__name__}; it must be a str")
         return Record(str(number), given["context"], given["question"])
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Answer]:
@@ -290,39 +313,6 @@ class QuestionAnswering(Task):
         right = bool(answer_scores([answer.text], [gold])[0, 0])
         predicted = answer.text or "no answer"
         return Shown(predicted if right else (gold or ["no answer"])[0], predicted, answer.score)
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The best span of a window: characters, sum of logits and score; and the same two of no answer."""
-
-    start: int
-    end: int
-    logit: float
-    score: float
-    none_logit: float
-    none_score: float
-
-
-def _best_span(logits: npt.NDArray[np.float64], window: sequences.Sequence) -> _Span:
-    """The best span of a window of which the logits (tokens, 2) are known."""
-    assert window.offsets is not None
-    places = np.flatnonzero(context_tokens(window))
-    none = float(logits[0].sum())
-    if not len(places):
-        return _Span(0, 0, -np.inf, 0.0, none, 1.0)
-    # Probabilities over the context and [CLS]: neither the question nor a [SEP] can answer.
-    possible = logits[np.concatenate([[0], places])]
-    top = possible.max(axis=0)
-    norm = (np.log(np.exp(possible - top).sum(axis=0)) + top).sum()
-    starts, ends = possible[1:].T
-    width = min(LONGEST_ANSWER, len(places))
-    padded = np.concatenate([ends, np.full(width - 1, -np.inf)])
-    sums = starts[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)  # (tokens, width)
-    first, length = np.unravel_index(int(sums.argmax()), sums.shape)
-    begin, end = window.offsets[places[first], 0], window.offsets[places[first + length], 1]
-    logit = float(sums[first, length])
-    return _Span(int(begin), int(end), logit, float(np.exp(logit - norm)), none, float(np.exp(none - norm)))
 
 
 def _texts(predictions: Floats, labels: Ints, forced: bool = False) -> list[str]:

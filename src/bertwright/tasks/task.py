@@ -21,6 +21,7 @@ from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Answers
+from bertwright.tasks.answers import Prediction as Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -72,7 +73,6 @@ class Task(Answers, Protocol):
         primary_metric: the metric that the report sorts and compares by; higher is better.
         bounds: what metrics lie between.
         pipeline_tag: the hub's name for what a model does.
-        warm: something that `record` takes, for a first prediction.
     """
 
     name: str
@@ -80,7 +80,23 @@ class Task(Answers, Protocol):
     primary_metric: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
     pipeline_tag: str = "text-classification"
-    warm: Any = "warm"
+
+    def notes(self) -> dict[str, Any]:
+        """What a model's config.json holds for the task beside its head, by name; nothing by default."""
+        return {}
+
+    def restored(self, config: Mapping[str, Any]) -> Self:
+        """The task of a model, with what `notes` had written to its config.json; as it was by default."""
+        return self
+
+    def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
+        """The task with what is chosen on the validation set, such as thresholds, and the predictions with it.
+
+        Args:
+            predictions: of the validation set, as the task before made them.
+            labels: theirs.
+        """
+        return self, predictions
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task with metrics that speak of a class; a task without such metrics is as it was.
@@ -208,24 +224,6 @@ class Task(Answers, Protocol):
         """
         ...
 
-    def thresholds(self, predictions: Floats, labels: Ints) -> tuple[float, ...]:
-        """What decides between answers, chosen on the validation set and kept with the model; nothing by default.
-
-        Args:
-            predictions: from `predictions`, of the validation set.
-            labels: theirs.
-        """
-        return ()
-
-    def decided(self, predictions: Floats, thresholds: Sequence[float]) -> Floats:
-        """Predictions in which a model's thresholds are taken into account; by default as they are.
-
-        Args:
-            predictions: from `predictions`.
-            thresholds: of the model; none of a model of another tool.
-        """
-        return predictions
-
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """The mean loss of predictions; the checkpoint with the lowest on the validation set is kept."""
         ...
@@ -285,6 +283,10 @@ class Task(Answers, Protocol):
             progress: called with one sentence when a system is done.
         """
         return {}
+
+    def warm(self) -> Any:
+        """Something that `record` takes, for a first prediction; a text by default."""
+        return "warm"
 
     def record(self, number: int, given: Any) -> Record:
         """What a user gives to `Model.predict` as a record; a text by default.

@@ -97,7 +97,7 @@ def _pairs(value: Any, where: str) -> list[tuple[Any, Any]]:
     if isinstance(value, Mapping):  # of the hub: a list for each field
         texts, starts = value.get("text"), value.get("answer_start", value.get("start"))
         if not isinstance(texts, Sequence) or not isinstance(starts, Sequence) or isinstance(texts, str):
-            raise UserError(f'{where} has answers without the lists text and answer_start; write {_FORM}')
+            raise UserError(f"{where} has answers without the lists text and answer_start; write {_FORM}")
         if len(texts) != len(starts):
             raise UserError(f"{where} has {len(texts)} texts of answers and {len(starts)} places; give one for each")
         return list(zip(texts, starts, strict=True))
@@ -142,7 +142,7 @@ _CHOICES = '["a bank", "a library"]'
 
 
 def numbered(row: Mapping[str, Any], where: str) -> Any:
-    """The label of a row with choices: the number of the right one, from 0, also where the data name it by its label."""
+    """The label of a row with choices: the number of the right one, from 0, also where the data call it A."""
     label = row["label"]
     if row.get("choices") is None or label is None:
         return label

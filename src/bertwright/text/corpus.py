@@ -228,8 +228,11 @@ def open_parts(
 
 
 def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> Iterator[tuple[int, list[Any]]]:
-    """A file's rows; those of plain text are its pieces, for a text file may be larger than memory."""
-    if formats.format_of(path) != ".txt":
+    """A file's rows; those of plain text are its pieces, for a text file may be larger than memory.
+
+    A text file of which tags are asked is a CoNLL file.
+    """
+    if formats.format_of(path) != ".txt" or any(option == "tags_column" for _, option in columns):
         yield from formats.read_rows(path, columns)
         return
     number = 0

@@ -1,4 +1,4 @@
-"""Rows and text out of one file: .txt .jsonl .json .csv .parquet, each also .gz .xz .zst, streamed with exact errors.
+"""Rows and text out of one file: .txt .jsonl .csv .parquet .conll, each also .gz .xz .zst, streamed with exact errors.
 
 Every format has one path, and that path counts lines as it goes, so that an error names the line without a second
 reading. Memory stays constant: a file's longest row, or a batch of a Parquet file, is the most that is held.
@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
-from bertwright.text import squad
+from bertwright.text import conll, squad
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
-FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """What stands between the columns of a CSV file, in words."""
 
@@ -105,16 +105,17 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
     """The rows of a file in a table format.
 
     Args:
-        path: a .jsonl, .json, .csv or .parquet file, possibly compressed.
+        path: a .jsonl, .json, .csv, .parquet or .conll file, possibly compressed; .txt is read as .conll.
         columns: for each column to read, its name and the option that sets that name.
 
     Yields:
-        For each row: its line (in Parquet: its row), counted from 1, and the values of the columns.
+        For each row: its line (in Parquet: its row; in CoNLL: its first), counted from 1, and the columns' values.
 
     Raises:
         UserError: as `clear_errors`, or if a line is malformed or a column is missing, or the file holds no row.
     """
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+    readers |= {".conll": _conll_rows, ".txt": _conll_rows}
     count = 0
     with clear_errors(path):
         for row in readers.get(format_of(path) or "", _json_rows)(path, columns):
@@ -130,8 +131,8 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
         start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
         is_list = start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
         rows = _json_list(stream, path) if is_list else _json_lines(stream, path)
-        if not is_list and any(option == "question_column" for _, option in columns):
-            rows = _squad_or_lines(stream, path)
+        if not is_list and format_of(path) == ".json" and any(option == "question_column" for _, option in columns):
+            rows = squad.questions(stream, _LIST_LIMIT) or rows
         for number, row in rows:
             if not isinstance(row, dict):
                 raise UserError(
@@ -142,21 +143,6 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
             except KeyError:
                 name, option = next(column for column in columns if column[0] not in row)
                 raise missing_column(place(path, number), name, row, option) from None
-
-
-def _squad_or_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
-    """The questions of a file in SQuAD's own form, numbered from 1; of any other file the lines."""
-    if format_of(path) == ".json":
-        content = stream.read(_LIST_LIMIT)
-        try:
-            value = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            value = None
-        if squad.is_squad(value):
-            yield from enumerate(squad.squad_rows(value), 1)
-            return
-        stream.seek(0)
-    yield from _json_lines(stream, path)
 
 
 def _kind(value: Any) -> str:
@@ -313,6 +299,13 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
             start += batch.num_rows
 
 
+def _conll_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
+    with open_bytes(path) as stream:
+        lines = ((number, decode(line, path, number)) for number, line in enumerate(read_lines(stream), 1))
+        for number, words in conll.sentences(lines, path):
+            yield number, [conll.column(words, name, path, option) for name, option in columns]
+
+
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file, unpacked first where it is compressed as a whole: it is read from its end."""
@@ -328,7 +321,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
-    """The names of a column's classes in the schema that Hugging Face's `datasets` writes into Parquet, in order.
+    """The names of a column's classes, or of its lists', in the schema that `datasets` writes into Parquet, in order.
 
     Returns:
         None for another format, or where the schema names none.
@@ -342,4 +335,5 @@ def class_names(path: Path, column: str) -> list[str] | None:
         stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
         info = json.loads(stored) if stored else {}
     feature = info.get("info", {}).get("features", {}).get(column, {})
+    feature = feature.get("feature", feature)  # of a list's values
     return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None

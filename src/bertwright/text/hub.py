@@ -93,6 +93,7 @@ def class_names(stream: Any, column: str) -> list[str] | None:
         column: the column.
     """
     feature = (stream.features or {}).get(column)
+    feature = getattr(feature, "feature", feature)  # of a list's values
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 

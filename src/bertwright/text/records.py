@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from bertwright.errors import UserError
@@ -15,6 +16,8 @@ from bertwright.text.contexts import Answers, context_fields, numbered
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
+from bertwright.text.tagged import Words, place_of_word, words_and_tags
+from bertwright.text.tags import Tagged, counted, to_bio
 
 NO_TEXT = "empty text"
 NO_LABEL = "no label"
@@ -35,6 +38,8 @@ class Record:
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
         group: rows of one group belong together, as those of one author do; without the source's group_column None, or
             the same for all questions on one context.
+        words: of texts with tags, where each word begins and ends in the text, in characters.
+        tags: a tag for each word, in BIO where they are of entities.
         place: file and line, for messages.
         answers: of a question (`text_pair`) on a context (`text`); empty where the context does not answer it.
         choices: of which `label` is the number of the right one; `text` is what they follow.
@@ -46,6 +51,8 @@ class Record:
     label: str | None = None
     class_number: int | None = None
     group: str | None = None
+    words: Words | None = None
+    tags: tuple[str, ...] | None = None
     place: str = field(default="", compare=False)
     answers: Answers | None = None
     choices: tuple[str, ...] | None = None
@@ -60,28 +67,31 @@ class LabelledSplit:
         files: the files, or the splits of a hub data set, that were read.
         rows: how many rows they have in this split.
         skipped: why rows were skipped, with the number of rows and the place of the first.
+        converted: the scheme that tags were converted from, in words; None where they are as the data have them.
     """
 
     records: list[Record]
     files: tuple[str, ...]
     rows: int
     skipped: dict[str, tuple[int, str]]
+    converted: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """The account as plain values: files, rows, used, classes with their counts, skipped."""
+        """The account as plain values: files, rows, used, classes (of entities: types) with their counts, skipped."""
         classes = Counter(record.label for record in self.records if record.label is not None)
         order = ordered_classes(self.records)
-        answered = Counter(
-            "answerable" if record.answers else "no answer" for record in self.records if record.answers is not None
-        )
+        found = [record.answers for record in self.records if record.answers is not None]
+        answered = Counter("answerable" if answers else "no answer" for answers in found)
+        tagged = counted(record.tags for record in self.records if record.tags is not None)
         return {
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order} | dict(sorted(answered.items())),
+            "classes": {label: classes[label] for label in order} | tagged | dict(sorted(answered.items())),
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
+            **({} if self.converted is None else {"tags": self.converted}),
         }
 
 
@@ -95,7 +105,9 @@ def account(split: str, summary: dict[str, Any]) -> str:
     skipped = "".join(
         f"; skipped {one['count']:,} ({one['reason']}, first {one['first']})" for one in summary["skipped"]
     )
-    return f"{split}: {summary['used']:,} of {summary['rows']:,} rows of {listed}; {classes or 'no classes'}{skipped}"
+    tags = f"; tags are {summary['tags']}" if "tags" in summary else ""
+    used = f"{summary['used']:,} of {summary['rows']:,} rows of {listed}"
+    return f"{split}: {used}; {classes or 'no classes'}{tags}{skipped}"
 
 
 def ordered_classes(records: Sequence[Record]) -> list[str]:
@@ -122,8 +134,9 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label; or context with question and answers,
-            or with choices. The source says which column of the data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label; tokens and tags, for words with tags;
+            or context with question and answers, or with choices. The source says which column of the data each of
+            them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -147,6 +160,8 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
 
 def _read(source: Source, splits: Sequence[str] | None, name: str, columns: Sequence[str]) -> LabelledSplit:
     place = locate(source)
+    if "tokens" in columns:  # words and tags, as the source says they are written
+        columns = ("tokens", "tags") if source.entities_column is None else ("text", "entities")
     rows = _reviews(place, source, splits) if isinstance(place, Reviews) else None
     read = _Reading(name, columns)
     if rows is not None:
@@ -159,12 +174,24 @@ def _read(source: Source, splits: Sequence[str] | None, name: str, columns: Sequ
             read.files.append(_file(part, source, columns))
             for record in _part_records(part, source, name, columns, read.rows):
                 read.add(record)
-    return LabelledSplit(read.records, tuple(dict.fromkeys(read.files)), read.rows, read.skipped)
+    records, converted = _in_bio(read.records)
+    return LabelledSplit(records, tuple(dict.fromkeys(read.files)), read.rows, read.skipped, converted)
+
+
+def _in_bio(records: list[Record]) -> tuple[list[Record], str | None]:
+    """Records of a split with their tags in BIO, and from which scheme they were converted."""
+    tagged = [
+        Tagged(record.tags, partial(place_of_word, record.place)) for record in records if record.tags is not None
+    ]
+    if not tagged:
+        return records, None
+    rows, converted = to_bio(tagged)
+    return [replace(record, tags=tags) for record, tags in zip(records, rows, strict=True)], converted
 
 
 def _file(part: Part, source: Source, columns: Sequence[str]) -> str:
     """A file as it is listed: class folders as a pattern, and a table with what stands between its columns."""
-    if part.is_plain and part.path is not None:
+    if part.is_plain and part.path is not None and "tags" not in columns:
         return f"{part.path.parent}/*{part.path.suffix}"
     if part.path is not None and formats.format_of(part.path) == ".csv":
         mark = formats.delimiter(part.path, [name for name, _ in _named(source, columns)])
@@ -189,7 +216,9 @@ class _Reading:
         pair = "text_pair" in self.columns or "question" in self.columns
         if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif any(name in self.columns and getattr(record, name) is None for name in ("label", "answers", "choices")):
+        elif any(getattr(record, name) is None for name in ("label", "answers", "choices") if name in self.columns) or (
+            record.words is not None and record.tags is None
+        ):
             reason = NO_LABEL
         if reason is None:
             self.records.append(record)
@@ -215,7 +244,7 @@ def _reviews(place: Reviews, source: Source, splits: Sequence[str] | None) -> li
 
 def _part_records(part: Part, source: Source, split: str, columns: Sequence[str], start: int) -> Iterator[Record]:
     """The rows of a file or of a hub split; a plain text in a class folder is one."""
-    if part.is_plain:
+    if part.is_plain and "tags" not in columns:
         if "label" not in columns or part.class_name is None or source.group_column or part.path is None:
             raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
         text = "".join(piece for _, (piece,) in part.rows)
@@ -223,6 +252,7 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
         yield Record(name, text, label=part.class_name, place=part.name)
         return
     classes = part.class_names(source.label_column) if "label" in columns else None
+    tag_names = part.class_names(source.tags_column) if "tags" in columns else None
     fields = [*columns, "group"] if source.group_column else list(columns)
     for index, (number, values) in enumerate(part.rows, start):
         row, where = dict(zip(fields, values, strict=True)), part.where(number)
@@ -230,25 +260,28 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
             yield _with_context(row, f"{split}/{index}", where)
             continue
         label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
+        text = _text(row["text"], where) if "text" in row else ""
+        words = tags = None
+        if "tags" in row or "entities" in row:
+            text, words, tags = words_and_tags(text, row, where, tag_names)
         yield Record(
             f"{split}/{index}",
-            _text(row["text"], where),
+            text,
             _text(row["text_pair"], where) if "text_pair" in row else None,
             label,
             class_number,
             _group(row["group"], where) if "group" in row else None,
+            words,
+            tags,
             where,
         )
 
 
 def _with_context(row: dict[str, Any], name: str, where: str) -> Record:
     """A row of a question or of choices."""
-    found = context_fields(row, where)
-    if "group" in row:
-        found["group"] = _group(row["group"], where)
-    if "label" in row:
-        found["label"], _ = as_label(numbered(row, where), where)
-    return Record(name, place=where, **found)
+    own: dict[str, Any] = {"group": _group(row["group"], where)} if "group" in row else {}
+    own |= {"label": as_label(numbered(row, where), where)[0]} if "label" in row else {}
+    return Record(name, place=where, **context_fields(row, where) | own)
 
 
 def _text(value: Any, where: str) -> str:
@@ -264,16 +297,16 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any(record.label is None and record.answers is None for record in records):
+    if not records or any({record.label, record.tags, record.answers} == {None} for record in records):
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
-    labels = [record.label for record in records]
+    labels = [record.label for record in records]  # one for all records that have tags
     assert source.test_ratio is not None
     is_test = divide(labels, groups, source.test_ratio, source.path)
     kept = [record for record, test in zip(records, is_test, strict=True) if test == (split == "test")]
     if split == "test":
-        return LabelledSplit(kept, whole.files, len(kept), {})
+        return LabelledSplit(kept, whole.files, len(kept), {}, whole.converted)
     return replace(whole, records=kept, rows=whole.rows - sum(is_test))
 
 

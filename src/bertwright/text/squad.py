@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,3 +34,20 @@ def squad_rows(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     "question": one.get("question"),
                     "answers": one.get("answers"),
                 }
+
+
+def questions(stream: io.BufferedReader, most: int) -> Iterator[tuple[int, dict[str, Any]]] | None:
+    """The questions of a file in SQuAD's own form, numbered from 1; None for another file, which is read anew.
+
+    Args:
+        stream: at the file's beginning.
+        most: bytes that are read.
+    """
+    try:
+        value = json.loads(stream.read(most))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        value = None
+    if is_squad(value):
+        return enumerate(squad_rows(value), 1)
+    stream.seek(0)
+    return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.text import decoding, formats
+from bertwright.text import conll, decoding, formats
 
 DELIMITERS = (",", "\t", ";")
 _BATCH = 1_024
@@ -64,12 +64,13 @@ class Table:
             UserError: if the file cannot be read to its end.
         """
         readers = {".txt": _text_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+        readers[".conll"] = _conll_rows
         with formats.clear_errors(self.path):
             yield from readers.get(formats.format_of(self.path) or "", _json_rows)(self)
 
 
 def open_table(path: Path) -> Table:
-    """A file as a table: .txt .csv .tsv .jsonl .json .parquet, each also compressed.
+    """A file as a table: .txt .csv .tsv .jsonl .json .parquet .conll, each also compressed.
 
     Raises:
         UserError: if there is no such file, its format is unknown, or it has no row.
@@ -84,6 +85,8 @@ def open_table(path: Path) -> Table:
             raise UserError(f"{path} is empty; give a file with rows")
         if kind == ".txt":
             return Table(path, ["text"])
+        if kind == ".conll":
+            return Table(path, list(conll.COLUMNS))
         if kind in (".csv", ".tsv"):
             return _open_csv(path)
         if kind == ".parquet":
@@ -177,6 +180,11 @@ def _json_rows(table: Table) -> Iterator[Row]:
             reason = getattr(value, "msg", value) if isinstance(value, Exception) else None
             problem = f"is not valid JSON ({reason})" if reason else "is not a JSON object"
             yield Row(number, [None] * len(table.columns), problem)
+
+
+def _conll_rows(table: Table) -> Iterator[Row]:
+    for number, values in formats.read_rows(table.path, [(name, f"{name}_column") for name in table.columns]):
+        yield Row(number, values)
 
 
 def _parquet_rows(table: Table) -> Iterator[Row]:

@@ -242,7 +242,7 @@ class Tokenizer:
         return HTML_BREAK.sub(" ", text) if self.html_line_breaks else text
 
     def clean_offsets(self, text: str) -> npt.NDArray[np.int64]:
-        """Where each character of the cleaned text begins and ends in the text that was given, int64 (characters, 2)."""
+        """Where each character of the cleaned text begins and ends in the text as given, int64 (characters, 2)."""
         begins = np.arange(len(text))
         ends, kept = begins + 1, np.ones(len(text), np.bool_)
         for found in HTML_BREAK.finditer(text) if self.html_line_breaks else ():
