@@ -20,6 +20,7 @@ from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.text.contexts import parsed
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
@@ -72,7 +73,6 @@ class MultipleChoice(Task):
     columns = ("context", "choices", "label")
     primary_metric = "accuracy"
     bounds = (0.0, 1.0)
-    pipeline_tag = "multiple-choice"
     answer_class = Choice
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
@@ -205,15 +205,15 @@ class MultipleChoice(Task):
             kind = f"has {', '.join(map(str, given)) or 'nothing'}" if isinstance(given, dict) else type(given).__name__
             raise WrongTypeError(
                 f"text {number + 1} {kind if isinstance(given, dict) else f'is {kind}'}; this model chooses: give "
-                '{"context": "...", "choices": ["...", "..."]}'
+                '{"context": "...", "choices": ["...", "..."]}, on the command line --context and --choices'
             )
-        context, choices = given["context"], given["choices"]
+        context, choices = given["context"], parsed(given["choices"])
         if not isinstance(context, str):
-            raise WrongTypeError(f"the context of text {number + 1} is {type(context).__name__}; it must be a str")
+            raise WrongTypeError(f"text {number + 1} has {type(context).__name__} as context; it must be a str")
         if not isinstance(choices, list | tuple) or not all(isinstance(one, str) for one in choices):
-            raise WrongTypeError(f"the choices of text {number + 1} are no list of str; give two or more texts")
+            raise WrongTypeError(f"text {number + 1} has choices that are no list of str; give two or more texts")
         if len(choices) < 2:
-            raise UserError(f"text {number + 1} has {len(choices)} choice, and at least two are needed")
+            raise WrongTypeError(f"text {number + 1} has {len(choices)} choice, and at least two are needed")
         return Record(str(number), context, choices=tuple(choices))
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Choice]:

@@ -71,7 +71,6 @@ class QuestionAnswering(Task):
     columns = ("context", "question", "answers")
     primary_metric = "f1"
     bounds = (0.0, 1.0)
-    pipeline_tag = "question-answering"
     answer_class = Answer
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
@@ -272,11 +271,11 @@ class QuestionAnswering(Task):
             kind = f"has {', '.join(map(str, given)) or 'nothing'}" if isinstance(given, dict) else type(given).__name__
             raise WrongTypeError(
                 f"text {number + 1} {kind if isinstance(given, dict) else f'is {kind}'}; this model answers questions: "
-                'give {"question": "...", "context": "..."}'
+                'give {"question": "...", "context": "..."}, on the command line --question and --context'
             )
         for name, value in given.items():
             if not isinstance(value, str):
-                raise WrongTypeError(f"the {name} of text {number + 1} is {type(value).__name__}; it must be a str")
+                raise WrongTypeError(f"text {number + 1} has {type(value).__name__} as {name}; it must be a str")
         return Record(str(number), given["context"], given["question"])
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Answer]:

@@ -72,14 +72,12 @@ class Task(Answers, Protocol):
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
         bounds: what metrics lie between.
-        pipeline_tag: the hub's name for what a model does.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
-    pipeline_tag: str = "text-classification"
 
     def notes(self) -> dict[str, Any]:
         """What a model's config.json holds for the task beside its head, by name; nothing by default."""

@@ -57,8 +57,12 @@ def _text(value: Any, where: str, column: str) -> str:
     )
 
 
-def _parsed(value: Any) -> Any:
-    """A value; the text of JSON, as a CSV file has it, becomes what it says."""
+def parsed(value: Any) -> Any:
+    """A value; the text of JSON, as a CSV file has it, becomes what it says.
+
+    Args:
+        value: any.
+    """
     if isinstance(value, str):
         try:
             return json.loads(value)
@@ -69,7 +73,7 @@ def _parsed(value: Any) -> Any:
 
 def _answers(value: Any, context: str, where: str) -> Answers:
     found = []
-    for text, start in _pairs(_parsed(value), where):
+    for text, start in _pairs(parsed(value), where):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{where} has the answer {text!r}; an answer is text, and no answer is an empty list")
         if isinstance(start, bool) or not isinstance(start, int):
@@ -125,7 +129,7 @@ def choices_of(value: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]
     Raises:
         UserError: if they are something else, or fewer than two.
     """
-    value = _parsed(value)
+    value = parsed(value)
     labels = None
     if isinstance(value, Mapping):
         value, labels = value.get("text"), value.get("label")
