@@ -171,15 +171,19 @@ def test_choices_that_do_not_fit_are_refused_with_the_line(tmp_path, row, words)
     good = {"context": "Where?", "choices": ["a bank", "a lake"], "label": 0}
     source = write(tmp_path / "data", [good, {"context": "When?", **row}])
     task = MultipleChoice()
-    with pytest.raises(UserError, match="train.jsonl") as error:
+
+    def read():
         records = read_records(source, "train", CHOICES)
         names = task.label_names(records, None, "data.x")
-        task.labels(records, names, records, "data.x")
+        return task.labels(records, names, records, "data.x")
+
+    with pytest.raises(UserError, match=r"train\.jsonl") as error:
+        read()
     assert words in str(error.value)
 
 
 def test_a_column_that_is_no_text_is_refused():
-    with pytest.raises(UserError, match="here has int as context, where text is expected; set context_column"):
+    with pytest.raises(UserError, match="here has int as context, where text is expected"):
         context_fields({"context": 5, "question": "a"}, "here")
 
 
@@ -187,5 +191,5 @@ def test_without_an_answerable_question_there_is_nothing_to_learn(tmp_path):
     records = read_records(
         write(tmp_path / "data", [{"question": "a", "context": "b", "answers": []}]), "train", QUESTION
     )
-    with pytest.raises(UserError, match="data.x has no question with an answer; add some"):
+    with pytest.raises(UserError, match=r"data\.x has no question with an answer; add some"):
         QuestionAnswering().label_names(records, None, "data.x")

@@ -38,7 +38,7 @@ def context_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     if "question" in row:
         found["text_pair"] = _text(row["question"], where, "question")
         found["group"] = digest(context).hex()
-    if row.get("answers") is not None:
+    if row.get("answers") is not None and context.strip():  # a row without a context is skipped
         found["answers"] = _answers(row["answers"], context, where)
     if row.get("choices") is not None:
         found["choices"], _ = choices_of(row["choices"], where)
