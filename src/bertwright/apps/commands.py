@@ -44,8 +44,6 @@ def predict(
 ) -> None:
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
-    Models for other tasks give their own answers.
-
     Args:
         texts: to classify.
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
@@ -63,11 +61,9 @@ def predict(
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
-    fields = {"question": question, "context": context, "choices": choices}
-    asked = {name: formats.repaired(one) if isinstance(one, str) else one for name, one in fields.items() if one}
+    asked = _asked(question=question, context=context, choices=choices)
     if asked:
-        _predict_one(asked, model, format, other=bool(texts or file or out or explain))
-        return
+        return _predict_one(asked, model, format, other=bool(texts or file or out or explain))
     if format == "html" and not explain:
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
@@ -93,6 +89,11 @@ def predict(
                 predictions = classifier.predict([one.text for one in part])
             for one, prediction in zip(part, predictions, strict=True):
                 print_prediction(classifier.task, one.text, prediction, format)
+
+
+def _asked(**fields: Any) -> dict[str, Any]:
+    """What is given by name."""
+    return {name: formats.repaired(one) if isinstance(one, str) else one for name, one in fields.items() if one}
 
 
 def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) -> None:

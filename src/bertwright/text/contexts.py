@@ -23,7 +23,7 @@ COLUMNS = ("context", "question", "answers", "choices")
 def context_fields(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields of a `Record` that come from a row with a context.
 
-    The context is the text. Beside it stands the question, or all choices: two rows are the same if both are. Questions
+    The context is the text, the question (or all choices) the second text: two rows are the same if both are. Questions
     on one context are a group: neither the validation set nor a resample takes them apart.
 
     Args:
