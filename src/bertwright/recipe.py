@@ -55,6 +55,10 @@ class Source:
         text_column: the column that holds the text, in formats that have columns.
         text_pair_column: the column that holds the second text, for tasks on pairs.
         label_column: the column that holds the label, where labels are read.
+        context_column: the column that holds the text that questions are about, or that choices follow.
+        question_column: the column that holds the question.
+        answers_column: the column that holds the answers: a list of {text, start}, empty where there is no answer.
+        choices_column: the column that holds the list of choices.
         tokens_column: the column that holds the list of tokens, for tags of words; in a CoNLL file tokens is the
             first column, tags the last, and a number is that column, from 1.
         tags_column: the column that holds a tag for each token.
@@ -74,6 +78,10 @@ class Source:
     text_column: str = "text"
     text_pair_column: str = "text_pair"
     label_column: str = "label"
+    context_column: str = "context"
+    question_column: str = "question"
+    answers_column: str = "answers"
+    choices_column: str = "choices"
     tokens_column: str = "tokens"
     tags_column: str = "tags"
     entities_column: str | None = None

@@ -230,7 +230,8 @@ class FinetuneConfig(Section):
     Args:
         data: the entry of `data` with labelled texts; it has a train and a test split. The default names
             none: the recipe ends with pre-training.
-        task: what the labels are for: classification, or token-classification, tags of words.
+        task: what the labels are for: classification, token-classification (tags of words), question-answering or
+            multiple-choice.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
         positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are

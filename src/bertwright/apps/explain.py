@@ -22,7 +22,7 @@ from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import Sequence, build
 from bertwright.models.heads import TaskModel
-from bertwright.tasks.task import Prediction
+from bertwright.tasks.answers import Prediction
 
 PASSES = 24
 """Points at which the gradient is taken: those of Gauss-Legendre quadrature."""

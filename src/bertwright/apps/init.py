@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
 from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, MOST_CLASSES, Column, Contents, Texts, inspect, measure
 from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name, write_recipe
@@ -93,8 +94,9 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
     if contents.rows == 0:
         raise UserError(f"{name} has no rows; give a file with texts")
     asked = unlabelled or text_column or label_column
-    if not asked and (tagged := look_at_tags(recipe_name(path), name, place.train, contents)):
-        return tagged
+    for look in () if asked else (look_at_tags, look_at_questions):
+        if found := look(recipe_name(path), name, place.train, contents):
+            return found
     text = _text_column(name, contents, text_column, label_column)
     label = None
     if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
@@ -218,7 +220,7 @@ def _text_column(name: str, contents: Contents, given: str | None, label: str | 
     if lists:
         raise UserError(
             f"which column of {name} is the text: {', '.join(column.name for column in others)}? The values of "
-            f"{' and '.join(lists)} are lists, and tasks with lists of answers or choices are not built; if "
+            f"{' and '.join(lists)} are lists, and no task is known by the names of these columns; if "
             "the label speaks of one text alone, say which with --text-column NAME"
         )
     if len(found) > 1:
@@ -302,7 +304,7 @@ def _table(found: Findings) -> str:
     rows = [(title, f"{'the first ' if found.contents.more else ''}{texts.rows:,}")]
     low, middle, high = texts.characters
     if found.tagged is not None:
-        rows.append(("tags", ", ".join(found.tagged.values()) or "tokens, tags"))
+        rows.append((found.task or "tags", ", ".join(found.tagged.values()) or "tokens, tags"))
     elif not found.is_plain:
         others = [str(name) for name in found.contents.columns if name not in (found.text_column, found.label_column)]
         rows.append(("text column", found.text_column + (f" (others: {', '.join(others)})" if others else "")))
@@ -317,7 +319,7 @@ def _table(found: Findings) -> str:
         listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8])
         rows.append(
             (
-                "classes" if found.tagged is None else "entities",
+                "classes" if found.tagged is None or found.task else "entities",
                 f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else ""),
             )
         )

@@ -41,7 +41,9 @@ class Findings:
         notes: remarks on what is not used.
         is_plain: whether it has no columns.
         characters: of all texts, as far as can be told.
-        tagged: of words with tags, the options of a source that say where they stand; None for other data.
+        tagged: of words with tags, questions or choices, the options of a source that say where they stand; None for
+            other data.
+        task: the task, where it is none of these: words with tags, classes of texts.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Findings:
     is_plain: bool
     characters: int
     tagged: dict[str, str] | None = None
+    task: str | None = None
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -202,7 +205,7 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         why = "[CLS] starts as the mean of all tokens: better after a short pre-training"
         lines.append(f"  averaging_block: true  # {why}")
     else:
-        lines.insert(2, "  task: token-classification")
+        lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,
         f"  epochs: {epochs(training)}  # for {training:,} labels; fewer labels need more",

@@ -16,6 +16,9 @@ from bertwright.tasks.resampling import Units
 SYSTEM_NAMES = {
     "bert": "BERT (this run)",
     "most_frequent": "The most frequent class",
+    "sliding_window": "Sliding window, TF-IDF",
+    "no_answer": "No answer to any question",
+    "ngram_overlap": "N-gram overlap with the context",
     "most_frequent_tag": "Each word's most frequent tag",
     "crf": "Conditional random field, words and their letters",
     "naive_bayes": "Naive Bayes, word counts",
@@ -27,7 +30,13 @@ SYSTEM_NAMES = {
 }
 """How systems are called in tables; others by their own names."""
 
-_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "entity_f1": "entity F1"}
+_NAMES = {
+    "f1": "F1",
+    "macro_f1": "macro-F1",
+    "roc_auc": "ROC AUC",
+    "entity_f1": "entity F1",
+    "answerable_f1": "F1 where there is an answer",
+}
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 
 

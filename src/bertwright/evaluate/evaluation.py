@@ -113,7 +113,7 @@ def _examples(
     tokenizer = load_tokenizer(run / "finetune" / f"seed-{recipe.finetune.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names, test)
     shown = [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
-    return example_texts([tokenizer.clean(one.text) for one in test], shown)
+    return example_texts([tokenizer.clean(task.shown_text(one)) for one in test], shown)
 
 
 def _without_known(
@@ -223,6 +223,8 @@ def _all_predictions(
     for seed in config.seeds:
         folder = run / "finetune" / f"seed-{seed}" / "model"
         sequences = task.encode(test, load_tokenizer(folder), config.max_length, config.truncation)
+        for sentence in task.notices(sequences):
+            progress(sentence)
         progress(f"predicting {len(sequences):,} test texts with BERT, seed {seed}")
         predictions[f"bert-seed-{seed}"] = predict_saved(folder, sequences, config, engine)
     predictions["bert"] = predictions[f"bert-seed-{config.seeds[0]}"]

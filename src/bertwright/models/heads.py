@@ -8,7 +8,7 @@ Letters in the shapes: B sequences in the batch, S positions in a sequence, H hi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -168,12 +168,14 @@ class Head(nn.Module):
     """A task's layers on the encoder's vectors; a task makes one, and `TaskModel` puts it on the encoder.
 
     Attributes:
-        kind: which of Hugging Face's model classes has the same layers: sequence, token.
+        kind: which of Hugging Face's model classes has the same layers: sequence, token, span, choice.
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
+        same_outputs: whether its outputs mean the same in every model, whatever they are called.
     """
 
     kind = "sequence"
     positions: int | None = None
+    same_outputs = False
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:
         """The loss of a batch's logits.
@@ -246,10 +248,14 @@ class TaskModel(nn.Module):
         head: the task's.
         label_names: names of the K classes, in the order of their numbers.
         task: the task's name.
+
+    Attributes:
+        notes: what else the task wants to know of the model, by name, as config.json holds it.
     """
 
     def __init__(self, encoder: Encoder, head: Head, label_names: list[str], task: str) -> None:
         super().__init__()
+        self.notes: dict[str, Any] = {}
         self.encoder = encoder
         self.head = head
         self.label_names = label_names

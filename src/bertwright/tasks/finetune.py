@@ -189,6 +189,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         return task.encode([records[i] for i in rows], tokenizer, config.max_length, truncation)
 
     inputs = encoded(training_rows, config.training_truncation)
+    for sentence in task.notices(inputs):
+        notice(f"{where}, training set: {sentence}")
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     if config.class_weights is not None:
         training = task.weighted(training, labels[training_rows], names, config.class_weights)

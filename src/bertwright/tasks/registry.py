@@ -9,11 +9,15 @@ from bertwright.errors import UserError
 from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import architecture, head_of, label_names, require_classes
+from bertwright.tasks.multiple_choice import MultipleChoice
 from bertwright.tasks.sequence import Classification
+from bertwright.tasks.spans import QuestionAnswering
 from bertwright.tasks.task import Task
 from bertwright.tasks.tokens import TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(), TokenClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Classification(), TokenClassification(), QuestionAnswering(), MultipleChoice())
+}
 """The tasks, by the name that a recipe gives in finetune.task."""
 
 
@@ -34,6 +38,11 @@ def task_of(config: dict[str, Any]) -> Task:
     return named or TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
 
 
+def task_of_model(model: TaskModel) -> Task:
+    """The task that a model was fine-tuned for."""
+    return TASKS[model.task].restored(model.notes)
+
+
 def load_task_model(folder: Path) -> TaskModel:
     """The fine-tuned model of a folder.
 
@@ -42,7 +51,7 @@ def load_task_model(folder: Path) -> TaskModel:
             configuration.
     """
     config = read_config(folder)
-    task = task_of(config)
+    task = task_of(config).restored(config)
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -58,6 +67,7 @@ def load_task_model(folder: Path) -> TaskModel:
             "token where Bertwright reads the last; it is not computed"
         )
     model = TaskModel(encoder, head, names, task.name)
+    model.notes = task.notes()
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
 

@@ -16,8 +16,9 @@ from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
-from bertwright.tasks.task import Examples, Floats, Ints, Prediction, Progress, Task
+from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.records import Record, ordered_classes
 
 _REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")

@@ -22,6 +22,8 @@ def starting_weights(
     The folder's head is among them only where its classes are the same: a head for as many classes of something else
     would have to be unlearned. Its outputs are put in the order of the model's classes.
 
+    The outputs of some heads mean the same in every model: those of a span, or of a choice.
+
     Args:
         model: fresh.
         encoder: the folder.
@@ -40,6 +42,9 @@ def starting_weights(
             weights.setdefault(own, weights[trained])
     head = {to_hugging_face(f"head.{name}", layout) for name, _ in model.head.named_parameters()} - set(pooler)
     if has_task_head(stored) and not averaging_block and _fits(model, stored, encoder):
+        if model.head.same_outputs:
+            notice(f"starting from the head of {encoder}, for {head_of(stored)}")
+            return weights
         found = label_names(stored, encoder)
         order = [found.index(name) for name in model.label_names]
         notice(f"starting from the head of {encoder}, which has the same classes: {', '.join(model.label_names)}")
@@ -57,11 +62,17 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
     The classes may stand in another order where all layers but the pooler are `classifier`, with a row for each class.
     """
     kind = FORMATS[model.encoder.config.model_type].classes.get(model.kind, model.kind)
-    layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
         architecture(stored) == kind
         and task_of(stored).name == model.task
-        and stored.get("problem_type") in (None, "single_label_classification")
+        and (model.head.same_outputs or _same_classes(model, stored, encoder))
+    )
+
+
+def _same_classes(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
+    layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
+    return (
+        stored.get("problem_type") in (None, "single_label_classification")
         and layers <= {"pooler", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)
     )

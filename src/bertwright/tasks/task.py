@@ -79,6 +79,23 @@ class Task(Answers, Protocol):
     primary_metric: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
+    def notes(self) -> dict[str, Any]:
+        """What a model's config.json holds for the task beside its head, by name; nothing by default."""
+        return {}
+
+    def restored(self, config: Mapping[str, Any]) -> Self:
+        """The task of a model, with what `notes` had written to its config.json; as it was by default."""
+        return self
+
+    def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
+        """The task with what is chosen on the validation set, such as thresholds, and the predictions with it.
+
+        Args:
+            predictions: of the validation set, as the task before made them.
+            labels: theirs.
+        """
+        return self, predictions
+
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task with metrics that speak of a class; a task without such metrics is as it was.
 
@@ -165,6 +182,14 @@ class Task(Answers, Protocol):
         pairs = [record.text_pair or "" for record in records] if "text_pair" in self.columns else None
         texts = [record.text for record in records]
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=truncation)
+
+    def notices(self, inputs: Sequence[ModelInput]) -> list[str]:
+        """What of records is not read beyond what the recipe asks to cut, in sentences; nothing by default.
+
+        Args:
+            inputs: from `encode`.
+        """
+        return []
 
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """The sequences that are computed for a record; of most texts one.
@@ -272,6 +297,10 @@ class Task(Answers, Protocol):
             progress: called with one sentence when a system is done.
         """
         return {}
+
+    def warm(self) -> Any:
+        """Something that `record` takes, for a first prediction; a text by default."""
+        return "warm"
 
     def record(self, number: int, given: Any) -> Record:
         """What a user gives to `Model.predict` as a record; a text by default.

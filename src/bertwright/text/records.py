@@ -12,6 +12,7 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
+from bertwright.text.contexts import Answers, context_fields, numbered
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
@@ -35,10 +36,13 @@ class Record:
         text_pair: the second text, for tasks on pairs.
         label: the label as the data write it; the name of the class where the data's schema has one.
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
-        group: rows of one group belong together, as those of one author do; None without the source's group_column.
+        group: rows of one group belong together, as those of one author do; without the source's group_column None, or
+            the same for all questions on one context.
         words: of texts with tags, where each word begins and ends in the text, in characters.
         tags: a tag for each word, in BIO where they are of entities.
         place: file and line, for messages.
+        answers: of a question (`text_pair`) on a context (`text`); empty where the context does not answer it.
+        choices: of which `label` is the number of the right one; `text` is what they follow.
     """
 
     id: str
@@ -50,6 +54,8 @@ class Record:
     words: Words | None = None
     tags: tuple[str, ...] | None = None
     place: str = field(default="", compare=False)
+    answers: Answers | None = None
+    choices: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,14 @@ class LabelledSplit:
         """The account as plain values: files, rows, used, classes (of entities: types) with their counts, skipped."""
         classes = Counter(record.label for record in self.records if record.label is not None)
         order = ordered_classes(self.records)
+        found = [record.answers for record in self.records if record.answers is not None]
+        answered = Counter("answerable" if answers else "no answer" for answers in found)
         tagged = counted(record.tags for record in self.records if record.tags is not None)
         return {
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order} | tagged,
+            "classes": {label: classes[label] for label in order} | tagged | dict(sorted(answered.items())),
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
@@ -126,8 +134,9 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label; or tokens and tags, for words with
-            tags. The source says which column of the data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label; tokens and tags, for words with tags;
+            or context with question and answers, or with choices. The source says which column of the data each of
+            them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -204,9 +213,12 @@ class _Reading:
     def add(self, record: Record) -> None:
         self.rows += 1
         reason = None
-        if not record.text.strip() or ("text_pair" in self.columns and not (record.text_pair or "").strip()):
+        pair = "text_pair" in self.columns or "question" in self.columns
+        if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif ("label" in self.columns and record.label is None) or (record.words is not None and record.tags is None):
+        elif any(getattr(record, name) is None for name in ("label", "answers", "choices") if name in self.columns) or (
+            record.words is not None and record.tags is None
+        ):
             reason = NO_LABEL
         if reason is None:
             self.records.append(record)
@@ -244,6 +256,9 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
     fields = [*columns, "group"] if source.group_column else list(columns)
     for index, (number, values) in enumerate(part.rows, start):
         row, where = dict(zip(fields, values, strict=True)), part.where(number)
+        if "context" in row:
+            yield _with_context(row, f"{split}/{index}", where)
+            continue
         label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
         text = _text(row["text"], where) if "text" in row else ""
         words = tags = None
@@ -262,6 +277,13 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
         )
 
 
+def _with_context(row: dict[str, Any], name: str, where: str) -> Record:
+    """A row of a question or of choices."""
+    own: dict[str, Any] = {"group": _group(row["group"], where)} if "group" in row else {}
+    own |= {"label": as_label(numbered(row, where), where)[0]} if "label" in row else {}
+    return Record(name, place=where, **context_fields(row, where) | own)
+
+
 def _text(value: Any, where: str) -> str:
     return "" if value is None else as_text(value, where)
 
@@ -275,7 +297,7 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any(record.label is None and record.tags is None for record in records):
+    if not records or any({record.label, record.tags, record.answers} == {None} for record in records):
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
