@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text.bert_tokenizer import UNK
+from bertwright.text.corpus import read_documents
 from bertwright.text.records import account, read_records, read_split
 from bertwright.text.tagged import joined, split_words, tags_of_spans
 
@@ -102,6 +103,12 @@ def test_remarks_before_a_sentence_are_no_words_but_a_number_sign_is(tmp_path):
     records = read(tmp_path)
     assert as_lists(records)[0] == [["Ada", "sat"], ["#", "1", "#"]]
     assert [record.place.rpartition(" ")[2] for record in records] == ["3", "7"]
+
+
+def test_sentences_of_a_conll_file_are_documents_too(tmp_path):
+    write(tmp_path, "train.conll", CONLL)
+    documents = [one.text for one in read_documents(Source(path=str(tmp_path)), None)]
+    assert documents == ["Ada Lovelace met Babbage", "In London ."]
 
 
 def test_iob1_is_converted_and_said(tmp_path):
