@@ -40,7 +40,7 @@ class PredictRequest(BaseModel):
     @classmethod
     def _require_one(cls, body: Any) -> Any:
         if isinstance(body, dict) and not {"texts", "rows"} & set(body):
-            raise PydanticCustomError("no_input", "neither texts nor rows")
+            raise PydanticCustomError("other_input" if body else "no_input", "neither texts nor rows")
         return body
 
     def given(self) -> list[Any]:
@@ -103,6 +103,10 @@ _SENTENCES = {
     "list_type": '"<field>" is not a list; put texts in brackets, one text as well: ["A text."]',
     "string_type": '"<field>" is not a string; give a text in quotes',
     "too_short": '"<field>" is empty; give at least one text',
+    "other_input": (
+        '"texts" is missing, or "rows" with columns, and what was sent is no field of this request; /docs names its '
+        f"fields; send JSON such as {EXAMPLE}"
+    ),
     "no_input": f'"texts" is missing, or "rows" with columns; send JSON such as {EXAMPLE}',
     "dict_type": '"<field>" is not an object; give the columns by name',
     "extra_forbidden": '"<field>" is no field of this request; /docs names its fields',
