@@ -106,7 +106,7 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
         for wrong, words in (
             ({"texts": ["A text."]}, "this model"),
             ({"rows": [given], "texts": ["A text."]}, "and not both"),
-            ({}, "and not both"),
+            ({}, '"texts" is missing, or "rows"'),
             ({"rows": []}, '"rows" is empty'),
             ({"rows": ["a"]}, "is not an object; give the columns by name"),
             ({"rows": [{"question": "a"}]}, "text 1 has question; this model"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from bertwright.errors import UserError
 from bertwright.text.formats import repaired
@@ -34,6 +35,13 @@ class PredictRequest(BaseModel):
         list[dict[str, str | list[str]]] | None,
         Field(min_length=1, description="For other tasks, such as {question, context} or {context, choices}."),
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_one(cls, body: Any) -> Any:
+        if isinstance(body, dict) and not {"texts", "rows"} & set(body):
+            raise PydanticCustomError("other_input" if body else "no_input", "neither texts nor rows")
+        return body
 
     def given(self) -> list[Any]:
         """The texts or the rows.
@@ -95,6 +103,11 @@ _SENTENCES = {
     "list_type": '"<field>" is not a list; put texts in brackets, one text as well: ["A text."]',
     "string_type": '"<field>" is not a string; give a text in quotes',
     "too_short": '"<field>" is empty; give at least one text',
+    "other_input": (
+        '"texts" is missing, or "rows" with columns, and what was sent is no field of this request; /docs names its '
+        f"fields; send JSON such as {EXAMPLE}"
+    ),
+    "no_input": f'"texts" is missing, or "rows" with columns; send JSON such as {EXAMPLE}',
     "dict_type": '"<field>" is not an object; give the columns by name',
     "extra_forbidden": '"<field>" is no field of this request; /docs names its fields',
 }
