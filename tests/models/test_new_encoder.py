@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import bertwright
 from bertwright.errors import UserError
 from bertwright.files import read_json
-from bertwright.models.checkpoints import FORMATS, Format, load_pretraining_model, new_encoder, save_model
+from bertwright.models.checkpoints import load_pretraining_model, new_encoder, save_model
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
+from bertwright.models.layouts import FORMATS, Format
 from bertwright.recipe import ModelConfig
 from bertwright.tasks.finetune import new_task_model
 from bertwright.tasks.pretraining import pretrain

@@ -1,4 +1,4 @@
-"""Model folders in the Hugging Face layout, written and read: one entry of `FORMATS` for each architecture.
+"""Model folders in the Hugging Face layout, written and read.
 
 A folder holds config.json, model.safetensors and the tokenizer. `transformers` opens our folders without custom code,
 and we open its. Weights are read from safetensors only: nothing is unpickled.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,74 +17,15 @@ from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.models.bert import Bert
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.layouts import FORMATS, to_hugging_face
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
 
 AnyModel = PretrainingModel | TaskModel
 
-
-@dataclass(frozen=True)
-class Format:
-    """How an architecture is built, and how Hugging Face writes it.
-
-    Args:
-        build: the encoder's class.
-        prefix: of the encoder's tensors in a model with a head; a bare encoder's have none.
-        names: modules, ours to Hugging Face's; {n} is the number of a layer. A module that is not here has one name.
-        classes: Hugging Face's class for each kind of model.
-        computed: settings of a config.json of which we compute one meaning only, with the values that have it.
-    """
-
-    build: type[Encoder]
-    prefix: str = ""
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    classes: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    computed: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-
-
-FORMATS: dict[str, Format] = {
-    "bert": Format(
-        build=Bert,
-        prefix="bert.",
-        names={
-            "encoder.embeddings.token": "bert.embeddings.word_embeddings",
-            "encoder.embeddings.position": "bert.embeddings.position_embeddings",
-            "encoder.embeddings.segment": "bert.embeddings.token_type_embeddings",
-            "encoder.embeddings.norm": "bert.embeddings.LayerNorm",
-            "encoder.blocks.{n}.attention.query": "bert.encoder.layer.{n}.attention.self.query",
-            "encoder.blocks.{n}.attention.key": "bert.encoder.layer.{n}.attention.self.key",
-            "encoder.blocks.{n}.attention.value": "bert.encoder.layer.{n}.attention.self.value",
-            "encoder.blocks.{n}.attention.output": "bert.encoder.layer.{n}.attention.output.dense",
-            "encoder.blocks.{n}.attention_norm": "bert.encoder.layer.{n}.attention.output.LayerNorm",
-            "encoder.blocks.{n}.feed_forward.expand": "bert.encoder.layer.{n}.intermediate.dense",
-            "encoder.blocks.{n}.feed_forward.contract": "bert.encoder.layer.{n}.output.dense",
-            "encoder.blocks.{n}.feed_forward_norm": "bert.encoder.layer.{n}.output.LayerNorm",
-            "pooler.dense": "bert.pooler.dense",
-            "masked_language_model.dense": "cls.predictions.transform.dense",
-            "masked_language_model.norm": "cls.predictions.transform.LayerNorm",
-            "masked_language_model": "cls.predictions",  # its bias
-            "masked_language_model.decoder": "cls.predictions.decoder",  # where it is not tied to the embeddings
-            "next_sentence": "cls.seq_relationship",
-            "head.pooler.dense": "bert.pooler.dense",
-            "head.classifier": "classifier",
-            "head.span": "qa_outputs",
-        },
-        classes={
-            "pretraining": "BertForPreTraining",
-            "causal": "BertLMHeadModel",
-            "sequence": "BertForSequenceClassification",
-            "span": "BertForQuestionAnswering",
-            "choice": "BertForMultipleChoice",
-            "token": "BertForTokenClassification",
-        },
-        computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
-    ),
-}
-"""The architectures, by `model_type`."""
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 """The bundled model: folders `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
@@ -118,20 +57,6 @@ def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> 
     if config.model_type not in FORMATS:
         raise UserError(f"model.model_type is {config.model_type}; Bertwright has: {', '.join(FORMATS)}")
     return FORMATS[config.model_type].build(config, vocab_size, pad_token_id)
-
-
-def to_hugging_face(name: str, names: Mapping[str, str]) -> str:
-    """Hugging Face's name of one of our parameters.
-
-    Args:
-        name: ours.
-        names: of a `Format`.
-    """
-    module, _, parameter = name.rpartition(".")
-    number = re.search(r"\.(\d+)\.", module)
-    general = module.replace(number.group(0), ".{n}.", 1) if number else module
-    found = names.get(general, general)
-    return f"{found.replace('{n}', number.group(1)) if number else found}.{parameter}"
 
 
 def hugging_face_config(model: AnyModel) -> dict[str, Any]:

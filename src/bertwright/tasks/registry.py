@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
+from bertwright.models.checkpoints import load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
+from bertwright.models.layouts import FORMATS
 from bertwright.models.stored import architecture, head_of, label_names, require_classes
 from bertwright.tasks.multiple_choice import MultipleChoice
 from bertwright.tasks.sequence import Classification

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bertwright.models.checkpoints import FORMATS, read_weights, to_hugging_face
+from bertwright.models.checkpoints import read_weights
 from bertwright.models.heads import TaskModel
+from bertwright.models.layouts import FORMATS, to_hugging_face
 from bertwright.models.stored import architecture, has_task_head, head_of, label_names, mean_the_same
 from bertwright.tasks.registry import task_of
 from bertwright.train.loop import Notice
