@@ -310,7 +310,7 @@ def test_weights_in_several_files_are_written_as_one(tmp_path, small_tokenizer):
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        ("BertForQuestionAnswering", {}, "question answering"),
+        ("BertForNextSentencePrediction", {"hidden_act": "relu"}, "hidden_act"),
         ("BertForSequenceClassification", {"num_labels": 1}, "regression model"),
         ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi-label"),
     ],

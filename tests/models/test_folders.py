@@ -127,8 +127,6 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("kind", "words"),
         [
-            ("BertForQuestionAnswering", "question answering"),
-            ("BertForMultipleChoice", "multiple choice"),
             ("BertForMaskedLM", "masked tokens"),
             ("BertForNextSentencePrediction", "next-sentence prediction"),
             ("BertForPreTraining", "pre-training"),
@@ -146,11 +144,22 @@ class TestClassifiers:
         with torch.inference_mode():
             expected = inner(ids, mask.long(), segments).last_hidden_state
             assert relative(model.encoder.eval()(ids, segments, mask)[mask], expected[mask]) < 1e-5
-        has_head = kind in ("BertForQuestionAnswering", "BertForMultipleChoice")
-        assert any("a fresh head" in one and words in one for one in said) == has_head
+        assert not any("a fresh head" in one for one in said)
         assert any("has no pooler" in one for one in said) == (getattr(inner, "pooler", None) is None)
         if getattr(inner, "pooler", None) is not None:
             assert torch.equal(model.head.pooler.dense.weight, inner.pooler.dense.weight)
+
+    @pytest.mark.parametrize(
+        ("kind", "words"),
+        [("BertForQuestionAnswering", "question answering"), ("BertForMultipleChoice", "multiple choice")],
+    )
+    def test_heads_of_other_tasks_are_no_start_for_classes_and_texts_alone_are_refused(self, make, kind, words):
+        _, folder = make(kind)
+        with pytest.raises(UserError, match="question|choices"):
+            bertwright.load(folder).predict(TEXTS)
+        said: list[str] = []
+        new_task_model(TASK, folder, FinetuneConfig(data="reviews"), ["ham", "spam"], said.append)
+        assert any("a fresh head" in one and words in one for one in said)
 
     def test_one_whose_config_names_no_class_is_refused_with_what_to_add(self, make):
         _, folder = make("BertForSequenceClassification")
