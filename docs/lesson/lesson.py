@@ -710,15 +710,15 @@ assert full["scores"]["bert"]["count"] == 25_000
 
 # %% [markdown]
 # One review in six is longer than 510 tokens, the most that this run classifies. The same encoder, fine-tuned to
-# classify long reviews in windows (`results/imdb-mini-windows/`). Its two seeds are above the best baseline; with the
-# spread between seeds counted, two of them do not make it certain:
+# classify long reviews in windows (`results/imdb-mini-windows/`). Both of its seeds are above the best baseline, and the
+# interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread: a more cautious rule
+# (the sum of Behrens and Fisher) gives -0.0032 to 0.0106, and would leave it open.
 
 # %%
 WHOLE = Path("results/imdb-mini-windows")
 whole = comparison(read_json(WHOLE / "results.json"), saved_predictions(WHOLE / "predictions"))
 print(whole["text"])
-assert whole["outcome"] == "open"
-assert whole["text"].count("higher") == 1
+assert whole["outcome"] == "wins"
 
 # %% [markdown]
 # With all labels the best baseline is close. Pre-training helps most where labels are few: the same encoder and the

@@ -155,7 +155,7 @@ class TestClassifiers:
     )
     def test_heads_of_other_tasks_are_no_start_for_classes_and_texts_alone_are_refused(self, make, kind, words):
         _, folder = make(kind)
-        with pytest.raises(UserError, match="question|choices"):
+        with pytest.raises(UserError, match=r"question|choices"):
             bertwright.load(folder).predict(TEXTS)
         said: list[str] = []
         new_task_model(TASK, folder, FinetuneConfig(data="reviews"), ["ham", "spam"], said.append)
