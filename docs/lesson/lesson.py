@@ -710,9 +710,9 @@ assert full["scores"]["bert"]["count"] == 25_000
 
 # %% [markdown]
 # One review in six is longer than 510 tokens, the most that this run classifies. The same encoder, fine-tuned to
-# classify long reviews in windows (`results/imdb-mini-windows/`). Both of its seeds are above the best baseline, and the
-# interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread: a more cautious rule
-# (the sum of Behrens and Fisher) gives -0.0032 to 0.0106, and would leave it open.
+# classify long reviews in windows (`results/imdb-mini-windows/`). Both of its seeds are above the best baseline, and
+# the interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread: a more cautious
+# rule (the sum of Behrens and Fisher) gives -0.0032 to 0.0106, and would leave it open.
 
 # %%
 WHOLE = Path("results/imdb-mini-windows")
