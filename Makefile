@@ -22,7 +22,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(PYTEST)
 
-# The tests that take less than 0.4 seconds each: under a minute on two cores.
+# The tests that take less than 0.3 seconds each: under a minute on two cores.
 test-fast: .venv/ready
 	$(PYTEST) -m 'not (slow or gpu or network or browser)'
 

@@ -52,6 +52,7 @@ def test_help_shows_hyphens_and_no_underscores_in_options(capsys):
         assert not [word for word in options if "_" in word.partition("=")[0].split("{")[0]], name
 
 
+@pytest.mark.slow
 def test_hyphens_and_underscores_are_alike():
     for words in (["--pretrain.max-minutes", "5"], ["--pretrain.max_minutes", "5"], ["--pretrain.max-minutes=5"]):
         parsed = make_recipe_parser().parse_args(plain_words(["--recipe", "demo", *words]))

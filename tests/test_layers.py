@@ -142,6 +142,7 @@ def test_no_modules_import_each_other_in_a_circle(sources):
     assert {"text.formats", "text.corpus"} <= set(cycle({**sources, "text.formats": added}) or ())
 
 
+@pytest.mark.slow
 def test_accelerate_is_imported_by_the_engine_alone(sources):
     found = {
         module
@@ -190,6 +191,7 @@ def fills_rows_with_padding(source: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_sequences_are_padded_in_one_place(sources):
     found = {module for module, source in sources.items() if fills_rows_with_padding(source)}
     # inputs.pretraining lays padded rows among those of the other processes, to draw the masks of the global batch.
@@ -197,6 +199,7 @@ def test_sequences_are_padded_in_one_place(sources):
     assert [module for module, source in sources.items() if "def pad(" in source] == ["inputs.bucketing"]
 
 
+@pytest.mark.slow
 def test_modules_and_functions_are_short_enough_to_be_read(sources):
     longer = {module for module, source in sources.items() if len(source.splitlines()) > MOST_LINES}
     for module, source in sources.items():

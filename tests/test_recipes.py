@@ -92,6 +92,7 @@ def test_next_sentences_are_refused_for_a_causal_model(capsys):
     assert "--pretrain.next_sentence false" in said
 
 
+@pytest.mark.slow
 def test_an_option_on_the_command_line_wins_over_the_recipe():
     words = ["run", "--recipe", str(ROOT / "recipes" / "demo-from-scratch.yaml"), "--pretrain.max_minutes", "50"]
     assert make_parser().parse_args(words).run.pretrain.max_minutes == 50
@@ -164,6 +165,7 @@ def test_a_missing_recipe_is_refused(capsys):
         ("import bertwright.inference", ("sklearn",)),
     ],
 )
+@pytest.mark.slow
 def test_nothing_is_loaded_that_takes_seconds_and_is_not_needed(start, slow):
     asked = f"{start}; import sys; print([name for name in {slow} if name in sys.modules])"
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
@@ -248,11 +250,13 @@ def readers():
     return [path.read_text() for path in files if path.name not in ("recipe.py", "settings.py", "ranges.py")]
 
 
+@pytest.mark.slow
 def test_every_setting_is_read_somewhere(readers):
     # A dead setting is worse than none.
     assert unread(readers) == set()
 
 
+@pytest.mark.slow
 def test_a_setting_that_nothing_reads_is_found(readers, monkeypatch):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class PretrainConfig(configuration.PretrainConfig):

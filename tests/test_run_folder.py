@@ -211,6 +211,7 @@ with run_folder._recording(place, lambda: {"seconds": time.monotonic() - start} 
 """
 
 
+@pytest.mark.slow
 def test_the_time_before_a_kill_counts(recipe, tmp_path):
     program = KILLED.replace("start := BEGUN", "start := float(sys.argv[2])")
     place = tmp_path / "begun.json"

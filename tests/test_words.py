@@ -210,6 +210,7 @@ def test_a_document_uses_the_words_of_the_field(file):
 
 
 @pytest.mark.parametrize("file", MODULES)
+@pytest.mark.slow
 def test_a_module_uses_the_words_of_the_field(file):
     assert faults_of_module(file) == []
 

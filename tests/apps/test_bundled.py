@@ -49,6 +49,7 @@ def test_masks_are_filled_with_words_that_fit(bundled):
     assert set(tokens) & {"movies", "films", "movie", "film"}
 
 
+@pytest.mark.slow
 def test_the_readme_s_examples_come_out_as_it_says(bundled):
     readme = (ROOT / "README.md").read_text()
     lovely, place = "One of the loveliest films I have seen in years.", "I went to the [MASK] to see a film."

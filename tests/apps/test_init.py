@@ -194,6 +194,7 @@ def test_a_column_of_groups_is_suggested(say, folder):
     assert "# group_column: customer" in (folder / "recipes" / "t.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_text_that_is_not_english_is_pretrained_on_first(say, folder):
     words = "der drucker ist schon wieder kaputt und niemand weiß warum die rechnung stimmt nicht".split()
     rows = [
@@ -229,6 +230,7 @@ def test_labels_and_unlabelled_text_become_one_recipe(say, folder):
 
 
 @pytest.mark.parametrize("split", [True, False])
+@pytest.mark.slow
 def test_folders_of_classes_are_seen(say, folder, split):
     for part in ("train", "test") if split else (".",):
         for name in CLASSES:

@@ -93,6 +93,7 @@ def test_the_choices_of_a_csv_file_are_chosen_from(folders, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "given"), [("question-answering", QUESTION), ("multiple-choice", CHOICES)])
+@pytest.mark.slow
 def test_the_server_answers_rows_as_the_model_does(folders, task, given):
     model = bertwright.load(folders[task])
     with Server(make_app(model)) as client:

@@ -216,6 +216,7 @@ def test_a_body_that_trickles_in_is_given_up(model):
 
 
 @pytest.mark.parametrize("limits", [Limits(waiting_requests=0), Limits(waiting_tokens=10)])
+@pytest.mark.slow
 def test_a_full_queue_is_said_at_every_path(model, limits):
     with Server(make_app(model, limits)) as client:
         for path in EVERYWHERE:
@@ -245,6 +246,7 @@ def test_a_client_that_leaves_frees_its_work(model):
         assert soon(lambda: "bertwright_waiting_requests 0.0" in client.get("/metrics").text)
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_is_neutral_counted_and_in_the_log(model, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("something at /secret/place")

@@ -343,6 +343,7 @@ def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     assert "macro-F1: BERT on 200" not in text, "the results do not name the classes"
 
 
+@pytest.mark.slow
 def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tmp_path):
     scores = {
         "bert": {"spearman": 0.81, "spearman_low": 0.79, "spearman_high": 0.83, "mean_error": 0.4, "count": 50},
@@ -447,6 +448,7 @@ def test_paired_predictions_settle_what_overlapping_intervals_leave_open(scored)
     assert comparison({"scores": scores}, {**saved, "bert": baseline, "x": systems["bert"]})["outcome"] == "loses"
 
 
+@pytest.mark.slow
 def test_the_comparison_over_several_seeds_rests_on_all_of_them(scored):
     labels, systems, scores = scored
     half = {**systems, "labels": labels, "bert-seed-0": systems["bert"], "bert-seed-1": systems["naive_bayes"]}

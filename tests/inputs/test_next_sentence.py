@@ -106,6 +106,7 @@ def test_segments_are_whole_sentences(corpus_of):
     assert cut < 0.02, "a borrowed B is cut only where none of its draws fits"
 
 
+@pytest.mark.slow
 def test_labels_are_a_fair_coin_whatever_the_documents(corpus_of, varied_lengths, blocks):
     short = [[4, 5]] * 3000
     for documents in (varied_lengths, short, [[7]] * 3000):

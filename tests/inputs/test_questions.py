@@ -44,6 +44,7 @@ texts = st.lists(pieces, max_size=8).map("".join)
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(TOKENIZERS), texts, texts, st.integers(8, 40))
+@pytest.mark.slow
 def test_every_token_of_a_context_is_in_a_window_and_has_its_place_in_the_text_that_was_given(
     tokenizer, question, context, max_length
 ):
@@ -109,6 +110,7 @@ def test_without_a_token_of_either_there_is_nothing_to_read(question, context):
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(TOKENIZERS), texts, st.integers(8, 24), st.data())
+@pytest.mark.slow
 def test_an_answer_is_found_in_each_window_that_has_all_of_it(tokenizer, context, max_length, data):
     (found,) = encode_questions(tokenizer, ["who"], [context], max_length)
     start = data.draw(st.integers(0, max(0, len(context) - 1)))

@@ -32,6 +32,7 @@ def test_a_text_of_no_words_is_empty(small_tokenizer):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(3, 40))
+@pytest.mark.slow
 def test_windows_hold_whole_words_and_predict_each_once(small_tokenizer, pieces, max_length):
     words = ["ktb" * count for count in pieces]  # letters that the vocabulary has no longer pieces of
     (sequence,) = encode_words(small_tokenizer, [words])

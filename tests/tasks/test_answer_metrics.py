@@ -74,12 +74,14 @@ words = st.lists(st.sampled_from(["a", "the", "The", "river", "River,", "stone",
 
 @settings(max_examples=200, deadline=None)
 @given(words.map(" ".join), st.lists(words.map(" ".join), max_size=3))
+@pytest.mark.slow
 def test_scores_equal_a_literal_reading_of_the_definition(predicted, gold):
     assert answer_scores([predicted], [gold])[0] == pytest.approx(plainly(predicted, gold))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.sampled_from([0.0, 0.4, 1.0]), st.booleans()), min_size=1, max_size=9))
+@pytest.mark.slow
 def test_no_threshold_scores_higher_than_the_one_that_is_chosen(rows):
     margins = np.array([float(margin) for margin, _, _ in rows])
     empty = np.array([float(is_empty) for _, _, is_empty in rows])

@@ -51,6 +51,7 @@ def brute_force_ratios(rows, labels, alpha):
     st.sampled_from([0.1, 1.0, 2.5]),
 )
 @settings(max_examples=80, deadline=None, derandomize=True)
+@pytest.mark.slow
 def test_the_weights_are_wang_and_mannings_log_count_ratios(rows, alpha):
     labels = [index % 2 for index in range(len(rows))]
     expected = brute_force_ratios(rows, labels, alpha)

@@ -99,6 +99,7 @@ def test_a_long_text_keeps_its_head_its_tail_or_half_of_each(length, capacity, w
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(length=st.integers(0, 200), most=st.integers(3, 40))
+@pytest.mark.slow
 def test_windows_hold_all_of_a_text_once_in_few_framed_parts_of_like_length(length, most):
     body = np.arange(10, 10 + length, dtype=np.int32)
     whole = sequence([1, *body, 2])

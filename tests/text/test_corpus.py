@@ -253,6 +253,7 @@ def test_a_blank_row_ends_a_document_however_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+@pytest.mark.slow
 def test_a_document_that_is_too_long_is_cut_at_a_paragraph_without_loss(tmp_path: Path, suffix: str) -> None:
     text = ("word " * 50 + "\n\n") * 80_000
     (tmp_path / f"a{suffix}").write_bytes(text.encode() if suffix == ".txt" else _jsonl([{"text": text}]))
@@ -528,6 +529,7 @@ def test_one_file_is_divided_by_class_in_any_order_of_its_rows(tmp_path: Path) -
     assert found[0] != {row["text"] for row in rows[-14:]}
 
 
+@pytest.mark.slow
 def test_groups_and_equal_texts_are_never_divided(tmp_path: Path) -> None:
     rows = [{"text": f"text {number // 2}", "label": number // 2 % 2, "author": number // 10} for number in range(200)]
     (tmp_path / "all.jsonl").write_bytes(_jsonl(rows))

@@ -36,6 +36,7 @@ def refused(capsys, *words) -> str:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["run", "prepare"])
+@pytest.mark.slow
 def test_a_corpus_that_reads_an_evaluated_split_is_refused_before_any_work(
     small_data, recipe_file, tmp_path, capsys, corpora, said, command
 ):

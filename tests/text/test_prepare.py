@@ -483,6 +483,7 @@ def test_a_single_text_is_cut_into_documents_and_nothing_of_it_is_lost(
     assert sorted(token for _, tokens, _ in rows for token in tokens) == sorted(whole)
 
 
+@pytest.mark.slow
 def test_spelled_special_tokens_are_ordinary_pieces_in_a_prepared_corpus(vocabulary: Path, tmp_path: Path) -> None:
     made = _prepare(_some(tmp_path, ["The [SEP] was [MASK] [PAD] [CLS].", *_stories(12)]), tmp_path / "out", None)
     tokenizer = Tokenizer.load(made.folder / "tokenizer")
@@ -505,6 +506,7 @@ def test_html_line_breaks_are_text_unless_the_recipe_says_otherwise(vocabulary: 
     assert tokens["plain"] == tokens["breaks"] + 12 * len(["<", "b", "##r", "/", ">"])
 
 
+@pytest.mark.slow
 def test_half_a_surrogate_pair_costs_no_other_text(vocabulary: Path, tmp_path: Path) -> None:
     texts = [*_stories(12), "The river \ud83d was. The end"]
     made = _prepare(_some(tmp_path, texts), tmp_path / "out", vocabulary)
@@ -707,6 +709,7 @@ def test_a_kill_leaves_no_worker_behind(killed: Killed) -> None:
     assert not killed.orphans
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(vocabulary: Path, tmp_path: Path) -> None:
     # In a container, the process that is started again has the number of the one that was killed.
     corpora = _some(tmp_path, _stories(12))
