@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bertwright
 from bertwright.cli import main
 from bertwright.recipe import (
     FinetuneConfig,
@@ -33,6 +34,31 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def run_bundled(tmp_path):
+    """Fine-tunes the bundled encoder for a task on the data in a folder, in fp32, and gives the run."""
+
+    def run(task: str, data: Path, **finetune) -> bertwright.Run:
+        recipe = {
+            "name": data.name,
+            "data": {data.name: str(data)},
+            "finetune": {
+                "data": data.name,
+                "task": task,
+                "encoder": "bundled",
+                "batch_size": 16,
+                "optimizer": {"learning_rate": 3e-4, "warmup_ratio": 0.1},
+                **finetune,
+            },
+            "system": {"precision": "fp32", "compile": "off"},
+        }
+        path = tmp_path / f"{data.name}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        return bertwright.run(path, out=str(tmp_path / "run"))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ class PretrainConfig(Section):
         encoder: a model folder or a run's folder whose pre-training is continued, or bundled: the encoder that comes
             with Bertwright. It brings weights, shape and tokenizer, so that the recipe gives neither `model` nor
             `tokenizer`; a pre-training head that the folder lacks is fresh. The default starts from random weights. A
-            learning rate of a third or less of that for random weights keeps what the encoder has learnt.
+            learning rate of a third or less of that for random weights keeps what the encoder knows.
         max_steps: the budget in optimizer steps; give this or max_minutes. A finished run with a larger budget than
             before continues from where it ended.
         max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.

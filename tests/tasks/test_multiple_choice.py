@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from transformers import AutoTokenizer, BertForMultipleChoice
 
 import bertwright
@@ -111,7 +110,7 @@ def test_the_baseline_takes_what_shares_rare_words_with_the_context():
 
 
 @pytest.mark.slow
-def test_choices_are_trained_evaluated_reported_and_answered(tmp_path):
+def test_choices_are_trained_evaluated_reported_and_answered(run_bundled, tmp_path):
     data = tmp_path / "choices"
     data.mkdir()
     rng = np.random.default_rng(0)
@@ -123,23 +122,7 @@ def test_choices_are_trained_evaluated_reported_and_answered(tmp_path):
             choices[right] = f"a wonderful film, number {number}"
             rows.append(json.dumps({"context": "Which film was the best?", "choices": choices, "label": right}))
         (data / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
-    recipe = {
-        "name": "choices",
-        "data": {"choices": str(data)},
-        "finetune": {
-            "data": "choices",
-            "task": "multiple-choice",
-            "encoder": "bundled",
-            "epochs": 3,
-            "batch_size": 16,
-            "max_length": 32,
-            "optimizer": {"learning_rate": 3e-4, "warmup_ratio": 0.1},
-        },
-        "system": {"precision": "fp32", "compile": "off"},
-    }
-    path = tmp_path / "choices.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    run = bertwright.run(path, out=str(tmp_path / "run"))
+    run = run_bundled("multiple-choice", data, epochs=3, max_length=32)
     scores = run.results["scores"]
     assert set(scores) == {"bert", "most_frequent", "ngram_overlap"}
     assert scores["bert"]["accuracy"] > 0.9

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertForQuestionAnswering
@@ -303,29 +302,12 @@ def write_questions(folder, split, count, seed, unanswerable=True):
 
 
 @pytest.mark.slow
-def test_questions_are_trained_evaluated_reported_and_answered(tmp_path):
+def test_questions_are_trained_evaluated_reported_and_answered(run_bundled, tmp_path):
     data = tmp_path / "questions"
     data.mkdir()
     write_questions(data, "train", 300, 0)
     write_questions(data, "test", 60, 1)
-    recipe = {
-        "name": "questions",
-        "data": {"questions": str(data)},
-        "finetune": {
-            "data": "questions",
-            "task": "question-answering",
-            "encoder": "bundled",
-            "epochs": 4,
-            "batch_size": 16,
-            "max_length": 48,
-            "validation_ratio": 0.2,
-            "optimizer": {"learning_rate": 3e-4, "warmup_ratio": 0.1},
-        },
-        "system": {"precision": "fp32", "compile": "off"},
-    }
-    path = tmp_path / "questions.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    run = bertwright.run(path, out=str(tmp_path / "run"))
+    run = run_bundled("question-answering", data, epochs=4, max_length=48, validation_ratio=0.2)
     scores = run.results["scores"]
     assert run.results["primary_metric"] == "f1"
     assert set(scores) == {"bert", "sliding_window", "no_answer"}

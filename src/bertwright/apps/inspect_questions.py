@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
-from bertwright.apps.inspection import LOOKED_AT, Contents, measure
-from bertwright.apps.new_recipe import TEST_RATIO, Findings
-from bertwright.recipe import Source
-from bertwright.text.corpus import parts_read
-from bertwright.text.records import Record, read_split
+from bertwright.apps.inspect_rows import first_of, look_at_rows
+from bertwright.apps.inspection import Contents
+from bertwright.apps.new_recipe import Findings
+from bertwright.text.records import Record
 from bertwright.text.tables import Table
 
 _CONTEXTS = ("context", "passage", "paragraph")
@@ -30,13 +27,10 @@ def _form(contents: Contents) -> tuple[str, dict[str, str]] | None:
     columns = contents.columns
     lists = [name for name in columns if columns[name].holds_lists]
 
-    def first(names: Sequence[str], among: Sequence[str]) -> str | None:
-        return next((name for name in names if name in among), None)
-
-    context, choices = first(_CONTEXTS, list(columns)), first(_CHOICES, lists)
+    context, choices = first_of(_CONTEXTS, list(columns)), first_of(_CHOICES, lists)
     if context and "question" in columns and "answers" in lists:
         return "question-answering", {"context_column": context}
-    before, label = first(_BEFORE_CHOICES, list(columns)), first(_LABELS, list(columns))
+    before, label = first_of(_BEFORE_CHOICES, list(columns)), first_of(_LABELS, list(columns))
     if choices and before and label:
         return "multiple-choice", {"context_column": before, "choices_column": choices, "label_column": label}
     return None
@@ -58,27 +52,8 @@ def look_at_questions(name: str, path: str, tables: Sequence[Table], contents: C
     if form is None:
         return None
     task, options = form
-    has_test = "test" in parts_read(Source(path=path), None).values()
-    given: Any = options
-    source = replace(Source(path=path, test_ratio=None if has_test else TEST_RATIO), **given)
-    split = read_split(source, "train", _COLUMNS[task])
-    texts = measure((_read_together(one), number) for number, one in enumerate(split.records[:LOOKED_AT], 1))
-    return Findings(
-        name=name,
-        path=path,
-        contents=contents,
-        texts=texts,
-        text_column=options["context_column"],
-        label_column=None,
-        labels=split.summary()["classes"],
-        has_test=has_test,
-        groups=[],
-        notes=[] if has_test else ["rows are those of the train part"],
-        is_plain=False,
-        characters=texts.total,
-        tagged=options,
-        task=task,
-    )
+    where = options["context_column"]
+    return look_at_rows(name, path, contents, options, _COLUMNS[task], _read_together, text_column=where, task=task)
 
 
 def _read_together(record: Record) -> str:

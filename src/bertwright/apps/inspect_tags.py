@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertwright.apps.inspection import LOOKED_AT, Column, Contents, measure
-from bertwright.apps.new_recipe import TEST_RATIO, Findings
+from bertwright.apps.inspect_rows import first_of, look_at_rows
+from bertwright.apps.inspection import Column, Contents
+from bertwright.apps.new_recipe import Findings
 from bertwright.errors import UserError
-from bertwright.recipe import Source
 from bertwright.text import conll, decoding, formats
-from bertwright.text.corpus import parts_read
-from bertwright.text.records import read_split
 from bertwright.text.tables import Table
 from bertwright.text.tags import split_tag
 
@@ -37,8 +34,7 @@ def _columns_of_tags(tables: Sequence[Table], contents: Contents) -> dict[str, s
         return {} if all(_is_conll(table.path) for table in tables) else None
     columns = contents.columns
     lists = [name for name in columns if columns[name].holds_lists]
-    tokens = next((name for name in _TOKENS if name in lists), None)
-    tags = next((name for name in _TAGS if name in lists), None)
+    tokens, tags = first_of(_TOKENS, lists), first_of(_TAGS, lists)
     if tokens and tags:
         return {"tokens_column": tokens, "tags_column": tags}
     spans = next((name for name in _SPANS if name in lists and _holds_spans(columns[name])), None)
@@ -85,25 +81,6 @@ def look_at_tags(name: str, path: str, tables: Sequence[Table], contents: Conten
     options: dict[str, Any] | None = _columns_of_tags(tables, contents)
     if options is None:
         return None
-    has_test = "test" in parts_read(Source(path=path), None).values()
-    source = replace(Source(path=path, test_ratio=None if has_test else TEST_RATIO), **options)
-    records = read_split(source, "train", ("tokens", "tags"))
-    texts = measure((record.text, number) for number, record in enumerate(records.records[:LOOKED_AT], 1))
-    notes = [] if records.converted is None else [f"tags are {records.converted}"]
-    if not has_test:
-        notes.append("rows and entities are those of the train part")
-    return Findings(
-        name=name,
-        path=path,
-        contents=contents,
-        texts=texts,
-        text_column="text",
-        label_column=None,
-        labels=records.summary()["classes"],
-        has_test=has_test,
-        groups=[],
-        notes=notes,
-        is_plain=False,
-        characters=texts.total,
-        tagged=options,
+    return look_at_rows(
+        name, path, contents, options, ("tokens", "tags"), lambda record: record.text, text_column="text"
     )

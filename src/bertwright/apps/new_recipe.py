@@ -159,7 +159,7 @@ def _adapting(found: Sequence[Findings], names: dict[str, str], minutes: float) 
         "  micro_batch_tokens: 4096",
         "  next_sentence: false  # masked tokens alone: all of the text counts, and no pairs are needed",
         f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
-        "  # A third or less of the rates for random weights, so that the encoder keeps what it has learnt:",
+        "  # A third or less of the rates for random weights, so that the encoder keeps what it knows:",
         "  optimizer: {name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3, warmup_ratio: 0.05}",
         "  evaluate_every: 200",
     ]

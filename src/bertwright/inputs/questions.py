@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.inputs.sequences import Sequence, frame
+from bertwright.inputs.sequences import AT_ONCE, Sequence, frame
 from bertwright.text.wordpiece import Tokenizer
 
 Ints = npt.NDArray[np.int64]
@@ -24,9 +24,6 @@ LONGEST_QUESTION = 64
 
 OVERLAP = 128
 """Tokens of the context that two neighbouring windows share; at most half of a window."""
-
-_AT_ONCE = 1_000
-"""Texts that are tokenized together: the library's own objects are large."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,8 @@ def encode_questions(
     longest = LONGEST_QUESTION if max_length is None else min(LONGEST_QUESTION, (max_length - 3) // 2)
     known: dict[str, tuple[Any, Ints]] = {}
     missing = list(dict.fromkeys(contexts))
-    for start in range(0, len(missing), _AT_ONCE):
-        texts = missing[start : start + _AT_ONCE]
+    for start in range(0, len(missing), AT_ONCE):
+        texts = missing[start : start + AT_ONCE]
         encodings = tokenizer.encoder.encode_batch([tokenizer.clean(one) for one in texts], add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
             known[text] = np.array(encoding.ids, np.int32), _given_offsets(tokenizer, text, encoding.offsets)
@@ -112,7 +109,7 @@ def windows(question: Question, max_length: int) -> list[Sequence]:
         return [question.sequence]
     first, last = _context_of(question.sequence)
     return [
-        _take(question.sequence, np.concatenate([np.arange(first), np.arange(begin, end), [last]]))
+        question.sequence.take(np.concatenate([np.arange(first), np.arange(begin, end), [last]]))
         for begin, end in parts
     ]
 
@@ -138,16 +135,6 @@ def _context_of(sequence: Sequence) -> tuple[int, int]:
     """Where the context begins in a framed pair, and the place after its last token."""
     edges = sequence.special_tokens_mask.nonzero()[0]
     return int(edges[1]) + 1, int(edges[2])
-
-
-def _take(sequence: Sequence, places: Ints) -> Sequence:
-    assert sequence.offsets is not None
-    return Sequence(
-        sequence.input_ids[places],
-        sequence.token_type_ids[places],
-        sequence.special_tokens_mask[places],
-        sequence.offsets[places],
-    )
 
 
 def answer_in_windows(question: Question, max_length: int, start: int, end: int) -> list[tuple[int, int] | None] | None:

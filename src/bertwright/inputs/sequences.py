@@ -20,7 +20,7 @@ Ids = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_AT_ONCE = 1_000
+AT_ONCE = 1_000
 """Texts that are tokenized together: the library's own objects are large."""
 
 
@@ -50,6 +50,16 @@ class Sequence:
     def is_empty(self) -> bool:
         """Whether there is no token beside those of the frame."""
         return bool(self.special_tokens_mask.all())
+
+    def take(self, places: Ints) -> Sequence:
+        """The tokens at `places`, a window that is framed if these hold the frame's."""
+        return Sequence(
+            self.input_ids[places],
+            self.token_type_ids[places],
+            self.special_tokens_mask[places],
+            None if self.offsets is None else self.offsets[places],
+            None if self.word_ids is None else self.word_ids[places],
+        )
 
 
 class ModelInput(Protocol):
@@ -201,8 +211,8 @@ def build_many(
         truncation: which part of a longer text is kept, as in `truncate`; windows keeps all.
     """
     built = []
-    for start in range(0, len(texts), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
+    for start in range(0, len(texts), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         first = tokenizer.encode([tokenizer.clean(text) for text in texts[part]])
         second: Many[Ids | None] = [None] * len(first)
         if text_pairs is not None:
@@ -228,18 +238,4 @@ def windows(sequence: Sequence, max_length: int) -> list[Sequence]:
     assert len(edges) == 2, "a pair is cut to max_length when it is built"
     body = np.arange(1, len(sequence) - 1)
     cuts = np.array_split(body, -(-len(body) // (max_length - 2)))
-    parts = [np.concatenate([edges[:1], part, edges[1:]]) for part in cuts]
-
-    def of(values: Any, part: Ints) -> Any:
-        return None if values is None else values[part]
-
-    return [
-        Sequence(
-            sequence.input_ids[part],
-            sequence.token_type_ids[part],
-            sequence.special_tokens_mask[part],
-            of(sequence.offsets, part),
-            of(sequence.word_ids, part),
-        )
-        for part in parts
-    ]
+    return [sequence.take(np.concatenate([edges[:1], part, edges[1:]])) for part in cuts]

@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.inputs.sequences import Sequence, frame
+from bertwright.inputs.sequences import AT_ONCE, Sequence, frame
 from bertwright.text.wordpiece import Tokenizer
 
 Ints = npt.NDArray[np.int64]
 
 OVERLAP = 4
 """Windows overlap by about the fourth part of their tokens: context for the words at their ends."""
-
-_AT_ONCE = 1_000
-"""Texts that are tokenized together: the library's own objects are large."""
 
 
 def encode_words(tokenizer: Tokenizer, texts: Many[Many[str]]) -> list[Sequence]:
@@ -35,8 +32,8 @@ def encode_words(tokenizer: Tokenizer, texts: Many[Many[str]]) -> list[Sequence]
         texts: the words of each text.
     """
     built = []
-    for start in range(0, len(texts), _AT_ONCE):
-        cleaned = [[tokenizer.clean(word) for word in words] for words in texts[start : start + _AT_ONCE]]
+    for start in range(0, len(texts), AT_ONCE):
+        cleaned = [[tokenizer.clean(word) for word in words] for words in texts[start : start + AT_ONCE]]
         encodings = tokenizer.encoder.encode_batch(cleaned, is_pretokenized=True, add_special_tokens=False)
         built += [_framed(tokenizer, encoding, len(words)) for encoding, words in zip(encodings, cleaned, strict=True)]
     return built
@@ -75,23 +72,12 @@ def windows(sequence: Sequence, max_length: int) -> list[Sequence]:
     while True:
         last = int(np.searchsorted(ends, ends[first] + capacity, side="right")) - 1
         pieces = [np.arange(begins[word], begins[word] + counts[word]) for word in range(first, last)]
-        parts.append(_part(sequence, np.concatenate(pieces)))
+        parts.append(sequence.take(np.concatenate([[0], *pieces, [len(sequence) - 1]])))
         if last == len(counts):
             return parts
         # The next word must fit, however long it is.
         begin = max(ends[last] - capacity // OVERLAP, ends[last + 1] - capacity)
         first = max(first + 1, int(np.searchsorted(ends, begin, side="left")))
-
-
-def _part(sequence: Sequence, pieces: Ints) -> Sequence:
-    places = np.concatenate([[0], pieces, [len(sequence) - 1]])
-    assert sequence.word_ids is not None
-    return Sequence(
-        sequence.input_ids[places],
-        sequence.token_type_ids[places],
-        sequence.special_tokens_mask[places],
-        word_ids=sequence.word_ids[places],
-    )
 
 
 def _first_pieces(sequence: Sequence) -> tuple[Ints, Ints]:

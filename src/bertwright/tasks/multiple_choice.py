@@ -16,8 +16,10 @@ from bertwright.inputs.sequences import ModelInput
 from bertwright.models.answer_heads import ChoiceHead, require_segments
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
+from bertwright.ranges import require
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Shown
+from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.contexts import parsed
@@ -81,8 +83,10 @@ class MultipleChoice(Task):
         Raises:
             UserError: if a positive class is named.
         """
-        if positive_label is not None:
-            raise UserError("finetune.positive_label is for classification; choices have no classes: leave it out")
+        require(
+            positive_label is None,
+            "finetune.positive_label is for classification; choices have no classes: leave it out",
+        )
         return self
 
     def check(self, config: FinetuneConfig) -> None:
@@ -91,11 +95,15 @@ class MultipleChoice(Task):
         Raises:
             UserError: if there is such a setting.
         """
-        if config.truncation == "windows":
-            raise UserError("finetune.truncation is windows, which is for single texts; write head, tail or head-tail")
-        for setting in ("unlabelled", "label_names"):
-            if getattr(config, setting):
-                raise UserError(f"finetune.{setting} is for classes, and choices differ by record; leave it out")
+        require(
+            config.truncation != "windows",
+            "finetune.truncation is windows, which is for single texts; write head, tail or head-tail",
+        )
+        for name in ("unlabelled", "label_names"):
+            require(
+                not getattr(config, name),
+                f"finetune.{name} is for classes, and choices differ by record; leave it out",
+            )
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The numbers of the choices, from 0."""
@@ -155,7 +163,7 @@ class MultipleChoice(Task):
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """Mean of minus the log-probability, in nats, of the right choices."""
-        return float(-np.log(np.clip(predictions[np.arange(len(labels)), labels], 1e-12, None)).mean())
+        return log_loss(predictions, labels)
 
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
         """The accuracy."""
@@ -169,8 +177,7 @@ class MultipleChoice(Task):
 
     def chance_loss(self, known: Ints, labels: Ints) -> float:
         """The loss of a model that predicts how often each place is right."""
-        counts = np.bincount(known, minlength=int(labels.max()) + 1)
-        return float(-np.log(np.clip(counts[labels] / counts.sum(), 1e-12, None)).mean())
+        return frequency_loss(known, labels)
 
     def baselines(
         self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress

@@ -17,6 +17,7 @@ from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.answers import Prediction
+from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.records import Record, ordered_classes
@@ -155,8 +156,7 @@ class Classification(Task):
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """Mean of minus the log-probability, in nats, of each text's class."""
-        picked = np.clip(predictions[np.arange(len(labels)), labels], 1e-12, None)
-        return float(-np.log(picked).mean())
+        return log_loss(predictions, labels)
 
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
         """Accuracy, precision, recall, F1 and area under the ROC curve, by scikit-learn.
@@ -218,8 +218,7 @@ class Classification(Task):
 
     def chance_loss(self, known: Ints, labels: Ints) -> float:
         """The loss of a model that predicts the frequencies of the classes for every text."""
-        counts = np.bincount(known, minlength=int(labels.max()) + 1)
-        return float(-np.log(np.clip(counts[labels] / counts.sum(), 1e-12, None)).mean())
+        return frequency_loss(known, labels)
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64]:
         """1 for a right prediction, else 0; less the mean of the class, since files are often sorted by class."""

@@ -17,6 +17,7 @@ from bertwright.inputs.sequences import ModelInput
 from bertwright.models.answer_heads import SpanHead, require_segments
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
+from bertwright.ranges import require
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answer_metrics import answer_scores, best_threshold
 from bertwright.tasks.answers import Shown
@@ -79,8 +80,10 @@ class QuestionAnswering(Task):
         Raises:
             UserError: if a positive class is named.
         """
-        if positive_label is not None:
-            raise UserError("finetune.positive_label is for classification; answers have no classes: leave it out")
+        require(
+            positive_label is None,
+            "finetune.positive_label is for classification; answers have no classes: leave it out",
+        )
         return self
 
     def check(self, config: FinetuneConfig) -> None:
@@ -89,9 +92,11 @@ class QuestionAnswering(Task):
         Raises:
             UserError: if there is such a setting.
         """
-        for setting in ("averaging_block", "unlabelled", "label_names"):
-            if getattr(config, setting):
-                raise UserError(f"finetune.{setting} is for labels of whole texts, and answers are spans; leave it out")
+        for name in ("averaging_block", "unlabelled", "label_names"):
+            require(
+                not getattr(config, name),
+                f"finetune.{name} is for labels of whole texts, and answers are spans; leave it out",
+            )
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The head's outputs: start and end.

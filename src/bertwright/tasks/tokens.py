@@ -20,6 +20,7 @@ from bertwright.models.heads import Head, TokenHead
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks import entities
 from bertwright.tasks.answers import Shown
+from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units
 from bertwright.tasks.tagged_text import TaggedText, tag_texts, tokens_of
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
@@ -160,8 +161,7 @@ class TokenClassification(Task):
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """Mean of minus the log-probability, in nats, of each word's tag."""
-        values, true = _words_of(predictions, labels)
-        return float(-np.log(np.clip(values[np.arange(len(true)), true], 1e-12, None)).mean())
+        return log_loss(*_words_of(predictions, labels))
 
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
         """Precision, recall and F1 of entities as `seqeval` has them, over all types; and the accuracy of words."""
@@ -169,8 +169,7 @@ class TokenClassification(Task):
         accuracy = {"accuracy": float((values.argmax(axis=1) == true).mean())}
         if self.primary_metric == "accuracy":
             return accuracy
-        counts = entities.count(values.argmax(axis=1), list(labels), entities.scheme_of(self.names))
-        precision, recall, f1 = entities.ratios(*counts.sum(axis=(0, 1)))
+        precision, recall, f1 = entities.ratios(*self._counts(predictions, labels).sum(axis=(0, 1)))
         found = {"entity_f1": float(f1), "entity_precision": float(precision), "entity_recall": float(recall)}
         return found | accuracy
 
@@ -198,8 +197,7 @@ class TokenClassification(Task):
 
     def chance_loss(self, known: Ints, labels: Ints) -> float:
         """The loss of a model that predicts how frequent each tag is for every word."""
-        counts = np.bincount(np.concatenate(list(known)), minlength=len(self.names))
-        return float(-np.log(np.clip(counts[np.concatenate(list(labels))] / counts.sum(), 1e-12, None)).mean())
+        return frequency_loss(np.concatenate(list(known)), np.concatenate(list(labels)))
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64]:
         """How much each record raises or lowers F1; of classes of words, how much it does the accuracy."""

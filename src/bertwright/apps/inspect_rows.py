@@ -1,0 +1,69 @@
+"""Rows of a task that are read as training reads them, as `bertwright init` finds them: tags, questions, choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bertwright.apps.inspection import LOOKED_AT, Contents, measure
+from bertwright.apps.new_recipe import TEST_RATIO, Findings
+from bertwright.recipe import Source
+from bertwright.text.corpus import parts_read
+from bertwright.text.records import Record, read_split
+
+
+def first_of(names: Sequence[str], among: Sequence[str]) -> str | None:
+    """The first of the usual names of a column that there is; None without one."""
+    return next((name for name in names if name in among), None)
+
+
+def look_at_rows(
+    name: str,
+    path: str,
+    contents: Contents,
+    options: dict[str, Any],
+    columns: Sequence[str],
+    read: Callable[[Record], str],
+    *,
+    text_column: str,
+    task: str | None = None,
+) -> Findings:
+    """What the train part of a task's rows holds.
+
+    Args:
+        name: for the recipe.
+        path: that the recipe names.
+        contents: the columns of its files.
+        options: of a source, which say where the task's columns stand.
+        columns: that the task reads.
+        read: what a model reads of a record at once.
+        text_column: the column of the text.
+        task: the task; None for words with tags.
+
+    Raises:
+        UserError: if the rows cannot be read.
+    """
+    has_test = "test" in parts_read(Source(path=path), None).values()
+    source = replace(Source(path=path, test_ratio=None if has_test else TEST_RATIO), **options)
+    split = read_split(source, "train", columns)
+    texts = measure((read(record), number) for number, record in enumerate(split.records[:LOOKED_AT], 1))
+    notes = [] if split.converted is None else [f"tags are {split.converted}"]
+    if not has_test:
+        notes.append(f"{'rows and entities' if task is None else 'rows'} are those of the train part")
+    return Findings(
+        name=name,
+        path=path,
+        contents=contents,
+        texts=texts,
+        text_column=text_column,
+        label_column=None,
+        labels=split.summary()["classes"],
+        has_test=has_test,
+        groups=[],
+        notes=notes,
+        is_plain=False,
+        characters=texts.total,
+        tagged=options,
+        task=task,
+    )
