@@ -25,7 +25,7 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.prediction import logits_on_all_cores
-from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Prediction, Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
@@ -103,7 +103,7 @@ class Model:
     @property
     def task(self) -> Task:
         """The task that the classifier was fine-tuned for."""
-        return TASKS[self.classifier.task]
+        return task_of_model(self.classifier)
 
     @LoadedOnce
     def classifier_tokenizer(self) -> Tokenizer:

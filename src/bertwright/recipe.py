@@ -53,8 +53,11 @@ class Source:
         path: a file, a folder or a glob (.txt .jsonl .csv .parquet, each also .gz .xz .zst), the aclImdb folder or its
             tar.gz, a hub id such as stanfordnlp/imdb, or a preset: bookcorpus, wikipedia, imdb.
         text_column: the column that holds the text, in formats that have columns.
-        text_pair_column: the column that holds the second text, for tasks on pairs.
-        label_column: the column that holds the label, where labels are read.
+        text_pair_column: the column that holds the second text; given, the labels are those of pairs of texts.
+        label_column: the column that holds the label, where labels are read: a class or a number; for multi-label a
+            list of names.
+        label_columns: for multi-label data with a column for each label, in which 1 says that a text has it and 0 that
+            it has not: their names.
         tokens_column: the column that holds the list of tokens, for tags of words; in a CoNLL file tokens is the
             first column, tags the last, and a number is that column, from 1.
         tags_column: the column that holds a tag for each token.
@@ -72,8 +75,9 @@ class Source:
 
     path: str
     text_column: str = "text"
-    text_pair_column: str = "text_pair"
+    text_pair_column: str | None = None
     label_column: str = "label"
+    label_columns: tuple[str, ...] | None = None
     tokens_column: str = "tokens"
     tags_column: str = "tags"
     entities_column: str | None = None
@@ -83,14 +87,19 @@ class Source:
     group_column: str | None = None
 
     def __post_init__(self) -> None:
-        """See that there is a path, and that the test split is a part.
+        """See that there is a path, that the test split is a part, and that columns of labels differ.
 
         Raises:
-            UserError: if the path is empty or the ratio out of range.
+            UserError: if the path is empty, the ratio out of range, or a column named twice.
         """
         require(self.path.strip() != "", "data: a source has an empty path; give a file, a folder, a glob or a hub id")
         ratio = self.test_ratio
         require(ratio is None or 0 < ratio < 1, f"data: test_ratio of {self.path} is {ratio}; it must be in (0, 1)")
+        names = self.label_columns
+        require(
+            names is None or (len(names) > 0 and len(set(names)) == len(names)),
+            f"data: label_columns of {self.path} must name one column or more, each once",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +200,7 @@ class Recipe:
                 "pretrain needs a budget: give max_steps or max_minutes",
             )
         self._check_data()
+        self._check_test_split()
         self._check_objectives()
         self._check_lengths()
 
@@ -203,6 +213,15 @@ class Recipe:
         for phase in self.pretrain.phases:
             for corpus in phase.corpora or ():
                 require(corpus in self.prepare.corpora, f"a phase names `{corpus}`, which prepare.corpora lacks")
+
+    def _check_test_split(self) -> None:
+        if self.finetune.data == "" or self.finetune.test_split == "test":
+            return
+        require(
+            self.source(self.finetune.data).test_ratio is None,
+            f"finetune.test_split is `{self.finetune.test_split}`, but data.{self.finetune.data} has a test_ratio, "
+            "which makes the test split; leave out one of the two",
+        )
 
     def _check_objectives(self) -> None:
         head_width = self.model.hidden_size // self.model.num_attention_heads

@@ -225,7 +225,9 @@ class FinetuneConfig(Section):
     Args:
         data: the entry of `data` with labelled texts; it has a train and a test split. The default names
             none: the recipe ends with pre-training.
-        task: what the labels are for: classification.
+        test_split: the split that the report evaluates on; dev where the labels of test are not public. It is then no
+            validation set: that is a part of train.
+        task: what the labels are for: classification, regression, multi-label or tokens.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
         positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are
@@ -265,6 +267,7 @@ class FinetuneConfig(Section):
 
     section: ClassVar[str] = "finetune."
     data: str = ""
+    test_split: str = "test"
     task: str = "classification"
     label_names: tuple[str, ...] | None = None
     positive_label: str | None = None
@@ -297,6 +300,10 @@ class FinetuneConfig(Section):
         require(
             ":" not in self.data,
             f"finetune.data is `{self.data}`; name the entry of `data` alone, for its train and test splits are read",
+        )
+        require(
+            self.test_split.strip() not in ("", "train", "training"),
+            f"finetune.test_split is `{self.test_split}`; name a split that is not trained on, such as test or dev",
         )
         require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")

@@ -21,7 +21,7 @@ from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.bert import Bert
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.heads import Head, PretrainingModel, RegressionHead, TaskModel
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
@@ -146,6 +146,8 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
     }
     if isinstance(model, TaskModel):
         config["finetuning_task"] = model.task
+        config |= {} if model.head.problem_type is None else {"problem_type": model.head.problem_type}
+        config |= model.notes
         dropout = getattr(model.head, "dropout", None)
         config |= {} if dropout is None else {"classifier_dropout": dropout.p}
         config["id2label"] = dict(enumerate(model.label_names))
@@ -164,8 +166,9 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ())
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.model_type].names
     # Copies, since safetensors refuses views; the tied output matrix is not a parameter of ours and is not written.
+    head = model.head if isinstance(model, TaskModel) else None
     state = {
-        to_hugging_face(name, names): value.detach().cpu().clone()
+        to_hugging_face(name, names): _written(head, name, value.detach().cpu().clone())
         for name, value in model.named_parameters()
         if not name.startswith(tuple(f"{module}." for module in leave_out))
     }
@@ -174,6 +177,11 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ())
         state[to_hugging_face("masked_language_model.decoder.bias", names)] = model.masked_language_model.bias.detach()
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / "config.json", hugging_face_config(model))
+
+
+def _written(head: Head | None, name: str, value: Tensor) -> Tensor:
+    """A parameter's value in a file: a regression head's computes the numbers themselves."""
+    return head.folded(name.removeprefix("head."), value) if isinstance(head, RegressionHead) else value
 
 
 def save_model(

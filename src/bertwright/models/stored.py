@@ -54,6 +54,13 @@ _CONVERT = (
 """A program that turns pickled weights into safetensors. `weights_only` executes nothing that the pickle holds."""
 
 
+_OUTPUTS = {
+    "single_label_classification": ("classification", "softmax"),
+    "multi_label_classification": ("multi-label", "sigmoid"),
+    "regression": ("regression", "none"),
+}
+"""Task, and function of the outputs, for each problem_type."""
+
 _TRUNCATIONS = ("head", "tail", "head-tail", "windows")
 
 _MODERN = {"gamma": "weight", "beta": "bias"}
@@ -117,30 +124,29 @@ def label_names(config: dict[str, Any], folder: Path) -> list[str]:
     return names
 
 
-def require_classes(config: dict[str, Any], folder: Path) -> None:
-    """See that a head's outputs are the log-odds of classes of which a text has one.
+def task_of_outputs(config: dict[str, Any], folder: Path) -> str:
+    """The task that the outputs of a classifier of sequences are for: classification, regression or multi-label.
+
+    Args:
+        config: its config.json. A problem_type says it; without one, a lone output is a number, as `transformers`
+            trains it.
+        folder: named in errors.
 
     Raises:
-        UserError: if it predicts a number, or several classes at once.
+        UserError: if they are something else, or the pipeline of `transformers` is told to make something else of them.
     """
     kind, names = config.get("problem_type"), label_names(config, folder)
     rescue = f"it can be fine-tuned as an encoder: finetune.encoder {folder}"
-    if kind == "regression" or (kind is None and len(names) == 1):
-        raise UserError(
-            f"{folder} is a regression model: its answer is a number, not a class, and regression is not there yet; "
-            f"{rescue}"
-        )
-    if kind == "multi_label_classification":
-        raise UserError(
-            f"{folder} is a multi-label classifier: a text can have several of its classes at once, and Bertwright "
-            f"predicts one of them; {rescue}"
-        )
-    if len(names) < 2 or kind not in (None, "single_label_classification"):
+    kind = kind or ("regression" if len(names) == 1 else "single_label_classification")
+    task, usual = _OUTPUTS.get(kind, ("", ""))
+    if not task or (task == "classification" and len(names) < 2):
         raise UserError(f"{folder} has problem_type {kind} and {len(names)} labels, which no classifier has; {rescue}")
-    if config.get("function_to_apply", "softmax") != "softmax":
-        raise UserError(
-            f"{folder} has function_to_apply {config['function_to_apply']}; Bertwright computes softmax; {rescue}"
-        )
+    if task == "regression" and len(names) > 1:
+        raise UserError(f"{folder} is a regression model with {len(names)} numbers, and Bertwright has one; {rescue}")
+    given = config.get("function_to_apply", usual)
+    if given != usual:
+        raise UserError(f"{folder} has function_to_apply {given}; Bertwright computes {usual}; {rescue}")
+    return task
 
 
 def mean_the_same(stored: Sequence[str], names: Sequence[str]) -> bool:

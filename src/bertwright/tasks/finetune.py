@@ -18,7 +18,7 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.settings import FinetuneConfig
-from bertwright.tasks.registry import find_task
+from bertwright.tasks.registry import task_of
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
@@ -122,6 +122,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
         shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
     fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id") or 0)
     model = TaskModel(fresh, task.head(fresh, names, config.classifier_dropout), names, task.name)
+    model.notes = task.notes()
     parts = [f"head.{part}" for part, _ in model.head.named_children()]
     weights = starting_weights(model, encoder, stored, config.averaging_block, notice)
     if config.averaging_block:
@@ -165,8 +166,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     """
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
-    task = find_task(config.task)
-    task.check(config)
+    task = task_of(recipe)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)
@@ -187,6 +187,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     def encoded(rows: Ints, truncation: str) -> Many[ModelInput]:
         return task.encode([records[i] for i in rows], tokenizer, config.max_length, truncation)
 
+    task = task.fitted(labels[training_rows])
     inputs = encoded(training_rows, config.training_truncation)
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
@@ -204,18 +205,19 @@ def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple
     return training_rows, validation_rows
 
 
-def no_better_than_chance(loss: float | None, chance: float | None) -> str | None:
+def no_better_than_chance(task: Task, loss: float | None, chance: float | None) -> str | None:
     """What is said of a model whose loss is not below chance, and what to try; None for any other.
 
     Args:
+        task: the model's.
         loss: its lowest on the validation set; None where there is none.
-        chance: that of a model that predicts the frequencies of the classes; None where it is not defined.
+        chance: that of a model that predicts `Task.chance` for every text; None where it is not defined.
     """
     if loss is None or chance is None or loss < chance:
         return None
     return (
-        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
-        f"that of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
+        f"has not learnt to tell the texts apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
+        f"that of predicting {task.chance} for every text; {WHAT_TO_TRY}"
     )
 
 
@@ -294,7 +296,7 @@ class _Stage:
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
         chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
-        no_better = no_better_than_chance(position.best, chance)
+        no_better = no_better_than_chance(split.task, position.best, chance)
         if no_better is not None:
             self.notice(f"warning: the model of {name} {no_better}")
         with engine.together():

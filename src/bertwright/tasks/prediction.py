@@ -16,7 +16,7 @@ from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.settings import FinetuneConfig
-from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Floats, Task
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
@@ -125,4 +125,4 @@ def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig
     """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
     model = load_task_model(folder).to(engine.device)
     with engine.autocast():
-        return predict(TASKS[model.task], model, inputs, config.micro_batch_tokens, config.max_length)
+        return predict(task_of_model(model), model, inputs, config.micro_batch_tokens, config.max_length)

@@ -8,12 +8,17 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
-from bertwright.models.stored import architecture, head_of, label_names, require_classes
+from bertwright.models.stored import architecture, head_of, label_names, task_of_outputs
+from bertwright.recipe import Recipe
+from bertwright.tasks.multi_label import MultiLabel
+from bertwright.tasks.regression import Regression
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Task
 from bertwright.tasks.tokens import TokenClassification
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(), TokenClassification())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Classification(), Regression(), MultiLabel(), TokenClassification())
+}
 """The tasks, by the name that a recipe gives in finetune.task."""
 
 
@@ -28,6 +33,24 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+def task_of(recipe: Recipe) -> Task:
+    """The task of a recipe, as the columns of its labelled data make it.
+
+    Raises:
+        UserError: if there is none of that name, or fine-tuning is asked for what it does not have.
+    """
+    config = recipe.finetune
+    task = find_task(config.task)
+    task = task if config.data == "" else task.on(recipe.source(config.data))
+    task.check(config)
+    return task
+
+
+def task_of_model(model: TaskModel) -> Task:
+    """The task that a model was fine-tuned for."""
+    return TASKS[model.task].restored(model.notes)
+
+
 def load_task_model(folder: Path) -> TaskModel:
     """The fine-tuned model of a folder. One that names no task of ours is a classifier.
 
@@ -37,7 +60,8 @@ def load_task_model(folder: Path) -> TaskModel:
     """
     config = read_config(folder)
     own = TASKS.get(config.get("finetuning_task") or "")
-    task = TASKS["classification"] if own is None else own
+    task = _task_of_folder(config, folder) if own is None else own
+    task = task.restored(config)
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -45,16 +69,23 @@ def load_task_model(folder: Path) -> TaskModel:
     head = task.head(encoder, names, dropout)
     if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
         raise UserError(_what_it_is(config, folder))
-    if task.name == "classification":
-        require_classes(config, folder)
+    if head.kind == "sequence" and own in (None, TASKS["classification"]):
+        task_of_outputs(config, folder)  # refuses outputs that mean something else
     if encoder.causal and own is None:
         raise UserError(
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"
         )
     model = TaskModel(encoder, head, names, task.name)
+    model.notes = task.notes()
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
+
+
+def _task_of_folder(config: dict[str, Any], folder: Path) -> Task:
+    """The task of a folder that names none of ours: what its outputs mean, as far as they are those of sequences."""
+    is_sequence = architecture(config).endswith("ForSequenceClassification")
+    return TASKS[task_of_outputs(config, folder) if is_sequence else "classification"]
 
 
 def _what_it_is(config: dict[str, Any], folder: Path) -> str:

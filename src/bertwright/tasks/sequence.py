@@ -1,15 +1,14 @@
-"""Classification of texts, the paper's sequence-level task (section 4.1): one label for a text."""
+"""Classification, the paper's sequence-level task (section 4.1): one label for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from bertwright.errors import UserError
@@ -17,7 +16,8 @@ from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
-from bertwright.tasks.task import Floats, Ints, Prediction, Progress, Task
+from bertwright.tasks.task import Floats, Ints, Prediction, Progress
+from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
 
 _REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")
@@ -28,8 +28,8 @@ _COLLAPSED = 0.95
 
 
 @dataclass(frozen=True)
-class Classification(Task):
-    """One of K classes for each text; predictions are probabilities, float32 (records, K).
+class Classification(TextTask):
+    """One of K classes for each text or pair; predictions are probabilities, float32 (records, K).
 
     Args:
         positive: with two classes the one that precision, recall, F1 and area speak of.
@@ -37,9 +37,7 @@ class Classification(Task):
 
     positive: int = 1
     name = "classification"
-    columns = ("text", "label")
     primary_metric = "f1"
-    bounds = (0.0, 1.0)
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """With two classes, metrics of the named one; by default of the second.
@@ -48,7 +46,7 @@ class Classification(Task):
             UserError: if there is no such class, or there are more than two.
         """
         if positive_label is None:
-            return type(self)()
+            return replace(self, positive=1)
         if len(names) != 2:
             raise UserError(
                 f"finetune.positive_label is for two classes, and the data have {len(names)}, whose F1 is the mean "
@@ -56,7 +54,7 @@ class Classification(Task):
             )
         if positive_label not in names:
             raise UserError(f"finetune.positive_label is `{positive_label}`; the classes are {', '.join(names)}")
-        return type(self)(list(names).index(positive_label))
+        return replace(self, positive=list(names).index(positive_label))
 
     def positive_label(self, names: Sequence[str]) -> str | None:
         """With two classes the name of the one that F1 speaks of."""
@@ -122,11 +120,7 @@ class Classification(Task):
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities of the classes, from the mean of a text's logits over its windows."""
-        number = torch.tensor([len(own) for own in parts], dtype=torch.long)
-        texts = torch.arange(len(number)).repeat_interleave(number)
-        stacked = torch.stack(list(logits))
-        mean = torch.zeros(len(number), stacked.shape[1]).index_add(0, texts, stacked) / number[:, None]
-        probabilities: Floats = mean.softmax(-1).numpy()
+        probabilities: Floats = mean_logits(logits, parts).softmax(-1).numpy()
         return probabilities
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
@@ -135,17 +129,18 @@ class Classification(Task):
         return float(-np.log(picked).mean())
 
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
-        """Accuracy, precision, recall, F1 and area under the ROC curve, by scikit-learn.
+        """Accuracy, precision, recall, F1, Matthews correlation and area under the ROC curve, by scikit-learn.
 
         With two classes, precision, recall, F1 and area are those of the positive class, and macro-F1 stands beside
         them; with more, they are means over classes, and the area compares each class with all others. A ratio with
         denominator zero is 0; a class that neither labels nor predictions name is left out of means. The predicted
-        class is the most probable one, the lower one in a tie. The area is absent where labels are of one class only.
+        class is the most probable one, the lower one in a tie. The Matthews correlation, of all classes, is 0 where
+        labels or predictions are of one class only; there the area is absent, if labels are.
 
         Raises:
             ValueError: if a prediction is not finite, or a label is not a class.
         """
-        from sklearn.metrics import f1_score, precision_recall_fscore_support  # takes seconds to load
+        from sklearn.metrics import f1_score, matthews_corrcoef, precision_recall_fscore_support  # takes seconds
 
         _check(predictions, labels)
         predicted = predictions.argmax(axis=1)
@@ -162,8 +157,13 @@ class Classification(Task):
                 "f1": float(f1),
             }
             | ({"macro_f1": float(f1_score(labels, predicted, **options))} if two else {})
+            | {"matthews": float(matthews_corrcoef(labels, predicted))}
             | ({} if area is None else {"roc_auc": area})
         )
+
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """0 to 1; of a correlation -1 to 1."""
+        return (-1.0, 1.0) if metric == "matthews" else (0.0, 1.0)
 
     def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
         """The confusion matrix as nested lists, true classes in rows."""
@@ -207,7 +207,7 @@ class Classification(Task):
     def resampled(
         self, predictions: Floats, labels: Ints, units: Units, samples: int, seed: int, only: str | None = None
     ) -> Resampled:
-        """Accuracy, F1, macro-F1 and area under the ROC curve of resamples."""
+        """Accuracy, F1, macro-F1, Matthews correlation and area under the ROC curve of resamples."""
         areas = only in (None, "roc_auc") and _area(predictions, labels, self.positive) is not None
         values = np.asarray(predictions, np.float64)
         return resample_classes(values, labels, self.positive, units, samples, seed, areas)
@@ -215,12 +215,15 @@ class Classification(Task):
     def baselines(
         self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
     ) -> Mapping[str, Floats | str]:
-        """The most frequent class; naive Bayes and two logistic regressions on n-grams."""
+        """The most frequent class; naive Bayes and two logistic regressions on n-grams, or two on features of pairs."""
         from bertwright.tasks.baselines import fit_and_predict  # scikit-learn takes seconds to load
+        from bertwright.tasks.baselines_pairs import fit_and_predict_pairs
 
         texts = [[record.text for record in records] for records in (train, test)]
         frequencies = np.bincount(labels) / len(labels)
         constant = np.tile(frequencies.astype(np.float32), (len(test), 1))
+        if self.pair:
+            return {"most_frequent": constant, **fit_and_predict_pairs(train, labels, test, progress)}
         return {"most_frequent": constant, **fit_and_predict(texts[0], labels, texts[1], progress=progress)}
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
@@ -241,8 +244,8 @@ def _check_classes(records: Sequence[Record], where: str) -> None:
     if real:
         first = f"{real[0].label}, {real[0].place}" if real[0].place else str(real[0].label)
         raise UserError(
-            f"{where} has real numbers as labels in {len(real)} of {len(records)} rows (first {first}): that is a "
-            "regression task, which Bertwright does not have yet; for classification, write whole numbers or words"
+            f"{where} has real numbers as labels in {len(real)} of {len(records)} rows (first {first}): set "
+            "finetune.task to regression; for classification, write whole numbers or words"
         )
 
 

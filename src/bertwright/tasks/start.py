@@ -56,13 +56,16 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
 
     The classes may stand in another order where all layers but the pooler are `classifier`, with a row for each class.
     """
-    task = TASKS.get(stored.get("finetuning_task") or "", TASKS["classification"])
+    task = TASKS.get(stored.get("finetuning_task") or "")
+    if task is None:
+        kind = stored.get("problem_type")
+        task = TASKS["multi-label" if kind == "multi_label_classification" else "classification"]
     kind = FORMATS[model.encoder.config.model_type].classes.get(model.kind, model.kind)
     layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
         architecture(stored) == kind
         and task.name == model.task
-        and stored.get("problem_type") in (None, "single_label_classification")
+        and stored.get("problem_type") != "regression"  # whose numbers have another unit
         and layers <= {"pooler", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)
     )

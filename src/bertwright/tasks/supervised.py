@@ -148,6 +148,8 @@ class Finetuning:
             predictions = predict(
                 self.task, self.model, self.validation.inputs, config.micro_batch_tokens, config.max_length
             )
+        self.task, predictions = self.task.tuned(predictions, labels)
+        self.model.notes = self.task.notes()
         return {"loss": self.task.loss(predictions, labels), **self.task.metrics(predictions, labels)}
 
     def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:

@@ -19,6 +19,7 @@ from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
+from bertwright.recipe import Source
 from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Answers
 from bertwright.tasks.answers import Prediction as Prediction
@@ -71,13 +72,42 @@ class Task(Answers, Protocol):
         name: what a recipe calls it in finetune.task.
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
-        bounds: what metrics lie between.
+        chance: the answer of a model that reads nothing, whose loss is `chance_loss`, in words.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
-    bounds: tuple[float, float] = (-np.inf, np.inf)
+    chance: str = "how frequent each class is"
+
+    def on(self, source: Source) -> Self:
+        """The task as the columns of a source make it; as it was by default.
+
+        Args:
+            source: of the labelled data.
+        """
+        return self
+
+    def notes(self) -> dict[str, Any]:
+        """What a model's config.json holds for the task beside its head, by name; nothing by default."""
+        return {}
+
+    def restored(self, config: Mapping[str, Any]) -> Self:
+        """The task of a model, with what `notes` had written to its config.json; as it was by default."""
+        return self
+
+    def fitted(self, labels: Ints) -> Self:
+        """The task with what it takes from the training labels before the head is made; as it was by default."""
+        return self
+
+    def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
+        """The task with what is chosen on the validation set, such as thresholds, and the predictions with it.
+
+        Args:
+            predictions: of the validation set, as the task before made them.
+            labels: theirs.
+        """
+        return self, predictions
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """The task with metrics that speak of a class; a task without such metrics is as it was.
@@ -213,8 +243,12 @@ class Task(Answers, Protocol):
         """What is wrong with a system's predictions as a whole, in sentences with what to try; none by default."""
         return []
 
+    def bounds(self, metric: str) -> tuple[float, float]:
+        """What a metric lies between; by default it has no bounds."""
+        return -np.inf, np.inf
+
     def chance_loss(self, known: Ints, labels: Ints) -> float | None:
-        """The loss on `labels` of a model that answers as often as `known` have it; None where there is no such."""
+        """The loss on `labels` of a model that answers `chance`, as the labels `known` have it; None where there is no such."""
         return None
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64] | None:
