@@ -16,6 +16,12 @@ from bertwright.tasks.resampling import Units
 SYSTEM_NAMES = {
     "bert": "BERT (this run)",
     "most_frequent": "The most frequent class",
+    "mean": "The mean of the training labels",
+    "label_frequencies": "How frequent each label is",
+    "ridge": "Ridge regression, TF-IDF, 1-2 grams",
+    "overlap_ridge": "Ridge regression, crossed TF-IDF and overlap",
+    "overlap_logistic_regression": "Logistic regression, overlap of the texts",
+    "crossed_nb_logistic_regression": "NB-weighted logistic regression, crossed 1-3 grams",
     "most_frequent_tag": "Each word's most frequent tag",
     "crf": "Conditional random field, words and their letters",
     "naive_bayes": "Naive Bayes, word counts",
@@ -28,6 +34,8 @@ SYSTEM_NAMES = {
 """How systems are called in tables; others by their own names."""
 
 _NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "entity_f1": "entity F1"}
+_NAMES |= {"micro_f1": "micro-F1", "rmse": "RMSE", "matthews": "Matthews correlation"}
+_NAMES |= {"pearson": "Pearson correlation", "spearman": "Spearman correlation"}
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 
 

@@ -163,7 +163,8 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
 
 def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:
     """The class that most labels name; None where labels are not numbers of classes."""
-    return names[int(np.bincount(labels).argmax())] if labels.ndim == 1 and names and np.issubdtype(labels.dtype, np.integer) else None
+    are_classes = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    return names[int(np.bincount(labels).argmax())] if names and are_classes else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -147,13 +147,15 @@ class MultiLabel(TextTask):
         """For each label, in order, how many texts have it, are predicted to, and both; and the thresholds."""
         chosen = _chosen(predictions)
         counts = [(labels * chosen).sum(axis=0), chosen.sum(axis=0), labels.sum(axis=0)]
-        each = [dict(zip(("right", "predicted", "true"), map(int, one), strict=True)) for one in zip(*counts, strict=True)]
+        each = [
+            dict(zip(("right", "predicted", "true"), map(int, one), strict=True)) for one in zip(*counts, strict=True)
+        ]
         return {"by_label": each, "thresholds": [round(float(one), 6) for one in predictions[0, 1]]}
 
     def warnings(self, predictions: Floats, labels: Ints, names: Sequence[str]) -> list[str]:
         """Labels of texts that are never predicted."""
         never = (_chosen(predictions).sum(axis=0) == 0) & (labels.sum(axis=0) > 0)
-        missing = [f"`{names[i]}`, a label of {labels[:, i].sum():,} texts" for i in np.flatnonzero(never)]
+        missing = [f"`{names[i]}`, a label of {labels[:, i].sum():,} texts" for i in np.flatnonzero(never).tolist()]
         more = f", nor {len(missing) - 5} other labels" if len(missing) > 5 else ""
         return [f"never predicts {'; nor '.join(missing[:5])}{more}"] if missing else []
 
@@ -226,9 +228,7 @@ def _check(predictions: Labels, labels: Labels) -> None:
         raise ValueError("predictions hold values that are not finite, or labels others than 0 and 1")
 
 
-def _of_resamples(
-    predictions: Floats, labels: Labels, times: npt.NDArray[np.float32], only: str | None
-) -> Resampled:
+def _of_resamples(predictions: Floats, labels: Labels, times: npt.NDArray[np.float32], only: str | None) -> Resampled:
     """Metrics of resamples, (samples,) each; NaN where one is not defined.
 
     Args:
@@ -259,7 +259,8 @@ def _mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     defined = np.isfinite(values)
     number = defined.sum(axis=1)
     total = np.where(defined, values, 0.0).sum(axis=1)
-    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+    found: npt.NDArray[np.float64] = np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+    return found
 
 
 def _average_precision(
@@ -276,6 +277,8 @@ def _average_precision(
     hits = np.cumsum(drawn * labels[order], axis=1)[:, ends]
     precision = np.divide(hits, taken, out=np.zeros(hits.shape), where=taken > 0)
     gained = np.diff(hits, axis=1, prepend=0.0)
-    return np.divide(
-        (gained * precision).sum(axis=1), hits[:, -1], out=np.full(len(times), np.nan), where=hits[:, -1] > 0
+    total = hits[:, -1]
+    found: npt.NDArray[np.float64] = np.divide(
+        (gained * precision).sum(axis=1), total, out=np.full(len(times), np.nan), where=total > 0
     )
+    return found

@@ -199,11 +199,10 @@ def _correlation(
     """The correlation of each resample, all (samples, rows); 0 where one side is constant."""
     rows = weights.sum(axis=1, keepdims=True)
     centred = [one - (weights * one).sum(axis=1, keepdims=True) / rows for one in (a, b)]
-    shared, first, second = (
-        (weights * x * y).sum(axis=1) for x, y in (centred, (centred[0],) * 2, (centred[1],) * 2)
-    )
+    shared, first, second = ((weights * x * y).sum(axis=1) for x, y in (centred, (centred[0],) * 2, (centred[1],) * 2))
     # What rounding leaves of a constant is no spread.
     sizes = [np.abs(weights * one).max(axis=1) + np.abs(one).max(axis=1) for one in (a, b)]
     spread = np.where((first > (1e-12 * sizes[0]) ** 2) & (second > (1e-12 * sizes[1]) ** 2), first * second, 0.0)
     found = np.divide(shared, np.sqrt(spread), out=np.zeros(len(rows)), where=spread > 0)
-    return np.clip(found, -1.0, 1.0)
+    clipped: npt.NDArray[np.float64] = np.clip(found, -1.0, 1.0)
+    return clipped

@@ -239,7 +239,8 @@ def matthews(
     rows = true.sum(axis=1)
     shared = hits.sum(axis=1) * rows - (true * predicted).sum(axis=1)
     spread = (rows**2 - (true**2).sum(axis=1)) * (rows**2 - (predicted**2).sum(axis=1))
-    return np.divide(shared, np.sqrt(spread), out=np.zeros(len(rows)), where=spread > 0)
+    found: NDArray[np.float64] = np.divide(shared, np.sqrt(spread), out=np.zeros(len(rows)), where=spread > 0)
+    return found
 
 
 def _rank_codes(positive: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[Ints, int]:

@@ -103,7 +103,8 @@ class TextTask(Task):
             raise WrongTypeError(f"{where} is a pair, and the model reads single texts; give one text")
         if len(texts) == 2 and not all(text.strip() for text in texts):
             raise WrongTypeError(f"{where} is a pair of which one text is empty; write both, or leave the pair out")
-        return Record(str(number), *map(repaired, texts))
+        text, *second = map(repaired, texts)
+        return Record(str(number), text, second[0] if second else None)
 
 
 def mean_logits(logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Tensor:

@@ -22,7 +22,6 @@ LEFT_OUT = "equal to a text that is evaluated on"
 """Why a document or an unlabelled text is left out."""
 
 
-
 def evaluated_splits(recipe: Recipe) -> list[str]:
     """The splits of the labelled data that are evaluated on: finetune.test_split, and validation if the data name one.
 

@@ -140,8 +140,8 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; or tokens and tags, for words
-            with tags. The source says which column of the data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; or tokens and tags,
+            for words with tags. The source says which column of the data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
