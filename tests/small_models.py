@@ -2,8 +2,8 @@
 
 import torch
 
-from bertwright.models.checkpoints import new_encoder
-from bertwright.models.heads import SequenceHead, TaskModel
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.heads import SequenceHead, TaskModel, TokenHead
 from bertwright.recipe import ModelConfig
 
 SHAPE = ModelConfig(
@@ -22,6 +22,18 @@ def classifier(shape, vocab_size, label_names):
     """A classifier without dropout before its last layer."""
     head = SequenceHead(shape.hidden_size, len(label_names), 0.0, shape.is_decoder)
     return TaskModel(new_encoder(shape, vocab_size), head, label_names, "classification")
+
+
+def save_tagger(tokenizer, folder, label_names, seed=0):
+    """Write a folder with a random model for tokens, whose answers differ from word to word."""
+    torch.manual_seed(seed)
+    head = TokenHead(SHAPE.hidden_size, len(label_names), 0.0)
+    model = TaskModel(new_encoder(SHAPE, tokenizer.vocab_size), head, list(label_names), "token-classification")
+    with torch.no_grad():
+        shaken(model, 0.1).encoder.token_embeddings.weight.mul_(20)
+        head.classifier.weight.mul_(20)
+        head.classifier.bias.zero_()
+    save_model(model, tokenizer, folder)
 
 
 def shaken(model, scale=0.05):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as Many
 from pathlib import Path
@@ -24,9 +25,10 @@ from bertwright.models.checkpoints import find_model, load_tokenizer, read_confi
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.prediction import logits_on_all_cores
 from bertwright.tasks.registry import load_task_model, task_of_model
-from bertwright.tasks.task import Prediction, Task
+from bertwright.tasks.task import Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -137,6 +139,8 @@ class Model:
         encoded = self.task.encode(records, self.classifier_tokenizer, max_length, truncation)
         for number, one in enumerate(encoded):
             _require_words(one, number, len(records))
+        for notice in self.task.notices(encoded):
+            warnings.warn(notice, stacklevel=3)
         return encoded
 
     def predict(self, texts: Any) -> Any:
@@ -149,7 +153,7 @@ class Model:
 
         Returns:
             One answer for a text, and a list for several, also where that is one: a `Prediction` of a classifier, a
-            `TaggedText` of a model for tokens.
+            `TaggedText` of a model for tokens, an `Answer` to a question, a `Choice`.
 
         Raises:
             UserError: if a text has no word, something is no text, or the model has no task's head.

@@ -58,6 +58,10 @@ class Source:
             list of names.
         label_columns: for multi-label data with a column for each label, in which 1 says that a text has it and 0 that
             it has not: their names.
+        context_column: the column that holds the text that questions are about, or that choices follow.
+        question_column: the column that holds the question.
+        answers_column: the column that holds the answers: a list of {text, start}, empty where there is no answer.
+        choices_column: the column that holds the list of choices.
         tokens_column: the column that holds the list of tokens, for tags of words; in a CoNLL file tokens is the
             first column, tags the last, and a number is that column, from 1.
         tags_column: the column that holds a tag for each token.
@@ -78,6 +82,10 @@ class Source:
     text_pair_column: str | None = None
     label_column: str = "label"
     label_columns: tuple[str, ...] | None = None
+    context_column: str = "context"
+    question_column: str = "question"
+    answers_column: str = "answers"
+    choices_column: str = "choices"
     tokens_column: str = "tokens"
     tags_column: str = "tags"
     entities_column: str | None = None

@@ -227,7 +227,8 @@ class FinetuneConfig(Section):
             none: the recipe ends with pre-training.
         test_split: the split that the report evaluates on; dev where the labels of test are not public. It is then no
             validation set: that is a part of train.
-        task: what the labels are for: classification, regression, multi-label or tokens.
+        task: what the labels are for: classification, regression, multi-label, token-classification,
+            question-answering or multiple-choice.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
         positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are

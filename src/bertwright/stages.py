@@ -21,7 +21,7 @@ from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, finetune
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
-from bertwright.tasks.registry import task_of
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, read_documents, source_fingerprint
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
@@ -141,7 +141,7 @@ class Work:
         Raises:
             UserError: if they cannot be read.
         """
-        task_of(self.recipe)  # a wrong one is refused with labels or without
+        recipe_task(self.recipe)  # a wrong one is refused with labels or without
         if self.recipe.finetune.data == "":
             return frozenset()
         return texts_of(self._split(name) for name in evaluated_splits(self.recipe))
@@ -150,7 +150,7 @@ class Work:
         """A split of the labelled data, read once."""
         if name not in self._splits:
             config = self.recipe.finetune
-            self._splits[name] = read_split(self.recipe.source(config.data), name, task_of(self.recipe).columns)
+            self._splits[name] = read_split(self.recipe.source(config.data), name, recipe_task(self.recipe).columns)
         return self._splits[name]
 
     @cached_property
@@ -162,7 +162,7 @@ class Work:
                 for the task to learn from.
         """
         config = self.recipe.finetune
-        task, where = task_of(self.recipe), f"data.{config.data}"
+        task, where = recipe_task(self.recipe), f"data.{config.data}"
         source = self.recipe.source(config.data)
         splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
         for name, split in splits.items():

@@ -16,6 +16,7 @@ import bertwright
 from bertwright.apps.batching import Limits
 from bertwright.apps.server import make_app
 from serving import Server
+from small_models import save_tagger
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -126,6 +127,24 @@ def test_the_page_of_another_model_shows_its_classes_and_no_film_reviews(visit, 
     answer = ask(page, "Classify", "Classify", text="The invoice is wrong. " + "W" * 400)
     expect(answer.locator("table").first.locator("tr")).to_have_count(12)
     expect(answer.locator("mark").first).to_be_visible()
+
+
+def test_entities_are_marked_in_the_text_and_listed(visit, small_tokenizer, tmp_path):
+    save_tagger(small_tokenizer, tmp_path / "names", ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], seed=2)
+    text = "The \U0001f44d cat <b>sat</b> on\na mat while rain was falling."
+    model = bertwright.load(tmp_path / "names")
+    found = model.predict(text).entities
+    assert len({one.label for one in found}) == 2
+    with Server(make_app(model)) as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Classify", "Classify", text=text)
+        marks = answer.locator("mark.entity")
+        expect(marks).to_have_text([f"{one.text}{one.label}" for one in found])
+        expect(answer.get_by_role("row")).to_have_count(len(found))
+        shown = answer.locator(".text").evaluate(
+            "text => { text.querySelectorAll('small').forEach(label => label.remove()); return text.textContent; }"
+        )
+        assert shown == text
 
 
 def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):

@@ -16,7 +16,7 @@ import numpy as np
 
 from bertwright.apps.batching import Limits, Steps, Work
 from bertwright.apps.explain import PASSES, explaining, read, relative_attributions
-from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, TextsRequest
+from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, PredictRequest, TextsRequest
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import ModelInput, Sequence
@@ -27,9 +27,9 @@ MOST_ATTENTION = 64
 """Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
 
 
-def predict(model: Model, request: TextsRequest, limits: Limits) -> Work:
-    """Classes of texts."""
-    records = model.records(request.texts)
+def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
+    """Classes of texts, or what else the model's task answers."""
+    records = model.records(request.given())
     encoded = model.encode(records)
     return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))
 

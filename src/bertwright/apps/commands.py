@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
+from bertwright.apps.printing import print_json, print_prediction
 from bertwright.errors import UnreadableText, UserError
-from bertwright.tasks.answers import Answers
 from bertwright.text import formats
 
 
@@ -39,6 +38,9 @@ def predict(
     text_column: str | None = None,
     format: Literal["table", "jsonl", "html"] = "table",
     explain: bool = False,
+    question: str | None = None,
+    context: str | None = None,
+    choices: list[str] | None = None,
 ) -> None:
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
@@ -52,10 +54,16 @@ def predict(
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
         format: without out, a table to read, JSON lines, or a page (with explain).
         explain: also show which words moved each prediction.
+        question: to be answered from the context.
+        context: of the question, or of the choices.
+        choices: of which one follows the context, as a list: '["in May", "in June"]'.
 
     Raises:
-        UserError: if there is no text, one that is given has no word, or the model is not a classifier.
+        UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
+    asked = _asked(question=question, context=context, choices=choices)
+    if asked:
+        return _predict_one(asked, model, format, other=bool(texts or file or out or explain))
     if format == "html" and not explain:
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
@@ -72,7 +80,7 @@ def predict(
     elif rows is not None:
         for chunk in rows.chunks():
             for (_, one), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
-                _print_prediction(classifier.task, one or "", prediction, format)
+                print_prediction(classifier.task, one or "", prediction, format)
         rows.skipped.report(rows.rows)
     else:
         for start in range(0, len(given), AT_ONCE):
@@ -80,25 +88,26 @@ def predict(
             with _naming(part):
                 predictions = classifier.predict([one.text for one in part])
             for one, prediction in zip(part, predictions, strict=True):
-                _print_prediction(classifier.task, one.text, prediction, format)
+                print_prediction(classifier.task, one.text, prediction, format)
 
 
-def _print_prediction(task: Answers, given: Any, prediction: Any, format: str) -> None:
-    """A line for one prediction; None is that of a row without text.
+def _asked(**fields: Any) -> dict[str, Any]:
+    """What is given by name."""
+    return {name: formats.repaired(one) if isinstance(one, str) else one for name, one in fields.items() if one}
 
-    Args:
-        task: the model's.
-        given: the text, or the columns of a row.
-        prediction: the answer.
-        format: table or jsonl.
+
+def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) -> None:
+    """Answer what is given by name.
+
+    Raises:
+        UserError: if there is something else to answer, or the model reads other columns.
     """
-    columns = {"text": given} if isinstance(given, str) else given
-    if format == "jsonl":
-        empty = {field.name: None for field in fields(task.answer_class) if field.name not in columns}
-        _print_json({**columns, **(empty if prediction is None else asdict(prediction))})
-        return
-    text = _shortened(" ".join(map(str, columns.values())))
-    print(f"{'-':<12} {'-':<5}  {text}" if prediction is None else task.line(prediction, text))
+    if other or format == "html":
+        raise UserError(
+            "--question, --context and --choices go with --model and --format jsonl alone; leave out others"
+        )
+    loaded = _load(model)
+    print_prediction(loaded.task, asked, loaded.predict(asked), format)
 
 
 def _texts_of(rows: TextRows) -> list[_Given]:
@@ -140,7 +149,7 @@ def _explain(classifier: bertwright.Model, given: Sequence[_Given], format: str)
     for explanation in found if format != "html" else []:
         prediction = explanation.prediction
         if format == "jsonl":
-            _print_json(
+            print_json(
                 {
                     "text": explanation.text,
                     **asdict(prediction),
@@ -167,7 +176,7 @@ def fill_mask(text: str, model: str = "bundled", top_k: int = 5, format: Literal
     """
     for number, predictions in enumerate(_load(model).fill_mask(text, top_k), 1):
         if format == "jsonl":
-            _print_json({"mask": number, "predictions": [asdict(prediction) for prediction in predictions]})
+            print_json({"mask": number, "predictions": [asdict(prediction) for prediction in predictions]})
         else:
             print(f"[MASK] {number}: " + ", ".join(f"{one.token} {one.score:.3f}" for one in predictions))
 
@@ -186,7 +195,7 @@ def next_sentence(first: str, second: str, model: str = "bundled", format: Liter
     """
     probability = _load(model).next_sentence(first, second)
     if format == "jsonl":
-        _print_json({"is_next": probability >= 0.5, "score": probability})
+        print_json({"is_next": probability >= 0.5, "score": probability})
     else:
         print(f"{'follows' if probability >= 0.5 else 'does not follow'}; probability that it does: {probability:.3f}")
 
@@ -231,7 +240,7 @@ def embed(
 def _print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
     """A line of JSON for one text; a row without text has no vectors."""
     if found is None:
-        _print_json({"text": text, "mean": None})
+        print_json({"text": text, "mean": None})
         return
     if found.left_out:
         print(
@@ -243,7 +252,7 @@ def _print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
     line["mean"] = found.mean.tolist()
     if per_token:
         line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
-    _print_json(line)
+    print_json(line)
 
 
 def export(
@@ -329,12 +338,3 @@ def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield _Given(line.rstrip("\n"), f"{source}, line {number}")
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def _shortened(text: str, width: int = 80) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"

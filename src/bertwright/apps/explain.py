@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertwright.errors import NOTHING_TO_READ, UnreadableText
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import Sequence, build
 from bertwright.models.heads import TaskModel
-from bertwright.tasks.task import Prediction
+from bertwright.tasks.answers import Prediction
 
 PASSES = 24
 """Points at which the gradient is taken: those of Gauss-Legendre quadrature."""
@@ -108,6 +108,11 @@ def read(model: Model, text: str, number: int = 0, texts: int = 1) -> Sequence:
     Raises:
         UserError: if the text has no word, or the model is not a classifier.
     """
+    if model.classifier.kind != "sequence":
+        raise UserError(
+            f"{model.classifier_folder} is a model for {model.task.name}; words are explained of one answer to a whole "
+            "text, which a classifier gives: ask it for predictions alone"
+        )
     max_length, truncation = model.reading
     sequence = build(model.classifier_tokenizer, text, max_length=max_length, truncation=truncation)
     if sequence.is_empty:

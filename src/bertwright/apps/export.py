@@ -26,6 +26,7 @@ from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.registry import load_task_model
 
 ONNX_FILE = "onnx/model.onnx"
@@ -90,7 +91,7 @@ def _outputs(model: AnyModel) -> dict[str, int]:
         UserError: if nothing remains.
     """
     if isinstance(model, TaskModel):
-        return {"logits": 0}
+        return {"start_logits": 0, "end_logits": 1} if model.kind == "span" else {"logits": 0}
     found = {"prediction_logits": 0, "seq_relationship_logits": 1}
     if "masked_language_model" in model.absent:
         del found["prediction_logits"]
@@ -110,16 +111,23 @@ class _Logits(nn.Module):
         self.places = places
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
+        if self.model.kind == "choice":
+            flat = [one.flatten(0, 1) for one in (input_ids, token_type_ids, attention_mask)]
+            return self.model(*flat).view(input_ids.shape[:2])
         found = self.model(input_ids, token_type_ids, attention_mask)
+        if self.model.kind == "span":
+            return found.unbind(-1)
         return found if isinstance(found, Tensor) else tuple(found[place] for place in self.places)
 
 
 def write_onnx(model: AnyModel, path: Path) -> None:
     """Write a model for ONNX Runtime: any batch size, any length up to the model's positions.
 
-    Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits,
-    (batch, classes), in the order of the labels; of a pre-trained model prediction_logits (batch, sequence, vocabulary)
-    and seq_relationship_logits (batch, 2), as far as it has these heads.
+    Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits, (batch,
+    classes), or of tokens (batch, sequence, classes), in the order of the labels; of a pre-trained model
+    prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as it has them. A
+    model for questions gives start_logits and end_logits, (batch, sequence); one for choices reads (batch, choices,
+    sequence), and gives logits (batch, choices).
 
     Args:
         model: ours.
@@ -129,12 +137,12 @@ def write_onnx(model: AnyModel, path: Path) -> None:
         UserError: if onnx or onnxscript is not installed, or the model has no head.
     """
     outputs = _outputs(model)
-    shape = (2, 16)
+    sequence = torch.export.Dim("sequence", max=model.encoder.max_length)
+    sizes = {0: torch.export.Dim("batch"), 1: sequence}
+    shape: tuple[int, ...] = (2, 16)
+    if model.kind == "choice":
+        shape, sizes = (2, 3, 16), {0: torch.export.Dim("batch"), 1: torch.export.Dim("choices"), 2: sequence}
     example = (torch.ones(shape, dtype=torch.long), torch.ones(shape, dtype=torch.long), torch.zeros(shape).long())
-    batch, sequence = (
-        torch.export.Dim("batch"),
-        torch.export.Dim("sequence", max=model.encoder.max_length),
-    )
     names = ["input_ids", "attention_mask", "token_type_ids"]
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -146,7 +154,7 @@ def write_onnx(model: AnyModel, path: Path) -> None:
                 opset_version=_OPSET,
                 input_names=names,
                 output_names=list(outputs),
-                dynamic_shapes={name: {0: batch, 1: sequence} for name in names},
+                dynamic_shapes=dict.fromkeys(names, sizes),
                 verbose=False,
             )
     except ImportError as error:
@@ -203,14 +211,26 @@ def _example(run: Path, folder: Path) -> dict[str, str] | None:
     if not fit:
         return None
     chosen = max(fit, key=lambda one: one["score"])
-    prediction = Model(folder.name, folder, folder).predict(chosen["text"])
+    model = Model(folder.name, folder, folder)
+    prediction = model.predict(chosen["text"])
+    if not isinstance(prediction, Prediction):
+        return {"text": repr(chosen["text"]), "answer": model.task.line(prediction, chosen["text"])}
     return {"text": repr(chosen["text"]), "answer": f"{prediction.label}, {prediction.score:.2f}"}
+
+
+_TASK_TAGS = {
+    "sequence": "text-classification",
+    "token": "token-classification",
+    "span": "question-answering",
+    "choice": "multiple-choice",
+}
+"""The hub's names for what a task's head is for, by its kind."""
 
 
 def _pipeline_tag(model: AnyModel) -> str:
     """The hub's name for what a model does."""
     if isinstance(model, TaskModel):
-        return "text-classification"
+        return _TASK_TAGS[model.kind]
     if "masked_language_model" in model.absent:
         return "feature-extraction"
     return "text-generation" if model.encoder.causal else "fill-mask"
@@ -246,7 +266,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
         recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
         found["from_scratch"] = recipe["finetune"].get("encoder") is None
         found["recipe"] = yaml.safe_dump(without_folders(recipe), sort_keys=False, allow_unicode=True)
-        found["example"] = _example(run, folder) if is_classifier else None
+        found["example"] = _example(run, folder) if model.kind in ("sequence", "token") else None
     template = importlib.resources.files("bertwright.apps").joinpath("model_card.md.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
@@ -262,6 +282,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
             license=license,
             classifier=is_classifier,
             truncation=_truncation(folder, model),
+            threshold=model.notes.get("no_answer_threshold") if isinstance(model, TaskModel) else None,
             system_name=lambda system: system_name(system, found["results"]),
             metric_name=lambda key: metric_name(key, found["results"]),
             **found,

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from bertwright.apps.inspect_questions import look_at_questions
+from bertwright.apps.inspect_tags import look_at_tags
 from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, MOST_CLASSES, Column, Contents, Texts, inspect, measure
-from bertwright.apps.new_recipe import TEST_RATIO, Findings, write_recipe
+from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name, write_recipe
 from bertwright.errors import UserError
 from bertwright.files import user_path, write_text
 from bertwright.recipe import Source
@@ -29,8 +31,9 @@ def init(
     """Look at your texts, say what they are, and write a recipe for them.
 
     Args:
-        paths: a file with texts and labels, a folder with train and test files or with a folder for each class, a file
-            or folder of unlabelled texts; or two: first the one with labels, then the one without.
+        paths: a file with texts and labels, or with words and tags; a folder with train and test files, or with a
+            folder for each class; a file or folder of unlabelled texts; or two: first the one with labels, then the
+            one without.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
         unlabelled: whether to pre-train on the texts and leave labels aside.
@@ -90,6 +93,10 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
     plain = all(table.is_plain for table in place.train)
     if contents.rows == 0:
         raise UserError(f"{name} has no rows; give a file with texts")
+    asked = unlabelled or text_column or label_column
+    for look in () if asked else (look_at_tags, look_at_questions):
+        if found := look(recipe_name(path), name, place.train, contents):
+            return found
     text = _text_column(name, contents, text_column, label_column)
     label = None
     if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
@@ -102,7 +109,7 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
         column.name for column in contents.columns.values() if column.is_group and column.name not in (text, label)
     ]
     return Findings(
-        name=_recipe_name(path),
+        name=recipe_name(path),
         path=name,
         contents=contents,
         texts=texts,
@@ -139,13 +146,6 @@ def _texts(tables: list[Table], column: str) -> Iterator[tuple[str, int]]:
             yield from ((cell(row.values[place]), row.number) for row in table.rows() if row.problem is None)
 
 
-def _recipe_name(path: Path) -> str:
-    stem = path.resolve().name
-    for suffix in (*decoding.COMPRESSIONS, *formats.FORMATS):
-        stem = stem.removesuffix(suffix)
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "texts"
-
-
 def _class_folders(path: Path) -> dict[str, dict[str, list[Path]]]:
     """Text files by split and class, of train/CLASS/*.txt and test/CLASS/*.txt, or of CLASS/*.txt as train alone.
 
@@ -174,7 +174,7 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
     has_test = bool(folders["test"])
     _check_rare(name, labels, has_test)
     return Findings(
-        name=_recipe_name(path),
+        name=recipe_name(path),
         path=name,
         contents=Contents(len(contents), len(contents) < len(files), {}, 0, None),
         texts=texts,
@@ -220,7 +220,7 @@ def _text_column(name: str, contents: Contents, given: str | None, label: str | 
     if lists:
         raise UserError(
             f"which column of {name} is the text: {', '.join(column.name for column in others)}? The values of "
-            f"{' and '.join(lists)} are lists, and tasks with lists of tokens, answers or choices are not built; if "
+            f"{' and '.join(lists)} are lists, and no task is known by the names of these columns; if "
             "the label speaks of one text alone, say which with --text-column NAME"
         )
     if len(found) > 1:
@@ -303,7 +303,9 @@ def _table(found: Findings) -> str:
     title = "lines" if found.is_plain and found.labels is None else "rows"
     rows = [(title, f"{'the first ' if found.contents.more else ''}{texts.rows:,}")]
     low, middle, high = texts.characters
-    if not found.is_plain:
+    if found.tagged is not None:
+        rows.append((found.task or "tags", ", ".join(found.tagged.values()) or "tokens, tags"))
+    elif not found.is_plain:
         others = [str(name) for name in found.contents.columns if name not in (found.text_column, found.label_column)]
         rows.append(("text column", found.text_column + (f" (others: {', '.join(others)})" if others else "")))
     rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
@@ -311,11 +313,16 @@ def _table(found: Findings) -> str:
         ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
     )
     if found.labels is not None:
-        if not found.is_plain:
-            rows.append(("label column", str(found.label_column)))
+        if found.label_column is not None:
+            rows.append(("label column", found.label_column))
         largest = sorted(found.labels.items(), key=lambda item: -item[1])
         listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8])
-        rows.append(("classes", f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else "")))
+        rows.append(
+            (
+                "classes" if found.tagged is None or found.task else "entities",
+                f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else ""),
+            )
+        )
         rare = [label for label, count in largest if count < 5]
         if rare:
             rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))

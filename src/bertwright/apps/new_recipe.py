@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from bertwright.apps.inspection import Contents, Texts
+from bertwright.text import decoding, formats
 
 TEST_RATIO = 0.2
 """The fraction of a file without splits that becomes the test set."""
@@ -39,6 +41,9 @@ class Findings:
         notes: remarks on what is not used.
         is_plain: whether it has no columns.
         characters: of all texts, as far as can be told.
+        tagged: of words with tags, questions or choices, the options of a source that say where they stand; None for
+            other data.
+        task: the task, where it is none of these: words with tags, classes of texts.
     """
 
     name: str
@@ -53,6 +58,8 @@ class Findings:
     notes: list[str]
     is_plain: bool
     characters: int
+    tagged: dict[str, str] | None = None
+    task: str | None = None
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -69,12 +76,21 @@ def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str
     names = _names(found)
     for one in found:
         lines += _source(one, names[one.path])
-    pretrains = unlabelled is not None or (labelled is not None and not labelled.texts.is_english)
+    own_text = [one for one in found if one.tagged is None]  # lists of words are no documents
+    pretrains = bool(own_text) and (unlabelled is not None or not own_text[0].texts.is_english)
     if pretrains:
-        lines += _pretraining(found, names, minutes)
+        lines += _pretraining(own_text, names, minutes)
     if labelled is not None:
         lines += _finetuning(labelled, names[labelled.path], bundled=not pretrains)
     return "\n".join(lines) + "\n"
+
+
+def recipe_name(path: Path) -> str:
+    """A name for what lies at a path: that of the file or folder, in letters, digits, - and _."""
+    stem = path.resolve().name
+    for suffix in (*decoding.COMPRESSIONS, *formats.FORMATS):
+        stem = stem.removesuffix(suffix)
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in stem).strip("-") or "texts"
 
 
 def _names(found: Sequence[Findings]) -> dict[str, str]:
@@ -91,8 +107,9 @@ def _plain(value: object) -> str:
 
 def _source(one: Findings, name: str) -> list[str]:
     lines = [f"  {_plain(name)}:", f"    path: {_plain(one.path)}"]
-    if not one.is_plain:
+    if not one.is_plain and one.tagged is None:
         lines.append(f"    text_column: {_plain(one.text_column)}")
+    lines += [f"    {option}: {_plain(column)}" for option, column in (one.tagged or {}).items()]
     if one.labels is None:
         return lines
     if one.label_column is not None:
@@ -139,20 +156,27 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
 
 def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     assert one.labels is not None
-    rows = sum(one.labels.values())
-    training = rows if one.has_test else round((1 - TEST_RATIO) * rows)
+    rows = sum(one.labels.values()) if one.tagged is None else one.texts.rows
+    training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
     few = training < 5_000
     batch = 16 if few else 32
     validation = 0.2 if training < 1_000 else 0.1
     length = min(_LENGTHS[-1], max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
     lines = ["finetune:", f"  data: {_plain(name)}"]
     if bundled:
-        lines.append("  encoder: bundled  # English; leave it out to pre-train on text of your own")
+        why = "leave it out to pre-train on text of your own"
+        if one.tagged is not None and not one.texts.is_english:
+            why = "these texts are not: name the folder of an encoder of their language"
+        lines.append(f"  encoder: bundled  # English; {why}")
     elif not one.texts.is_english:
         lines.append("  # The bundled encoder is English, so this recipe pre-trains one on these texts first.")
+    if one.tagged is None:
+        why = "[CLS] starts as the mean of all tokens: better after a short pre-training"
+        lines.append(f"  averaging_block: true  # {why}")
+    else:
+        lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,
-        "  averaging_block: true  # [CLS] starts as the mean of all tokens: better after a short pre-training",
         f"  epochs: {epochs(training)}  # for {training:,} labels; fewer labels need more",
         f"  batch_size: {batch}",
         f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from bertwright.errors import UserError
 from bertwright.text.formats import repaired
+
+EXAMPLE = '{"texts": ["A text."]}'
 
 Texts = Annotated[list[str], Field(min_length=1)]
 
@@ -19,6 +23,35 @@ class TextsRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The weather was good."]}})
 
     texts: Texts
+
+
+class PredictRequest(BaseModel):
+    """What a model predicts, each of which gets an answer: texts, or rows with the columns that its task reads."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The weather was good."]}})
+
+    texts: Annotated[Texts | None, Field(description="Texts, for tasks on single texts.")] = None
+    rows: Annotated[
+        list[dict[str, str | list[str]]] | None,
+        Field(min_length=1, description="For other tasks, such as {question, context} or {context, choices}."),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_one(cls, body: Any) -> Any:
+        if isinstance(body, dict) and not {"texts", "rows"} & set(body):
+            raise PydanticCustomError("other_input" if body else "no_input", "neither texts nor rows")
+        return body
+
+    def given(self) -> list[Any]:
+        """The texts or the rows.
+
+        Raises:
+            UserError: if there are none, or both.
+        """
+        if (self.texts is None) == (self.rows is None):
+            raise UserError(f'send "texts", or "rows" with columns, and not both: {EXAMPLE}')
+        return [*(self.texts or ()), *(self.rows or ())]
 
 
 class MaskRequest(BaseModel):
@@ -62,16 +95,20 @@ class Refusal(BaseModel):
     detail: Annotated[str, Field(description="What is wrong, and what to do.")]
 
 
-_EXAMPLE = '{"texts": ["A text."]}'
-
 _SENTENCES = {
-    "json_invalid": f"the body is not valid JSON; send an object such as {_EXAMPLE}",
+    "json_invalid": f"the body is not valid JSON; send an object such as {EXAMPLE}",
     "model_attributes_type": (
-        f"the body is not a JSON object with the header Content-Type: application/json; send one such as {_EXAMPLE}"
+        f"the body is not a JSON object with the header Content-Type: application/json; send one such as {EXAMPLE}"
     ),
     "list_type": '"<field>" is not a list; put texts in brackets, one text as well: ["A text."]',
     "string_type": '"<field>" is not a string; give a text in quotes',
     "too_short": '"<field>" is empty; give at least one text',
+    "other_input": (
+        '"texts" is missing, or "rows" with columns, and what was sent is no field of this request; /docs names its '
+        f"fields; send JSON such as {EXAMPLE}"
+    ),
+    "no_input": f'"texts" is missing, or "rows" with columns; send JSON such as {EXAMPLE}',
+    "dict_type": '"<field>" is not an object; give the columns by name',
     "extra_forbidden": '"<field>" is no field of this request; /docs names its fields',
 }
 """What is wrong, by pydantic's type of error; <field> stands for the field."""
@@ -89,6 +126,6 @@ def _said(fault: Mapping[str, Any]) -> str:
         name += f"[{place[1]}]"
     if fault["type"] == "missing":
         wanted = f'"{name}" is missing' if name else "the request has no body"
-        return f"{wanted}; send JSON such as {_EXAMPLE}"
+        return f"{wanted}; send JSON such as {EXAMPLE}"
     known = _SENTENCES.get(fault["type"])
     return known.replace("<field>", name) if known else f'"{name}": {fault["msg"]}'

@@ -24,7 +24,15 @@ import bertwright
 from bertwright.apps import answers
 from bertwright.apps.batching import FairQueue, Limits, Work
 from bertwright.apps.gateway import Gateway, Metrics
-from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, Refusal, TextsRequest, sentence
+from bertwright.apps.requests import (
+    EmbedRequest,
+    MaskRequest,
+    PairRequest,
+    PredictRequest,
+    Refusal,
+    TextsRequest,
+    sentence,
+)
 from bertwright.errors import UserError
 from bertwright.inference import Model
 
@@ -58,7 +66,7 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
         UserError: if the model's folder holds no classifier.
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
-    model.predict(["warm"])  # loads what a prediction needs, so that no client waits for it
+    model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
@@ -110,7 +118,7 @@ def _pages(model: Model, metrics: Metrics) -> APIRouter:
     examples = FILM_REVIEWS if model.name == "bundled" else {}
     folder = importlib.resources.files("bertwright.apps")
     page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
-    page = page.replace("/*examples*/ {}", json.dumps(examples))
+    page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(model.task.name))
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> str:
@@ -122,8 +130,8 @@ def _pages(model: Model, metrics: Metrics) -> APIRouter:
 
     @routes.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the server can answer, and with which model: its name and its labels."""
-        return {"status": "ok", "model": model.name, "labels": model.classifier.label_names}
+        """Whether the server can answer, and with which model: its name, its task and its labels."""
+        return {"status": "ok", "model": model.name, "task": model.task.name, "labels": model.classifier.label_names}
 
     @routes.get("/metrics", include_in_schema=False)
     async def show_metrics() -> Response:
@@ -137,8 +145,14 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
     routes = APIRouter(responses=_ERRORS)
 
     @routes.post("/predict")
-    async def predict(request: Request, body: TextsRequest) -> Any:
-        """The class of each text: `label`, `score`, and the `probabilities` of all classes."""
+    async def predict(request: Request, body: PredictRequest) -> Any:
+        """The class of each text: `label`, `score`, and the `probabilities` of all classes.
+
+        A model for tokens gives `text`, `tokens`, `tags`, `scores`, and `entities` with `start`, `end`, `text`, `label`
+        and `score`; places count characters from 0. One for questions reads `rows` with `question` and `context`, and
+        gives `text`, `start`, `end` and `score`; one for choices reads `context` and `choices`, and gives `text`,
+        `index`, `score` and `probabilities`.
+        """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")

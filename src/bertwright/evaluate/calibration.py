@@ -26,7 +26,7 @@ def reliability(probabilities: NDArray[Any], labels: NDArray[np.int64], bins: in
     Returns:
         ece, and bins with confidence, accuracy and count each; None where predictions are not probabilities of classes.
     """
-    if probabilities.ndim != 2 or len(labels) == 0:
+    if probabilities.ndim != 2 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer):
         return None
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)

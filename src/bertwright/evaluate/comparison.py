@@ -22,6 +22,9 @@ SYSTEM_NAMES = {
     "overlap_ridge": "Ridge regression, crossed TF-IDF and overlap",
     "overlap_logistic_regression": "Logistic regression, overlap of the texts",
     "crossed_nb_logistic_regression": "NB-weighted logistic regression, crossed 1-3 grams",
+    "sliding_window": "Sliding window, TF-IDF",
+    "no_answer": "No answer to any question",
+    "ngram_overlap": "N-gram overlap with the context",
     "most_frequent_tag": "Each word's most frequent tag",
     "crf": "Conditional random field, words and their letters",
     "naive_bayes": "Naive Bayes, word counts",
@@ -33,9 +36,18 @@ SYSTEM_NAMES = {
 }
 """How systems are called in tables; others by their own names."""
 
-_NAMES = {"f1": "F1", "macro_f1": "macro-F1", "roc_auc": "ROC AUC", "entity_f1": "entity F1"}
-_NAMES |= {"micro_f1": "micro-F1", "rmse": "RMSE", "matthews": "Matthews correlation"}
-_NAMES |= {"pearson": "Pearson correlation", "spearman": "Spearman correlation"}
+_NAMES = {
+    "f1": "F1",
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "roc_auc": "ROC AUC",
+    "entity_f1": "entity F1",
+    "answerable_f1": "F1 where there is an answer",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "rmse": "RMSE",
+}
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 
 

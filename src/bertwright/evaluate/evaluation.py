@@ -18,11 +18,10 @@ from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
-from bertwright.tasks.answers import Shown
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
-from bertwright.tasks.registry import task_of
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
@@ -45,7 +44,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         progress: told in a sentence what is being done.
     """
     config = recipe.finetune
-    task, where = task_of(recipe), f"data.{config.data}"
+    task, where = recipe_task(recipe), f"data.{config.data}"
     source = recipe.source(config.data)
     splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(recipe))}
     train, test = (splits[name].records for name in list(splits)[:2])
@@ -87,22 +86,27 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "weights": _weights(recipe, run),
         },
     )
-    tokenizer = load_tokenizer(run / "finetune" / f"seed-{config.seeds[0]}" / "model")
-    examples = example_texts(
-        [tokenizer.clean(one.text) for one in test], _shown(task, names, test, labels, predictions)
-    )
+    examples = _examples(recipe, run, task, names, test, labels, predictions)
     if own and not recipe.model.is_decoder:
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
 
 
-def _shown(
-    task: Task, names: Sequence[str], test: Sequence[Record], labels: Ints, predictions: Mapping[str, Predictions]
-) -> list[Shown]:
-    """Label and prediction of each test text, in words."""
+def _examples(
+    recipe: Recipe,
+    run: Path,
+    task: Task,
+    names: Sequence[str],
+    test: Sequence[Record],
+    labels: Ints,
+    predictions: Mapping[str, Predictions],
+) -> dict[str, Any]:
+    """Some of the test texts with label and prediction, as the first seed's model reads them."""
+    tokenizer = load_tokenizer(run / "finetune" / f"seed-{recipe.finetune.seeds[0]}" / "model")
     answers = task.answers(predictions["bert"], names, test)
-    return [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    shown = [task.shown(answer, label, names, one) for answer, label, one in zip(answers, labels, test, strict=True)]
+    return example_texts([tokenizer.clean(task.shown_text(one)) for one in test], shown)
 
 
 def _without_known(
@@ -197,6 +201,8 @@ def _all_predictions(
     for seed in config.seeds:
         folder = run / "finetune" / f"seed-{seed}" / "model"
         sequences = task.encode(test, load_tokenizer(folder), config.max_length, config.truncation)
+        for sentence in task.notices(sequences):
+            progress(sentence)
         progress(f"predicting {len(sequences):,} test texts with BERT, seed {seed}")
         predictions[f"bert-seed-{seed}"] = predict_saved(folder, sequences, config, engine)
     predictions["bert"] = predictions[f"bert-seed-{config.seeds[0]}"]

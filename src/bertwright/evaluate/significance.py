@@ -104,7 +104,8 @@ def scores(
         resampled = [task.resampled(run, labels, units, samples, seed) for run in runs]
         for name in resampled[0].keys() & result.keys():
             found = np.array([one[name] for one in by_run])
-            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, task.bounds(name))
+            bounds = task.other_bounds.get(name, task.bounds)
+            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, bounds)
             if ends is not None:
                 result[f"{name}_low"], result[f"{name}_high"] = ends
     return {**result, **task.details(runs[0], labels), "count": len(labels)}

@@ -21,7 +21,8 @@ from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.bert import Bert
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import Head, PretrainingModel, RegressionHead, TaskModel
+from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.sequence_heads import stored_parameters
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
@@ -73,11 +74,14 @@ FORMATS: dict[str, Format] = {
             "next_sentence": "cls.seq_relationship",
             "head.pooler.dense": "bert.pooler.dense",
             "head.classifier": "classifier",
+            "head.span": "qa_outputs",
         },
         classes={
             "pretraining": "BertForPreTraining",
             "causal": "BertLMHeadModel",
             "sequence": "BertForSequenceClassification",
+            "span": "BertForQuestionAnswering",
+            "choice": "BertForMultipleChoice",
             "token": "BertForTokenClassification",
         },
         computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
@@ -86,7 +90,7 @@ FORMATS: dict[str, Format] = {
 """The architectures, by `model_type`."""
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
-"""The bundled model: folders `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
+"""The bundled model: `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
 
 
 def find_model(model: str | Path, part: str) -> Path:
@@ -145,13 +149,11 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
         **dataclasses.asdict(encoder.config),
     }
     if isinstance(model, TaskModel):
-        config["finetuning_task"] = model.task
-        config |= {} if model.head.problem_type is None else {"problem_type": model.head.problem_type}
-        config |= model.notes
+        config |= {"finetuning_task": model.task, **model.head.settings, **model.notes}
         dropout = getattr(model.head, "dropout", None)
         config |= {} if dropout is None else {"classifier_dropout": dropout.p}
-        config["id2label"] = dict(enumerate(model.label_names))
-        config["label2id"] = {name: i for i, name in enumerate(model.label_names)}
+        names = model.label_names
+        config |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     return config
 
 
@@ -160,28 +162,21 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ())
 
     Args:
         model: ours.
-        folder: made if it is missing.
+        folder: made if missing.
         leave_out: modules whose parameters are not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.model_type].names
-    # Copies, since safetensors refuses views; the tied output matrix is not a parameter of ours and is not written.
-    head = model.head if isinstance(model, TaskModel) else None
-    state = {
-        to_hugging_face(name, names): _written(head, name, value.detach().cpu().clone())
-        for name, value in model.named_parameters()
+    state = {  # copies, since safetensors refuses views; the tied output matrix is not a parameter of ours
+        to_hugging_face(name, names): value.detach().cpu().clone()
+        for name, value in stored_parameters(model)
         if not name.startswith(tuple(f"{module}." for module in leave_out))
     }
     if isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None:
-        # `transformers` unties the bias, too.
-        state[to_hugging_face("masked_language_model.decoder.bias", names)] = model.masked_language_model.bias.detach()
+        decoder_bias = to_hugging_face("masked_language_model.decoder.bias", names)
+        state[decoder_bias] = model.masked_language_model.bias.detach()  # `transformers` unties it, too
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / "config.json", hugging_face_config(model))
-
-
-def _written(head: Head | None, name: str, value: Tensor) -> Tensor:
-    """A parameter's value in a file: a regression head's computes the numbers themselves."""
-    return head.folded(name.removeprefix("head."), value) if isinstance(head, RegressionHead) else value
 
 
 def save_model(
@@ -260,12 +255,10 @@ def model_config(config: dict[str, Any]) -> ModelConfig:
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a model folder, by Hugging Face's names for a model with a head.
 
-    Names of TensorFlow's time (gamma, beta) become today's. Tensors of heads that the architecture does not have here,
-    such as that for question answering, are left out.
+    Names of TensorFlow's time (gamma, beta) become today's. Tensors of heads that no model has here are left out.
 
     Raises:
-        UserError: if there is no model.safetensors, it is broken, or an encoder holds what the architecture does not
-            have.
+        UserError: if there is no model.safetensors, it is broken, or an encoder holds what its architecture has not.
     """
     kind = read_config(folder).get("model_type", "bert")
     format_ = FORMATS[kind]

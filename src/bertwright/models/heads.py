@@ -8,6 +8,8 @@ Letters in the shapes: B sequences in the batch, S positions in a sequence, H hi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -168,14 +170,16 @@ class Head(nn.Module):
     """A task's layers on the encoder's vectors; a task makes one, and `TaskModel` puts it on the encoder.
 
     Attributes:
-        kind: which of Hugging Face's model classes has the same layers: sequence, token.
+        kind: which of Hugging Face's model classes has the same layers: sequence, token, span, choice.
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
-        problem_type: what Hugging Face calls the meaning of the outputs, where the class of models leaves it open.
+        settings: what a config.json says of the outputs, where the class of models leaves their meaning open.
+        same_outputs: whether its outputs mean the same in every model, whatever they are called.
     """
 
     kind = "sequence"
     positions: int | None = None
-    problem_type: str | None = None
+    settings: Mapping[str, str] = MappingProxyType({})
+    same_outputs = False
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:
         """The loss of a batch's logits.
@@ -216,72 +220,6 @@ class SequenceHead(Head):
         chosen = last_vector(hidden, attention_mask) if self.causal else hidden  # (B, 1, H)
         logits: Tensor = self.classifier(self.dropout(self.pooler(chosen)))
         return logits
-
-
-class RegressionHead(SequenceHead):
-    """One number for a sequence, from the pooled vector (paper, section 4.1, STS-B).
-
-    The last layer computes in units of the training labels' deviation, from their mean on, so that numbers of any size
-    are learnt at the same rate. `fold` makes it compute the numbers themselves, as other tools expect it.
-
-    Args:
-        hidden_size: width H.
-        dropout: on the pooled vector.
-        causal: whether the encoder is causal.
-        mean: of the labels.
-        deviation: of the labels, above 0.
-    """
-
-    problem_type = "regression"
-
-    def __init__(
-        self, hidden_size: int, dropout: float, causal: bool = False, mean: float = 0.0, deviation: float = 1.0
-    ) -> None:
-        super().__init__(hidden_size, 1, dropout, causal)
-        self.mean = mean
-        self.deviation = deviation
-
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Map (B, S, H) to numbers (B, 1)."""
-        found = super().forward(hidden, attention_mask)
-        return found if (self.mean, self.deviation) == (0.0, 1.0) else self.mean + self.deviation * found.float()
-
-    def folded(self, name: str, value: Tensor) -> Tensor:
-        """A parameter of the same head with mean 0 and deviation 1.
-
-        Args:
-            name: of the parameter.
-            value: its value here.
-        """
-        if not name.startswith("classifier."):
-            return value
-        return value * self.deviation + (self.mean if name == "classifier.bias" else 0.0)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Loss:
-        """The squared error in units of the deviation; targets (B, 2) are 1 and the number."""
-        scored, numbers = targets.unbind(-1)
-        errors = (logits.float().squeeze(-1) - numbers) / self.deviation
-        return Loss((scored * errors**2).sum(), self.scored(targets))
-
-    def scored(self, targets: Tensor) -> Tensor:
-        """Rows whose first column is not 0."""
-        return (targets[:, 0] > 0).sum()
-
-
-class MultiLabelHead(SequenceHead):
-    """The log-odds of each of K labels, of which a sequence may have any number."""
-
-    problem_type = "multi_label_classification"
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Loss:
-        """The mean over labels of the binary cross-entropy; targets (B, K) are 1 and -1, and 0 in rows not scored."""
-        scored = (targets != 0).float()
-        each = F.binary_cross_entropy_with_logits(logits.float(), (targets > 0).float(), scored, reduction="none")
-        return Loss(each.mean(-1).sum(), self.scored(targets))
-
-    def scored(self, targets: Tensor) -> Tensor:
-        """Rows that are not all 0."""
-        return (targets != 0).any(-1).sum()
 
 
 class TokenHead(Head):

@@ -124,29 +124,34 @@ def label_names(config: dict[str, Any], folder: Path) -> list[str]:
     return names
 
 
-def task_of_outputs(config: dict[str, Any], folder: Path) -> str:
-    """The task that the outputs of a classifier of sequences are for: classification, regression or multi-label.
+def _problem_type(config: dict[str, Any]) -> str:
+    """What the outputs are for; a lone one is a number where that is not said, as `transformers` trains it."""
+    number = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+    return str(config.get("problem_type") or ("regression" if number == 1 else "single_label_classification"))
 
-    Args:
-        config: its config.json. A problem_type says it; without one, a lone output is a number, as `transformers`
-            trains it.
-        folder: named in errors.
+
+def task_of_outputs(config: dict[str, Any]) -> str | None:
+    """The task of a head on sequences: classification, regression or multi-label; None for another head."""
+    is_sequence = architecture(config).endswith("ForSequenceClassification")
+    return _OUTPUTS.get(_problem_type(config), ("classification", ""))[0] if is_sequence else None
+
+
+def check_outputs(config: dict[str, Any], folder: Path) -> None:
+    """See that the outputs of a head on sequences mean what we compute.
 
     Raises:
-        UserError: if they are something else, or the pipeline of `transformers` is told to make something else of them.
+        UserError: if they are too few, too many, or the pipeline of `transformers` makes something else of them.
     """
-    kind, names = config.get("problem_type"), label_names(config, folder)
+    kind, names = _problem_type(config), label_names(config, folder)
     rescue = f"it can be fine-tuned as an encoder: finetune.encoder {folder}"
-    kind = kind or ("regression" if len(names) == 1 else "single_label_classification")
     task, usual = _OUTPUTS.get(kind, ("", ""))
-    if not task or (task == "classification" and len(names) < 2):
-        raise UserError(f"{folder} has problem_type {kind} and {len(names)} labels, which no classifier has; {rescue}")
     if task == "regression" and len(names) > 1:
         raise UserError(f"{folder} is a regression model with {len(names)} numbers, and Bertwright has one; {rescue}")
+    if not task or (task == "classification" and len(names) < 2):
+        raise UserError(f"{folder} has problem_type {kind} and {len(names)} labels, which no classifier has; {rescue}")
     given = config.get("function_to_apply", usual)
     if given != usual:
         raise UserError(f"{folder} has function_to_apply {given}; Bertwright computes {usual}; {rescue}")
-    return task
 
 
 def mean_the_same(stored: Sequence[str], names: Sequence[str]) -> bool:

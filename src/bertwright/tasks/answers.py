@@ -84,6 +84,14 @@ class Answers(Protocol):
         """
         return f"{answer.label:<12} {answer.score:.3f}  {text}"
 
+    def shown_text(self, record: Record) -> str:
+        """A record's text for the report's examples, with its second text if it has one.
+
+        Args:
+            record: any.
+        """
+        return " / ".join(text for text in (record.text, record.text_pair) if text)
+
     def shown(self, answer: Any, label: Any, names: Sequence[str], record: Record) -> Shown:
         """An answer with the label that is right, for the report's examples.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Overlap:
     def _row(self, pair: Pair) -> list[float]:
         a, b = (_units(text, self.characters) for text in pair)
         row = []
-        for one, other in ((set(a), set(b)), (set(zip(a, a[1:], strict=False)), set(zip(b, b[1:], strict=False)))):
+        for one, other in ((set(a), set(b)), (set(pairwise(a)), set(pairwise(b)))):
             shared: int = len(one & other)
             row += [shared / max(1, len(one)), shared / max(1, len(other)), shared / max(1, len(one | other))]
         digits = [{word for word in own if any(map(str.isdigit, word))} for own in (a, b)]

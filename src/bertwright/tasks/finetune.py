@@ -18,7 +18,7 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.settings import FinetuneConfig
-from bertwright.tasks.registry import task_of
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
@@ -166,7 +166,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     """
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
-    task = task_of(recipe)
+    task = recipe_task(recipe)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)
@@ -189,6 +189,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
 
     task = task.fitted(labels[training_rows])
     inputs = encoded(training_rows, config.training_truncation)
+    for sentence in task.notices(inputs):
+        notice(f"{where}, training set: {sentence}")
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)

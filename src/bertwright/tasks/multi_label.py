@@ -14,7 +14,8 @@ from torch import Tensor
 from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import Head, MultiLabelHead
+from bertwright.models.heads import Head
+from bertwright.models.sequence_heads import MultiLabelHead
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.resampling import Resampled, Units
 from bertwright.tasks.task import Floats, Ints, Progress
@@ -53,6 +54,7 @@ class MultiLabel(TextTask):
     thresholds: tuple[float, ...] = ()
     name = "multi-label"
     primary_metric = "macro_f1"
+    bounds = (0.0, 1.0)
     chance = "how frequent each label is"
     answer_class = LabelsPrediction
 
@@ -138,10 +140,6 @@ class MultiLabel(TextTask):
         _check(predictions, labels)
         found = _of_resamples(predictions, labels, np.ones((1, len(labels)), np.float32), None)
         return {name: float(values[0]) for name, values in found.items() if np.isfinite(values[0])}
-
-    def bounds(self, metric: str) -> tuple[float, float]:
-        """0 to 1."""
-        return 0.0, 1.0
 
     def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
         """For each label, in order, how many texts have it, are predicted to, and both; and the thresholds."""

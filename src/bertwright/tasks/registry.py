@@ -8,16 +8,26 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.models.checkpoints import FORMATS, load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
-from bertwright.models.stored import architecture, head_of, label_names, task_of_outputs
+from bertwright.models.stored import architecture, check_outputs, head_of, label_names, task_of_outputs
 from bertwright.recipe import Recipe
 from bertwright.tasks.multi_label import MultiLabel
+from bertwright.tasks.multiple_choice import MultipleChoice
 from bertwright.tasks.regression import Regression
 from bertwright.tasks.sequence import Classification
+from bertwright.tasks.spans import QuestionAnswering
 from bertwright.tasks.task import Task
 from bertwright.tasks.tokens import TokenClassification
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Classification(), Regression(), MultiLabel(), TokenClassification())
+    task.name: task
+    for task in (
+        Classification(),
+        Regression(),
+        MultiLabel(),
+        TokenClassification(),
+        QuestionAnswering(),
+        MultipleChoice(),
+    )
 }
 """The tasks, by the name that a recipe gives in finetune.task."""
 
@@ -33,7 +43,7 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def task_of(recipe: Recipe) -> Task:
+def recipe_task(recipe: Recipe) -> Task:
     """The task of a recipe, as the columns of its labelled data make it.
 
     Raises:
@@ -46,22 +56,27 @@ def task_of(recipe: Recipe) -> Task:
     return task
 
 
+def task_of(config: dict[str, Any]) -> Task:
+    """The task of a folder's config.json: the one that it names, or that of its head; else it is a classifier."""
+    named = TASKS.get(config.get("finetuning_task") or "")
+    of_head = TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
+    return named or TASKS[task_of_outputs(config) or of_head.name]
+
+
 def task_of_model(model: TaskModel) -> Task:
     """The task that a model was fine-tuned for."""
     return TASKS[model.task].restored(model.notes)
 
 
 def load_task_model(folder: Path) -> TaskModel:
-    """The fine-tuned model of a folder. One that names no task of ours is a classifier.
+    """The fine-tuned model of a folder.
 
     Raises:
         UserError: if the folder holds no fine-tuned model, or one that we do not compute, or its tensors do not fit its
             configuration.
     """
     config = read_config(folder)
-    own = TASKS.get(config.get("finetuning_task") or "")
-    task = _task_of_folder(config, folder) if own is None else own
-    task = task.restored(config)
+    task = task_of(config).restored(config)
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
@@ -69,9 +84,9 @@ def load_task_model(folder: Path) -> TaskModel:
     head = task.head(encoder, names, dropout)
     if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
         raise UserError(_what_it_is(config, folder))
-    if head.kind == "sequence" and own in (None, TASKS["classification"]):
-        task_of_outputs(config, folder)  # refuses outputs that mean something else
-    if encoder.causal and own is None:
+    if head.kind == "sequence":
+        check_outputs(config, folder)
+    if encoder.causal and head.kind == "sequence" and config.get("finetuning_task") not in TASKS:
         raise UserError(
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"
@@ -80,12 +95,6 @@ def load_task_model(folder: Path) -> TaskModel:
     model.notes = task.notes()
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
-
-
-def _task_of_folder(config: dict[str, Any], folder: Path) -> Task:
-    """The task of a folder that names none of ours: what its outputs mean, as far as they are those of sequences."""
-    is_sequence = architecture(config).endswith("ForSequenceClassification")
-    return TASKS[task_of_outputs(config, folder) if is_sequence else "classification"]
 
 
 def _what_it_is(config: dict[str, Any], folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
-from bertwright.models.heads import Head, RegressionHead
+from bertwright.models.heads import Head
+from bertwright.models.sequence_heads import RegressionHead
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.resampling import Resampled, Units
 from bertwright.tasks.task import Floats, Ints, Progress
@@ -48,6 +50,8 @@ class Regression(TextTask):
     deviation: float = 1.0
     name = "regression"
     primary_metric = "spearman"
+    bounds = (-1.0, 1.0)
+    other_bounds = MappingProxyType({"rmse": (0.0, np.inf)})
     chance = "the mean of the training labels"
     answer_class = NumberPrediction
 
@@ -105,10 +109,6 @@ class Regression(TextTask):
         _check(predictions, labels)
         found = _moments(predictions, labels, np.ones((1, len(labels)), np.float32))
         return {name: float(values[0]) for name, values in found.items()}
-
-    def bounds(self, metric: str) -> tuple[float, float]:
-        """A correlation lies between -1 and 1, an error above 0."""
-        return (0.0, np.inf) if metric == "rmse" else (-1.0, 1.0)
 
     def warnings(self, predictions: Floats, labels: Ints, names: Sequence[str]) -> list[str]:
         """Numbers that are nearly all the same."""

@@ -163,6 +163,24 @@ def resample_rows(
     return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
 
 
+def resample_means(columns: dict[str, NDArray[Any]], units: Units, samples: int, seed: int) -> Resampled:
+    """Means of resamples of metrics that are means over rows, from each row's value.
+
+    Args:
+        columns: the values of each metric, (rows,); a metric does not speak of a row with NaN.
+        units: what is drawn.
+        samples: number of resamples.
+        seed: of the resamples.
+    """
+    values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)  # (rows, metrics)
+    counted = ~np.isnan(values)
+    both = np.concatenate([np.where(counted, values, 0.0), counted], axis=1)
+    drawn = np.concatenate([chunk.astype(np.float64) @ both for chunk in units.resamples(samples, seed)])
+    sums, counts = np.split(drawn, 2, axis=1)
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return dict(zip(columns, means.T, strict=True))
+
+
 def resample_classes(
     probabilities: NDArray[Any], labels: Ints, positive: int, units: Units, samples: int, seed: int, areas: bool
 ) -> Resampled:

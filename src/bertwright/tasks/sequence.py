@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -15,8 +16,9 @@ from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
+from bertwright.tasks.answers import Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
-from bertwright.tasks.task import Floats, Ints, Prediction, Progress
+from bertwright.tasks.task import Floats, Ints, Progress
 from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
 
@@ -38,6 +40,8 @@ class Classification(TextTask):
     positive: int = 1
     name = "classification"
     primary_metric = "f1"
+    bounds = (0.0, 1.0)
+    other_bounds = MappingProxyType({"matthews": (-1.0, 1.0)})
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """With two classes, metrics of the named one; by default of the second.
@@ -160,10 +164,6 @@ class Classification(TextTask):
             | {"matthews": float(matthews_corrcoef(labels, predicted))}
             | ({} if area is None else {"roc_auc": area})
         )
-
-    def bounds(self, metric: str) -> tuple[float, float]:
-        """0 to 1; of a correlation -1 to 1."""
-        return (-1.0, 1.0) if metric == "matthews" else (0.0, 1.0)
 
     def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
         """The confusion matrix as nested lists, true classes in rows."""

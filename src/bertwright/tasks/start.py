@@ -10,7 +10,7 @@ from torch import Tensor
 from bertwright.models.checkpoints import FORMATS, read_weights, to_hugging_face
 from bertwright.models.heads import TaskModel
 from bertwright.models.stored import architecture, has_task_head, head_of, label_names, mean_the_same
-from bertwright.tasks.registry import TASKS
+from bertwright.tasks.registry import task_of
 from bertwright.train.loop import Notice
 
 
@@ -21,6 +21,8 @@ def starting_weights(
 
     The folder's head is among them only where its classes are the same: a head for as many classes of something else
     would have to be unlearned. Its outputs are put in the order of the model's classes.
+
+    The outputs of some heads mean the same in every model: those of a span, or of a choice.
 
     Args:
         model: fresh.
@@ -40,6 +42,9 @@ def starting_weights(
             weights.setdefault(own, weights[trained])
     head = {to_hugging_face(f"head.{name}", layout) for name, _ in model.head.named_parameters()} - set(pooler)
     if has_task_head(stored) and not averaging_block and _fits(model, stored, encoder):
+        if model.head.same_outputs:
+            notice(f"starting from the head of {encoder}, for {head_of(stored)}")
+            return weights
         found = label_names(stored, encoder)
         order = [found.index(name) for name in model.label_names]
         notice(f"starting from the head of {encoder}, which has the same classes: {', '.join(model.label_names)}")
@@ -56,16 +61,18 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
 
     The classes may stand in another order where all layers but the pooler are `classifier`, with a row for each class.
     """
-    task = TASKS.get(stored.get("finetuning_task") or "")
-    if task is None:
-        kind = stored.get("problem_type")
-        task = TASKS["multi-label" if kind == "multi_label_classification" else "classification"]
     kind = FORMATS[model.encoder.config.model_type].classes.get(model.kind, model.kind)
-    layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
         architecture(stored) == kind
-        and task.name == model.task
-        and stored.get("problem_type") != "regression"  # whose numbers have another unit
+        and task_of(stored).name == model.task
+        and (model.head.same_outputs or _same_classes(model, stored, encoder))
+    )
+
+
+def _same_classes(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
+    layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
+    return (
+        stored.get("problem_type") != "regression"  # whose number has another unit
         and layers <= {"pooler", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -72,12 +73,16 @@ class Task(Answers, Protocol):
         name: what a recipe calls it in finetune.task.
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
+        bounds: what metrics lie between.
+        other_bounds: what those metrics lie between that have bounds of their own.
         chance: the answer of a model that reads nothing, whose loss is `chance_loss`, in words.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    other_bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
     chance: str = "how frequent each class is"
 
     def on(self, source: Source) -> Self:
@@ -88,16 +93,16 @@ class Task(Answers, Protocol):
         """
         return self
 
+    def fitted(self, labels: Ints) -> Self:
+        """The task with what it takes from the training labels before the head is made; as it was by default."""
+        return self
+
     def notes(self) -> dict[str, Any]:
         """What a model's config.json holds for the task beside its head, by name; nothing by default."""
         return {}
 
     def restored(self, config: Mapping[str, Any]) -> Self:
         """The task of a model, with what `notes` had written to its config.json; as it was by default."""
-        return self
-
-    def fitted(self, labels: Ints) -> Self:
-        """The task with what it takes from the training labels before the head is made; as it was by default."""
         return self
 
     def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
@@ -196,6 +201,14 @@ class Task(Answers, Protocol):
         texts = [record.text for record in records]
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=truncation)
 
+    def notices(self, inputs: Sequence[ModelInput]) -> list[str]:
+        """What of records is not read beyond what the recipe asks to cut, in sentences; nothing by default.
+
+        Args:
+            inputs: from `encode`.
+        """
+        return []
+
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """The sequences that are computed for a record; of most texts one.
 
@@ -243,12 +256,8 @@ class Task(Answers, Protocol):
         """What is wrong with a system's predictions as a whole, in sentences with what to try; none by default."""
         return []
 
-    def bounds(self, metric: str) -> tuple[float, float]:
-        """What a metric lies between; by default it has no bounds."""
-        return -np.inf, np.inf
-
     def chance_loss(self, known: Ints, labels: Ints) -> float | None:
-        """The loss on `labels` of a model that answers `chance`, as the labels `known` have it; None where there is no such."""
+        """The loss on `labels` of a model that answers `chance`, of the labels `known`; None where there is no such."""
         return None
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64] | None:
@@ -290,6 +299,10 @@ class Task(Answers, Protocol):
             progress: called with one sentence when a system is done.
         """
         return {}
+
+    def warm(self) -> Any:
+        """Something that `record` takes, for a first prediction; a text by default."""
+        return "warm"
 
     def record(self, number: int, given: Any) -> Record:
         """What a user gives to `Model.predict` as a record; a text by default.

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
-from bertwright.text import conll
+from bertwright.text import conll, squad
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
@@ -131,6 +131,8 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
         start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
         is_list = start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
         rows = _json_list(stream, path) if is_list else _json_lines(stream, path)
+        if not is_list and format_of(path) == ".json" and any(option == "question_column" for _, option in columns):
+            rows = squad.questions(stream, _LIST_LIMIT) or rows
         for number, row in rows:
             if not isinstance(row, dict):
                 raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bertwright.errors import UserError
@@ -125,3 +125,23 @@ def as_indicators(row: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
             shown = "nothing" if value is None else repr(row[name])
             raise UserError(f"{where} has {shown} in column `{name}` of label_columns; write 1 or 0 there")
     return tuple(name for name, value in written.items() if value in ("1", "true"))
+
+
+def labels_of(
+    row: Mapping[str, Any], values: Iterable[tuple[Sequence[str], Any]], where: str, classes: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """The labels of a row, from a list or from a column for each; None where it is read for other labels.
+
+    Args:
+        row: the values by field of a record; `labels` is a list.
+        values: field, column and option of each value; the field `indicator` is a column for one label.
+        where: the place of the row, for a message.
+        classes: the names of the labels in the data's schema.
+
+    Raises:
+        UserError: as `as_labels` and `as_indicators`.
+    """
+    if "labels" in row:
+        return as_labels(row["labels"], where, classes)
+    named = {column: value for (name, column, _), value in values if name == "indicator"}
+    return as_indicators(named, where) if named else None

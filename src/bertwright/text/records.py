@@ -12,9 +12,10 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
+from bertwright.text.contexts import Answers, context_fields, numbered
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
-from bertwright.text.labels import as_indicators, as_label, as_labels, as_number
+from bertwright.text.labels import as_label, as_number, labels_of
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
 from bertwright.text.tagged import Words, place_of_word, words_and_tags
 from bertwright.text.tags import Tagged, counted, to_bio
@@ -22,6 +23,9 @@ from bertwright.text.tags import Tagged, counted, to_bio
 NO_TEXT = "empty text"
 NO_LABEL = "no label"
 """Why a row is skipped."""
+
+_LABELS = ("label", "labels", "number", "answers", "choices")
+"""Fields without which a row has no label."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,13 @@ class Record:
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
         labels: of texts with any number of labels, their names; empty where the text has none.
         number: of texts whose label is a number (regression), that.
-        group: rows of one group belong together, as those of one author do; None without the source's group_column.
+        group: rows of one group belong together, as those of one author do; without the source's group_column None, or
+            the same for all questions on one context.
         words: of texts with tags, where each word begins and ends in the text, in characters.
         tags: a tag for each word, in BIO where they are of entities.
         place: file and line, for messages.
+        answers: of a question (`text_pair`) on a context (`text`); empty where the context does not answer it.
+        choices: of which `label` is the number of the right one; `text` is what they follow.
     """
 
     id: str
@@ -53,11 +60,13 @@ class Record:
     labels: tuple[str, ...] | None = None
     number: float | None = None
     place: str = field(default="", compare=False)
+    answers: Answers | None = None
+    choices: tuple[str, ...] | None = None
 
     @property
     def is_labelled(self) -> bool:
         """Whether it has a label of any kind."""
-        return any(one is not None for one in (self.label, self.labels, self.number, self.tags))
+        return any(one is not None for one in (self.label, self.labels, self.number, self.tags, self.answers))
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,14 @@ class LabelledSplit:
         order = ordered_classes(self.records)
         several = Counter(label for record in self.records for label in record.labels or ())
         numbers = [record.number for record in self.records if record.number is not None]
+        found = [record.answers for record in self.records if record.answers is not None]
+        answered = Counter("answerable" if answers else "no answer" for answers in found)
         tagged = counted(record.tags for record in self.records if record.tags is not None)
         return {
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order} | tagged | dict(sorted(several.items())),
+            "classes": {label: classes[label] for label in order} | tagged | dict(sorted((several + answered).items())),
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
@@ -140,8 +151,9 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; or tokens and tags,
-            for words with tags. The source says which column of the data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; tokens and tags, for
+            words with tags; or context with question and answers, or with choices. The source says which column of the
+            data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -218,9 +230,12 @@ class _Reading:
     def add(self, record: Record) -> None:
         self.rows += 1
         reason = None
-        if not record.text.strip() or ("text_pair" in self.columns and not (record.text_pair or "").strip()):
+        pair = "text_pair" in self.columns or "question" in self.columns
+        if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif {"label", "labels", "number", "tags", "entities"} & set(self.columns) and not record.is_labelled:
+        elif any(getattr(record, name) is None for name in _LABELS if name in self.columns) or (
+            record.words is not None and record.tags is None
+        ):
             reason = NO_LABEL
         if reason is None:
             self.records.append(record)
@@ -271,6 +286,9 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
     for index, (number, values) in enumerate(part.rows, start):
         row = {name: value for (name, _, _), value in zip(fields, values, strict=True)}
         where = part.where(number)
+        if "context" in row:
+            yield _with_context(row, f"{split}/{index}", where)
+            continue
         label, class_number = as_label(row["label"], where, classes) if "label" in row else (None, None)
         text = _text(row["text"], where) if "text" in row else ""
         words = tags = None
@@ -285,19 +303,17 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
             _group(row["group"], where) if "group" in row else None,
             words,
             tags,
-            _labels(row, fields, values, where, classes),
+            labels_of(row, zip(fields, values, strict=True), where, classes),
             as_number(row["number"], where) if "number" in row else None,
             where,
         )
 
 
-def _labels(
-    row: dict[str, Any], fields: Sequence[tuple[str, str, str]], values: Sequence[Any], where: str, classes: Any
-) -> tuple[str, ...] | None:
-    if "labels" in row:
-        return as_labels(row["labels"], where, classes)
-    named = {column: value for (name, column, _), value in zip(fields, values, strict=True) if name == "indicator"}
-    return as_indicators(named, where) if named else None
+def _with_context(row: dict[str, Any], name: str, where: str) -> Record:
+    """A row of a question or of choices."""
+    own: dict[str, Any] = {"group": _group(row["group"], where)} if "group" in row else {}
+    own |= {"label": as_label(numbered(row, where), where)[0]} if "label" in row else {}
+    return Record(name, place=where, **context_fields(row, where) | own)
 
 
 def _text(value: Any, where: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.text import conll, decoding, formats
+from bertwright.text import conll, decoding, formats, squad
 
 DELIMITERS = (",", "\t", ";")
 _BATCH = 1_024
@@ -161,6 +161,9 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
             value = json.loads(content)
         except (json.JSONDecodeError, RecursionError):
             value = None  # a row a line, perhaps
+        if squad.is_squad(value):
+            yield from enumerate(squad.squad_rows(value), 1)
+            return
         if value is not None:
             yield from enumerate(value if isinstance(value, list) else [value], 1)
             return

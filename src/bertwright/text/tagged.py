@@ -32,7 +32,8 @@ def _divider() -> tokenizers.Tokenizer:
 
 def split_words(text: str) -> Words:
     """The words of a text as BERT divides it, by their places; none is empty, and they do not overlap."""
-    offsets = _divider().encode(repaired(text).replace(UNK, "?" * len(UNK)), add_special_tokens=False).offsets
+    plain = repaired(text).replace(UNK, "[unk]")  # to the tokenizer, its own token would be one word
+    offsets = _divider().encode(plain, add_special_tokens=False).offsets
     return tuple((start, end) for start, end in offsets if start < end)
 
 

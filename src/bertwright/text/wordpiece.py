@@ -241,6 +241,15 @@ class Tokenizer:
         text = repaired(text)
         return HTML_BREAK.sub(" ", text) if self.html_line_breaks else text
 
+    def clean_offsets(self, text: str) -> npt.NDArray[np.int64]:
+        """Where each character of the cleaned text begins and ends in the text as given, int64 (characters, 2)."""
+        begins = np.arange(len(text))
+        ends, kept = begins + 1, np.ones(len(text), np.bool_)
+        for found in HTML_BREAK.finditer(text) if self.html_line_breaks else ():
+            ends[found.start()] = found.end()
+            kept[found.start() + 1 : found.end()] = False
+        return np.stack([begins, ends], axis=1)[kept]
+
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids of each text, int32 (tokens,), without special tokens and without a length limit."""
         try:

@@ -1,0 +1,384 @@
+"""Token classification: parity with transformers in both directions, training, evaluation, report and answers."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bertwright
+from bertwright.apps.explain import explain
+from bertwright.apps.export import ONNX_FILE, export
+from bertwright.apps.server import make_app
+from bertwright.cli import main
+from bertwright.errors import UserError, WrongTypeError
+from bertwright.evaluate.report import saved_predictions
+from bertwright.files import read_json
+from bertwright.recipe import FinetuneConfig
+from bertwright.tasks.crf import fit_and_predict
+from bertwright.tasks.finetune import new_task_model
+from bertwright.tasks.registry import TASKS, load_task_model
+from bertwright.tasks.tagged_text import Entity
+from bertwright.tasks.tokens import TokenClassification
+from bertwright.text.records import Record
+from serving import Server
+from small_models import relative, save_tagger
+
+NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+TASK = TASKS["token-classification"]
+TEXTS = [
+    "The cat sat on a mat while rain was falling.",
+    "Nobody came, to look-for it!",
+    "over (old) roofs and 北京 caf\u00e9 wxyz",
+    "rain",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(small_tokenizer, tmp_path_factory):
+    place = tmp_path_factory.mktemp("tokens") / "model"
+    save_tagger(small_tokenizer, place, NAMES)
+    return place
+
+
+def batch(lengths=(20, 11, 3)):
+    ids = torch.from_numpy(np.random.default_rng(0).integers(5, 60, (len(lengths), max(lengths))))
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return ids * mask, (torch.arange(max(lengths)) > 6).long() * mask, mask
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Also where the machine has bfloat16, so that answers can be compared closely."""
+    monkeypatch.setattr("bertwright.inference.has_bf16", lambda: False)
+
+
+@pytest.mark.usefixtures("in_float32")
+class TestParity:
+    def test_logits_loss_and_gradients_are_those_of_transformers(self, folder):
+        ours = load_task_model(folder)
+        theirs = transformers.BertForTokenClassification.from_pretrained(folder, attn_implementation="eager")
+        ids, segments, mask = batch()
+        labels = torch.from_numpy(np.random.default_rng(1).integers(0, 5, ids.shape))
+        labels[~mask] = -100
+        labels[:, 0] = -100
+        expected = theirs(ids, mask.long(), segments, labels=labels)
+        logits = ours(ids, segments, mask)
+        assert relative(logits[mask], expected.logits[mask]) < 1e-5
+        targets = torch.nn.functional.one_hot(labels.clamp(0), 5).float() * (labels >= 0)[..., None]
+        found = ours.head.loss(logits, targets)
+        assert int(found.count) == int(ours.head.scored(targets)) == int((labels >= 0).sum())
+        loss = found.total / found.count
+        assert loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
+        assert int(found.correct) == int((expected.logits.argmax(-1) == labels).sum())
+        loss.backward()
+        expected.loss.backward()
+        assert relative(ours.head.classifier.weight.grad, theirs.classifier.weight.grad) < 1e-4
+        named = dict(theirs.named_parameters())["bert.embeddings.word_embeddings.weight"]
+        assert relative(ours.encoder.token_embeddings.weight.grad, named.grad) < 1e-4
+
+    def test_a_folder_that_transformers_saved_gives_the_same_here(self, folder, small_tokenizer, tmp_path):
+        theirs = transformers.BertForTokenClassification.from_pretrained(folder)
+        theirs.save_pretrained(tmp_path)
+        small_tokenizer.save(tmp_path, 64)
+        config = read_json(tmp_path / "config.json")
+        config.pop("finetuning_task", None)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        model = bertwright.load(tmp_path)
+        assert model.task.name == "token-classification"
+        assert compared(tmp_path, TEXTS[0], model) == compared(folder, TEXTS[0], bertwright.load(folder))
+
+    @pytest.mark.parametrize("names", [NAMES, ["O", "LOC", "PER", "ORG", "X"]], ids=["BIO", "IO"])
+    def test_entities_are_those_of_the_pipeline(self, small_tokenizer, tmp_path, names):
+        total = 0
+        for seed in range(3):
+            save_tagger(small_tokenizer, tmp_path / str(seed), names, seed)
+            model = bertwright.load(tmp_path / str(seed))
+            total += sum(compared(tmp_path / str(seed), text, model) for text in TEXTS)
+        assert total > 20, "random models find entities"
+
+    def test_tokens_are_those_of_the_pipeline(self, folder):
+        tokens = "the cat sat on a mat and nobody came".split()
+        pipeline = transformers.pipeline("token-classification", model=str(folder), aggregation_strategy="first")
+        answer = bertwright.load(folder).predict({"tokens": tokens})
+        assert answer.tokens == tokens
+        same(answer, pipeline(tokens, is_split_into_words=True)[0])
+
+
+@pytest.mark.parametrize(("names", "kept"), [(NAMES[::-1], True), (["O", "B-X", "I-X"], False)])
+def test_the_head_of_the_same_tags_is_a_start_in_any_order(folder, names, kept):
+    said: list[str] = []
+    model = new_task_model(TASK, folder, FinetuneConfig(data="sentences"), names, said.append)
+    stored = load_task_model(folder).head.classifier.weight
+    assert said[0].startswith("starting from the head" if kept else "a fresh head")
+    if kept:
+        assert torch.equal(model.head.classifier.weight, stored.flip(0))
+
+
+def compared(folder, text, model):
+    """How many entities of a text we and the pipeline have, after seeing that they are the same."""
+    pipeline = transformers.pipeline("token-classification", model=str(folder), aggregation_strategy="first")
+    answer = model.predict(text)
+    same(answer, pipeline(text))
+    return len(answer.entities)
+
+
+def same(answer, expected):
+    ours = [(one.start, one.end, one.label) for one in answer.entities]
+    assert ours == [(one["start"], one["end"], one["entity_group"]) for one in expected]
+    scores = [one.score for one in answer.entities]
+    assert scores == pytest.approx([float(one["score"]) for one in expected], abs=1e-5)
+
+
+def test_the_server_gives_entities_with_their_places(folder):
+    model = bertwright.load(folder)
+    with Server(make_app(model)) as client:
+        answers = client.post("/predict", json={"texts": TEXTS}).json()
+        refused = client.post("/explain", json={"texts": TEXTS})
+    for text, answer in zip(TEXTS, answers, strict=True):
+        assert answer["text"] == text
+        assert len(answer["tokens"]) == len(answer["tags"]) == len(answer["scores"])
+        assert all(text[one["start"] : one["end"]] == one["text"] for one in answer["entities"])
+    assert [answer["tags"] for answer in answers] == [answer.tags for answer in model.predict(TEXTS)]
+    assert sum(len(answer["entities"]) for answer in answers) > 3
+    assert refused.status_code == 422
+    assert "words are explained of one answer" in refused.json()["detail"]
+    assert str(folder) not in refused.text
+
+
+class TestAnswers:
+    @settings(max_examples=25, deadline=None)
+    @given(st.text(max_size=60))
+    def test_characters_are_those_of_the_text_in_every_script(self, folder, text):
+        model = bertwright.load(folder)
+        try:
+            answer = model.predict(text)
+        except UserError:
+            assert not TASK.record(0, text).words
+            return
+        assert answer.text == text.encode("utf-8", "replace").decode()
+        assert len(answer.tokens) == len(answer.tags) == len(answer.scores) == len(TASK.record(0, text).words)
+        assert all(one.text == answer.text[one.start : one.end] != "" for one in answer.entities)
+        assert [tag for tag in answer.tags if tag != "O"] == [] or answer.entities
+
+    def test_a_long_text_has_a_tag_for_each_word_and_its_ends_are_those_of_short_ones(self, folder):
+        words = ("the cat sat on a mat and rain was falling over old roofs " * 12).split()
+        model = bertwright.load(folder)
+        answer = model.predict({"tokens": words})
+        assert answer.tokens == words
+        assert len(model.windows(model.encode(model.records({"tokens": words}))[0])) > 2
+        long_word = model.predict({"tokens": ["the", "ktb" * 60, "cat"]})
+        assert len(long_word.tags) == 3
+
+    def test_an_answer_does_not_depend_on_the_others(self, folder):
+        model = bertwright.load(folder)
+        alone = [model.predict(text) for text in TEXTS]
+        for a, b in zip(alone, model.predict(TEXTS), strict=True):
+            assert a.tags == b.tags
+            assert a.scores == pytest.approx(b.scores, abs=0.02)
+
+    def test_entities_are_shown_in_the_text(self):
+        row = np.eye(5, dtype=np.float32)[None, [3, 4, 0, 1]]
+        record = TASK.record(0, {"tokens": ["Ada", "Lovelace", "in", "London"]})
+        (answer,) = TASK.answers(row, NAMES, [record])
+        assert answer.entities == [Entity(0, 12, "Ada Lovelace", "PER", 1.0), Entity(16, 22, "London", "LOC", 1.0)]
+        assert TASK.line(answer, "") == "[Ada Lovelace PER] in [London LOC]"
+        assert TASK.row_out(answer, NAMES)[0] == ["B-PER", "I-PER", "O", "B-LOC"]
+        shown = TASK.shown(answer, np.array([3, 4, 0, 0]), NAMES, record)
+        assert (shown.label, shown.prediction) == ("Ada Lovelace (PER)", "Ada Lovelace (PER), London (LOC)")
+
+    def test_tags_of_words_are_one_answer_a_word(self):
+        record = TASK.record(0, {"tokens": ["a", "cat", "mat"]})
+        (answer,) = TASK.answers(np.eye(2, dtype=np.float32)[None, [0, 1, 1]], ["DET", "NOUN"], [record])
+        assert [(one.text, one.label) for one in answer.entities] == [("a", "DET"), ("cat", "NOUN"), ("mat", "NOUN")]
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ([5], "text 1 is int; it must be a str, or a dict"),
+            ([{"text": "a"}], "text 1 is dict; it must be"),
+            ([{"tokens": "a b"}], "text 1 has text where a list of tokens is expected"),
+            ([{"tokens": ["a", ""]}], "token 2 of 2 is empty"),
+        ],
+    )
+    def test_what_is_neither_text_nor_tokens_is_refused(self, folder, given, message):
+        with pytest.raises(WrongTypeError, match=message):
+            bertwright.load(folder).predict(given)
+
+    def test_words_are_not_explained(self, folder):
+        with pytest.raises(UserError, match="is a model for token-classification; words are explained of one"):
+            explain(bertwright.load(folder), "the cat")
+
+
+def record(tokens, tags):
+    made = TASK.record(0, {"tokens": tokens.split()})
+    return Record("train/0", made.text, words=made.words, tags=tuple(tags.split()), place="here, line 1")
+
+
+class TestLabels:
+    def test_names_are_o_and_both_tags_of_each_type_in_order(self):
+        assert TASK.label_names([record("a b", "O B-PER"), record("c d", "B-LOC I-LOC")], None, "there") == NAMES
+        assert TASK.label_names([record("a b", "VERB DET")], None, "there") == ["DET", "VERB"]
+        assert TASK.label_names([record("a b", "B-x O")], ["I-x", "B-x", "O"], "there") == ["I-x", "B-x", "O"]
+
+    @pytest.mark.parametrize(
+        ("tags", "given", "message"),
+        [
+            ("O O", None, "there has only the tag O, so that there is nothing to learn"),
+            ("B-x O", ["O", "B-y", "I-y"], "finetune.label_names must be the tags of there in any order: O, B-x, I-x"),
+        ],
+    )
+    def test_names_that_do_not_fit_are_refused(self, tags, given, message):
+        with pytest.raises(UserError, match=message):
+            TASK.label_names([record("a b", tags)], given, "there")
+
+    def test_a_tag_that_only_another_split_has_is_refused_with_its_place(self):
+        with pytest.raises(UserError, match=r"test has the tag 'B-ORG' \(here, line 1\), which train does not have"):
+            TASK.labels([record("a b", "O B-ORG")], NAMES, [], "test")
+
+    def test_targets_stand_at_first_pieces_of_each_word_once(self, small_tokenizer):
+        words = ["cat", "ktbktb", "mat"] * 30
+        tags = ["O", "B-PER", "I-PER"] * 30
+        records = [record(" ".join(words), " ".join(tags))]
+        labels = TASK.labels(records, NAMES, records, "train")
+        inputs = TASK.encode(records, small_tokenizer, 32, "head")
+        examples = TASK.examples(inputs, labels, NAMES, 32)
+        assert len(examples) > 3
+        assert all(len(one) <= 32 for one in examples.sequences)
+        scored = np.concatenate([target[target.sum(axis=1) > 0].argmax(axis=1) for target in examples.targets])
+        assert scored.tolist() == labels[0].tolist()
+
+    def test_settings_for_the_whole_text_are_refused(self):
+        with pytest.raises(UserError, match=r"finetune\.averaging_block averages all tokens for \[CLS\]"):
+            TASK.check(FinetuneConfig(data="x", averaging_block=True))
+        with pytest.raises(UserError, match=r"finetune\.positive_label is for classification"):
+            TASK.about("PER", NAMES)
+
+
+def test_the_field_learns_what_letters_and_neighbours_say():
+    rng = np.random.default_rng(0)
+    texts, tags = [], []
+    for _ in range(60):
+        name = "".join(rng.choice(list("abcdef"), 5)).capitalize()
+        place = "".join(rng.choice(list("abcdef"), 5)).capitalize()
+        texts.append(["Mr", name, "lives", "in", place])
+        tags.append(["O", "B-PER", "O", "O", "B-LOC"])
+    said = []
+    found = fit_and_predict(texts[:40], tags[:40], texts[40:], said.append)
+    assert found == tags[40:]
+    assert said[0].startswith("crf: trained, and predicted 20 texts")
+
+
+def test_without_its_package_the_field_leaves_itself_out_with_the_reason(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pycrfsuite", None)
+    assert "pip install 'bertwright[crf]'" in fit_and_predict([["a"]], [["O"]], [["a"]], print)
+
+
+PEOPLE = "Ada Alan Grace Edsger Barbara Donald Tony Niklaus".split()
+PLACES = "London Paris Oslo Rome Bern Wien Cairo Lima".split()
+
+
+def write_sentences(folder, split, count, seed):
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        a, b = rng.choice(PEOPLE, 2)
+        place = rng.choice(PLACES)
+        rows = [
+            [(a, "B-PER"), ("met", "O"), (b, "B-PER"), ("in", "O"), (place, "B-LOC"), (".", "O")],
+            [("In", "O"), ("New", "B-LOC"), (place, "I-LOC"), ("lives", "O"), (a, "B-PER"), (b, "I-PER"), (".", "O")],
+        ][int(rng.integers(2))]
+        lines += [f"{word} {tag}" for word, tag in rows] + [""]
+    (folder / f"{split}.conll").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def tagged_run(recipe_file, tmp_path_factory):
+    """A run on invented sentences about people and places, all stages."""
+    place = tmp_path_factory.mktemp("tagged")
+    data = place / "data"
+    data.mkdir()
+    write_sentences(data, "train", 300, 0)
+    write_sentences(data, "test", 60, 1)
+    return bertwright.run(
+        recipe_file,
+        out=str(place / "run"),
+        data={"sentences": str(data)},
+        prepare={"corpora": ["books", "reviews:train"]},
+        finetune={"data": "sentences", "task": "token-classification", "label_names": None, "seeds": [0], "epochs": 6},
+    )
+
+
+@pytest.mark.slow
+class TestRun:
+    def test_a_model_is_trained_evaluated_and_reported(self, tagged_run):
+        results = tagged_run.results
+        assert results["primary_metric"] == "entity_f1"
+        assert results["label_names"] == NAMES
+        assert results["splits"]["train"]["classes"].keys() == {"LOC", "PER"}
+        bert = results["scores"]["bert"]
+        assert bert["entity_f1"] > 0.8
+        assert bert["entity_f1_low"] <= bert["entity_f1"] <= bert["entity_f1_high"]
+        assert bert["by_type"]["PER"]["true"] > 60
+        assert {"crf", "most_frequent_tag"} <= results["scores"].keys()
+        assert results["scores"]["crf"]["entity_f1"] > results["scores"]["most_frequent_tag"]["entity_f1"] - 0.01
+        page = (tagged_run.path / "report.html").read_text()
+        assert "entity F1: BERT on 60 test texts" in page
+        assert "BERT class by class" in page
+        assert "(PER)" in page
+        assert "Conditional random field" in page
+
+    def test_labels_are_saved_as_json_and_read_again(self, tagged_run):
+        folder = tagged_run.path / "evaluate" / "predictions"
+        assert (folder / "labels.json").exists()
+        saved = saved_predictions(folder)
+        assert len(saved["labels"]) == 60
+        task = TokenClassification().about(None, NAMES)
+        again = task.metrics(saved["bert"], saved["labels"])
+        assert again["entity_f1"] == pytest.approx(tagged_run.results["scores"]["bert"]["entity_f1"])
+
+    def test_predictions_of_the_command_line_and_of_files(self, tagged_run, tmp_path, capsys):
+        model = str(tagged_run.path)
+        assert main(["predict", "Ada met Grace in Oslo.", "--model", model]) == 0
+        line = capsys.readouterr().out
+        answer = bertwright.load(tagged_run.path).predict("Ada met Grace in Oslo.")
+        assert line.strip() == answer.marked()
+        assert "[Ada PER]" in line
+        rows = [{"id": 1, "tokens": ["Ada", "met", "Alan", "."]}, {"id": 2, "tokens": []}, {"id": 3, "tokens": [5]}]
+        (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        for out in ("out.jsonl", "out.csv"):
+            command = ["predict", "--file", str(tmp_path / "in.jsonl"), "--model", model, "--out", str(tmp_path / out)]
+            assert main(command) == 0
+            assert "2 of 3 rows have no answer; the first:" in capsys.readouterr().err
+        written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert len(written[0]["tags"]) == 4
+        assert written[0]["entities"][0].keys() == {"start", "end", "text", "label", "score"}
+        assert written[1]["entities"] is None
+        assert "tags,entities" in (tmp_path / "out.csv").read_text()
+        data = tagged_run.path.parent / "data" / "test.conll"
+        assert main(["predict", "--file", str(data), "--model", model, "--format", "jsonl"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(lines) == 60
+        assert all(len(one["tags"]) == len(one["tokens"]) for one in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_onnx_gives_our_logits_and_the_card_its_tag(folder, tmp_path, batch_size):
+    out = export(folder, tmp_path / "out", onnx=True, int8=False)
+    card = (out / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card
+    assert 'pipeline("token-classification", model="PATH", aggregation_strategy="first")' in card
+    session, model = onnxruntime.InferenceSession(out / ONNX_FILE), load_task_model(folder).eval()
+    for length in (5, 33, 64):
+        ids, segments, mask = batch([length] * (batch_size - 1) + [max(1, length // 2)] if batch_size > 1 else [length])
+        given = {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": segments}
+        (theirs,) = session.run(None, {name: value.numpy() for name, value in given.items()})
+        with torch.inference_mode():
+            ours = model(ids, segments, mask)
+        assert theirs.shape == (batch_size, ids.shape[1], len(NAMES))
+        assert np.allclose(theirs[mask.numpy()], ours[mask].numpy(), atol=1e-4)
