@@ -41,6 +41,8 @@ def predict(
     question: str | None = None,
     context: str | None = None,
     choices: list[str] | None = None,
+    text_pair: str | None = None,
+    text_pair_column: str | None = None,
 ) -> None:
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
@@ -56,22 +58,30 @@ def predict(
         explain: also show which words moved each prediction.
         question: to be answered from the context.
         context: of the question, or of the choices.
+        text_pair: the second text of the one that is given, where the model reads pairs.
+        text_pair_column: of the file, where the model reads pairs; the default is the column that it was trained on, or
+            text_pair.
         choices: of which one follows the context, as a list: '["in May", "in June"]'.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
     asked = _asked(question=question, context=context, choices=choices)
+    if text_pair is not None:
+        if len(texts) != 1:
+            raise UserError(f"--text-pair is the second text of one, and {len(texts)} are given; give one text")
+        asked, texts = {**_asked(text=texts[0], text_pair=text_pair), **asked}, []
     if asked:
         return _predict_one(asked, model, format, other=bool(texts or file or out or explain))
     if format == "html" and not explain:
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
-    _check_file(texts, file, text_column)
+    _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = _load(model)
-    rows = None if file is None else open_rows(Path(file), text_column, trained_columns(model), classifier.task.reads)
+    usual, reads = trained_columns(model), classifier.task.reads
+    rows = None if file is None else open_rows(Path(file), text_column, usual, reads, text_pair_column)
     if rows is not None and out is not None:
         labels = classifier.classifier.label_names
         predict_into(rows, Path(out), labels, classifier.predict, classifier.task)
@@ -103,9 +113,7 @@ def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) ->
         UserError: if there is something else to answer, or the model reads other columns.
     """
     if other or format == "html":
-        raise UserError(
-            "--question, --context and --choices go with --model and --format jsonl alone; leave out others"
-        )
+        raise UserError("--question, --context, --choices and --text-pair go with --model and --format jsonl alone")
     loaded = _load(model)
     print_prediction(loaded.task, asked, loaded.predict(asked), format)
 

@@ -17,7 +17,7 @@ from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.answers import Prediction
-from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
+from bertwright.tasks.resampling import Resampled, Units, matthews, resample_classes, tally
 from bertwright.tasks.task import Floats, Ints, Progress
 from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
@@ -144,7 +144,7 @@ class Classification(TextTask):
         Raises:
             ValueError: if a prediction is not finite, or a label is not a class.
         """
-        from sklearn.metrics import f1_score, matthews_corrcoef, precision_recall_fscore_support  # takes seconds
+        from sklearn.metrics import f1_score, precision_recall_fscore_support  # takes seconds to load
 
         _check(predictions, labels)
         predicted = predictions.argmax(axis=1)
@@ -161,7 +161,7 @@ class Classification(TextTask):
                 "f1": float(f1),
             }
             | ({"macro_f1": float(f1_score(labels, predicted, **options))} if two else {})
-            | {"matthews": float(matthews_corrcoef(labels, predicted))}
+            | {"matthews": _matthews(labels, predicted, predictions.shape[1])}
             | ({} if area is None else {"roc_auc": area})
         )
 
@@ -258,6 +258,12 @@ def _check(predictions: npt.NDArray[Any], labels: Ints) -> None:
         raise ValueError("probabilities hold no row, or values that are not finite")
     if labels.min() < 0 or labels.max() >= predictions.shape[1]:
         raise ValueError(f"labels lie outside 0 to {predictions.shape[1] - 1}, the classes that probabilities have")
+
+
+def _matthews(labels: Ints, predicted: Ints, classes: int) -> float:
+    """The Matthews correlation of all classes; 0 where labels or predictions are of one only."""
+    table = tally([labels, predicted], classes).astype(np.float64)
+    return float(matthews(np.diag(table)[None], table.sum(axis=1)[None], table.sum(axis=0)[None])[0])
 
 
 def _area(scores: npt.NDArray[Any], labels: Ints, positive: int) -> float | None:

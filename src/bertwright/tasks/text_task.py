@@ -75,6 +75,10 @@ class TextTask(Task):
         cut = "head-tail" if truncation == "windows" else truncation
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=cut)
 
+    def warm(self) -> Any:
+        """A text or two."""
+        return {"text": "warm", "text_pair": "warm"} if self.pair else "warm"
+
     def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """A text; two where the model reads pairs, or, if it does not say so, where a file has them."""
         two = self.pair or (self.pair is None and "text_pair" in fields)
