@@ -107,10 +107,8 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"num_labels": 1, "problem_type": "regression"}, "is a regression model.*regression is not there yet"),
-            ({"num_labels": 1}, "is a regression model"),
-            ({"num_labels": 3, "problem_type": "regression"}, "is a regression model"),
-            ({"num_labels": 3, "problem_type": "multi_label_classification"}, "is a multi-label classifier"),
+            ({"num_labels": 3, "problem_type": "regression"}, "is a regression model with 3 numbers"),
+            ({"num_labels": 1, "function_to_apply": "sigmoid"}, "function_to_apply sigmoid; Bertwright computes none"),
             ({"num_labels": 2, "function_to_apply": "sigmoid"}, "function_to_apply sigmoid"),
             ({"num_labels": 2, "is_decoder": True}, "is a causal classifier"),
         ],
@@ -127,8 +125,6 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("kind", "words"),
         [
-            ("BertForQuestionAnswering", "question answering"),
-            ("BertForMultipleChoice", "multiple choice"),
             ("BertForMaskedLM", "masked tokens"),
             ("BertForNextSentencePrediction", "next-sentence prediction"),
             ("BertForPreTraining", "pre-training"),
@@ -146,11 +142,29 @@ class TestClassifiers:
         with torch.inference_mode():
             expected = inner(ids, mask.long(), segments).last_hidden_state
             assert relative(model.encoder.eval()(ids, segments, mask)[mask], expected[mask]) < 1e-5
-        has_head = kind in ("BertForQuestionAnswering", "BertForMultipleChoice")
-        assert any("a fresh head" in one and words in one for one in said) == has_head
+        assert not any("a fresh head" in one for one in said)
         assert any("has no pooler" in one for one in said) == (getattr(inner, "pooler", None) is None)
         if getattr(inner, "pooler", None) is not None:
             assert torch.equal(model.head.pooler.dense.weight, inner.pooler.dense.weight)
+
+    @pytest.mark.parametrize("kind", ["single_label_classification", "ranking"])
+    def test_a_lone_output_that_is_no_number_is_refused(self, make, kind):
+        _, folder = make("BertForSequenceClassification", num_labels=1)
+        change(folder, problem_type=kind)
+        with pytest.raises(UserError, match=f"problem_type {kind} and 1 labels, which no classifier has"):
+            bertwright.load(folder).predict(TEXTS)
+
+    @pytest.mark.parametrize(
+        ("kind", "words"),
+        [("BertForQuestionAnswering", "question answering"), ("BertForMultipleChoice", "multiple choice")],
+    )
+    def test_heads_of_other_tasks_are_no_start_for_classes_and_texts_alone_are_refused(self, make, kind, words):
+        _, folder = make(kind)
+        with pytest.raises(UserError, match=r"question|choices"):
+            bertwright.load(folder).predict(TEXTS)
+        said: list[str] = []
+        new_task_model(TASK, folder, FinetuneConfig(data="reviews"), ["ham", "spam"], said.append)
+        assert any("a fresh head" in one and words in one for one in said)
 
     def test_one_whose_config_names_no_class_is_refused_with_what_to_add(self, make):
         _, folder = make("BertForSequenceClassification")

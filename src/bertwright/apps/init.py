@@ -110,17 +110,12 @@ def _look(
         if task is None:
             _check_rare(name, contents.columns[label].counts, place.has_test)
     if pair is not None and label is None:
-        raise UserError(
-            f"--text-pair-column is for labels of two texts, and {name} has none that are read; leave it out"
-        )
+        raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
     texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
-    groups = [
-        column.name
-        for column in contents.columns.values()
-        if column.is_group and column.name not in (text, pair, label)
-    ]
+    others = [column for column in contents.columns.values() if column.name not in (text, pair, label)]
+    groups = [column.name for column in others if column.is_group]
     return Findings(
         name=recipe_name(path),
         path=name,
@@ -128,7 +123,7 @@ def _look(
         texts=texts,
         text_column=text,
         label_column=label,
-        labels=None if label is None else _in_order(contents.columns[label].counts),
+        labels=None if label is None else {} if task else _in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
         notes=place.notes if label is not None else [],
@@ -244,52 +239,15 @@ def _table(found: Findings) -> str:
     if found.tagged is not None:
         rows.append((found.task or "tags", ", ".join(found.tagged.values()) or "tokens, tags"))
     elif not found.is_plain:
-        others = [
-            str(name)
-            for name in found.contents.columns
-            if name not in (found.text_column, found.pair_column, found.label_column)
-        ]
-        own = [found.text_column, *([found.pair_column] if found.pair_column else [])]
-        rows.append(
-            (
-                "text column" + "s" * (len(own) > 1),
-                " and ".join(own) + (f" (others: {', '.join(others)})" if others else ""),
-            )
-        )
+        own = [name for name in (found.text_column, found.pair_column) if name is not None]
+        others = [str(name) for name in found.contents.columns if name not in (*own, found.label_column)]
+        listed = " and ".join(own) + (f" (others: {', '.join(others)})" if others else "")
+        rows.append(("text columns" if len(own) > 1 else "text column", listed))
     rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
     rows.append(
         ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
     )
-    if found.labels is not None:
-        if found.label_column is not None:
-            kind = {"regression": " (numbers: regression)", "multi-label": " (lists: multi-label)"}.get(
-                found.task or "", ""
-            )
-            rows.append(("label column", found.label_column + kind))
-        kinds = {} if found.task == "regression" else found.labels
-        largest = sorted(kinds.items(), key=lambda item: -item[1])
-        listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8])
-        rows += (
-            []
-            if not kinds
-            else [
-                (
-                    "classes" if found.tagged is None or found.task else "entities",
-                    f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else ""),
-                )
-            ]
-        )
-        rare = [label for label, count in largest if count < 5]
-        if rare:
-            rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
-        rows.append(
-            (
-                "test set",
-                "its own split"
-                if found.has_test
-                else f"{100 * TEST_RATIO:.0f} % of the rows" + ", of each class" * (not found.task),
-            )
-        )
+    rows += _rows_of_labels(found)
     running_text = found.is_plain and found.labels is None  # whose blank lines are no rows that lack something
     if texts.empty and not running_text:
         rows.append(("empty", f"{_counted(texts.empty)} without text; the first: line {texts.first_empty}"))
@@ -303,6 +261,24 @@ def _table(found: Findings) -> str:
     rows += [("group", f"{name} looks like a group: see the recipe") for name in found.groups[:1]]
     rows += [("note", note) for note in found.notes]
     return "\n".join([f"{found.path}", *(f"  {title:<13} {value}" for title, value in rows)])
+
+
+def _rows_of_labels(found: Findings) -> list[tuple[str, str]]:
+    if found.labels is None:
+        return []
+    rows = []
+    if found.label_column is not None:
+        rows.append(("label column", found.label_column + (f" ({found.task})" if found.task else "")))
+    largest = sorted(found.labels.items(), key=lambda item: -item[1])
+    if largest:
+        listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8]) + (", …" if len(largest) > 8 else "")
+        kind = "classes" if found.tagged is None or found.task else "entities"
+        rows.append((kind, f"{len(largest)}: {listed}"))
+    rare = [label for label, count in largest if count < 5]
+    if rare:
+        rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
+    part = f"{100 * TEST_RATIO:.0f} % of the rows{'' if found.task and found.tagged is None else ', of each class'}"
+    return [*rows, ("test set", "its own split" if found.has_test else part)]
 
 
 def _counted(rows: int) -> str:

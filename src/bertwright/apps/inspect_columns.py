@@ -34,12 +34,6 @@ def columns_of_texts(
         return given or _text_column(name, others, label), pair
     if given is not None:
         return given, None
-    named = [contents.columns.get(key) for key in ("text", "text_pair")]
-    if all(column is not None and column.filled and not column.numbers for column in named) and label not in (
-        "text",
-        "text_pair",
-    ):
-        return "text", "text_pair"
     return _text_column(name, contents.columns, label), None
 
 
@@ -58,7 +52,7 @@ def _text_column(name: str, columns: Mapping[str, Column], label: str | None) ->
         described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
         raise UserError(
             f"which column of {name} is the text: {described}? If the label speaks of one, say which, for example with "
-            f"--text-column {found[0].name}; if it speaks of two, name both: --text-column {found[0].name} "
+            f"--text-column {found[0].name}; if it speaks of both of two, name them: --text-column {found[0].name} "
             f"--text-pair-column {found[1].name}"
         )
     for candidates in (found, exact, others):
@@ -97,7 +91,9 @@ def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None],
             task_of_labels(name, candidates[0])
             return candidates[0].name
         if candidates:
-            described = ", ".join(f"{column.name} ({column.distinct} classes)" for column in candidates)
+            described = ", ".join(f"{one.name} ({one.distinct} {_kind(one)})" for one in candidates)
+                for column in candidates
+            )
             raise UserError(
                 f"which column of {name} is the label: {described}? Say so, for example with --label-column "
                 f"{candidates[0].name}"
@@ -106,6 +102,10 @@ def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None],
         f"which column of {name} is the label: {', '.join(column.name for column in others)}? None holds a few classes "
         "that repeat; say it with --label-column NAME, or pre-train on the texts alone with --unlabelled"
     )
+
+
+def _kind(column: Column) -> str:
+    return "lists" if column.holds_lists else "classes"
 
 
 def task_of_labels(name: str, column: Column) -> str | None:
@@ -124,7 +124,7 @@ def task_of_labels(name: str, column: Column) -> str | None:
         return "regression"
     if column.fractions:
         raise UserError(
-            f"column {column.name} of {name} holds real numbers in {column.numbers} of {column.filled} rows and words in "
+            f"column {column.name} of {name} holds numbers in {column.numbers} of {column.filled} rows, and words in "
             "others; write numbers in all of them, for regression, or classes, or choose another with --label-column"
         )
     if column.distinct < 2:

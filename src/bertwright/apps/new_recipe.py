@@ -107,6 +107,11 @@ def _plain(value: object) -> str:
     return yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=math.inf).splitlines()[0]
 
 
+def _of_each(one: Findings) -> str:
+    """Of which rows a part is taken: with classes, of each."""
+    return "" if one.task and one.tagged is None else " of each class"
+
+
 def _source(one: Findings, name: str) -> list[str]:
     lines = [f"  {_plain(name)}:", f"    path: {_plain(one.path)}"]
     if not one.is_plain and one.tagged is None:
@@ -120,8 +125,7 @@ def _source(one: Findings, name: str) -> list[str]:
         lines.append(f"    label_column: {_plain(one.label_column)}")
     if not one.has_test:
         lines.append(
-            f"    test_ratio: {TEST_RATIO}  # this part{'' if one.task else ' of each class'} is kept out of training, as "
-            "the test set"
+            f"    test_ratio: {TEST_RATIO}  # this part{_of_each(one)} is kept out of training, as the test set"
         )
     if one.groups:
         lines.append("    # Do rows of one group belong together? Then keep them on one side of the split:")
@@ -161,7 +165,7 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
 
 def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     assert one.labels is not None
-    rows = sum(one.labels.values()) if one.tagged is one.task is None else one.texts.rows
+    rows = sum(one.labels.values()) if one.tagged is None and one.task is None else one.texts.rows
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
     few = training < 5_000
     batch = 16 if few else 32
