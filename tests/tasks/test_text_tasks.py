@@ -216,6 +216,7 @@ def bundled_run(tmp_path_factory):
             (folder / "data" / f"{split}.jsonl").write_text(rows)
         recipe = {
             "name": kind,
+            "system": {"precision": "fp32", "compile": "off"},
             "data": {"own": {"path": str(folder / "data"), **source}},
             "finetune": {
                 "data": "own", "task": task, "encoder": "bundled", "test_split": "dev", "averaging_block": True,

@@ -92,8 +92,6 @@ def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None],
             return candidates[0].name
         if candidates:
             described = ", ".join(f"{one.name} ({one.distinct} {_kind(one)})" for one in candidates)
-                for column in candidates
-            )
             raise UserError(
                 f"which column of {name} is the label: {described}? Say so, for example with --label-column "
                 f"{candidates[0].name}"
