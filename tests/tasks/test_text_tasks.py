@@ -11,10 +11,11 @@ from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 import bertwright
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.files import read_json
-from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.checkpoints import find_model, new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel
 from bertwright.models.sequence_heads import MultiLabelHead, RegressionHead
-from bertwright.recipe import FinetuneConfig, Source
+from bertwright.recipe import FinetuneConfig, Recipe, Source
+from bertwright.tasks.finetune import read_split
 from bertwright.tasks.multi_label import LabelsPrediction, MultiLabel, with_thresholds
 from bertwright.tasks.prediction import window_logits
 from bertwright.tasks.registry import find_task
@@ -277,6 +278,22 @@ def test_labels_are_learnt_from_lists_with_thresholds_of_the_validation_set(bund
     assert scores["bert"]["thresholds"] == pytest.approx(stored["label_thresholds"], abs=1e-5)
     answer = bertwright.load(run.path).predict("Today a boat was there and a tower was there, number 3.")
     assert sorted(answer.labels) == ["boats", "castles"]
+
+
+@pytest.mark.parametrize(("test_split", "training", "validation"), [("test", 4, 2), ("dev", 3, 1)])
+def test_what_the_report_evaluates_on_chooses_no_checkpoint(tmp_path, test_split, training, validation):
+    for split, rows in (("train", 4), ("dev", 2), ("test", 3)):
+        lines = [json.dumps({"text": f"{split} {n}", "label": float(n)}) for n in range(rows)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    config = FinetuneConfig(
+        data="x", task="regression", encoder="bundled", test_split=test_split, validation_ratio=0.25, max_length=32
+    )
+    recipe = Recipe(name="x", data={"x": str(tmp_path)}, finetune=config)
+    split = read_split(recipe, find_model("bundled", "encoder"), lambda _: None)
+    assert (len(split.training), len(split.validation.labels)) == (training, validation)
+    assert all(
+        record.text.startswith(("train", "dev") if test_split == "test" else "train") for record in split.records
+    )
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     names = task.label_names(records, config.label_names, f"{where}, split train,")
     task = task.about(config.positive_label, names)
     labels = task.labels(records, names, records, where)
-    if "validation" in evaluated_splits(recipe):
+    if "validation" in evaluated_splits(recipe)[1:]:  # and not what the report evaluates on
         notice(f"{where} has a validation split: it is the validation set, and finetune.validation_ratio is not used")
         held_out = read_records(source, "validation", task.columns)
         training_rows, validation_rows = np.arange(len(records)), len(records) + np.arange(len(held_out))
