@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Model": "inference",
-    "Prediction": "tasks.task",
+    "Prediction": "tasks.answers",
     "Recipe": "recipe",
     "Run": "pipeline",
     "load": "inference",

@@ -252,7 +252,8 @@ class FinetuneConfig(Section):
             and which elements dropout zeroes.
         max_length: the most tokens that are read together, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each; or all of it, predicted in
-            windows whose logits are averaged, while training still reads half of its head and half of its tail.
+            windows whose logits are averaged, while training still reads half of its head and half of its tail. For
+            tags of words it has no effect: each word is read, in windows that overlap.
         averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
             a short pre-training the vector at [CLS] alone holds too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.

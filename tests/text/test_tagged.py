@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text.bert_tokenizer import UNK
+from bertwright.text.corpus import read_documents
 from bertwright.text.records import account, read_records, read_split
 from bertwright.text.tagged import joined, split_words, tags_of_spans
 
@@ -96,6 +97,20 @@ def test_another_column_of_a_conll_file_can_be_the_tag(tmp_path):
         read(tmp_path, tags_column="5")
 
 
+def test_remarks_before_a_sentence_are_no_words_but_a_number_sign_is(tmp_path):
+    text = "# newdoc\n# text = Ada sat\nAda\tX\tB-PER\nsat\tX\tO\n\n# 1\n#\tX\tO\n1\tX\tO\n#\tX\tO\n\n# the very end\n"
+    write(tmp_path, "train.conll", text)
+    records = read(tmp_path)
+    assert as_lists(records)[0] == [["Ada", "sat"], ["#", "1", "#"]]
+    assert [record.place.rpartition(" ")[2] for record in records] == ["3", "7"]
+
+
+def test_sentences_of_a_conll_file_are_documents_too(tmp_path):
+    write(tmp_path, "train.conll", CONLL)
+    documents = [one.text for one in read_documents(Source(path=str(tmp_path)), None)]
+    assert documents == ["Ada Lovelace met Babbage", "In London ."]
+
+
 def test_iob1_is_converted_and_said(tmp_path):
     write(tmp_path, "train.conll", "Ada I-PER\nKing I-PER\nAda B-PER\n\nLondon I-LOC\n")
     split = read_split(Source(path=str(tmp_path)), "train", COLUMNS)
@@ -141,8 +156,10 @@ def test_faulty_lists_are_refused_with_file_and_line(tmp_path, row, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a B-x\nb\n", "line 2 has 1 column where the first has 2"),
-        ("a O\nb c O\n", "line 2 has 3 columns where the first has 2"),
+        ("a B-x\n\nc O\nb\n", "line 4 has 1 column where others have 2"),
+        ("a O\n\nb c O\n", "line 3 has 3 columns where others have 2"),
+        ("# id 5\na O\n# id 6\nb B-x\n", "line 3 has 3 columns where others have 2"),
+        ("#\na O\n", "line 1 has 1 column where others have 2"),
         ("just\nwords\n", "line 1 has 1 column where a word and its tag are expected"),
         ("-DOCSTART- O\n\na B-x\nb O\nc I-x\n\nd O\n", "line 5 has the tag 'I-x' after O"),
     ],
@@ -183,6 +200,7 @@ def test_white_space_at_the_ends_of_a_span_belongs_to_no_word():
 KNOWN = st.characters(exclude_categories=["Cs", "Co", "Cn"]).filter(lambda c: ucd_3_2_0.category(c) == category(c))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.text(KNOWN, max_size=30))
 @example("U.S. cafe\u0301 北京 a\u200bb foo\x00bar \ufe0f [UNK] [CLS]")

@@ -25,7 +25,7 @@ from bertwright.tasks.tagged_text import TaggedText, tag_texts, tokens_of
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
-from bertwright.text.tagged import read_tokens, split_words
+from bertwright.text.tagged import place_of_word, read_tokens, split_words
 from bertwright.text.tags import OUTSIDE, has_entities, split_tag
 from bertwright.text.wordpiece import Tokenizer
 
@@ -61,7 +61,7 @@ class TokenClassification(Task):
         return type(self)(tuple(names), "entity_f1" if has_entities(names) else "accuracy")
 
     def check(self, config: FinetuneConfig) -> None:
-        """Refuse what is for a vector of the whole text alone.
+        """Refuse what is for labels of whole texts alone.
 
         Raises:
             UserError: if there is such a setting.
@@ -71,6 +71,8 @@ class TokenClassification(Task):
                 "finetune.averaging_block averages all tokens for [CLS], and token-classification reads each token's "
                 "own vector; leave it out"
             )
+        if config.unlabelled is not None:
+            raise UserError("finetune.unlabelled is for classification; leave it out with token-classification")
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The tags: O, then B- and I- of each type in order; tags without such a prefix in order.
@@ -102,11 +104,11 @@ class TokenClassification(Task):
         found = np.empty(len(records), object)
         for row, record in enumerate(records):
             tags = record.tags or ()
-            unknown = next((tag for tag in tags if tag not in numbers), None)
+            unknown = next((i for i, tag in enumerate(tags) if tag not in numbers), None)
             if unknown is not None:
                 raise UserError(
-                    f"{where} has the tag {unknown!r} ({record.place or record.id}), which train does not have; it "
-                    f"has: {', '.join(names)}"
+                    f"{where} has the tag {tags[unknown]!r} ({place_of_word(record.place, unknown)}), which train does "
+                    f"not have; it has: {', '.join(names)}"
                 )
             found[row] = np.array([numbers[tag] for tag in tags], np.int64)
         return cast(Ints, found)

@@ -15,7 +15,7 @@ def sentences(lines: Iterable[tuple[int, str]], path: object) -> Iterator[tuple[
     """The sentences of a CoNLL file: a word a line with its columns, and a blank line behind each sentence.
 
     Columns are parted by tabs where a line has one, else by white space. Lines with -DOCSTART- begin a document and
-    hold no word.
+    hold no word; neither do lines before a sentence that begin with # and have another number of columns.
 
     Args:
         lines: with their numbers.
@@ -25,28 +25,37 @@ def sentences(lines: Iterable[tuple[int, str]], path: object) -> Iterator[tuple[
         For each sentence the line of its first word, and the columns of each word.
 
     Raises:
-        UserError: if a line has another number of columns than the first.
+        UserError: if a word has another number of columns than the first.
     """
-    rows: list[list[str]] = []
-    first = width = 0
+    width = 0
+    for block in _blocks(lines):
+        width = width or len(block[-1][1])
+        begin = 0
+        while begin < len(block) and block[begin][1][0] == "#" and len(block[begin][1]) not in (1, width):
+            begin += 1
+        for number, columns in block[begin:]:
+            if len(columns) != width or width < 2:
+                wanted = f"where others have {width}" if width > 1 else "where a word and its tag are expected"
+                raise UserError(
+                    f"{path}, line {number} has {len(columns)} column{'s' if len(columns) > 1 else ''} {wanted}; write "
+                    "a word and its tag on each line, and a blank line behind each sentence"
+                )
+        if begin < len(block):
+            yield block[begin][0], [columns for _, columns in block[begin:]]
+
+
+def _blocks(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, list[str]]]]:
+    """Lines up to a blank one, as their numbers and columns."""
+    block: list[tuple[int, list[str]]] = []
     for number, line in lines:
         columns = [cell.strip() for cell in line.rstrip("\r\n").split("\t")] if "\t" in line else line.split()
-        if not any(columns) or columns[0] == "-DOCSTART-":
-            if rows:
-                yield first, rows
-            rows = []
-            continue
-        width = width or len(columns)
-        if len(columns) != width or width < 2:
-            wanted = f"where the first has {width}" if width > 1 else "where a word and its tag are expected"
-            raise UserError(
-                f"{path}, line {number} has {len(columns)} column{'s' if len(columns) > 1 else ''} {wanted}; write a "
-                "word and its tag on each line, and a blank line behind each sentence"
-            )
-        first = first if rows else number
-        rows.append(columns)
-    if rows:
-        yield first, rows
+        if any(columns) and columns[0] != "-DOCSTART-":
+            block.append((number, columns))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def column(rows: Sequence[Sequence[str]], name: str, path: object, option: str) -> Any:
