@@ -33,7 +33,7 @@ def make(kind, small_tokenizer, folder, notes):
     head, names = {
         "classification": (SequenceHead(48, 3, 0.1), NAMES),
         "regression": (RegressionHead(48, 0.1, mean=40.0, deviation=9.0), ["score"]),
-        "multi-label": (MultiLabelHead(48, 3, 0.1), NAMES),
+        "multi-label": (MultiLabelHead(48, 3, 0.1, log_odds=(-3.0, 0.0, 1.0)), NAMES),
     }[kind]
     model = shaken(TaskModel(new_encoder(SHAPE, small_tokenizer.vocab_size), head, names, kind), 0.2).eval()
     model.notes = notes
@@ -133,6 +133,16 @@ def test_a_regression_head_learns_at_the_same_rate_whatever_the_unit(small_token
         losses.append((loss.total / loss.count).item())
     assert losses[0] < 0.2
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_a_fresh_head_of_labels_starts_from_how_frequent_each_is():
+    labels = np.array([[1, 0, 1]] * 3 + [[0, 0, 1]] * 6)
+    task = MultiLabel().fitted(labels)
+    encoder = new_encoder(SHAPE, 60)
+    model = TaskModel(encoder, task.head(encoder, NAMES, 0.0), NAMES, "multi-label").eval()
+    logits = model(torch.tensor([[2, 7, 3]]), torch.zeros(1, 3, dtype=torch.long))
+    expected = torch.tensor([3.5 / 10, 0.5 / 10, 9.5 / 10])
+    assert torch.allclose(logits.sigmoid()[0], expected, atol=0.05)
 
 
 @pytest.mark.parametrize(

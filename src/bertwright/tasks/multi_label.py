@@ -48,10 +48,12 @@ class MultiLabel(TextTask):
 
     Args:
         thresholds: of the labels, chosen on the validation set; 0.5 before that.
+        log_odds: of each label's frequency in the training set, from which a fresh head starts.
     """
 
     columns: tuple[str, ...] = ("text", "labels")
     thresholds: tuple[float, ...] = ()
+    log_odds: tuple[float, ...] = ()
     name = "multi-label"
     primary_metric = "macro_f1"
     bounds = (0.0, 1.0)
@@ -66,6 +68,11 @@ class MultiLabel(TextTask):
         """The task with a model's thresholds; a model of another tool has none, and 0.5 for all."""
         found = tuple(float(one) for one in config.get("label_thresholds", ()))
         return replace(super().restored(config), thresholds=found)
+
+    def fitted(self, labels: Ints) -> Self:
+        """The task with the log-odds of each label's frequency."""
+        rates = (labels.sum(axis=0) + 0.5) / (len(labels) + 1)  # a label that no text has is finite, too
+        return replace(self, log_odds=tuple(map(float, np.log(rates / (1 - rates)))))
 
     def tuned(self, predictions: Floats, labels: Ints) -> tuple[Self, Floats]:
         """The task with the thresholds that make the F1 of each label highest."""
@@ -111,7 +118,7 @@ class MultiLabel(TextTask):
 
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """An output for each label on the pooled vector."""
-        return MultiLabelHead(encoder.config.hidden_size, len(names), dropout, encoder.causal)
+        return MultiLabelHead(encoder.config.hidden_size, len(names), dropout, encoder.causal, self.log_odds)
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities from the mean of a text's logits over its windows, and thresholds."""

@@ -94,7 +94,7 @@ class TextTask(Task):
         if isinstance(given, dict) and not set(given) - {"text", "text_pair"}:
             texts = [given.get("text"), *([given["text_pair"]] if "text_pair" in given else [])]
         else:
-            texts = list(given) if isinstance(given, tuple | list) else [given]
+            texts = list(given) if isinstance(given, tuple) else [given]
         if not 1 <= len(texts) <= 2 or not all(isinstance(text, str) for text in texts):
             kind = type(given).__name__
             wanted = 'a pair: a tuple of two str, or a dict {"text": ..., "text_pair": ...}' if self.pair else "a str"
