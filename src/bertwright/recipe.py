@@ -223,8 +223,13 @@ class Recipe:
                 require(corpus in self.prepare.corpora, f"a phase names `{corpus}`, which prepare.corpora lacks")
 
     def _check_test_split(self) -> None:
-        if self.finetune.data == "" or self.finetune.test_split == "test":
+        split = self.finetune.test_split
+        if self.finetune.data == "" or split == "test":
             return
+        require(
+            split.strip() not in ("", "train", "training"),
+            f"finetune.test_split is `{split}`; name a split that is not trained on, such as test or dev",
+        )
         require(
             self.source(self.finetune.data).test_ratio is None,
             f"finetune.test_split is `{self.finetune.test_split}`, but data.{self.finetune.data} has a test_ratio, "

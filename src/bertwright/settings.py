@@ -225,8 +225,7 @@ class FinetuneConfig(Section):
     Args:
         data: the entry of `data` with labelled texts; it has a train and a test split. The default names
             none: the recipe ends with pre-training.
-        test_split: the split that the report evaluates on; dev where the labels of test are not public. It is then no
-            validation set: that is a part of train.
+        test_split: the split that the report evaluates on, as dev, which then is no validation set.
         task: what the labels are for: classification, regression, multi-label, token-classification,
             question-answering or multiple-choice.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
@@ -302,10 +301,6 @@ class FinetuneConfig(Section):
         require(
             ":" not in self.data,
             f"finetune.data is `{self.data}`; name the entry of `data` alone, for its train and test splits are read",
-        )
-        require(
-            self.test_split.strip() not in ("", "train", "training"),
-            f"finetune.test_split is `{self.test_split}`; name a split that is not trained on, such as test or dev",
         )
         require(len(self.seeds) > 0, "finetune.seeds is empty; name at least one seed")
         require(len(set(self.seeds)) == len(self.seeds), "finetune.seeds names a seed twice")
