@@ -228,7 +228,7 @@ class TestOneTextOrSeveral:
             (bytearray(b"the"), "not bytearray"),
             (None, "not NoneType"),
             (5, "not int"),
-            ({"text": "the cat"}, "dict"),
+            ({"words": "the cat"}, "dict"),
             ({"the cat"}, "not set"),
             (np.array([["the"]]), "not ndarray"),
             (["the cat", None], "text 2 is NoneType; it must be a str"),

@@ -14,7 +14,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src" / "bertwright"
 LAYERS = (
     {"errors", "files"},
-    {"ranges", "settings", "recipe"},
+    {"ranges", "settings", "finetune_settings", "recipe"},
     {"text"},
     {"inputs"},
     {"models"},

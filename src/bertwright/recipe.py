@@ -2,7 +2,7 @@
 
 A recipe is one YAML file and the whole experiment. Precedence, from weak to strong: the defaults, the recipe file,
 options on the command line (`--pretrain.max_minutes 50`). `settings.py` has the sections of tokenizer, network and
-training; `recipe_file.py` reads recipes, and refuses keys that do not exist.
+pre-training, `finetune_settings.py` that of fine-tuning; `recipe_file.py` reads recipes, and refuses keys that do not exist.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from bertwright.errors import UserError
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.ranges import Section, number, require
 from bertwright.settings import (
     LARGEST_SEED,
-    FinetuneConfig,
     MaskingConfig,
     ModelConfig,
     OptimizerConfig,
@@ -53,8 +53,11 @@ class Source:
         path: a file, a folder or a glob (.txt .jsonl .csv .parquet, each also .gz .xz .zst), the aclImdb folder or its
             tar.gz, a hub id such as stanfordnlp/imdb, or a preset: bookcorpus, wikipedia, imdb.
         text_column: the column that holds the text, in formats that have columns.
-        text_pair_column: the column that holds the second text, for tasks on pairs.
-        label_column: the column that holds the label, where labels are read.
+        text_pair_column: the column that holds the second text; given, the labels are those of pairs of texts.
+        label_column: the column that holds the label, where labels are read: a class or a number; for multi-label a
+            list of names.
+        label_columns: for multi-label data with a column for each label, in which 1 says that a text has it and 0 that
+            it has not: their names.
         context_column: the column that holds the text that questions are about, or that choices follow.
         question_column: the column that holds the question.
         answers_column: the column that holds the answers: a list of {text, start}, empty where there is no answer.
@@ -76,8 +79,9 @@ class Source:
 
     path: str
     text_column: str = "text"
-    text_pair_column: str = "text_pair"
+    text_pair_column: str | None = None
     label_column: str = "label"
+    label_columns: tuple[str, ...] | None = None
     context_column: str = "context"
     question_column: str = "question"
     answers_column: str = "answers"
@@ -91,14 +95,19 @@ class Source:
     group_column: str | None = None
 
     def __post_init__(self) -> None:
-        """See that there is a path, and that the test split is a part.
+        """See that there is a path, that the test split is a part, and that columns of labels differ.
 
         Raises:
-            UserError: if the path is empty or the ratio out of range.
+            UserError: if the path is empty, the ratio out of range, or a column named twice.
         """
         require(self.path.strip() != "", "data: a source has an empty path; give a file, a folder, a glob or a hub id")
         ratio = self.test_ratio
         require(ratio is None or 0 < ratio < 1, f"data: test_ratio of {self.path} is {ratio}; it must be in (0, 1)")
+        names = self.label_columns
+        require(
+            names is None or (len(names) > 0 and len(set(names)) == len(names)),
+            f"data: label_columns of {self.path} must name one column or more, each once",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +209,7 @@ class Recipe:
                 "pretrain needs a budget: give max_steps or max_minutes",
             )
         self._check_data()
+        self._check_test_split()
         if self.pretrain.encoder is None:
             self._check_objectives()
             self._check_lengths()
@@ -239,6 +249,20 @@ class Recipe:
                 value == "paper",
                 f"pretrain.{name} is {value}, but the weights are those of pretrain.encoder; leave out one of them",
             )
+
+    def _check_test_split(self) -> None:
+        split = self.finetune.test_split
+        if self.finetune.data == "" or split == "test":
+            return
+        require(
+            split.strip() not in ("", "train", "training"),
+            f"finetune.test_split is `{split}`; name a split that is not trained on, such as test or dev",
+        )
+        require(
+            self.source(self.finetune.data).test_ratio is None,
+            f"finetune.test_split is `{self.finetune.test_split}`, but data.{self.finetune.data} has a test_ratio, "
+            "which makes the test split; leave out one of the two",
+        )
 
     def _check_objectives(self) -> None:
         head_width = self.model.hidden_size // self.model.num_attention_heads

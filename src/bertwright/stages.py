@@ -22,7 +22,7 @@ from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, finetune
 from bertwright.tasks.initial import find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
-from bertwright.tasks.registry import find_task
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
@@ -156,7 +156,7 @@ class Work:
         Raises:
             UserError: if they cannot be read.
         """
-        find_task(self.recipe.finetune.task).check(self.recipe.finetune)  # refused with labels or without
+        recipe_task(self.recipe)  # a wrong one is refused with labels or without
         if self.recipe.finetune.data == "":
             return frozenset()
         return texts_of(self._split(name) for name in evaluated_splits(self.recipe))
@@ -165,7 +165,7 @@ class Work:
         """A split of the labelled data, read once."""
         if name not in self._splits:
             config = self.recipe.finetune
-            self._splits[name] = read_split(self.recipe.source(config.data), name, find_task(config.task).columns)
+            self._splits[name] = read_split(self.recipe.source(config.data), name, recipe_task(self.recipe).columns)
         return self._splits[name]
 
     @cached_property
@@ -177,7 +177,7 @@ class Work:
                 for the task to learn from.
         """
         config = self.recipe.finetune
-        task, where = find_task(config.task), f"data.{config.data}"
+        task, where = recipe_task(self.recipe), f"data.{config.data}"
         source = self.recipe.source(config.data)
         splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
         for name, split in splits.items():
@@ -185,7 +185,7 @@ class Work:
         unread = [str(part) for part, split in parts_read(source, None).items() if split is None]
         if unread and source.test_ratio is None:
             self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
-        train, test = splits["train"].records, splits["test"].records
+        train, test = (splits[name].records for name in list(splits)[:2])
         names = task.label_names(train, config.label_names, f"{where}, split train,")
         labels = {
             name: task.labels(split.records, names, train, f"{where}, split {name}") for name, split in splits.items()
@@ -244,7 +244,7 @@ def _finetune_inputs(work: Work) -> list[Any]:
 
 def _baselines_inputs(work: Work) -> list[Any]:
     config = work.recipe.finetune
-    return [config.task, *work.sources([config.data])]
+    return [config.task, config.test_split, *work.sources([config.data])]
 
 
 def _prepare(work: Work, place: Path) -> None:

@@ -311,8 +311,8 @@ def test_weights_in_several_files_are_written_as_one(tmp_path, small_tokenizer):
     ("kind", "settings", "words"),
     [
         ("BertForNextSentencePrediction", {"hidden_act": "relu"}, "hidden_act"),
-        ("BertForSequenceClassification", {"num_labels": 1}, "regression model"),
-        ("BertForSequenceClassification", {"problem_type": "multi_label_classification"}, "multi-label"),
+        ("BertForSequenceClassification", {"num_labels": 3, "problem_type": "regression"}, "regression model"),
+        ("BertForSequenceClassification", {"function_to_apply": "sigmoid"}, "function_to_apply sigmoid"),
     ],
 )
 def test_a_model_that_is_not_computed_is_not_exported(tmp_path, small_tokenizer, kind, settings, words):

@@ -118,7 +118,7 @@ def test_two_columns_of_text_are_a_question(say, folder):
     [
         ({"text_pair": "And this is a second text of the same row, {}."}, "speaks of both"),
         ({"choices": ["the first one {}", "the second one"]}, "lists"),
-        ({"labels": ["billing", "access"]}, "lists"),
+        ({"labels": ["billing", "access"]}, "which column of t.jsonl is the label: label"),
     ],
 )
 def test_data_of_other_tasks_are_asked_about_and_not_classified_by_half(say, folder, extra, expected):
@@ -132,9 +132,16 @@ def test_data_of_other_tasks_are_asked_about_and_not_classified_by_half(say, fol
     (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert expected in say("t.jsonl", status=2)
     say("t.jsonl", "--text-column", "text", "--label-column", "label")
+    assert load_recipe("recipes/t.yaml").source("t").text_pair_column is None
+    if "text_pair" in extra:
+        said = say("t.jsonl", "--text-column", "text", "--text-pair-column", "text_pair", "--overwrite")
+        assert "text columns  text and text_pair" in said
+        recipe = load_recipe("recipes/t.yaml")
+        assert (recipe.source("t").text_pair_column, recipe.finetune.task) == ("text_pair", "classification")
     if "labels" in extra:
-        said = say("t.jsonl", "--text-column", "text", "--label-column", "labels", "--overwrite", status=2)
-        assert "several labels to a text" in said
+        said = say("t.jsonl", "--text-column", "text", "--label-column", "labels", "--overwrite")
+        assert "labels (multi-label)" in said
+        assert load_recipe("recipes/t.yaml").finetune.task == "multi-label"
 
 
 def test_classes_that_are_numbers_stand_in_their_order(say, folder):
@@ -166,7 +173,7 @@ def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda row, n: row | {"queue": f"{n / 7:.3f}"}, "regression"),
+        (lambda row, n: row | {"queue": f"{n / 7:.3f}" if n else "none"}, "in 59 of 60 rows, and words in others"),
         (lambda row, n: row | {"queue": "all"}, "at least two"),
         (lambda row, n: row | {"queue": "odd" if n == 5 else row["queue"]}, "one row of the class odd"),
     ],
@@ -174,6 +181,26 @@ def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder
 def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(say, folder, change, expected):
     write_csv(folder / "t.csv", [change(row, number) for number, row in enumerate(tickets())])
     assert expected in say("t.csv", "--label-column", "queue", status=2)
+
+
+def test_labels_that_are_numbers_make_a_regression(say, folder):
+    write_csv(folder / "t.csv", [row | {"queue": f"{number / 7:.3f}"} for number, row in enumerate(tickets())])
+    assert "queue (regression)" in say("t.csv", "--label-column", "queue")
+    recipe = load_recipe("recipes/t.yaml")
+    assert (recipe.finetune.task, recipe.source("t").test_ratio) == ("regression", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--text-column", "body", "--text-pair-column", "body"), "are both body; name two columns"),
+        (("--text-pair-column", "bdy"), "has no column `bdy`; it has: id, created, body, queue; did you mean `body`?"),
+        (("--text-pair-column", "body", "--text-column", "queue", "--unlabelled"), "no label is read; leave it out"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(say, folder, words, said):
+    write_csv(folder / "t.csv", tickets())
+    assert said in say("t.csv", *words, status=2)
 
 
 def test_empty_rows_duplicates_and_bad_rows_are_counted_with_the_first(say, folder):

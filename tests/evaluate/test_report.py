@@ -352,13 +352,13 @@ def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tm
     results = {"task": "similarity", "primary_metric": "spearman", "data": "pairs", "label_names": [], "scores": scores}
     write(tmp_path / "results.json", results)
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
-    assert "spearman: BERT on 50 test texts" in text
-    assert "BERT beats the best baseline, overlap (spearman 0.6200), by 0.1900" in text
+    assert "Spearman correlation: BERT on 50 test texts" in text
+    assert "BERT beats the best baseline, overlap (Spearman correlation 0.6200), by 0.1900" in text
     assert "mean error" in text
     for absent in ("F1", "accuracy", "ROC", "Confusion", "are those of class"):
         assert absent not in text
     header, _, first, second = results_table(results).splitlines()
-    assert re.split("  +", header) == ["system", "spearman", "95 % interval", "mean error"]
+    assert re.split("  +", header) == ["system", "Spearman correlation", "95 % interval", "mean error"]
     assert re.split("  +", first) == ["BERT (this run)", "0.8100", "0.7900-0.8300", "0.4000"]
     assert second.startswith("overlap")
 

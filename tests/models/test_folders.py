@@ -107,10 +107,8 @@ class TestClassifiers:
     @pytest.mark.parametrize(
         ("settings", "words"),
         [
-            ({"num_labels": 1, "problem_type": "regression"}, "is a regression model.*regression is not there yet"),
-            ({"num_labels": 1}, "is a regression model"),
-            ({"num_labels": 3, "problem_type": "regression"}, "is a regression model"),
-            ({"num_labels": 3, "problem_type": "multi_label_classification"}, "is a multi-label classifier"),
+            ({"num_labels": 3, "problem_type": "regression"}, "is a regression model with 3 numbers"),
+            ({"num_labels": 1, "function_to_apply": "sigmoid"}, "function_to_apply sigmoid; Bertwright computes none"),
             ({"num_labels": 2, "function_to_apply": "sigmoid"}, "function_to_apply sigmoid"),
             ({"num_labels": 2, "is_decoder": True}, "is a causal classifier"),
         ],
@@ -148,6 +146,13 @@ class TestClassifiers:
         assert any("has no pooler" in one for one in said) == (getattr(inner, "pooler", None) is None)
         if getattr(inner, "pooler", None) is not None:
             assert torch.equal(model.head.pooler.dense.weight, inner.pooler.dense.weight)
+
+    @pytest.mark.parametrize("kind", ["single_label_classification", "ranking"])
+    def test_a_lone_output_that_is_no_number_is_refused(self, make, kind):
+        _, folder = make("BertForSequenceClassification", num_labels=1)
+        change(folder, problem_type=kind)
+        with pytest.raises(UserError, match=f"problem_type {kind} and 1 labels, which no classifier has"):
+            bertwright.load(folder).predict(TEXTS)
 
     @pytest.mark.parametrize(
         ("kind", "words"),

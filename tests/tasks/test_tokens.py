@@ -225,7 +225,9 @@ class TestAnswers:
             bertwright.load(folder).predict(given)
 
     def test_words_are_not_explained(self, folder):
-        with pytest.raises(UserError, match="is a model for token-classification; words are explained of one"):
+        with pytest.raises(
+            UserError, match="for token-classification; words are explained of the class of a single text"
+        ):
             explain(bertwright.load(folder), "the cat")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
-from bertwright.apps.printing import print_json, print_prediction
+from bertwright.apps.printing import print_json, print_prediction, print_vectors
 from bertwright.errors import UnreadableText, UserError
 from bertwright.text import formats
 
@@ -41,6 +41,8 @@ def predict(
     question: str | None = None,
     context: str | None = None,
     choices: list[str] | None = None,
+    text_pair: str | None = None,
+    text_pair_column: str | None = None,
 ) -> None:
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
@@ -56,25 +58,29 @@ def predict(
         explain: also show which words moved each prediction.
         question: to be answered from the context.
         context: of the question, or of the choices.
+        text_pair: the second text of the one that is given, where the model reads pairs.
+        text_pair_column: of the file, where the model reads pairs; the default is the column that it was trained on, or
+            text_pair.
         choices: of which one follows the context, as a list: '["in May", "in June"]'.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
-    asked = _asked(question=question, context=context, choices=choices)
+    asked = _asked(question=question, context=context, choices=choices) | _pair(texts, text_pair)
     if asked:
-        return _predict_one(asked, model, format, other=bool(texts or file or out or explain))
+        return _predict_one(asked, model, format, bool((texts and text_pair is None) or file or out or explain))
     if format == "html" and not explain:
         raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
-    _check_file(texts, file, text_column)
+    _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = _load(model)
-    rows = None if file is None else open_rows(Path(file), text_column, trained_columns(model), classifier.task.reads)
+    task, usual, rows = classifier.task, trained_columns(model), None
+    if file is not None:
+        rows = open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
     if rows is not None and out is not None:
-        labels = classifier.classifier.label_names
-        predict_into(rows, Path(out), labels, classifier.predict, classifier.task)
+        predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict, task)
     elif explain:
         _explain(classifier, given if rows is None else _texts_of(rows), format, rows)
     elif rows is not None:
@@ -83,17 +89,34 @@ def predict(
                 print_prediction(classifier.task, one or "", prediction, format)
         rows.skipped.report(rows.rows)
     else:
-        for start in range(0, len(given), AT_ONCE):
-            part = given[start : start + AT_ONCE]
-            with _naming(part):
-                predictions = classifier.predict([one.text for one in part])
-            for one, prediction in zip(part, predictions, strict=True):
-                print_prediction(classifier.task, one.text, prediction, format)
+        _predict_texts(classifier, given, format)
+
+
+def _predict_texts(classifier: bertwright.Model, given: Sequence[_Given], format: str) -> None:
+    for start in range(0, len(given), AT_ONCE):
+        part = given[start : start + AT_ONCE]
+        with _naming(part):
+            predictions = classifier.predict([one.text for one in part])
+        for one, prediction in zip(part, predictions, strict=True):
+            print_prediction(classifier.task, one.text, prediction, format)
 
 
 def _asked(**fields: Any) -> dict[str, Any]:
     """What is given by name."""
     return {name: formats.repaired(one) if isinstance(one, str) else one for name, one in fields.items() if one}
+
+
+def _pair(texts: Sequence[str], text_pair: str | None) -> dict[str, Any]:
+    """The text that is given, with a second one, if there is one.
+
+    Raises:
+        UserError: if there are several texts, or none.
+    """
+    if text_pair is None:
+        return {}
+    if len(texts) != 1:
+        raise UserError(f"--text-pair is the second text of one, and {len(texts)} are given; give one text")
+    return _asked(text=texts[0], text_pair=text_pair)
 
 
 def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) -> None:
@@ -104,7 +127,7 @@ def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) ->
     """
     if other or format == "html":
         raise UserError(
-            "--question, --context and --choices go with --model and --format jsonl alone; leave out others"
+            "--question, --context, --choices and --text-pair go with --model and --format jsonl; leave out others"
         )
     loaded = _load(model)
     print_prediction(loaded.task, asked, loaded.predict(asked), format)
@@ -232,31 +255,13 @@ def embed(
     if rows is None:
         for one in given:
             with _naming([one]):
-                _print_vectors(one.text, one.where, encoder.embed([one.text], layers, truncate=True)[0], per_token)
+                print_vectors(one.text, one.where, encoder.embed([one.text], layers, truncate=True)[0], per_token)
         return
     for chunk in rows.chunks():
         for row, text in chunk:
             (found,) = answered(rows, [(row, text)], lambda part: encoder.embed(part, layers, truncate=True))
-            _print_vectors(text or "", rows.where(row), found, per_token)
+            print_vectors(text or "", rows.where(row), found, per_token)
     rows.skipped.report(rows.rows)
-
-
-def _print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
-    """A line of JSON for one text; a row without text has no vectors."""
-    if found is None:
-        print_json({"text": text, "mean": None})
-        return
-    if found.left_out:
-        print(
-            f"bertwright: {where} is longer than the model reads; its last {found.left_out:,} tokens are left out",
-            file=sys.stderr,
-        )
-    line: dict[str, Any] = {"text": text}
-    line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
-    line["mean"] = found.mean.tolist()
-    if per_token:
-        line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
-    print_json(line)
 
 
 def export(

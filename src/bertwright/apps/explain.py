@@ -108,10 +108,11 @@ def read(model: Model, text: str, number: int = 0, texts: int = 1) -> Sequence:
     Raises:
         UserError: if the text has no word, or the model is not a classifier.
     """
-    if model.classifier.kind != "sequence":
+    if model.task.name != "classification" or model.classifier.notes.get("text_pair"):
+        what = "pairs of texts" if model.task.name == "classification" else model.task.name
         raise UserError(
-            f"{model.classifier_folder} is a model for {model.task.name}; words are explained of one answer to a whole "
-            "text, which a classifier gives: ask it for predictions alone"
+            f"{model.classifier_folder} is a model for {what}; words are explained of the class of a single text: ask "
+            "this model for predictions alone"
         )
     max_length, truncation = model.reading
     sequence = build(model.classifier_tokenizer, text, max_length=max_length, truncation=truncation)

@@ -211,10 +211,10 @@ def _example(run: Path, folder: Path) -> dict[str, str] | None:
         for one in shown
         if one["prediction"] == one["label"] and len(one["text"]) <= _EXAMPLE_LENGTH and "```" not in one["text"]
     ]
-    if not fit:
+    model = Model(folder.name, folder, folder)
+    if not fit or model.classifier.notes.get("text_pair"):
         return None
     chosen = max(fit, key=lambda one: one["score"])
-    model = Model(folder.name, folder, folder)
     prediction = model.predict(chosen["text"])
     if not isinstance(prediction, Prediction):
         return {"text": repr(chosen["text"]), "answer": model.task.line(prediction, chosen["text"])}
@@ -286,6 +286,9 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
             classifier=is_classifier,
             truncation=_truncation(folder, model),
             threshold=model.notes.get("no_answer_threshold") if isinstance(model, TaskModel) else None,
+            task=model.task if isinstance(model, TaskModel) else None,
+            pair=isinstance(model, TaskModel) and model.notes.get("text_pair"),
+            thresholds=isinstance(model, TaskModel) and model.notes.get("label_thresholds"),
             system_name=lambda system: system_name(system, found["results"]),
             metric_name=lambda key: metric_name(key, found["results"]),
             **found,

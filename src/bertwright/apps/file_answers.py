@@ -101,7 +101,8 @@ def trained_columns(model: str) -> dict[str, str]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         given = recipe["data"].get(recipe["finetune"]["data"])
         source = replace(source, **{**given, "path": "-"}) if isinstance(given, dict) else source
-    return {name.removesuffix("_column"): column for name, column in vars(source).items() if name.endswith("_column")}
+    found = {name.removesuffix("_column"): column for name, column in vars(source).items() if name.endswith("_column")}
+    return {**found, "text_pair": source.text_pair_column or "text_pair"}
 
 
 def open_rows(
@@ -109,6 +110,7 @@ def open_rows(
     text_column: str | None,
     usual: Mapping[str, str] | None = None,
     reads: Callable[[Sequence[str]], tuple[str, ...]] = lambda _: ("text",),
+    text_pair_column: str | None = None,
 ) -> TextRows:
     """A file whose rows are to be answered.
 
@@ -118,12 +120,21 @@ def open_rows(
             one.
         usual: columns by field, from `trained_columns`.
         reads: of a task, which of the fields that a file has it reads.
+        text_pair_column: the column of the second text, for a task on pairs.
 
     Raises:
         UserError: if the file cannot be read, or it is not plain which column is meant.
     """
-    table, usual = open_table(path), usual or {}
+    table, usual = open_table(path), {**(usual or {}), **({"text_pair": text_pair_column} if text_pair_column else {})}
     fields = reads([field for field, column in usual.items() if column in table.columns])
+    if text_pair_column and "text_pair" not in fields:
+        raise UserError("the model reads one text; leave out --text-pair-column")
+    if "text_pair" in fields:
+        usual |= {"text": text_column or usual.get("text", "text")}
+        for field, option in (("text", "--text-column"), ("text_pair", "--text-pair-column")):
+            if usual[field] not in table.columns:
+                raise formats.missing_column(str(path), usual[field], table.columns, option)
+        return TextRows(table, {field: usual[field] for field in fields})
     if text_column is None and fields != ("text",):
         for field in fields:
             if usual[field] not in table.columns:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from bertwright.apps.inspect_columns import column_of_labels, columns_of_texts, task_of_labels
 from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
-from bertwright.apps.inspection import LABEL_NAMES, LOOKED_AT, MOST_CLASSES, Column, Contents, Texts, inspect, measure
+from bertwright.apps.inspection import LOOKED_AT, Contents, Texts, inspect, measure
 from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name, write_recipe
 from bertwright.errors import UserError
 from bertwright.files import user_path, write_text
@@ -23,6 +24,7 @@ def init(
     paths: list[str],
     text_column: str | None = None,
     label_column: str | None = None,
+    text_pair_column: str | None = None,
     unlabelled: bool = False,
     minutes: float = 20.0,
     out: str | None = None,
@@ -36,6 +38,7 @@ def init(
             one without.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
+        text_pair_column: the column that holds the second text, where the label speaks of two.
         unlabelled: whether to pre-train on the texts and leave labels aside.
         minutes: the budget of pre-training, where the recipe has any.
         out: the recipe to write; the default is recipes/NAME.yaml.
@@ -50,11 +53,11 @@ def init(
         raise UserError(f"minutes is {minutes:g}; it must be above 0")
     if len(paths) > 2 or (unlabelled and len(paths) > 1):
         raise UserError("give one file or folder, or two: the one with labels first, then the one without")
-    found = [_look(paths[0], text_column, label_column, unlabelled)]
+    found = [_look(paths[0], text_column, label_column, text_pair_column, unlabelled)]
     if len(paths) == 2:
         if found[0].labels is None:
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
-        found.append(_look(paths[1], None, None, unlabelled=True))
+        found.append(_look(paths[1], None, None, None, unlabelled=True))
     target = Path(out or f"recipes/{found[0].name}.yaml")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
@@ -81,7 +84,9 @@ class _Place:
     notes: list[str]
 
 
-def _look(name: str, text_column: str | None, label_column: str | None, unlabelled: bool) -> Findings:
+def _look(
+    name: str, text_column: str | None, label_column: str | None, pair_column: str | None, unlabelled: bool
+) -> Findings:
     path = user_path(name)
     if not path.exists():
         raise UserError(f"{name} does not exist; check the path")
@@ -93,21 +98,24 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
     plain = all(table.is_plain for table in place.train)
     if contents.rows == 0:
         raise UserError(f"{name} has no rows; give a file with texts")
-    asked = unlabelled or text_column or label_column
+    asked = unlabelled or text_column or label_column or pair_column
     for look in () if asked else (look_at_tags, look_at_questions):
         if found := look(recipe_name(path), name, place.train, contents):
             return found
-    text = _text_column(name, contents, text_column, label_column)
-    label = None
+    text, pair = columns_of_texts(name, contents, text_column, pair_column, label_column)
+    label = task = None
     if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
-        label = _label_column(name, contents, text, label_column)
-        _check_rare(name, contents.columns[label].counts, place.has_test)
-    texts = measure(islice(_texts(place.train, text), LOOKED_AT))
+        label = column_of_labels(name, contents, (text, pair), label_column)
+        task = task_of_labels(name, contents.columns[label])
+        if task is None:
+            _check_rare(name, contents.columns[label].counts, place.has_test)
+    if pair is not None and label is None:
+        raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
+    texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
-    groups = [
-        column.name for column in contents.columns.values() if column.is_group and column.name not in (text, label)
-    ]
+    others = [column for column in contents.columns.values() if column.name not in (text, pair, label)]
+    groups = [column.name for column in others if column.is_group]
     return Findings(
         name=recipe_name(path),
         path=name,
@@ -115,12 +123,14 @@ def _look(name: str, text_column: str | None, label_column: str | None, unlabell
         texts=texts,
         text_column=text,
         label_column=label,
-        labels=None if label is None else _in_order(contents.columns[label].counts),
+        labels=None if label is None else {} if task else _in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
         notes=place.notes if label is not None else [],
         is_plain=plain,
         characters=_characters(place.train, contents.more, texts),
+        task=task,
+        pair_column=pair,
     )
 
 
@@ -138,12 +148,16 @@ def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
-def _texts(tables: list[Table], column: str) -> Iterator[tuple[str, int]]:
-    """The text of each row that can be read, with its line."""
+def _texts(tables: list[Table], column: str, pair: str | None = None) -> Iterator[tuple[str, int]]:
+    """The text of each row that can be read, with its line; of a pair both, as a model reads them."""
+    names = [column] if pair is None else [column, pair]
     for table in tables:
-        if column in table.columns:
-            place = table.columns.index(column)
-            yield from ((cell(row.values[place]), row.number) for row in table.rows() if row.problem is None)
+        if set(names) <= set(table.columns):
+            places = [table.columns.index(name) for name in names]
+            for row in table.rows():
+                if row.problem is None:
+                    values = [cell(row.values[place]) for place in places]
+                    yield " ".join(values) if all(value.strip() for value in values) else "", row.number
 
 
 def _class_folders(path: Path) -> dict[str, dict[str, list[Path]]]:
@@ -207,87 +221,6 @@ def _place(path: Path, name: str) -> _Place:
     return _Place([open_table(file) for file in train], "test" in splits, notes)
 
 
-def _text_column(name: str, contents: Contents, given: str | None, label: str | None) -> str:
-    columns = contents.columns
-    if given is not None:
-        if given not in columns:
-            raise formats.missing_column(name, given, columns, "--text-column")
-        return given
-    others = [column for column in columns.values() if column.name != label]
-    found = [column for column in others if column.is_text]
-    exact = [column for column in others if column.name.lower() == "text" and column.filled]
-    lists = [column.name for column in others if column.holds_lists]
-    if lists:
-        raise UserError(
-            f"which column of {name} is the text: {', '.join(column.name for column in others)}? The values of "
-            f"{' and '.join(lists)} are lists, and no task is known by the names of these columns; if "
-            "the label speaks of one text alone, say which with --text-column NAME"
-        )
-    if len(found) > 1:
-        described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
-        raise UserError(
-            f"which column of {name} is the text: {described}? A label that speaks of both is a task that is not "
-            f"built; if it speaks of one, say which, for example with --text-column {found[0].name}"
-        )
-    for candidates in (found, exact, others):
-        if len(candidates) == 1:
-            return candidates[0].name
-    raise UserError(
-        f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
-        "--text-column NAME"
-    )
-
-
-def _label_column(name: str, contents: Contents, text: str, given: str | None) -> str:
-    columns = contents.columns
-    if given is not None:
-        if given not in columns:
-            raise formats.missing_column(name, given, columns, "--label-column")
-        _check_classes(name, columns[given])
-        return given
-    others = [column for column in columns.values() if column.name != text]
-    named = [column for column in others if column.name.lower() in LABEL_NAMES and column.filled]
-    found = [column for column in others if column.is_label and not column.is_group]
-    exact = [column for column in named if column.name.lower() in ("label", "labels")]
-    for candidates in (exact, [column for column in found if column in named], found, named):
-        if len(candidates) == 1:
-            _check_classes(name, candidates[0])
-            return candidates[0].name
-        if candidates:
-            described = ", ".join(f"{column.name} ({column.distinct} classes)" for column in candidates)
-            raise UserError(
-                f"which column of {name} is the label: {described}? Say so, for example with --label-column "
-                f"{candidates[0].name}"
-            )
-    raise UserError(
-        f"which column of {name} is the label: {', '.join(column.name for column in others)}? None holds a few classes "
-        "that repeat; say it with --label-column NAME, or pre-train on the texts alone with --unlabelled"
-    )
-
-
-def _check_classes(name: str, column: Column) -> None:
-    if column.holds_lists:
-        raise UserError(
-            f"column {column.name} of {name} holds lists, and several labels to a text are not a task of Bertwright; "
-            "choose a column with one class a row: --label-column"
-        )
-    if column.fractions:
-        raise UserError(
-            f"column {column.name} of {name} holds real numbers, and predicting numbers (regression) is not a task of "
-            "Bertwright; choose a column of classes with --label-column, or make classes of the numbers"
-        )
-    if column.distinct < 2:
-        raise UserError(
-            f"column {column.name} of {name} holds {column.distinct} class, and at least two are needed; choose "
-            "another with --label-column"
-        )
-    if column.distinct > min(MOST_CLASSES, max(2, column.filled // 2)):
-        raise UserError(
-            f"column {column.name} of {name} has {column.distinct} different values in {column.filled} rows, too many "
-            "to be classes; choose another with --label-column"
-        )
-
-
 def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
     rare = [label for label, count in counts.items() if count == 1]
     if rare and not has_test:
@@ -306,29 +239,15 @@ def _table(found: Findings) -> str:
     if found.tagged is not None:
         rows.append((found.task or "tags", ", ".join(found.tagged.values()) or "tokens, tags"))
     elif not found.is_plain:
-        others = [str(name) for name in found.contents.columns if name not in (found.text_column, found.label_column)]
-        rows.append(("text column", found.text_column + (f" (others: {', '.join(others)})" if others else "")))
+        own = [name for name in (found.text_column, found.pair_column) if name is not None]
+        others = [str(name) for name in found.contents.columns if name not in (*own, found.label_column)]
+        listed = " and ".join(own) + (f" (others: {', '.join(others)})" if others else "")
+        rows.append(("text columns" if len(own) > 1 else "text column", listed))
     rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
     rows.append(
         ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
     )
-    if found.labels is not None:
-        if found.label_column is not None:
-            rows.append(("label column", found.label_column))
-        largest = sorted(found.labels.items(), key=lambda item: -item[1])
-        listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8])
-        rows.append(
-            (
-                "classes" if found.tagged is None or found.task else "entities",
-                f"{len(largest)}: {listed}" + (", …" if len(largest) > 8 else ""),
-            )
-        )
-        rare = [label for label, count in largest if count < 5]
-        if rare:
-            rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
-        rows.append(
-            ("test set", "its own split" if found.has_test else f"{100 * TEST_RATIO:.0f} % of the rows, of each class")
-        )
+    rows += _rows_of_labels(found)
     running_text = found.is_plain and found.labels is None  # whose blank lines are no rows that lack something
     if texts.empty and not running_text:
         rows.append(("empty", f"{_counted(texts.empty)} without text; the first: line {texts.first_empty}"))
@@ -342,6 +261,24 @@ def _table(found: Findings) -> str:
     rows += [("group", f"{name} looks like a group: see the recipe") for name in found.groups[:1]]
     rows += [("note", note) for note in found.notes]
     return "\n".join([f"{found.path}", *(f"  {title:<13} {value}" for title, value in rows)])
+
+
+def _rows_of_labels(found: Findings) -> list[tuple[str, str]]:
+    if found.labels is None:
+        return []
+    rows = []
+    if found.label_column is not None:
+        rows.append(("label column", found.label_column + (f" ({found.task})" if found.task else "")))
+    largest = sorted(found.labels.items(), key=lambda item: -item[1])
+    if largest:
+        listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8]) + (", …" if len(largest) > 8 else "")
+        kind = "classes" if found.tagged is None or found.task else "entities"
+        rows.append((kind, f"{len(largest)}: {listed}"))
+    rare = [label for label, count in largest if count < 5]
+    if rare:
+        rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
+    part = f"{100 * TEST_RATIO:.0f} % of the rows{'' if found.task and found.tagged is None else ', of each class'}"
+    return [*rows, ("test set", "its own split" if found.has_test else part)]
 
 
 def _counted(rows: int) -> str:

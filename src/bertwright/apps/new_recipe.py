@@ -44,6 +44,7 @@ class Findings:
         tagged: of words with tags, questions or choices, the options of a source that say where they stand; None for
             other data.
         task: the task, where it is none of these: words with tags, classes of texts.
+        pair_column: the column of the second text, where labels are those of pairs.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Findings:
     characters: int
     tagged: dict[str, str] | None = None
     task: str | None = None
+    pair_column: str | None = None
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -107,10 +109,17 @@ def _plain(value: object) -> str:
     return yaml.safe_dump(value, allow_unicode=True, default_flow_style=True, width=math.inf).splitlines()[0]
 
 
+def _of_each(one: Findings) -> str:
+    """Of which rows a part is taken: with classes, of each."""
+    return "" if one.task and one.tagged is None else " of each class"
+
+
 def _source(one: Findings, name: str) -> list[str]:
     lines = [f"  {_plain(name)}:", f"    path: {_plain(one.path)}"]
     if not one.is_plain and one.tagged is None:
         lines.append(f"    text_column: {_plain(one.text_column)}")
+    if one.pair_column is not None:
+        lines.append(f"    text_pair_column: {_plain(one.pair_column)}")
     lines += [f"    {option}: {_plain(column)}" for option, column in (one.tagged or {}).items()]
     if one.labels is None:
         return lines
@@ -118,7 +127,7 @@ def _source(one: Findings, name: str) -> list[str]:
         lines.append(f"    label_column: {_plain(one.label_column)}")
     if not one.has_test:
         lines.append(
-            f"    test_ratio: {TEST_RATIO}  # this part of each class is kept out of training, as the test set"
+            f"    test_ratio: {TEST_RATIO}  # this part{_of_each(one)} is kept out of training, as the test set"
         )
     if one.groups:
         lines.append("    # Do rows of one group belong together? Then keep them on one side of the split:")
@@ -183,7 +192,7 @@ def _sequence_length(found: Sequence[Findings]) -> int:
 
 def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     assert one.labels is not None
-    rows = sum(one.labels.values()) if one.tagged is None else one.texts.rows
+    rows = sum(one.labels.values()) if one.tagged is None and one.task is None else one.texts.rows
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
     few = training < 5_000
     batch = 16 if few else 32
@@ -199,12 +208,12 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         lines.append("  # The bundled encoder is English, so this recipe pre-trains one on these texts first.")
     if one.tagged is None:
         counts = one.labels
-        rare = min(counts, key=lambda name: counts[name])
-        if len(counts) == 2 and counts[rare] < 0.3 * rows:
+        if len(counts) == 2 and min(counts.values()) < 0.3 * rows:
+            rare = min(counts, key=lambda name: counts[name])
             lines.append(f"  positive_label: {_plain(rare)}  # the rarer class: precision, recall and F1 speak of it")
         why = "[CLS] starts as the mean of all tokens: better after a short pre-training"
         lines.append(f"  averaging_block: true  # {why}")
-    else:
+    if one.tagged is not None or one.task is not None:
         lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,

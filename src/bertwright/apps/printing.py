@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -36,3 +37,28 @@ def shortened(text: str, width: int = 80) -> str:
     """A text on one line, cut to a width in characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
+    """A line of JSON for one text; a row without text has no vectors.
+
+    Args:
+        text: the text.
+        where: its place, for a message.
+        found: its `Features`; None without text.
+        per_token: whether vectors of tokens are printed, too.
+    """
+    if found is None:
+        print_json({"text": text, "mean": None})
+        return
+    if found.left_out:
+        print(
+            f"bertwright: {where} is longer than the model reads; its last {found.left_out:,} tokens are left out",
+            file=sys.stderr,
+        )
+    line: dict[str, Any] = {"text": text}
+    line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
+    line["mean"] = found.mean.tolist()
+    if per_token:
+        line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
+    print_json(line)

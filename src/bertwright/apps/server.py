@@ -112,13 +112,18 @@ async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": sentence(error)}, 422)
 
 
+def _form(model: Model) -> str:
+    """Which form of the page asks for what the model reads: that of its task, or of two texts."""
+    return "pairs" if model.classifier.notes.get("text_pair") else model.task.name
+
+
 def _pages(model: Model, metrics: Metrics) -> APIRouter:
     """The routes /, /docs, /health and /metrics."""
     routes = APIRouter()
     examples = FILM_REVIEWS if model.name == "bundled" else {}
     folder = importlib.resources.files("bertwright.apps")
     page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
-    page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(model.task.name))
+    page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(_form(model)))
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> str:

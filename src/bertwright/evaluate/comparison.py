@@ -16,6 +16,12 @@ from bertwright.tasks.resampling import Units
 SYSTEM_NAMES = {
     "bert": "BERT (this run)",
     "most_frequent": "The most frequent class",
+    "mean": "The mean of the training labels",
+    "label_frequencies": "How frequent each label is",
+    "ridge": "Ridge regression, TF-IDF, 1-2 grams",
+    "overlap_ridge": "Ridge regression, crossed TF-IDF and overlap",
+    "overlap_logistic_regression": "Logistic regression, overlap of the texts",
+    "crossed_nb_logistic_regression": "NB-weighted logistic regression, crossed 1-3 grams",
     "sliding_window": "Sliding window, TF-IDF",
     "no_answer": "No answer to any question",
     "ngram_overlap": "N-gram overlap with the context",
@@ -33,9 +39,14 @@ SYSTEM_NAMES = {
 _NAMES = {
     "f1": "F1",
     "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
     "roc_auc": "ROC AUC",
     "entity_f1": "entity F1",
     "answerable_f1": "F1 where there is an answer",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "rmse": "RMSE",
 }
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 

@@ -28,7 +28,7 @@ from bertwright.recipe import Recipe
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.pretraining import Pretraining
-from bertwright.tasks.registry import find_task
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
@@ -51,10 +51,10 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         progress: told in a sentence what is being done.
     """
     config = recipe.finetune
-    task, where = find_task(config.task), f"data.{config.data}"
+    task, where = recipe_task(recipe), f"data.{config.data}"
     source = recipe.source(config.data)
     splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(recipe))}
-    train, test = splits["train"].records, splits["test"].records
+    train, test = (splits[name].records for name in list(splits)[:2])
     names = task.label_names(train, config.label_names, f"{where}, split train,")
     task = task.about(config.positive_label, names)
     labels = task.labels(test, names, train, where)
@@ -185,12 +185,13 @@ def units_of(task: Task, test: Sequence[Record], predictions: Mapping[str, Predi
     found = [task.row_scores(values, labels) for values in predictions.values()]
     length = max([run_length(one) for one in found if one is not None], default=1)
     sorted_by_class = length > 1 and np.issubdtype(labels.dtype, np.integer)
-    return Units(len(test), length=length, parts=parts_by_class(labels) if sorted_by_class else ())
+    return Units(len(test), length=length, parts=parts_by_class(task.strata(labels)) if sorted_by_class else ())
 
 
 def most_frequent(labels: Ints, names: Sequence[str]) -> str | None:
     """The class that most labels name; None where labels are not numbers of classes."""
-    return names[int(np.bincount(labels).argmax())] if names and np.issubdtype(labels.dtype, np.integer) else None
+    are_classes = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    return names[int(np.bincount(labels).argmax())] if names and are_classes else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def _warnings(
     for seed in seeds:
         done = _read(run / "finetune" / f"seed-{seed}" / "done.json")
         found = [f"{one}; {WHAT_TO_TRY}" for one in task.warnings(predictions[f"bert-seed-{seed}"], labels, names)]
-        no_better = no_better_than_chance(done.get("validation_loss"), done.get("chance_loss"))
+        no_better = no_better_than_chance(task, done.get("validation_loss"), done.get("chance_loss"))
         found += [] if no_better is None else [no_better]
         for sentence in found:
             by_sentence.setdefault(sentence, []).append(str(seed))

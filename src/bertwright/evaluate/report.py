@@ -44,6 +44,8 @@ from bertwright.files import read_json, write_text
 __all__ = ["SYSTEM_NAMES", "comparison", "results_table", "saved_predictions", "score_rows", "write_report"]
 
 _SHORTEN_OVER = 320
+_CONSTANT = ("most_frequent", "mean", "label_frequencies")
+"""Systems that give every text the same answer."""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -185,7 +187,7 @@ def _score_figures(
     if len(rows) > 1:
         shown = [(row["name"], row[key], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in rows]
         # A constant answer far below the others would squeeze their intervals into a corner.
-        shown = [one for one, row in zip(shown, rows, strict=True) if row["system"] != "most_frequent"]
+        shown = [one for one, row in zip(shown, rows, strict=True) if row["system"] not in _CONSTANT]
         plots.save_intervals(folder, "intervals", shown, x_label=name, emphasis=SYSTEM_NAMES["bert"])
         listed = "; ".join(f"{row['name']} {row[key]:.4f}" for row in rows)
         figures["intervals"] = [{"name": "intervals", "alt": f"{name} with 95 % intervals. {listed}."}]

@@ -38,7 +38,7 @@ def interval(
     of freedom, which Satterthwaite's rule joins (1946, "An Approximate Distribution of Estimates of Variance
     Components"); runs that are alike by chance make no interval narrower than the resamples of their mean. Between
     bounds the interval is that of the log-odds of where the figure stands, since the figure errs further towards the
-    middle; so it never reaches a bound.
+    middle; so it never reaches a bound. Above a lower bound alone it is that of the logarithm.
 
     Args:
         resampled: the figure of each run on the same resamples, (samples, runs).
@@ -58,6 +58,9 @@ def interval(
         variances = np.array([max(0.0, of_tests - apart), found.var(ddof=1) / runs])
         reach = max(reach, _reach(variances, np.array([count - 1, runs - 1])))
     low, high = bounds
+    if low < centre and np.isfinite(low) and not np.isfinite(high):
+        factor = float(np.exp(reach / (centre - low)))
+        return low + (centre - low) / factor, low + (centre - low) * factor
     if not (np.isfinite([low, high]).all() and low < centre < high):
         return centre - reach, centre + reach
     place = (centre - low) / (high - low)
@@ -101,7 +104,8 @@ def scores(
         resampled = [task.resampled(run, labels, units, samples, seed) for run in runs]
         for name in resampled[0].keys() & result.keys():
             found = np.array([one[name] for one in by_run])
-            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, task.bounds)
+            bounds = task.other_bounds.get(name, task.bounds)
+            ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, bounds)
             if ends is not None:
                 result[f"{name}_low"], result[f"{name}_high"] = ends
     return {**result, **task.details(runs[0], labels), "count": len(labels)}

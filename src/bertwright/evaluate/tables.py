@@ -16,6 +16,8 @@ from bertwright.evaluate.comparison import (
 )
 
 _TERMINAL_ORDER = ("accuracy", "f1", "macro_f1", "precision", "recall", "roc_auc")
+_PAGE_ALONE = ("matthews",)
+"""Metrics for which a terminal is too narrow."""
 
 
 def metric_keys(results: Mapping[str, Any]) -> list[str]:
@@ -86,7 +88,8 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
         color: whether warnings are red, by the codes of terminals.
     """
     primary = primary_metric(results)
-    keys = _ordered(metric_keys(results) or [primary], _TERMINAL_ORDER)
+    shown = [key for key in metric_keys(results) if key == primary or key not in _PAGE_ALONE]
+    keys = _ordered(shown or [primary], _TERMINAL_ORDER)
     after = keys.index(primary) + 1
     header = [metric_name(key, results if key == primary else None) for key in keys]
     lines = [("system", *header[:after], "95 % interval", *header[after:])]

@@ -196,7 +196,7 @@ def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
 def build_many(
     tokenizer: Tokenizer,
     texts: Many[str],
-    text_pairs: Many[str] | None = None,
+    text_pairs: Many[str | None] | None = None,
     *,
     max_length: int | None,
     truncation: str = "head",
@@ -206,7 +206,7 @@ def build_many(
     Args:
         tokenizer: the model's.
         texts: any texts.
-        text_pairs: the second text of each; None where there are none.
+        text_pairs: the second text of each, None where a text stands alone; None where all do.
         max_length: the most tokens, special ones included; None cuts nothing.
         truncation: which part of a longer text is kept, as in `truncate`; windows keeps all.
     """
@@ -216,7 +216,8 @@ def build_many(
         first = tokenizer.encode([tokenizer.clean(text) for text in texts[part]])
         second: Many[Ids | None] = [None] * len(first)
         if text_pairs is not None:
-            second = tokenizer.encode([tokenizer.clean(text) for text in text_pairs[part]])
+            encoded = tokenizer.encode([tokenizer.clean(text or "") for text in text_pairs[part]])
+            second = [None if text is None else ids for text, ids in zip(text_pairs[part], encoded, strict=True)]
         for a, b in zip(first, second, strict=True):
             pair = None if b is None else _Tokens(b)
             built.append(_cut_and_frame(tokenizer, _Tokens(a), pair, max_length, truncation, None))

@@ -20,6 +20,7 @@ from bertwright.files import read_json, write_json
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.layouts import FORMATS, to_hugging_face
+from bertwright.models.sequence_heads import stored_parameters
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
@@ -28,7 +29,7 @@ AnyModel = PretrainingModel | TaskModel
 
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
-"""The bundled model: folders `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
+"""The bundled model: `encoder` (with both pre-training heads) and `sentiment` (English film reviews)."""
 
 
 def find_model(model: str | Path, part: str) -> Path:
@@ -75,7 +76,7 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
         **dataclasses.asdict(encoder.config),
     }
     if isinstance(model, TaskModel):
-        config |= {"finetuning_task": model.task, **model.notes}
+        config |= {"finetuning_task": model.task, **model.head.settings, **model.notes}
         dropout = getattr(model.head, "dropout", None)
         config |= {} if dropout is None else {"classifier_dropout": dropout.p}
         names = model.label_names
@@ -88,15 +89,14 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ())
 
     Args:
         model: ours.
-        folder: made if it is missing.
+        folder: made if missing.
         leave_out: modules whose parameters are not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.model_type].names
-    # Copies, since safetensors refuses views; the tied output matrix is not a parameter of ours.
-    state = {
+    state = {  # copies, since safetensors refuses views; the tied output matrix is not a parameter of ours
         to_hugging_face(name, names): value.detach().cpu().clone()
-        for name, value in model.named_parameters()
+        for name, value in stored_parameters(model)
         if not name.startswith(tuple(f"{module}." for module in leave_out))
     }
     if isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None:

@@ -8,6 +8,8 @@ Letters in the shapes: B sequences in the batch, S positions in a sequence, H hi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -170,11 +172,13 @@ class Head(nn.Module):
     Attributes:
         kind: which of Hugging Face's model classes has the same layers: sequence, token, span, choice.
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
+        settings: what a config.json says of the outputs, where the class of models leaves their meaning open.
         same_outputs: whether its outputs mean the same in every model, whatever they are called.
     """
 
     kind = "sequence"
     positions: int | None = None
+    settings: Mapping[str, str] = MappingProxyType({})
     same_outputs = False
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:

@@ -54,6 +54,13 @@ _CONVERT = (
 """A program that turns pickled weights into safetensors. `weights_only` executes nothing that the pickle holds."""
 
 
+_OUTPUTS = {
+    "single_label_classification": ("classification", "softmax"),
+    "multi_label_classification": ("multi-label", "sigmoid"),
+    "regression": ("regression", "none"),
+}
+"""Task, and function of the outputs, for each problem_type."""
+
 _TRUNCATIONS = ("head", "tail", "head-tail", "windows")
 
 _MODERN = {"gamma": "weight", "beta": "bias"}
@@ -117,30 +124,34 @@ def label_names(config: dict[str, Any], folder: Path) -> list[str]:
     return names
 
 
-def require_classes(config: dict[str, Any], folder: Path) -> None:
-    """See that a head's outputs are the log-odds of classes of which a text has one.
+def _problem_type(config: dict[str, Any]) -> str:
+    """What the outputs are for; a lone one is a number where that is not said, as `transformers` trains it."""
+    number = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+    return str(config.get("problem_type") or ("regression" if number == 1 else "single_label_classification"))
+
+
+def task_of_outputs(config: dict[str, Any]) -> str | None:
+    """The task of a head on sequences: classification, regression or multi-label; None for another head."""
+    is_sequence = architecture(config).endswith("ForSequenceClassification")
+    return _OUTPUTS.get(_problem_type(config), ("classification", ""))[0] if is_sequence else None
+
+
+def check_outputs(config: dict[str, Any], folder: Path) -> None:
+    """See that the outputs of a head on sequences mean what we compute.
 
     Raises:
-        UserError: if it predicts a number, or several classes at once.
+        UserError: if they are too few, too many, or the pipeline of `transformers` makes something else of them.
     """
-    kind, names = config.get("problem_type"), label_names(config, folder)
+    kind, names = _problem_type(config), label_names(config, folder)
     rescue = f"it can be fine-tuned as an encoder: finetune.encoder {folder}"
-    if kind == "regression" or (kind is None and len(names) == 1):
-        raise UserError(
-            f"{folder} is a regression model: its answer is a number, not a class, and regression is not there yet; "
-            f"{rescue}"
-        )
-    if kind == "multi_label_classification":
-        raise UserError(
-            f"{folder} is a multi-label classifier: a text can have several of its classes at once, and Bertwright "
-            f"predicts one of them; {rescue}"
-        )
-    if len(names) < 2 or kind not in (None, "single_label_classification"):
+    task, usual = _OUTPUTS.get(kind, ("", ""))
+    if task == "regression" and len(names) > 1:
+        raise UserError(f"{folder} is a regression model with {len(names)} numbers, and Bertwright has one; {rescue}")
+    if not task or (task == "classification" and len(names) < 2):
         raise UserError(f"{folder} has problem_type {kind} and {len(names)} labels, which no classifier has; {rescue}")
-    if config.get("function_to_apply", "softmax") != "softmax":
-        raise UserError(
-            f"{folder} has function_to_apply {config['function_to_apply']}; Bertwright computes softmax; {rescue}"
-        )
+    given = config.get("function_to_apply", usual)
+    if given != usual:
+        raise UserError(f"{folder} has function_to_apply {given}; Bertwright computes {usual}; {rescue}")
 
 
 def mean_the_same(stored: Sequence[str], names: Sequence[str]) -> bool:

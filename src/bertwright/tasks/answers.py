@@ -31,12 +31,14 @@ class Shown:
     Args:
         label: what is right.
         prediction: what was predicted; it is wrong where it differs from the label.
-        score: how confident the prediction is, 0 to 1.
+        score: how confident the prediction is, 0 to 1; None of a number.
+        error: how far a number is off; the largest are the worst.
     """
 
     label: str
     prediction: str
-    score: float
+    score: float | None
+    error: float = 0.0
 
 
 class Answers(Protocol):

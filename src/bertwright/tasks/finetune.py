@@ -12,13 +12,13 @@ import torch
 
 from bertwright.errors import UserError
 from bertwright.files import recover, write_json
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, new_encoder, read_config
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
-from bertwright.settings import FinetuneConfig
-from bertwright.tasks.registry import find_task
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
@@ -122,6 +122,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
         shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
     fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id") or 0)
     model = TaskModel(fresh, task.head(fresh, names, config.classifier_dropout), names, task.name)
+    model.notes = task.notes()
     parts = [f"head.{part}" for part, _ in model.head.named_children()]
     weights = starting_weights(model, encoder, stored, config.averaging_block, notice)
     if config.averaging_block:
@@ -166,8 +167,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     """
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
-    task = find_task(config.task)
-    task.check(config)
+    task = recipe_task(recipe)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)
@@ -175,7 +175,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     names = task.label_names(records, config.label_names, f"{where}, split train,")
     task = task.about(config.positive_label, names)
     labels = task.labels(records, names, records, where)
-    if "validation" in evaluated_splits(recipe):
+    if "validation" in evaluated_splits(recipe)[1:]:  # and not what the report evaluates on
         notice(f"{where} has a validation split: it is the validation set, and finetune.validation_ratio is not used")
         held_out = read_records(source, "validation", task.columns)
         training_rows, validation_rows = np.arange(len(records)), len(records) + np.arange(len(held_out))
@@ -188,6 +188,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     def encoded(rows: Ints, truncation: str) -> Many[ModelInput]:
         return task.encode([records[i] for i in rows], tokenizer, config.max_length, truncation)
 
+    task = task.fitted(labels[training_rows])
     inputs = encoded(training_rows, config.training_truncation)
     for sentence in task.notices(inputs):
         notice(f"{where}, training set: {sentence}")
@@ -209,18 +210,19 @@ def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple
     return training_rows, validation_rows
 
 
-def no_better_than_chance(loss: float | None, chance: float | None) -> str | None:
+def no_better_than_chance(task: Task, loss: float | None, chance: float | None) -> str | None:
     """What is said of a model whose loss is not below chance, and what to try; None for any other.
 
     Args:
+        task: the model's.
         loss: its lowest on the validation set; None where there is none.
-        chance: that of a model that predicts the frequencies of the classes; None where it is not defined.
+        chance: that of a model that predicts `Task.chance` for every text; None where it is not defined.
     """
     if loss is None or chance is None or loss < chance:
         return None
     return (
-        f"has not learnt to tell the classes apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
-        f"that of predicting how frequent each class is for every text; {WHAT_TO_TRY}"
+        f"has not learnt to tell the texts apart: its lowest validation loss, {loss:.3f}, is not below {chance:.3f}, "
+        f"that of predicting {task.chance} for every text; {WHAT_TO_TRY}"
     )
 
 
@@ -305,7 +307,7 @@ class _Stage:
                 f"evaluations had no lower validation loss than {position.best:.4f}"
             )
         chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
-        no_better = no_better_than_chance(position.best, chance)
+        no_better = no_better_than_chance(split.task, position.best, chance)
         if no_better is not None:
             self.notice(f"warning: the model of {name} {no_better}")
         with engine.together():

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.answer_heads import ChoiceHead, require_segments
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.ranges import require
-from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_means

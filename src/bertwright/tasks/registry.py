@@ -9,15 +9,26 @@ from bertwright.errors import UserError
 from bertwright.models.checkpoints import load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
 from bertwright.models.layouts import FORMATS
-from bertwright.models.stored import architecture, head_of, label_names, require_classes
+from bertwright.models.stored import architecture, check_outputs, head_of, label_names, task_of_outputs
+from bertwright.recipe import Recipe
+from bertwright.tasks.multi_label import MultiLabel
 from bertwright.tasks.multiple_choice import MultipleChoice
+from bertwright.tasks.regression import Regression
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.spans import QuestionAnswering
 from bertwright.tasks.task import Task
 from bertwright.tasks.tokens import TokenClassification
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Classification(), TokenClassification(), QuestionAnswering(), MultipleChoice())
+    task.name: task
+    for task in (
+        Classification(),
+        Regression(),
+        MultiLabel(),
+        TokenClassification(),
+        QuestionAnswering(),
+        MultipleChoice(),
+    )
 }
 """The tasks, by the name that a recipe gives in finetune.task."""
 
@@ -33,10 +44,24 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+def recipe_task(recipe: Recipe) -> Task:
+    """The task of a recipe, as the columns of its labelled data make it.
+
+    Raises:
+        UserError: if there is none of that name, or fine-tuning is asked for what it does not have.
+    """
+    config = recipe.finetune
+    task = find_task(config.task)
+    task = task if config.data == "" else task.on(recipe.source(config.data))
+    task.check(config)
+    return task
+
+
 def task_of(config: dict[str, Any]) -> Task:
     """The task of a folder's config.json: the one that it names, or that of its head; else it is a classifier."""
     named = TASKS.get(config.get("finetuning_task") or "")
-    return named or TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
+    of_head = TASKS.get(head_of(config).replace(" ", "-"), TASKS["classification"])
+    return named or TASKS[task_of_outputs(config) or of_head.name]
 
 
 def task_of_model(model: TaskModel) -> Task:
@@ -60,9 +85,9 @@ def load_task_model(folder: Path) -> TaskModel:
     head = task.head(encoder, names, dropout)
     if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
         raise UserError(_what_it_is(config, folder))
-    if task.name == "classification":
-        require_classes(config, folder)
-    if encoder.causal and task.name == "classification" and config.get("finetuning_task") not in TASKS:
+    if head.kind == "sequence":
+        check_outputs(config, folder)
+    if encoder.causal and head.kind == "sequence" and config.get("finetuning_task") not in TASKS:
         raise UserError(
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"

@@ -184,7 +184,7 @@ def resample_means(columns: dict[str, NDArray[Any]], units: Units, samples: int,
 def resample_classes(
     probabilities: NDArray[Any], labels: Ints, positive: int, units: Units, samples: int, seed: int, areas: bool
 ) -> Resampled:
-    """Accuracy, F1 and, with two classes, macro-F1 of resamples; on demand the area under the ROC curve.
+    """Accuracy, F1, Matthews correlation and, with two classes, macro-F1 of resamples; on demand the area under ROC.
 
     A metric that a resample does not define, such as the F1 of a class that it does not hold, is NaN.
 
@@ -199,13 +199,14 @@ def resample_classes(
     """
     classes = probabilities.shape[1]
     true, predicted = (np.eye(classes, dtype=np.float32)[one] for one in (labels, probabilities.argmax(axis=1)))
-    columns = np.concatenate([true * predicted, true + predicted], axis=1)  # (rows, 2 x classes)
+    columns = np.concatenate([true * predicted, true + predicted, predicted], axis=1)  # (rows, 3 x classes)
     of_classes = [] if not areas else [positive] if classes == 2 else list(range(classes))
     ranked = [_rank_codes(labels == label, probabilities[:, label]) for label in of_classes]
     parts: list[Resampled] = []
     for chunk in units.resamples(samples, seed):
         counts = (chunk @ columns).astype(np.float64)  # sums of small whole numbers: exact
-        parts.append(ratios(counts[:, :classes], counts[:, classes:], positive))
+        hits, totals, chosen = np.split(counts, 3, axis=1)
+        parts.append(ratios(hits, totals, positive) | {"matthews": matthews(hits, totals - chosen, chosen)})
         if areas:
             parts[-1]["roc_auc"] = np.array(
                 [_mean_area([np.bincount(code, row, 2 * ranks) for code, ranks in ranked]) for row in chunk]
@@ -239,6 +240,25 @@ def ratios(hits: NDArray[np.float64], totals: NDArray[np.float64], positive: int
         return {"accuracy": accuracy, "f1": macro}
     f1 = np.where(present[:, positive], per_class[:, positive], np.nan)
     return {"accuracy": accuracy, "f1": f1, "macro_f1": macro}
+
+
+def matthews(
+    hits: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The Matthews correlation of counts by class, (tables,), with any number of classes (Gorodkin 2004).
+
+    It is 0 where labels or predictions are of one class only.
+
+    Args:
+        hits: right predictions of each class, (tables, classes).
+        true: labels of each class.
+        predicted: predictions of each class.
+    """
+    rows = true.sum(axis=1)
+    shared = hits.sum(axis=1) * rows - (true * predicted).sum(axis=1)
+    spread = (rows**2 - (true**2).sum(axis=1)) * (rows**2 - (predicted**2).sum(axis=1))
+    found: NDArray[np.float64] = np.divide(shared, np.sqrt(spread), out=np.zeros(len(rows)), where=spread > 0)
+    return found
 
 
 def _rank_codes(positive: NDArray[np.bool_], scores: NDArray[Any]) -> tuple[Ints, int]:

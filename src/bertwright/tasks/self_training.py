@@ -13,9 +13,9 @@ import numpy as np
 
 from bertwright.errors import UserError
 from bertwright.files import write_array
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.sequences import Sequence
 from bertwright.recipe import Recipe
-from bertwright.settings import FinetuneConfig
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Floats, Ints, Task

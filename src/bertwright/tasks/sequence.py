@@ -1,15 +1,15 @@
-"""Classification of texts, the paper's sequence-level task (section 4.1): one label for a text."""
+"""Classification, the paper's sequence-level task (section 4.1): one label for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from bertwright.errors import UserError
@@ -18,8 +18,9 @@ from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.log_loss import frequency_loss, log_loss
-from bertwright.tasks.resampling import Resampled, Units, resample_classes, tally
-from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.tasks.resampling import Resampled, Units, matthews, resample_classes, tally
+from bertwright.tasks.task import Examples, Floats, Ints, Progress
+from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
 
 _REAL = re.compile(r"[-+]?(\d+[.,]\d*|[.,]\d+)([eE][-+]?\d+)?|[-+]?\d+[eE][-+]?\d+|[-+]?inf")
@@ -30,8 +31,8 @@ _COLLAPSED = 0.95
 
 
 @dataclass(frozen=True)
-class Classification(Task):
-    """One of K classes for each text; predictions are probabilities, float32 (records, K).
+class Classification(TextTask):
+    """One of K classes for each text or pair; predictions are probabilities, float32 (records, K).
 
     Args:
         positive: with two classes the one that precision, recall, F1 and area speak of.
@@ -39,9 +40,9 @@ class Classification(Task):
 
     positive: int = 1
     name = "classification"
-    columns = ("text", "label")
     primary_metric = "f1"
     bounds = (0.0, 1.0)
+    other_bounds = MappingProxyType({"matthews": (-1.0, 1.0)})
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
         """With two classes, metrics of the named one; by default of the second.
@@ -50,7 +51,7 @@ class Classification(Task):
             UserError: if there is no such class, or there are more than two.
         """
         if positive_label is None:
-            return type(self)()
+            return replace(self, positive=1)
         if len(names) != 2:
             raise UserError(
                 f"finetune.positive_label is for two classes, and the data have {len(names)}, whose F1 is the mean "
@@ -58,7 +59,7 @@ class Classification(Task):
             )
         if positive_label not in names:
             raise UserError(f"finetune.positive_label is `{positive_label}`; the classes are {', '.join(names)}")
-        return type(self)(list(names).index(positive_label))
+        return replace(self, positive=list(names).index(positive_label))
 
     def positive_label(self, names: Sequence[str]) -> str | None:
         """With two classes the name of the one that F1 speaks of."""
@@ -147,11 +148,7 @@ class Classification(Task):
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities of the classes, from the mean of a text's logits over its windows."""
-        number = torch.tensor([len(own) for own in parts], dtype=torch.long)
-        texts = torch.arange(len(number)).repeat_interleave(number)
-        stacked = torch.stack(list(logits))
-        mean = torch.zeros(len(number), stacked.shape[1]).index_add(0, texts, stacked) / number[:, None]
-        probabilities: Floats = mean.softmax(-1).numpy()
+        probabilities: Floats = mean_logits(logits, parts).softmax(-1).numpy()
         return probabilities
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
@@ -159,12 +156,13 @@ class Classification(Task):
         return log_loss(predictions, labels)
 
     def metrics(self, predictions: Floats, labels: Ints) -> dict[str, float]:
-        """Accuracy, precision, recall, F1 and area under the ROC curve, by scikit-learn.
+        """Accuracy, precision, recall, F1, Matthews correlation and area under the ROC curve, by scikit-learn.
 
         With two classes, precision, recall, F1 and area are those of the positive class, and macro-F1 stands beside
         them; with more, they are means over classes, and the area compares each class with all others. A ratio with
         denominator zero is 0; a class that neither labels nor predictions name is left out of means. The predicted
-        class is the most probable one, the lower one in a tie. The area is absent where labels are of one class only.
+        class is the most probable one, the lower one in a tie. The Matthews correlation, of all classes, is 0 where
+        labels or predictions are of one class only; there the area is absent, if labels are.
 
         Raises:
             ValueError: if a prediction is not finite, or a label is not a class.
@@ -186,6 +184,7 @@ class Classification(Task):
                 "f1": float(f1),
             }
             | ({"macro_f1": float(f1_score(labels, predicted, **options))} if two else {})
+            | {"matthews": _matthews(labels, predicted, predictions.shape[1])}
             | ({} if area is None else {"roc_auc": area})
         )
 
@@ -230,7 +229,7 @@ class Classification(Task):
     def resampled(
         self, predictions: Floats, labels: Ints, units: Units, samples: int, seed: int, only: str | None = None
     ) -> Resampled:
-        """Accuracy, F1, macro-F1 and area under the ROC curve of resamples."""
+        """Accuracy, F1, macro-F1, Matthews correlation and area under the ROC curve of resamples."""
         areas = only in (None, "roc_auc") and _area(predictions, labels, self.positive) is not None
         values = np.asarray(predictions, np.float64)
         return resample_classes(values, labels, self.positive, units, samples, seed, areas)
@@ -238,12 +237,15 @@ class Classification(Task):
     def baselines(
         self, train: Sequence[Record], labels: Ints, test: Sequence[Record], progress: Progress
     ) -> Mapping[str, Floats | str]:
-        """The most frequent class; naive Bayes and two logistic regressions on n-grams."""
+        """The most frequent class; naive Bayes and two logistic regressions on n-grams, or two on features of pairs."""
         from bertwright.tasks.baselines import fit_and_predict  # scikit-learn takes seconds to load
+        from bertwright.tasks.baselines_pairs import fit_and_predict_pairs
 
         texts = [[record.text for record in records] for records in (train, test)]
         frequencies = np.bincount(labels) / len(labels)
         constant = np.tile(frequencies.astype(np.float32), (len(test), 1))
+        if self.pair:
+            return {"most_frequent": constant, **fit_and_predict_pairs(train, labels, test, progress)}
         return {"most_frequent": constant, **fit_and_predict(texts[0], labels, texts[1], progress=progress)}
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Prediction]:
@@ -264,8 +266,8 @@ def _check_classes(records: Sequence[Record], where: str) -> None:
     if real:
         first = f"{real[0].label}, {real[0].place}" if real[0].place else str(real[0].label)
         raise UserError(
-            f"{where} has real numbers as labels in {len(real)} of {len(records)} rows (first {first}): that is a "
-            "regression task, which Bertwright does not have yet; for classification, write whole numbers or words"
+            f"{where} has real numbers as labels in {len(real)} of {len(records)} rows (first {first}): set "
+            "finetune.task to regression; for classification, write whole numbers or words"
         )
 
 
@@ -278,6 +280,12 @@ def _check(predictions: npt.NDArray[Any], labels: Ints) -> None:
         raise ValueError("probabilities hold no row, or values that are not finite")
     if labels.min() < 0 or labels.max() >= predictions.shape[1]:
         raise ValueError(f"labels lie outside 0 to {predictions.shape[1] - 1}, the classes that probabilities have")
+
+
+def _matthews(labels: Ints, predicted: Ints, classes: int) -> float:
+    """The Matthews correlation of all classes; 0 where labels or predictions are of one only."""
+    table = tally([labels, predicted], classes).astype(np.float64)
+    return float(matthews(np.diag(table)[None], table.sum(axis=1)[None], table.sum(axis=0)[None])[0])
 
 
 def _area(scores: npt.NDArray[Any], labels: Ints, positive: int) -> float | None:

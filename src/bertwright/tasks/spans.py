@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import questions, sequences
 from bertwright.inputs.questions import Question
 from bertwright.inputs.sequences import ModelInput
@@ -18,7 +19,6 @@ from bertwright.models.answer_heads import SpanHead, require_segments
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.ranges import require
-from bertwright.settings import FinetuneConfig
 from bertwright.tasks.answer_metrics import answer_scores, best_threshold
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.best_spans import best_span

@@ -73,7 +73,7 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
 def _same_classes(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
     layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
-        stored.get("problem_type") in (None, "single_label_classification")
+        stored.get("problem_type") != "regression"  # whose number has another unit
         and layers <= {"pooler", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)
     )

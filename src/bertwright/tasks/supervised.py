@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bertwright.files import atomic_path
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.bucketing import token_buckets
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
-from bertwright.settings import FinetuneConfig
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self, cast
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
-from bertwright.settings import FinetuneConfig
+from bertwright.recipe import Source
 from bertwright.tasks.answers import Answers
 from bertwright.tasks.answers import Prediction as Prediction
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
@@ -72,12 +74,28 @@ class Task(Answers, Protocol):
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
         bounds: what metrics lie between.
+        other_bounds: what those metrics lie between that have bounds of their own.
+        chance: the answer of a model that reads nothing, whose loss is `chance_loss`, in words.
     """
 
     name: str
     columns: tuple[str, ...]
     primary_metric: str
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    other_bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    chance: str = "how frequent each class is"
+
+    def on(self, source: Source) -> Self:
+        """The task as the columns of a source make it; as it was by default.
+
+        Args:
+            source: of the labelled data.
+        """
+        return self
+
+    def fitted(self, labels: Ints) -> Self:
+        """The task with what it takes from the training labels before the head is made; as it was by default."""
+        return self
 
     def notes(self) -> dict[str, Any]:
         """What a model's config.json holds for the task beside its head, by name; nothing by default."""
@@ -255,7 +273,7 @@ class Task(Answers, Protocol):
         return []
 
     def chance_loss(self, known: Ints, labels: Ints) -> float | None:
-        """The loss on `labels` of a model that answers as often as `known` have it; None where there is no such."""
+        """The loss on `labels` of a model that answers `chance`, of the labels `known`; None where there is no such."""
         return None
 
     def row_scores(self, predictions: Floats, labels: Ints) -> npt.NDArray[np.float64] | None:

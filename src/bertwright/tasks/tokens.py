@@ -12,12 +12,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from bertwright.errors import UserError, WrongTypeError
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput
 from bertwright.inputs.words import encode_words, predicted_words, windows
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head, TokenHead
-from bertwright.settings import FinetuneConfig
 from bertwright.tasks import entities
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss

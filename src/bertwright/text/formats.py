@@ -335,5 +335,5 @@ def class_names(path: Path, column: str) -> list[str] | None:
         stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
         info = json.loads(stored) if stored else {}
     feature = info.get("info", {}).get("features", {}).get(column, {})
-    feature = feature.get("feature", feature)  # of a list's values
+    feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of a list's values
     return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None

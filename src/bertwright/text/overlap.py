@@ -26,18 +26,17 @@ LEFT_OUT = "equal to a text that is evaluated on"
 LINES = "without lines that are equal to a text that is evaluated on"
 """What was done to a document."""
 
-_USES = {"test": "that the report evaluates on", "validation": "that checkpoints are chosen by"}
-
 
 def evaluated_splits(recipe: Recipe) -> list[str]:
-    """The splits of the labelled data that are evaluated on and that the data name: test, and validation if it is one.
+    """The splits of the labelled data that are evaluated on: finetune.test_split, and validation if the data name one.
 
     Raises:
         UserError: if the source does not exist.
     """
     source = recipe.source(recipe.finetune.data)
     names = {canonical(split) for split in parts_read(source, None).values() if split is not None}
-    return ["test", *(["validation"] if "validation" in names else [])]
+    test = canonical(recipe.finetune.test_split)
+    return [test, *(["validation"] if "validation" in names - {test} else [])]
 
 
 def check_entry(recipe: Recipe, entry: str, option: str) -> None:
@@ -67,7 +66,8 @@ def check_entry(recipe: Recipe, entry: str, option: str) -> None:
             if option == "finetune.unlabelled":
                 kept.pop("train", None)  # its texts have labels
             instead = f"write {name}:{'+'.join(kept)}" if kept else "name other texts, or leave it out"
-            raise UserError(f"{option} is `{entry}`, which reads the {split} split {_USES[split]}; {instead}")
+            use = "that the report evaluates on" if split == evaluated[0] else "that checkpoints are chosen by"
+            raise UserError(f"{option} is `{entry}`, which reads the {split} split {use}; {instead}")
 
 
 def evaluated_texts(recipe: Recipe, columns: Sequence[str]) -> frozenset[bytes]:
@@ -134,12 +134,16 @@ def check_train(train: Sequence[Record], test: Sequence[Record], where: str) -> 
     Raises:
         UserError: if they are.
     """
-    rows = [sorted((digest(record.text), record.label or "") for record in records) for records in (train, test)]
+    rows = [sorted(_row(record) for record in records) for records in (train, test)]
     if rows[0] == rows[1]:
         raise UserError(
             f"{where}: the test split has the same {len(test)} rows as train, so that nothing could be measured; give "
             "other texts as test, or one of the files alone with a test_ratio"
         )
+
+
+def _row(record: Record) -> tuple[bytes, bytes, str]:
+    return digest(record.text), digest(record.text_pair or ""), repr((record.label, record.labels, record.number))
 
 
 def pretraining_overlap(report: dict[str, Any] | None, evaluated: Collection[bytes]) -> dict[str, Any] | str:

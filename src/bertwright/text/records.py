@@ -15,6 +15,7 @@ from bertwright.text import formats, imdb
 from bertwright.text.contexts import Answers, context_fields, numbered
 from bertwright.text.corpus import Part, as_text, open_parts, parts_read
 from bertwright.text.holdout import digest, divide
+from bertwright.text.labels import as_label, as_number, labels_of
 from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
 from bertwright.text.tagged import Words, place_of_word, words_and_tags
 from bertwright.text.tags import Tagged, counted, to_bio
@@ -23,7 +24,8 @@ NO_TEXT = "empty text"
 NO_LABEL = "no label"
 """Why a row is skipped."""
 
-_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+_LABELS = ("label", "labels", "number", "answers", "choices")
+"""Fields without which a row has no label."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Record:
         text_pair: the second text, for tasks on pairs.
         label: the label as the data write it; the name of the class where the data's schema has one.
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
+        labels: of texts with any number of labels, their names; empty where the text has none.
+        number: of texts whose label is a number (regression), that.
         group: rows of one group belong together, as those of one author do; without the source's group_column None, or
             the same for all questions on one context.
         words: of texts with tags, where each word begins and ends in the text, in characters.
@@ -53,9 +57,16 @@ class Record:
     group: str | None = None
     words: Words | None = None
     tags: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    number: float | None = None
     place: str = field(default="", compare=False)
     answers: Answers | None = None
     choices: tuple[str, ...] | None = None
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has a label of any kind."""
+        return any(one is not None for one in (self.label, self.labels, self.number, self.tags, self.answers))
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,8 @@ class LabelledSplit:
         """The account as plain values: files, rows, used, classes (of entities: types) with their counts, skipped."""
         classes = Counter(record.label for record in self.records if record.label is not None)
         order = ordered_classes(self.records)
+        several = Counter(label for record in self.records for label in record.labels or ())
+        numbers = [record.number for record in self.records if record.number is not None]
         found = [record.answers for record in self.records if record.answers is not None]
         answered = Counter("answerable" if answers else "no answer" for answers in found)
         tagged = counted(record.tags for record in self.records if record.tags is not None)
@@ -87,11 +100,12 @@ class LabelledSplit:
             "files": list(self.files),
             "rows": self.rows,
             "used": len(self.records),
-            "classes": {label: classes[label] for label in order} | tagged | dict(sorted(answered.items())),
+            "classes": {label: classes[label] for label in order} | tagged | dict(sorted((several + answered).items())),
             "skipped": [
                 {"reason": reason, "count": count, "first": first} for reason, (count, first) in self.skipped.items()
             ],
             **({} if self.converted is None else {"tags": self.converted}),
+            **({"numbers": [min(numbers), max(numbers), sum(numbers) / len(numbers)]} if numbers else {}),
         }
 
 
@@ -107,6 +121,9 @@ def account(split: str, summary: dict[str, Any]) -> str:
     )
     tags = f"; tags are {summary['tags']}" if "tags" in summary else ""
     used = f"{summary['used']:,} of {summary['rows']:,} rows of {listed}"
+    if "numbers" in summary:
+        low, high, mean = summary["numbers"]
+        classes = f"labels from {low:g} to {high:g}, mean {mean:.4g}"
     return f"{split}: {used}; {classes or 'no classes'}{tags}{skipped}"
 
 
@@ -134,9 +151,9 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label; tokens and tags, for words with tags;
-            or context with question and answers, or with choices. The source says which column of the data each of
-            them is.
+        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; tokens and tags, for
+            words with tags; or context with question and answers, or with choices. The source says which column of the
+            data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -153,7 +170,7 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         reasons = "; ".join(
             f"{reason} in {count} rows, first {first}" for reason, (count, first) in found.skipped.items()
         )
-        needed = "labelled text" if "label" in columns else "text"
+        needed = "labelled text" if {"label", "labels", "number"} & set(columns) else "text"
         raise UserError(f"{source.path}, split {split}, has no {needed} ({reasons}); choose a split that has")
     return found
 
@@ -216,7 +233,7 @@ class _Reading:
         pair = "text_pair" in self.columns or "question" in self.columns
         if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
             reason = NO_TEXT
-        elif any(getattr(record, name) is None for name in ("label", "answers", "choices") if name in self.columns) or (
+        elif any(getattr(record, name) is None for name in _LABELS if name in self.columns) or (
             record.words is not None and record.tags is None
         ):
             reason = NO_LABEL
@@ -227,10 +244,22 @@ class _Reading:
             self.skipped[reason] = (count + 1, first)
 
 
+def _fields(source: Source, columns: Sequence[str]) -> list[tuple[str, str, str]]:
+    """What is read: the field of a record, the column of the data, and the option that names it."""
+    found = []
+    for field_ in [*columns, *(["group"] if source.group_column else [])]:
+        if field_ == "labels" and source.label_columns is not None:
+            found += [("indicator", name, "label_columns") for name in source.label_columns]
+        elif field_ in ("labels", "number"):
+            found.append((field_, source.label_column, "label_column"))
+        else:
+            found.append((field_, getattr(source, f"{field_}_column") or field_, f"{field_}_column"))
+    return found
+
+
 def _named(source: Source, columns: Sequence[str]) -> list[tuple[str, str]]:
     """The columns of the data, each with the option that names it."""
-    fields = [*columns, "group"] if source.group_column else list(columns)
-    return [(getattr(source, f"{column}_column"), f"{column}_column") for column in fields]
+    return [(column, option) for _, column, option in _fields(source, columns)]
 
 
 def _reviews(place: Reviews, source: Source, splits: Sequence[str] | None) -> list[Record]:
@@ -251,11 +280,12 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
         name = f"{split}/{part.class_name}/{part.path.name}"
         yield Record(name, text, label=part.class_name, place=part.name)
         return
-    classes = part.class_names(source.label_column) if "label" in columns else None
+    classes = part.class_names(source.label_column) if {"label", "labels"} & set(columns) else None
     tag_names = part.class_names(source.tags_column) if "tags" in columns else None
-    fields = [*columns, "group"] if source.group_column else list(columns)
+    fields = _fields(source, columns)
     for index, (number, values) in enumerate(part.rows, start):
-        row, where = dict(zip(fields, values, strict=True)), part.where(number)
+        row = {name: value for (name, _, _), value in zip(fields, values, strict=True)}
+        where = part.where(number)
         if "context" in row:
             yield _with_context(row, f"{split}/{index}", where)
             continue
@@ -273,6 +303,8 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
             _group(row["group"], where) if "group" in row else None,
             words,
             tags,
+            labels_of(row, zip(fields, values, strict=True), where, classes),
+            as_number(row["number"], where) if "number" in row else None,
             where,
         )
 
@@ -297,54 +329,14 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any({record.label, record.tags, record.answers} == {None} for record in records):
+    if not records or any(not record.is_labelled for record in records):
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
-    labels = [record.label for record in records]  # one for all records that have tags
+    labels = [record.label for record in records]  # None for all records, where labels are not classes
     assert source.test_ratio is not None
     is_test = divide(labels, groups, source.test_ratio, source.path)
     kept = [record for record, test in zip(records, is_test, strict=True) if test == (split == "test")]
     if split == "test":
         return LabelledSplit(kept, whole.files, len(kept), {}, whole.converted)
     return replace(whole, records=kept, rows=whole.rows - sum(is_test))
-
-
-def as_label(value: Any, where: str, classes: Sequence[str] | None = None) -> tuple[str | None, int | None]:
-    """A label as text, the same from every format, and its number in the data's schema.
-
-    It is what the data write, without white space around it. A truth value is true or false, however a format writes
-    it. A whole number with decimals of zero, as pandas writes 1.0 where a column has empty cells, is the whole number.
-    An empty cell is no label; neither is -1 where the schema names the classes, as test sets on the hub have it. In all
-    other data -1 is a label like any other.
-
-    Args:
-        value: as it was read.
-        where: its place, for a message.
-        classes: the names of the classes in the data's schema.
-
-    Raises:
-        UserError: if it is something else, or a class that the schema does not name.
-    """
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
-        return None, None
-    if isinstance(value, bool):
-        written = str(value).lower()
-    elif isinstance(value, int | float):
-        written = str(int(value)) if value == value // 1 and abs(value) < 1e300 else repr(value)
-    elif isinstance(value, str):
-        written = value.strip()
-        written = written.lower() if written.lower() in ("true", "false") else written
-        whole = _WHOLE.fullmatch(written)
-        written = str(int(whole[1])) if whole else written
-    else:
-        raise UserError(f"{where} has the label {value!r}; a label is a word or a number; set label_column")
-    if classes is None:
-        return written, None
-    if written == "-1":
-        return None, None
-    if isinstance(value, str) and written in classes:
-        return written, list(classes).index(written)
-    if re.fullmatch(r"\d+", written) and int(written) < len(classes):
-        return classes[int(written)], int(written)
-    raise UserError(f"{where} has the label {value!r}, but the data's schema has the classes {', '.join(classes)}")

@@ -1,0 +1,138 @@
+"""Which columns of a table hold the text, or two, and the labels, and what kind of labels these are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bertwright.apps.inspection import LABEL_NAMES, MOST_CLASSES, Column, Contents
+from bertwright.errors import UserError
+from bertwright.text import formats
+
+
+def columns_of_texts(
+    name: str, contents: Contents, given: str | None, pair: str | None, label: str | None
+) -> tuple[str, str | None]:
+    """The column of the text, and that of the second text, if the labels are those of pairs.
+
+    Args:
+        name: of the table, for messages.
+        contents: of the table.
+        given: the column of the text that the user names.
+        pair: the column of the second text that the user names.
+        label: the column of the label that the user names.
+
+    Raises:
+        UserError: if there is none, or it is not plain which.
+    """
+    for column, option in ((given, "--text-column"), (pair, "--text-pair-column")):
+        if column is not None and column not in contents.columns:
+            raise formats.missing_column(name, column, contents.columns, option)
+    if pair is not None:
+        if given == pair:
+            raise UserError(f"--text-column and --text-pair-column are both {pair}; name two columns")
+        others = {key: one for key, one in contents.columns.items() if key != pair}
+        return given or _text_column(name, others, label), pair
+    if given is not None:
+        return given, None
+    return _text_column(name, contents.columns, label), None
+
+
+def _text_column(name: str, columns: Mapping[str, Column], label: str | None) -> str:
+    others = [column for column in columns.values() if column.name != label]
+    found = [column for column in others if column.is_text]
+    exact = [column for column in others if column.name.lower() == "text" and column.filled]
+    lists = [column.name for column in others if column.holds_lists and column.name.lower() not in LABEL_NAMES]
+    if lists:
+        raise UserError(
+            f"which column of {name} is the text: {', '.join(column.name for column in others)}? The values of "
+            f"{' and '.join(lists)} are lists, and no task is known by the names of these columns; if "
+            "the label speaks of one text alone, say which with --text-column NAME"
+        )
+    if len(found) > 1:
+        described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
+        raise UserError(
+            f"which column of {name} is the text: {described}? If the label speaks of one, say which, for example with "
+            f"--text-column {found[0].name}; if it speaks of both of two, name them: --text-column {found[0].name} "
+            f"--text-pair-column {found[1].name}"
+        )
+    for candidates in (found, exact, others):
+        if len(candidates) == 1:
+            return candidates[0].name
+    raise UserError(
+        f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
+        "--text-column NAME"
+    )
+
+
+def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None], given: str | None) -> str:
+    """The column of the labels.
+
+    Args:
+        name: of the table, for messages.
+        contents: of the table.
+        texts: the columns of texts.
+        given: the column that the user names.
+
+    Raises:
+        UserError: if there is none, or it is not plain which.
+    """
+    columns = contents.columns
+    if given is not None:
+        if given not in columns:
+            raise formats.missing_column(name, given, columns, "--label-column")
+        task_of_labels(name, columns[given])
+        return given
+    others = [column for column in columns.values() if column.name not in texts]
+    named = [column for column in others if column.name.lower() in LABEL_NAMES and column.filled]
+    found = [column for column in others if column.is_label and not column.is_group]
+    exact = [column for column in named if column.name.lower() in ("label", "labels")]
+    for candidates in (exact, [column for column in found if column in named], found, named):
+        if len(candidates) == 1:
+            task_of_labels(name, candidates[0])
+            return candidates[0].name
+        if candidates:
+            described = ", ".join(f"{one.name} ({one.distinct} {_kind(one)})" for one in candidates)
+            raise UserError(
+                f"which column of {name} is the label: {described}? Say so, for example with --label-column "
+                f"{candidates[0].name}"
+            )
+    raise UserError(
+        f"which column of {name} is the label: {', '.join(column.name for column in others)}? None holds a few classes "
+        "that repeat; say it with --label-column NAME, or pre-train on the texts alone with --unlabelled"
+    )
+
+
+def _kind(column: Column) -> str:
+    return "lists" if column.holds_lists else "classes"
+
+
+def task_of_labels(name: str, column: Column) -> str | None:
+    """The task of a column's labels: multi-label of lists, regression of real numbers, None for classes.
+
+    Args:
+        name: of the table, for messages.
+        column: of the labels.
+
+    Raises:
+        UserError: if they are no labels.
+    """
+    if column.holds_lists:
+        return "multi-label"
+    if column.fractions and column.numbers == column.filled:
+        return "regression"
+    if column.fractions:
+        raise UserError(
+            f"column {column.name} of {name} holds numbers in {column.numbers} of {column.filled} rows, and words in "
+            "others; write numbers in all of them, for regression, or classes, or choose another with --label-column"
+        )
+    if column.distinct < 2:
+        raise UserError(
+            f"column {column.name} of {name} holds {column.distinct} class, and at least two are needed; choose "
+            "another with --label-column"
+        )
+    if column.distinct > min(MOST_CLASSES, max(2, column.filled // 2)):
+        raise UserError(
+            f"column {column.name} of {name} has {column.distinct} different values in {column.filled} rows, too many "
+            "to be classes; choose another with --label-column"
+        )
+    return None
