@@ -24,6 +24,7 @@ import bertwright
 from bertwright.apps import commands
 from bertwright.apps.init import init
 from bertwright.apps.recipe_list import recipes
+from bertwright.apps.suite import suite
 from bertwright.errors import UserError
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
 
@@ -40,6 +41,7 @@ STAGES = {
 
 USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "init": (init, {"paths": "*"}),
+    "suite": (suite, {"encoder": None}),
     "recipes": (recipes, {"action": "?", "name": "?"}),
     "predict": (commands.predict, {"texts": "*"}),
     "fill-mask": (commands.fill_mask, {"text": None}),
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"bertwright: error: {error}")
         return 2
     except KeyboardInterrupt:
-        resume = "; the same command resumes from the last checkpoint" if words[0] in STAGES else ""
+        resume = "; the same command resumes from the last checkpoint" if words[0] in (*STAGES, "suite") else ""
         _tell(f"\nbertwright: interrupted{resume}")
         return 130
     except BrokenPipeError:

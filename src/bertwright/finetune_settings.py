@@ -39,8 +39,11 @@ class FinetuneConfig(Section):
         class_weights: how much a text of each class counts in training: balanced counts all classes alike, however many
             texts each has; or a number for each class, by name. The default counts all texts alike.
         freeze_encoder: whether the encoder keeps its weights, and the head alone is trained.
-        early_stopping_patience: evaluations in a row without a lower validation loss after which training ends; the
-            default trains all epochs. The learning rate falls as if it did.
+        metric_for_best_model: what the checkpoint is chosen by on the validation set: loss, or a metric, such as
+            accuracy, which the report then compares systems by, too. The loss is surer on a small validation set; a
+            model that has grown too confident can still be right more often.
+        early_stopping_patience: evaluations in a row without a better one after which training ends; the default
+            trains all epochs. The learning rate falls as if it did.
         epochs: passes over the training set.
         batch_size: texts in a global batch.
         micro_batch_tokens: the most tokens, padding included, that one process computes at a time. It changes rounding,
@@ -53,8 +56,7 @@ class FinetuneConfig(Section):
             a short pre-training the vector at [CLS] alone holds too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
         classifier_dropout: dropout before the classifier.
-        validation_ratio: the fraction of train that is the validation set; the checkpoint with the lowest loss on it
-            is kept.
+        validation_ratio: the fraction of train that is the validation set; the best checkpoint on it is kept.
         evaluations_per_epoch: how often the validation set is evaluated in an epoch.
         seeds: one fine-tuning run per seed.
         optimizer: the optimizer and its schedule.
@@ -74,6 +76,7 @@ class FinetuneConfig(Section):
     co_training: bool = False
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     freeze_encoder: bool = False
+    metric_for_best_model: str = "loss"
     early_stopping_patience: int | None = number(None, ">= 1")
     epochs: float = number(3.0, "> 0")
     batch_size: int = number(32, ">= 1")

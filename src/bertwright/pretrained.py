@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ from bertwright.models.heads import PretrainingModel
 from bertwright.text.wordpiece import Tokenizer
 
 T = TypeVar("T")
+
+_TOGETHER = 16_384
+"""Tokens that are computed together."""
 
 
 class LoadedOnce(cached_property[T]):
@@ -134,6 +138,39 @@ class PretrainedEncoder:
             [TokenPrediction(self.tokenizer.tokens[i], p) for i, p in zip(*pair, strict=True)]
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
+
+    @torch.inference_mode()
+    def pseudo_log_likelihood(self, rows: Many[Ids]) -> npt.NDArray[np.float64]:
+        """The sum over a text's tokens of the log-probability, in nats, of each where it alone is masked, (texts,).
+
+        Salazar et al. 2020, "Masked Language Model Scoring", equation 1. [CLS] and [SEP] are given. Texts of one length
+        are computed together, and those that are equal get the same number.
+
+        Args:
+            rows: `[CLS] text [SEP]` each, int32 (tokens,).
+        """
+        found = np.zeros(len(rows))
+        for length in sorted({len(ids) for ids in rows}):
+            alike = [number for number, ids in enumerate(rows) if len(ids) == length]
+            at_once = max(1, _TOGETHER // (length * max(1, length - 2)))
+            for start in range(0, len(alike), at_once):
+                chosen = alike[start : start + at_once]
+                found[chosen] = self._masked_one_by_one(np.stack([rows[number] for number in chosen]))
+        return found
+
+    def _masked_one_by_one(self, ids: Ids) -> npt.NDArray[np.float64]:
+        """`pseudo_log_likelihood` of texts of one length, (texts, tokens)."""
+        texts, length = ids.shape
+        inner = length - 2
+        copies = self.tensor(ids).repeat_interleave(inner, 0)  # (texts * inner, tokens): a copy for each token
+        places = torch.arange(1, inner + 1, device=self.device).repeat(texts)  # the masked one of each copy
+        flat = torch.arange(len(copies), device=self.device) * length + places
+        true = copies.flatten()[flat].clone()
+        copies.view(-1)[flat] = self.tokenizer.mask_id
+        logits, _ = self.model(copies, torch.zeros_like(copies), None, flat)
+        chosen = logits.float().log_softmax(-1).gather(1, true[:, None]).double()
+        total: npt.NDArray[np.float64] = chosen.view(texts, inner).sum(1).cpu().numpy()
+        return total
 
     @torch.inference_mode()
     def next_sentence(self, pair: Sequence) -> float:

@@ -2,7 +2,8 @@
 
 A recipe is one YAML file and the whole experiment. Precedence, from weak to strong: the defaults, the recipe file,
 options on the command line (`--pretrain.max_minutes 50`). `settings.py` has the sections of tokenizer, network and
-pre-training, `finetune_settings.py` that of fine-tuning; `recipe_file.py` reads recipes, and refuses keys that do not exist.
+pre-training, `finetune_settings.py` that of fine-tuning; `recipe_file.py` reads recipes, and refuses keys that do not
+exist.
 """
 
 from __future__ import annotations

@@ -31,6 +31,11 @@ def sizes() -> dict[str, Path]:
     return _named(_HOME / "recipes" / "models")
 
 
+def suite() -> dict[str, Path]:
+    """The recipes of the suite of tasks, which `bertwright suite` runs."""
+    return _named(_HOME / "recipes" / "suite")
+
+
 def _named(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 

@@ -165,14 +165,9 @@ def _paired(results: Mapping[str, Any], saved: Mapping[str, Any], best: str) -> 
     """Outcome and evidence by the paired bootstrap; None without saved predictions of both."""
     runs = [values for system, values in saved.items() if system.startswith("bert-seed-")]
     runs = runs or [saved[system] for system in ("bert",) if system in saved]
-    task = TASKS.get(results.get("task", ""), TASKS["classification"])  # older results name their data there
     if not runs or best not in saved:
         return None
-    task = task.about(results.get("positive_label"), results.get("label_names", []))
-    labels = saved["labels"]
-    drawn = results.get("resampled", {})
-    units = Units(len(labels), saved.get("groups"), drawn.get("run_length", 1), tuple(drawn.get("parts", ())))
-    paired = significance.difference(task, labels, runs, saved[best], units)
+    paired = paired_difference(results, saved, runs, saved[best])
     if "low" not in paired:
         return None
     outcome = "wins" if paired["low"] > 0 else "loses" if paired["high"] < 0 else "open"
@@ -181,6 +176,27 @@ def _paired(results: Mapping[str, Any], saved: Mapping[str, Any], best: str) -> 
         f"on the same test texts{over} the 95 % interval of the difference is {paired['low']:+.4f} to "
         f"{paired['high']:+.4f}"
     )
+
+
+def paired_difference(
+    results: Mapping[str, Any], saved: Mapping[str, Any], first: Any, second: Any
+) -> dict[str, float]:
+    """How much higher the metric of a run's results is for one system than for another, with a paired interval.
+
+    Args:
+        results: the content of results.json.
+        saved: from `saved_predictions`: labels and groups.
+        first: predictions of one system, or a list of those of its seeds.
+        second: of the other.
+
+    Returns:
+        As `significance.difference`.
+    """
+    task = TASKS.get(results.get("task", ""), TASKS["classification"])  # older results name their data there
+    task = task.about(results.get("positive_label"), results.get("label_names", []))
+    labels, drawn = saved["labels"], results.get("resampled", {})
+    units = Units(len(labels), saved.get("groups"), drawn.get("run_length", 1), tuple(drawn.get("parts", ())))
+    return significance.difference(task, labels, first, second, units, primary_metric(results))
 
 
 def _overlap(bert: Mapping[str, Any], best: Mapping[str, Any], key: str) -> tuple[str, str]:

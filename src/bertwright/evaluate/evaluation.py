@@ -66,12 +66,12 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
     progress(f"computing metrics, and their intervals over {units.count:,} {units.kind}")
-    own = recipe.finetune.encoder is None
+    own, chosen_by = config.encoder is None, config.metric_for_best_model
     write_json(
         folder / "scores.json",
         {
             "task": task.name,
-            "primary_metric": task.primary_metric,
+            "primary_metric": task.primary_metric if chosen_by == "loss" else chosen_by,
             "data": config.data,
             "label_names": names,
             "splits": {name: split.summary() for name, split in splits.items()},

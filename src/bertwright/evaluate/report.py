@@ -16,6 +16,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jinja2
+import markupsafe
 import yaml
 
 from bertwright.evaluate import plots
@@ -58,7 +59,7 @@ def write_report(run_folder: Path) -> Path:
         The path of report.html.
     """
     folder = run_folder / "plots"
-    context = _context(run_folder, folder)
+    context = {**_context(run_folder, folder), "style": page_style()}
     template = importlib.resources.files("bertwright.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
     # Autoescape: reviews, file names and recipes are other people's text and must not become markup.
     engine = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -76,6 +77,12 @@ def write_report(run_folder: Path) -> Path:
     target = run_folder / "report.html"
     write_text(target, engine.from_string(template).render(context))
     return target
+
+
+def page_style() -> markupsafe.Markup:
+    """The style sheet of our pages."""
+    text = importlib.resources.files("bertwright.evaluate").joinpath("report.css").read_text(encoding="utf-8")
+    return markupsafe.Markup(text)  # our own text, no user's
 
 
 def _context(run_folder: Path, folder: Path) -> dict[str, Any]:

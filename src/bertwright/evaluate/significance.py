@@ -115,22 +115,25 @@ def difference(
     task: Task,
     labels: NDArray[Any],
     first: NDArray[Any] | Sequence[NDArray[Any]],
-    second: NDArray[Any],
+    second: NDArray[Any] | Sequence[NDArray[Any]],
     units: Units | None = None,
+    metric: str | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How much higher the first system's primary metric is than the second's, with a paired bootstrap interval.
+    """How much higher a metric of the first system is than the second's, with a paired bootstrap interval.
 
-    Both systems, and all runs of the first, are evaluated on the same resamples. That is much sharper than asking
+    All runs of both systems are evaluated on the same resamples. That is much sharper than asking
     whether two separate intervals overlap, since most rows are easy, or hard, for both.
 
     Args:
         task: computes metrics.
         labels: (rows,).
         first: predictions of one system, (rows, ...); or of its runs, one per fine-tuning seed.
-        second: predictions of the other, of the same shape.
+        second: predictions of the other, of the same shape; or of its runs, as many as the first has, in the order of
+            their seeds. The difference is taken within a seed.
         units: what is drawn for a resample; by default single rows.
+        metric: the metric; by default the task's primary one.
         samples: resamples behind the interval.
         seed: of the resamples.
 
@@ -138,14 +141,21 @@ def difference(
         difference, low, high; the ends are absent where no resample defines the metric.
     """
     runs = [first] if isinstance(first, np.ndarray) else list(first)
-    for run in runs:
-        if run.shape != second.shape:
-            raise ValueError(f"the systems' predictions differ in shape: {run.shape}, {second.shape}")
-    name, units = task.primary_metric, units or Units(len(labels))
-    found = np.array([task.metrics(run, labels)[name] for run in runs]) - task.metrics(second, labels)[name]
-    other = task.resampled(second, labels, units, samples, seed, only=name)[name]
-    resampled = np.stack([task.resampled(run, labels, units, samples, seed, only=name)[name] for run in runs], axis=1)
-    ends = interval(resampled - other[:, None], found, units.count)
+    others = [second] if isinstance(second, np.ndarray) else list(second)
+    if len(others) not in (1, len(runs)):
+        raise ValueError(f"the systems have {len(runs)} and {len(others)} runs; give one a seed of both")
+    for run in [*runs, *others]:
+        if run.shape != runs[0].shape:
+            raise ValueError(f"the systems' predictions differ in shape: {runs[0].shape}, {run.shape}")
+    name, units = metric or task.primary_metric, units or Units(len(labels))
+
+    def measured(one: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:
+        return task.metrics(one, labels)[name], task.resampled(one, labels, units, samples, seed, only=name)[name]
+
+    ours, theirs = ([measured(one) for one in system] for system in (runs, others))
+    pairs = list(zip(ours, theirs * (len(ours) // len(theirs)), strict=True))
+    found = np.array([one - other for (one, _), (other, _) in pairs])
+    ends = interval(np.stack([one - other for (_, one), (_, other) in pairs], axis=1), found, units.count)
     return {"difference": float(found.mean()), **({} if ends is None else {"low": ends[0], "high": ends[1]})}
 
 

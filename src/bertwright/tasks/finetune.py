@@ -301,16 +301,20 @@ class _Stage:
                 f"raise finetune.epochs ({config.epochs:g}) or lower finetune.batch_size ({config.batch_size})"
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
+        chosen_by, best = config.metric_for_best_model, position.best
         if position.evaluations_since and position.evaluations_since == config.early_stopping_patience:
+            better = "lower validation loss" if chosen_by == "loss" else f"higher {chosen_by}"
             self.notice(
                 f"ended at step {position.step:,} of {loop.max_steps:,}: the last {position.evaluations_since} "
-                f"evaluations had no lower validation loss than {position.best:.4f}"
+                f"evaluations had no {better} than {best:.4f}"
             )
+        # A model that was chosen by a metric may be right more often than chance, and too sure where it errs.
+        loss = best if chosen_by == "loss" else None
         chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
-        no_better = no_better_than_chance(split.task, position.best, chance)
+        no_better = no_better_than_chance(split.task, loss, chance)
         if no_better is not None:
             self.notice(f"warning: the model of {name} {no_better}")
         with engine.together():
             if engine.is_main:
-                done = {"seconds": position.seconds, "validation_loss": position.best, "chance_loss": chance}
-                write_json(target / "done.json", done)
+                done = {"seconds": position.seconds, "validation_loss": loss, "chance_loss": chance}
+                write_json(target / "done.json", done | {"chosen_by": chosen_by, "best": best})

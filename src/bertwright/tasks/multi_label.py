@@ -56,6 +56,7 @@ class MultiLabel(TextTask):
     log_odds: tuple[float, ...] = ()
     name = "multi-label"
     primary_metric = "macro_f1"
+    choosing_metrics = ("macro_f1", "micro_f1", "average_precision")
     bounds = (0.0, 1.0)
     chance = "how frequent each label is"
     answer_class = LabelsPrediction

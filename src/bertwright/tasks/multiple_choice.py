@@ -74,6 +74,7 @@ class MultipleChoice(Task):
     name = "multiple-choice"
     columns = ("context", "choices", "label")
     primary_metric = "accuracy"
+    choosing_metrics = ("accuracy",)
     bounds = (0.0, 1.0)
     answer_class = Choice
 

@@ -54,6 +54,11 @@ def recipe_task(recipe: Recipe) -> Task:
     task = find_task(config.task)
     task = task if config.data == "" else task.on(recipe.source(config.data))
     task.check(config)
+    if config.metric_for_best_model not in ("loss", *task.choosing_metrics):
+        raise UserError(
+            f"finetune.metric_for_best_model is {config.metric_for_best_model}; of {task.name} it can be: "
+            f"{', '.join(('loss', *task.choosing_metrics))}"
+        )
     return task
 
 

@@ -50,6 +50,7 @@ class Regression(TextTask):
     deviation: float = 1.0
     name = "regression"
     primary_metric = "spearman"
+    choosing_metrics = ("spearman", "pearson")
     bounds = (-1.0, 1.0)
     other_bounds = MappingProxyType({"rmse": (0.0, np.inf)})
     chance = "the mean of the training labels"

@@ -41,6 +41,7 @@ class Classification(TextTask):
     positive: int = 1
     name = "classification"
     primary_metric = "f1"
+    choosing_metrics = ("f1", "accuracy", "macro_f1", "matthews", "roc_auc")
     bounds = (0.0, 1.0)
     other_bounds = MappingProxyType({"matthews": (-1.0, 1.0)})
 

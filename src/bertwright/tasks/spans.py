@@ -71,6 +71,7 @@ class QuestionAnswering(Task):
     name = "question-answering"
     columns = ("context", "question", "answers")
     primary_metric = "f1"
+    choosing_metrics = ("f1", "exact_match")
     bounds = (0.0, 1.0)
     answer_class = Answer
 

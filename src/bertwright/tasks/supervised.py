@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.bucketing import token_buckets
@@ -70,7 +71,7 @@ class Finetuning:
         tokenizer: the encoder's.
         training: to train on.
         validation: to choose the checkpoint by.
-        best_folder: receives the model with the lowest validation loss so far.
+        best_folder: receives the best model so far, as finetune.metric_for_best_model has it.
     """
 
     def __init__(
@@ -153,16 +154,24 @@ class Finetuning:
         return {"loss": self.task.loss(predictions, labels), **self.task.metrics(predictions, labels)}
 
     def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
-        """Keep the weights with the lowest validation loss, which says more than the number of right predictions.
+        """Keep the weights with the lowest validation loss, or the highest of the metric that the recipe names.
 
-        Two thousand texts leave an accuracy uncertain by half a point, and checkpoints differ by less.
+        The loss says more than the number of right predictions: two thousand texts leave an accuracy uncertain by half
+        a point, and checkpoints differ by less.
         """
-        if best is not None and metrics["loss"] >= best:
+        name = self.config.metric_for_best_model
+        if name not in metrics:
+            raise UserError(
+                f"finetune.metric_for_best_model is {name}, which the labels of the validation set do not define; "
+                f"choose one of {', '.join(metrics)}"
+            )
+        found = metrics[name]
+        if best is not None and (found >= best if name == "loss" else found <= best):
             return best
         with engine.together():
             if engine.is_main:
                 self._keep()
-        return metrics["loss"]
+        return found
 
     def _keep(self) -> None:
         with atomic_path(self.best_folder) as temporary:

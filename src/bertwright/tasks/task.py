@@ -73,6 +73,8 @@ class Task(Answers, Protocol):
         name: what a recipe calls it in finetune.task.
         columns: the fields of a `Record` that it needs.
         primary_metric: the metric that the report sorts and compares by; higher is better.
+        choosing_metrics: the metrics of which higher is better, and which resamples give: a checkpoint can be chosen by
+            each.
         bounds: what metrics lie between.
         other_bounds: what those metrics lie between that have bounds of their own.
         chance: the answer of a model that reads nothing, whose loss is `chance_loss`, in words.
@@ -81,6 +83,7 @@ class Task(Answers, Protocol):
     name: str
     columns: tuple[str, ...]
     primary_metric: str
+    choosing_metrics: tuple[str, ...]
     bounds: tuple[float, float] = (-np.inf, np.inf)
     other_bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
     chance: str = "how frequent each class is"

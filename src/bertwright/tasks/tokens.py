@@ -47,6 +47,7 @@ class TokenClassification(Task):
     name = "token-classification"
     columns = ("tokens", "tags")
     answer_class = TaggedText
+    choosing_metrics = ("entity_f1", "accuracy")
     bounds = (0.0, 1.0)
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
