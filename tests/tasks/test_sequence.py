@@ -20,8 +20,8 @@ from bertwright.models.heads import PretrainingModel, TaskModel, soft_cross_entr
 from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.finetune import finetune, new_task_model, read_split, split_validation
-from bertwright.tasks.prediction import collate, predict
-from bertwright.tasks.registry import load_task_model
+from bertwright.tasks.prediction import collate, predict, predict_saved
+from bertwright.tasks.registry import TASKS, load_task_model, recipe_task
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.supervised import Finetuning, TaskObjective, Validation
 from bertwright.tasks.task import Examples
@@ -542,3 +542,35 @@ def test_training_ends_when_the_validation_loss_has_not_fallen_for_long_enough(
     best = int(np.argmin(losses))
     assert len(losses) == best + 4, "three evaluations after the best one"
     assert any(f"the last 3 evaluations had no lower validation loss than {losses[best]:.4f}" in one for one in said)
+
+
+@pytest.mark.slow
+def test_a_metric_that_the_recipe_names_chooses_the_checkpoint(small_recipe, small_tokenizer, engine, tmp_path):
+    encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
+    settings = {"max_length": 32, "epochs": 30, "metric_for_best_model": "accuracy", "early_stopping_patience": 6}
+    settings |= {"optimizer": OptimizerConfig(learning_rate=0.02)}
+    recipe, said = small_recipe(finetune=settings), []
+    finetune(recipe, encoder, tmp_path / "out", "f", engine, said.append)
+    folder = tmp_path / "out" / "seed-0"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if line["kind"] == "eval"]
+    best = int(np.argmax([line["accuracy"] for line in evaluations]))  # the first of equals
+    assert best != int(np.argmin([line["loss"] for line in evaluations])), "the loss would choose another"
+    assert len(evaluations) == best + 7, "six evaluations after the best one"
+    done = json.loads((folder / "done.json").read_text())
+    assert (done["chosen_by"], done["best"]) == ("accuracy", evaluations[best]["accuracy"])
+    assert done["validation_loss"] is None
+    assert any("evaluations had no higher accuracy than" in one for one in said)
+    split = read_split(recipe, encoder, said.append)
+    predictions = predict_saved(folder / "model", split.validation.inputs, recipe.finetune, engine)
+    assert split.task.loss(predictions, split.validation.labels) == pytest.approx(evaluations[best]["loss"], rel=1e-5)
+
+
+def test_a_metric_that_the_task_does_not_have_chooses_no_checkpoint(small_recipe):
+    with pytest.raises(UserError, match="of classification it can be: loss, f1, accuracy, macro_f1, matthews, roc_auc"):
+        recipe_task(small_recipe(finetune={"metric_for_best_model": "exact_match"}))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_checkpoints_are_chosen_by_metrics_that_have_intervals(task):
+    assert task.primary_metric in task.choosing_metrics

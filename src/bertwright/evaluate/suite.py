@@ -176,7 +176,9 @@ def write_suite(folder: Path) -> Path:
             differences=[{**one, "name": metric_name(one["metric"])} for one in paired],
             notes=suite.notes,
             seeds=sorted({len(one["seeds"]) for found in summaries.values() for one in found.values() if one["seeds"]}),
-            machines=sorted({one["machine"] for found in summaries.values() for one in found.values()}),
+            machines=sorted(
+                {str(one["machine"]) for found in summaries.values() for one in found.values() if "machine" in one}
+            ),
         ),
     )
     return target

@@ -83,7 +83,7 @@ class Task(Answers, Protocol):
     name: str
     columns: tuple[str, ...]
     primary_metric: str
-    choosing_metrics: tuple[str, ...]
+    choosing_metrics: tuple[str, ...] = ()
     bounds: tuple[float, float] = (-np.inf, np.inf)
     other_bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
     chance: str = "how frequent each class is"
