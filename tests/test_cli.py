@@ -59,6 +59,12 @@ def test_hyphens_and_underscores_are_alike():
         assert parsed.pretrain.max_minutes == 5
 
 
+def test_the_name_of_an_entry_of_data_keeps_its_hyphens():
+    words = ["--data.my-texts.text-column", "body", "--data.my-texts.path=x-y", "--pretrain.max-steps=1"]
+    found = plain_words(words)
+    assert found == ["--data.my-texts.text_column", "body", "--data.my-texts.path=x-y", "--pretrain.max_steps=1"]
+
+
 @pytest.mark.parametrize("value", ["true", "false", "True"])
 @pytest.mark.parametrize("joined", [True, False])
 def test_a_flag_with_a_value_is_refused(capsys, value, joined):

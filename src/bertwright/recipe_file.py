@@ -95,7 +95,7 @@ def plain_words(words: Sequence[str]) -> list[str]:
     result: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
-        word = name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else word
+        word = _underscored(name) + equals + value if name.startswith("--") else word
         if word.startswith("--model="):
             word = f"--model={size_file(value)}"
         elif result and result[-1] == "--model":
@@ -104,6 +104,13 @@ def plain_words(words: Sequence[str]) -> list[str]:
             word = recipe_file(word)
         result.append(word)
     return result
+
+
+def _underscored(option: str) -> str:
+    """An option with underscores in place of hyphens, but in the name of an entry of `data`, which is the user's."""
+    parts = option.removeprefix("--").split(".")
+    kept = 1 if parts[0] == "data" and len(parts) > 1 else None
+    return "--" + ".".join(part if number == kept else part.replace("-", "_") for number, part in enumerate(parts))
 
 
 def _plain_values(content: dict[str, Any]) -> dict[str, Any]:
