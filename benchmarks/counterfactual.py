@@ -5,9 +5,8 @@
 The 488 pairs are those of Kaushik et al. 2020, "Learning the Difference that Makes a Difference with
 Counterfactually-Augmented Data". Their originals stand in IMDB's train split, so that all systems are trained without
 every copy of them, by the list of ids that comes with the pairs. BERT and the n-gram baselines are trained and
-evaluated by an ordinary run of `recipes/imdb-counterfactual.yaml`, whose saved predictions are divided here into originals
-and
-rewrites. Intervals draw whole pairs. The pairs choose nothing: neither a setting nor a checkpoint.
+evaluated by an ordinary run of `recipes/imdb-counterfactual.yaml`; its saved predictions are divided here into
+originals and rewrites. Intervals draw whole pairs. The pairs choose nothing: neither a setting nor a checkpoint.
 """
 
 from __future__ import annotations
