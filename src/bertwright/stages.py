@@ -29,6 +29,7 @@ from bertwright.text.overlap import check_entry, check_train, evaluated_splits, 
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.records import LabelledSplit, Record, account, read_split
 from bertwright.train.engine import Engine, environment
+from bertwright.train.tracking import track_scores
 
 
 class Work:
@@ -309,6 +310,7 @@ def _report(work: Work, path: Path) -> None:
     results = collect_results(work.recipe, path, done)
     write_json(path / "results.json", results)
     write_report(path)
+    track_scores(work.engine, work.recipe, results, path, work.notice)
     print(results_table(results, path, color=sys.stdout.isatty()))
     work.notice(f"report: {path / 'report.html'}")
 
