@@ -22,9 +22,12 @@ from bertwright.train.engine import Engine
 TRACKERS = [
     pytest.param(
         name,
-        marks=pytest.mark.skipif(
-            LoggerType(name) not in get_available_trackers(), reason=f"NOT TESTED: {name} is not installed"
-        ),
+        marks=[
+            pytest.mark.skipif(
+                LoggerType(name) not in get_available_trackers(), reason=f"NOT TESTED: {name} is not installed"
+            ),
+            pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of the trackers' own use of others
+        ],
     )
     for name in ("tensorboard", "wandb", "mlflow")
 ]
@@ -140,7 +143,7 @@ def test_a_tracker_has_each_line_of_a_run_that_was_stopped_and_resumed(
         patch.setattr(Pretraining, "evaluate", stop)
         with pytest.raises(StopHereError):  # at the evaluation after step 3; the last checkpoint is that of step 2
             pretrain(recipe, small_prepared, folder, "x", engine, print)
-    first = read_json(folder / "tracker.json")
+    first, before = read_json(folder / "tracker.json"), lines_of(folder)
     pretrain(recipe, small_prepared, folder, "x", engine, print)
     assert read_json(folder / "tracker.json") == first
     values, settings = READERS[tracker](tmp_path, "pretrain")
