@@ -9,6 +9,7 @@ import pytest
 from bertwright.apps.new_recipe import epochs
 from bertwright.cli import main
 from bertwright.recipe_file import load_recipe
+from bertwright.text.records import read_split
 
 CLASSES = {
     "hardware": ["The printer on floor {} is broken again.", "The screen of desk {} stays black since noon."],
@@ -188,6 +189,51 @@ def test_labels_that_are_numbers_make_a_regression(say, folder):
     assert "queue (regression)" in say("t.csv", "--label-column", "queue")
     recipe = load_recipe("recipes/t.yaml")
     assert (recipe.finetune.task, recipe.source("t").test_ratio) == ("regression", 0.2)
+
+
+def comments(rows=60):
+    return [
+        {"id": f"c{n}", "comment": f"The boat number {n} was old and slow.", "toxic": n % 3 // 2, "insult": n % 2}
+        for n in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "booleans"])
+def test_columns_of_0_and_1_are_several_labels(say, folder, form):
+    rows = comments()
+    if form == "csv":
+        path = write_csv(folder / "c.csv", rows)
+    else:
+        path = folder / "c.jsonl"
+        if form == "booleans":
+            rows = [row | {name: bool(row[name]) for name in ("toxic", "insult")} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = say(path.name)
+    assert "2 columns of 0 and 1, one for each label (multi-label): toxic 20, insult 30" in said
+    assert "text column   comment (others: id)" in said
+    recipe = load_recipe("recipes/c.yaml")
+    source = recipe.source("c")
+    assert (recipe.finetune.task, source.label_columns) == ("multi-label", ("toxic", "insult"))
+    split = read_split(source, "train", ("text", "labels"))
+    assert split.records[0].labels in ((), ("toxic",), ("insult",), ("toxic", "insult"))
+    assert split.summary()["classes"].keys() == {"toxic", "insult"}
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        (lambda n: {"label": n % 3}, "label"),  # a column of that name is the label
+        (lambda n: {"insult": n % 3}, None),  # another column of classes: which is meant?
+        (lambda n: {"insult": 1}, "toxic"),  # says nothing
+    ],
+)
+def test_columns_of_0_and_1_are_no_labels_where_another_column_may_be(say, folder, change, label):
+    write_csv(folder / "c.csv", [row | change(number) for number, row in enumerate(comments())])
+    if label is None:
+        assert "which column of c.csv is the label: toxic (2 classes), insult (3 classes)?" in say("c.csv", status=2)
+    else:
+        assert f"label column  {label}" in say("c.csv")
+        assert load_recipe("recipes/c.yaml").source("c").label_columns is None
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ class Findings:
             other data.
         task: the task, where it is none of these: words with tags, classes of texts.
         pair_column: the column of the second text, where labels are those of pairs.
+        label_columns: those that hold 0 and 1, one for each label of multi-label data.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Findings:
     tagged: dict[str, str] | None = None
     task: str | None = None
     pair_column: str | None = None
+    label_columns: Sequence[str] = ()
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -125,6 +127,8 @@ def _source(one: Findings, name: str) -> list[str]:
         return lines
     if one.label_column is not None:
         lines.append(f"    label_column: {_plain(one.label_column)}")
+    if one.label_columns:
+        lines.append(f"    label_columns: {_plain(list(one.label_columns))}")
     if not one.has_test:
         lines.append(
             f"    test_ratio: {TEST_RATIO}  # this part{_of_each(one)} is kept out of training, as the test set"
