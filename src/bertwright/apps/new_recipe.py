@@ -24,6 +24,13 @@ _SMALL = 20_000_000
 """Characters of text below which a model of two narrow layers is large enough."""
 
 
+FEW, VERY_FEW = 5_000, 1_000
+"""Labels below which training takes more epochs with smaller batches, and has three seeds."""
+
+PATIENCE = 5
+"""Evaluations, one an epoch, after the lowest validation loss: in measured runs no later one was lower."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What `init` found in one path.
@@ -198,9 +205,6 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     assert one.labels is not None
     rows = sum(one.labels.values()) if one.tagged is None and one.task is None else one.texts.rows
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
-    few = training < 5_000
-    batch = 16 if few else 32
-    validation = 0.2 if training < 1_000 else 0.1
     length = min(_LENGTHS[-1], max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
     lines = ["finetune:", f"  data: {_plain(name)}"]
     if bundled:
@@ -221,12 +225,27 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,
-        f"  epochs: {epochs(training)}  # for {training:,} labels; fewer labels need more",
-        f"  batch_size: {batch}",
         f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
-        f"  validation_ratio: {validation}",
+        *_by_number(training),
+    ]
+
+
+def _by_number(labels: int) -> list[str]:
+    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md, Few labels)."""
+    few, very_few = labels < FEW, labels < VERY_FEW
+    lines = [f"  epochs: {epochs(labels)}  # for {labels:,} labels; fewer labels need more"]
+    if few:
+        lines.append(
+            f"  early_stopping_patience: {PATIENCE}  # evaluations; it ends when the validation loss falls no more"
+        )
+    lines += [
+        f"  batch_size: {16 if few else 32}",
+        f"  validation_ratio: {0.2 if very_few else 0.1}",
         f"  optimizer: {{learning_rate: {'1.0e-4' if few else '5.0e-5'}, warmup_ratio: 0.1}}",
     ]
+    if very_few:
+        lines.append("  seeds: [0, 1, 2]  # few labels: results differ from seed to seed; the report has their mean")
+    return lines
 
 
 def epochs(labels: int) -> int:
