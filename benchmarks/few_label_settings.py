@@ -34,7 +34,7 @@ from bertwright.train.engine import Engine
 from common import described, write
 
 SETS = {"copa": (400, 100), "cb": (250, 56), "trec6": (200, 500), "stsb": (400, 500), "wnut17": (400, 500)} | {
-    "goemotions": (800, 500)
+    "goemotions": (400, 500)
 }
 """Rows of the training data, and of the development data."""
 
@@ -120,6 +120,7 @@ def main(
                 labelled = read_records(recipe.source("data"), "train", task.columns)
                 names = task.label_names(labelled, None, name)
                 labels = task.labels(records, names, labelled, name)
+                task = task.about(config.positive_label, names)
                 model = run.path / "finetune" / f"seed-{seed}" / "model"
                 inputs = task.encode(records, load_tokenizer(model), config.max_length, config.truncation)
                 predictions = predict_saved(model, inputs, config, Engine(recipe.system, print))
