@@ -25,7 +25,7 @@ import bertwright
 from bertwright.cli import main as command
 from bertwright.files import read_json, write_text
 from bertwright.models.checkpoints import load_tokenizer
-from bertwright.recipe import FinetuneConfig, OptimizerConfig
+from bertwright.recipe import OptimizerConfig, Recipe
 from bertwright.recipe_file import load_recipe
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.registry import recipe_task
@@ -41,12 +41,16 @@ SETS = {"copa": (400, 100), "cb": (250, 56), "trec6": (200, 500), "stsb": (400, 
 PAIRS = ["--text-column", "text", "--text-pair-column", "text_pair"]
 VARIANTS: dict[str, dict[str, Any]] = {
     "init": {},
-    "rate 3e-4": {"optimizer": OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1)},
-    "half the epochs": {"epochs": 0.5},
-    "no averaging block": {"averaging_block": False},
     "balanced": {"class_weights": "balanced"},
+    "rate 3e-4": {"optimizer": OptimizerConfig(learning_rate=3e-4, warmup_ratio=0.1)},
 }
 PATIENCES = (3, 5, 10)
+
+
+def with_known_labels(held: str, training: str) -> str:
+    """The rows of several labels that have those of the training data alone, since others are refused; else all."""
+    known = {label for row in training.splitlines() for label in json.loads(row).get("labels", [])}
+    return "".join(row for row in held.splitlines(True) if set(json.loads(row).get("labels", [])) <= known)
 
 
 def rows(path: Path, start: int, count: int) -> str:
@@ -55,16 +59,17 @@ def rows(path: Path, start: int, count: int) -> str:
         return "".join(islice(stream, start, start + count))
 
 
-def change(config: FinetuneConfig, variant: str) -> FinetuneConfig | None:
-    """The variant's fine-tuning; None where it is what init writes, or the task does not have it."""
-    changes = dict(VARIANTS[variant])
-    if "epochs" in changes:
-        changes["epochs"] *= config.epochs
-    if variant == "balanced" and config.task != "classification":
-        return None
-    if variant == "no averaging block" and not config.averaging_block:
-        return None
-    return replace(config, **changes)
+def written_recipe(tasks: Path, name: str, folder: Path) -> Recipe:
+    """The data of a set in a folder, and the recipe that init writes for them."""
+    training, development = SETS[name]
+    own = (tasks / name / "dev.jsonl.xz").exists()
+    labelled = rows(tasks / name / "train.jsonl.xz", 0, training)
+    held = rows(tasks / name / f"{'dev' if own else 'train'}.jsonl.xz", 0 if own else 2_000, development)
+    write_text(folder / "data" / "train.jsonl", labelled)
+    write_text(folder / "data" / "test.jsonl", with_known_labels(held, labelled))
+    pair = PAIRS if "text_pair" in json.loads(held.partition("\n")[0]) else []
+    assert command(["init", str(folder / "data"), *pair, "--out", str(folder / "recipe.yaml"), "--overwrite"]) == 0
+    return load_recipe(folder / "recipe.yaml")
 
 
 def stopped(losses: Sequence[float], patience: int) -> dict[str, Any]:
@@ -78,10 +83,39 @@ def stopped(losses: Sequence[float], patience: int) -> dict[str, Any]:
     return {"fraction": 1.0, "same": True}
 
 
+def measure(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Fine-tune with the recipe's one seed, and evaluate on the development data."""
+    config, start = recipe.finetune, time.perf_counter()
+    run = bertwright.run(recipe, stages=["finetune"], out=str(folder))
+    seconds = time.perf_counter() - start
+    task = recipe_task(recipe)
+    labelled, held = (read_records(recipe.source("data"), split, task.columns) for split in ("train", "test"))
+    names = task.label_names(labelled, None, recipe.name)
+    labels = task.labels(held, names, labelled, recipe.name)
+    task = task.about(config.positive_label, names)
+    model = run.path / "finetune" / f"seed-{config.seeds[0]}" / "model"
+    inputs = task.encode(held, load_tokenizer(model), config.max_length, config.truncation)
+    predictions = predict_saved(model, inputs, config, Engine(recipe.system, print))
+    lines = map(json.loads, (model.parent / "metrics.jsonl").read_text().splitlines())
+    losses = [line["loss"] for line in lines if line["kind"] == "eval"]
+    return {
+        "primary": task.primary_metric,
+        "metrics": task.metrics(predictions, labels),
+        "seconds": seconds,
+        "evaluations": len(losses),
+        "best": losses.index(min(losses)) + 1,
+        "patience": {str(patience): stopped(losses, patience) for patience in PATIENCES},
+        "settings": {key: getattr(config, key) for key in ("epochs", "batch_size", "validation_ratio")},
+    }
+
+
 def main(
-    tasks: str, seeds: tuple[int, ...] = (0, 1), work: str = "runs/few-label-settings",
-    variants: tuple[str, ...] = tuple(VARIANTS), out: str = "results/few-labels/settings.json",
-) -> None:  # fmt: skip
+    tasks: str,
+    seeds: tuple[int, ...] = (0, 1),
+    work: str = "runs/few-label-settings",
+    variants: tuple[str, ...] = tuple(VARIANTS),
+    out: str = "results/few-labels/settings.json",
+) -> None:
     """Measure.
 
     Args:
@@ -94,47 +128,16 @@ def main(
     target = Path(__file__).resolve().parents[1] / out
     found: dict[str, Any] = read_json(target)["sets"] if target.exists() else {}
     for variant in variants:
-        for name, (training, development) in SETS.items():
+        for name in SETS:
             folder = Path(work).resolve() / name
-            source = Path(tasks) / name
-            own = (source / "dev.jsonl.xz").exists()
-            write_text(folder / "data" / "train.jsonl", rows(source / "train.jsonl.xz", 0, training))
-            held = rows(source / f"{'dev' if own else 'train'}.jsonl.xz", 0 if own else 2_000, development)
-            write_text(folder / "data" / "test.jsonl", held)
-            pair = PAIRS if "text_pair" in json.loads(held.partition("\n")[0]) else []
-            recipe_path = folder / "recipe.yaml"
-            assert command(["init", str(folder / "data"), *pair, "--out", str(recipe_path), "--overwrite"]) == 0
-            recipe = load_recipe(recipe_path)
-            for seed in seeds:
-                config = change(replace(recipe.finetune, seeds=(seed,), early_stopping_patience=None), variant)
-                measured = found.setdefault(name, {}).setdefault(variant, {})
-                if config is None or str(seed) in measured:
-                    continue
-                start = time.perf_counter()
-                run = bertwright.run(
-                    replace(recipe, finetune=config), stages=["finetune"], out=str(folder / variant / str(seed))
-                )
-                seconds = time.perf_counter() - start
-                task = recipe_task(recipe)
-                records = read_records(recipe.source("data"), "test", task.columns)
-                labelled = read_records(recipe.source("data"), "train", task.columns)
-                names = task.label_names(labelled, None, name)
-                labels = task.labels(records, names, labelled, name)
-                task = task.about(config.positive_label, names)
-                model = run.path / "finetune" / f"seed-{seed}" / "model"
-                inputs = task.encode(records, load_tokenizer(model), config.max_length, config.truncation)
-                predictions = predict_saved(model, inputs, config, Engine(recipe.system, print))
-                lines = map(json.loads, (model.parent / "metrics.jsonl").read_text().splitlines())
-                losses = [line["loss"] for line in lines if line["kind"] == "eval"]
-                measured[str(seed)] = {
-                    "primary": task.primary_metric,
-                    "metrics": task.metrics(predictions, labels),
-                    "seconds": seconds,
-                    "evaluations": len(losses),
-                    "best": losses.index(min(losses)) + 1,
-                    "patience": {str(patience): stopped(losses, patience) for patience in PATIENCES},
-                    "settings": {key: getattr(config, key) for key in ("epochs", "batch_size", "validation_ratio")},
-                }
+            recipe = written_recipe(Path(tasks), name, folder)
+            if variant == "balanced" and recipe.finetune.task != "classification":
+                continue
+            measured = found.setdefault(name, {}).setdefault(variant, {})
+            for seed in (seed for seed in seeds if str(seed) not in measured):
+                changes = {"seeds": (seed,), "early_stopping_patience": None, **VARIANTS[variant]}
+                own = replace(recipe, finetune=replace(recipe.finetune, **changes))
+                measured[str(seed)] = measure(own, folder / variant / str(seed))
                 write({**described(), "sets": found}, out)
                 print(name, variant, seed, measured[str(seed)], flush=True)
 
