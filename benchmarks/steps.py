@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from bertwright.recipe import OptimizerConfig
 from bertwright.train.engine import Engine
-from bertwright.train.loop import LoopConfig, Training, gradients, update
+from bertwright.train.loop import LoopConfig, gradients, update
 from bertwright.train.optim import make_optimizers
 from bertwright.train.prefetch import Prefetcher
+from bertwright.train.training import Training
 from racing import DEVICE, Step
 
 

@@ -333,7 +333,7 @@ MACHINE = {
     "prepare": {"workers"},
     "pretrain": {"micro_batch_tokens", "log_every", "evaluate_every", "checkpoint_every"},
     "finetune": {"micro_batch_tokens", "log_every", "checkpoint_every"},
-    "system": {"precision", "compile"},
+    "system": {"precision", "compile", "tracker"},
     "tokenizer": set(),
     "model": set(),
 }

@@ -55,7 +55,8 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
     else:
         recipe = load_recipe(recipe, **overrides)
     early: list[str] = []
-    engine = Engine(recipe.system, early.append)
+    folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
+    engine = Engine(recipe.system, early.append, folder.path)
 
     def notice(text: str) -> None:
         if engine.is_main:
@@ -63,7 +64,6 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
 
     for text in early:
         notice(text)
-    folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
     work = Work(recipe, folder, engine, notice)
     chosen = list(work.stages if stages is None else stages)
     with ExitStack() as held:

@@ -150,10 +150,13 @@ class SystemConfig:
             has it.
         compile: whether torch.compile is used; auto uses it where a compiler is found and the planned steps repay its
             start-up, on refuses to run without one. true and false are on and off.
+        tracker: what also gets the lines of metrics.jsonl, the recipe and the report's metrics: tensorboard, wandb or
+            mlflow, each a package to install.
     """
 
     precision: Literal["auto", "fp32", "bf16"] = field(default="auto", metadata={"machine": True})
     compile: Literal["auto", "on", "off"] | bool = field(default="auto", metadata={"machine": True})
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = field(default="none", metadata={"machine": True})
 
     def __post_init__(self) -> None:
         """Make `compile` a word: a bare on or off is a boolean in YAML 1.1."""

@@ -28,7 +28,9 @@ from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerp
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.records import LabelledSplit, Record, account, read_split
+from bertwright.text.unread import unread_pair
 from bertwright.train.engine import Engine, environment
+from bertwright.train.tracking import track_scores
 
 
 class Work:
@@ -182,6 +184,8 @@ class Work:
         splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
         for name, split in splits.items():
             self.notice(f"{where}, {account(name, split.summary())}")
+        if (pair := unread_pair(source, task.columns)) is not None:
+            self.notice(f"{where}: {pair}")
         unread = [str(part) for part, split in parts_read(source, None).items() if split is None]
         if unread and source.test_ratio is None:
             self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
@@ -309,6 +313,7 @@ def _report(work: Work, path: Path) -> None:
     results = collect_results(work.recipe, path, done)
     write_json(path / "results.json", results)
     write_report(path)
+    track_scores(work.engine, work.recipe, results, path, work.notice)
     print(results_table(results, path, color=sys.stdout.isatty()))
     work.notice(f"report: {path / 'report.html'}")
 

@@ -1,14 +1,18 @@
 """bertwright init: what it finds in files of many forms, and the recipe that it writes."""
 
 import csv
+import dataclasses
 import gzip
 import json
 
 import pytest
 
-from bertwright.apps.new_recipe import epochs
+from bertwright.apps.inspection import Contents, Texts
+from bertwright.apps.new_recipe import Findings, epochs, write_recipe
 from bertwright.cli import main
 from bertwright.recipe_file import load_recipe
+from bertwright.tasks.registry import recipe_task
+from bertwright.text.records import read_split
 
 CLASSES = {
     "hardware": ["The printer on floor {} is broken again.", "The screen of desk {} stays black since noon."],
@@ -190,6 +194,51 @@ def test_labels_that_are_numbers_make_a_regression(say, folder):
     assert (recipe.finetune.task, recipe.source("t").test_ratio) == ("regression", 0.2)
 
 
+def comments(rows=60):
+    return [
+        {"id": f"c{n}", "comment": f"The boat number {n} was old and slow.", "toxic": n % 3 // 2, "insult": n % 2}
+        for n in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "booleans"])
+def test_columns_of_0_and_1_are_several_labels(say, folder, form):
+    rows = comments()
+    if form == "csv":
+        path = write_csv(folder / "c.csv", rows)
+    else:
+        path = folder / "c.jsonl"
+        if form == "booleans":
+            rows = [row | {name: bool(row[name]) for name in ("toxic", "insult")} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = say(path.name)
+    assert "2 columns of 0 and 1, one for each label (multi-label): toxic 20, insult 30" in said
+    assert "text column   comment (others: id)" in said
+    recipe = load_recipe("recipes/c.yaml")
+    source = recipe.source("c")
+    assert (recipe.finetune.task, source.label_columns) == ("multi-label", ("toxic", "insult"))
+    split = read_split(source, "train", ("text", "labels"))
+    assert split.records[0].labels in ((), ("toxic",), ("insult",), ("toxic", "insult"))
+    assert split.summary()["classes"].keys() == {"toxic", "insult"}
+
+
+@pytest.mark.parametrize(
+    ("change", "label"),
+    [
+        (lambda n: {"label": n % 3}, "label"),  # a column of that name is the label
+        (lambda n: {"insult": n % 3}, None),  # another column of classes: which is meant?
+        (lambda n: {"insult": 1}, "toxic"),  # says nothing
+    ],
+)
+def test_columns_of_0_and_1_are_no_labels_where_another_column_may_be(say, folder, change, label):
+    write_csv(folder / "c.csv", [row | change(number) for number, row in enumerate(comments())])
+    if label is None:
+        assert "which column of c.csv is the label: toxic (2 classes), insult (3 classes)?" in say("c.csv", status=2)
+    else:
+        assert f"label column  {label}" in say("c.csv")
+        assert load_recipe("recipes/c.yaml").source("c").label_columns is None
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -310,11 +359,51 @@ def test_epochs_fall_as_labels_grow():
     assert (found[0], found[-1]) == (40, 1)
 
 
+TEXTS = Texts(0, 0, None, 0, 90_000, (9, 30, 60), (8, 20, 30), {"LATIN": 1.0}, 0.9)
+TASKS = {
+    "classification": {"label_column": "label", "labels": {"a": 1, "b": 1}},
+    "pairs": {"label_column": "label", "labels": {"a": 1, "b": 1}, "pair_column": "text_pair"},
+    "regression": {"label_column": "label", "labels": {}, "task": "regression"},
+    "multi-label": {"label_columns": ("a", "b"), "labels": {}, "task": "multi-label"},
+    "token-classification": {"tagged": {"tokens_column": "words"}, "labels": {"PER": 3}},
+    "question-answering": {"tagged": {"context_column": "text"}, "labels": {}, "task": "question-answering"},
+    "multiple-choice": {"tagged": {"choices_column": "ends"}, "labels": {}, "task": "multiple-choice"},
+}
+
+
+@pytest.mark.parametrize("kind", list(TASKS))
+@pytest.mark.parametrize(("rows", "few", "very_few"), [(500, True, True), (3_000, True, False), (9_000, False, False)])
+def test_each_task_gets_settings_for_its_number_of_labels(folder, kind, rows, few, very_few):
+    given = {"label_column": None, **TASKS[kind]}
+    if not given.get("task") and "tagged" not in given:
+        given["labels"] = dict.fromkeys(given["labels"], rows // 2)
+    texts = dataclasses.replace(TEXTS, rows=rows)
+    contents = Contents(rows, False, {}, 0, None)
+    named = {"name": "t", "path": "t", "text_column": "text"}
+    plain = {"has_test": True, "groups": [], "notes": [], "is_plain": False, "characters": 90_000}
+    (folder / "t.yaml").write_text(
+        write_recipe([Findings(contents=contents, texts=texts, **named, **plain, **given)], 20, "x")
+    )
+    recipe = load_recipe("t.yaml")
+    config, task = recipe.finetune, recipe_task(recipe)
+    assert task.name == ("classification" if kind == "pairs" else kind)
+    assert ("text_pair" in task.columns) == (kind == "pairs")
+    assert config.seeds == ((0, 1, 2) if very_few else (0,))
+    assert config.early_stopping_patience == (5 if few else None)
+    assert (config.batch_size, config.optimizer.learning_rate) == ((16, 1e-4) if few else (32, 5e-5))
+    assert config.validation_ratio == (0.2 if very_few else 0.1)
+    assert config.epochs == {500: 20, 3_000: 8, 9_000: 3}[rows]
+    assert config.class_weights is None
+    assert config.encoder == "bundled"
+
+
 @pytest.mark.slow
-def test_a_run_of_the_written_recipe_ends_with_a_report(say, folder):
-    write_csv(folder / "tickets.csv", tickets())
-    say("tickets.csv")
+@pytest.mark.parametrize("rows", [tickets, comments])
+def test_a_run_of_the_written_recipe_ends_with_a_report(say, folder, rows):
+    write_csv(folder / "t.csv", rows())
+    say("t.csv")
     # One process computes in one precision, and the other tests of this one compute in fp32.
-    words = ["--finetune.epochs", "4", "--system.compile", "off", "--system.precision", "fp32"]
-    assert main(["run", "recipes/tickets.yaml", *words]) == 0
-    assert (folder / "runs" / "tickets" / "report.html").exists()
+    words = ["--finetune.epochs", "2", "--system.compile", "off", "--system.precision", "fp32"]
+    assert main(["run", "recipes/t.yaml", *words]) == 0
+    assert (folder / "runs" / "t" / "report.html").exists()
+    assert len(list((folder / "runs" / "t" / "finetune").glob("seed-*"))) == 3

@@ -219,7 +219,8 @@ def test_micro_batches_change_nothing(small_recipe, small_prepared, engine, tmp_
 def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine, tmp_path):
     recipe = without_dropout(small_recipe(pretrain={"max_steps": 4}))
     pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, print)
-    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
+    tracked = replace(recipe, system=replace(recipe.system, tracker="tensorboard"))  # by the main process alone
+    (tmp_path / "recipe").write_bytes(pickle.dumps(tracked))
     script = tmp_path / "two.py"
     script.write_text(PRETRAIN + FINETUNE)
     launch = "from accelerate.commands.accelerate_cli import main; main()"
@@ -230,6 +231,8 @@ def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine,
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert weights(tmp_path / "two" / "finetune" / "seed-0")
+    for folder in (tmp_path / "two", tmp_path / "two" / "finetune" / "seed-0"):
+        assert len(list((folder / "tensorboard").glob("events.*"))) == 1
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3, msg=name)

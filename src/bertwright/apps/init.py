@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from bertwright.apps.inspect_columns import column_of_labels, columns_of_texts, task_of_labels
+from bertwright.apps.inspect_columns import (
+    column_of_labels,
+    columns_of_indicators,
+    columns_of_texts,
+    task_of_labels,
+)
 from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
 from bertwright.apps.inspection import LOOKED_AT, Contents, Texts, inspect, measure
@@ -104,17 +109,20 @@ def _look(
             return found
     text, pair = columns_of_texts(name, contents, text_column, pair_column, label_column)
     label = task = None
-    if not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
+    one_each = columns_of_indicators(contents, (text, pair)) if label_column is None and not unlabelled else []
+    if one_each:
+        task = "multi-label"
+    elif not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
         label = column_of_labels(name, contents, (text, pair), label_column)
         task = task_of_labels(name, contents.columns[label])
         if task is None:
             _check_rare(name, contents.columns[label].counts, place.has_test)
-    if pair is not None and label is None:
+    if pair is not None and label is None and not one_each:
         raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
     texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
-    others = [column for column in contents.columns.values() if column.name not in (text, pair, label)]
+    others = [column for column in contents.columns.values() if column.name not in (text, pair, label, *one_each)]
     groups = [column.name for column in others if column.is_group]
     return Findings(
         name=recipe_name(path),
@@ -123,14 +131,15 @@ def _look(
         texts=texts,
         text_column=text,
         label_column=label,
-        labels=None if label is None else {} if task else _in_order(contents.columns[label].counts),
+        labels={} if task else None if label is None else _in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
-        notes=place.notes if label is not None else [],
+        notes=place.notes if label is not None or task else [],
         is_plain=plain,
         characters=_characters(place.train, contents.more, texts),
         task=task,
         pair_column=pair,
+        label_columns=one_each,
     )
 
 
@@ -240,7 +249,9 @@ def _table(found: Findings) -> str:
         rows.append((found.task or "tags", ", ".join(found.tagged.values()) or "tokens, tags"))
     elif not found.is_plain:
         own = [name for name in (found.text_column, found.pair_column) if name is not None]
-        others = [str(name) for name in found.contents.columns if name not in (*own, found.label_column)]
+        others = [
+            str(name) for name in found.contents.columns if name not in (*own, found.label_column, *found.label_columns)
+        ]
         listed = " and ".join(own) + (f" (others: {', '.join(others)})" if others else "")
         rows.append(("text columns" if len(own) > 1 else "text column", listed))
     rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
@@ -269,6 +280,10 @@ def _rows_of_labels(found: Findings) -> list[tuple[str, str]]:
     rows = []
     if found.label_column is not None:
         rows.append(("label column", found.label_column + (f" ({found.task})" if found.task else "")))
+    if found.label_columns:
+        counts = {name: found.contents.columns[name].counts for name in found.label_columns}
+        listed = ", ".join(f"{name} {one['1'] + one['true']:,}" for name, one in counts.items())
+        rows.append(("labels", f"{len(counts)} columns of 0 and 1, one for each label ({found.task}): {listed}"))
     largest = sorted(found.labels.items(), key=lambda item: -item[1])
     if largest:
         listed = ", ".join(f"{label} {count:,}" for label, count in largest[:8]) + (", …" if len(largest) > 8 else "")

@@ -102,6 +102,25 @@ def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None],
     )
 
 
+def columns_of_indicators(contents: Contents, texts: Sequence[str | None]) -> list[str]:
+    """The columns of several labels, one for each, which hold 1 where a text has it and 0 where it has not.
+
+    Two columns or more that hold both and nothing else, in the same number of rows; none where another column holds
+    labels, or has the name of a label.
+
+    Args:
+        contents: of the table.
+        texts: the columns of texts.
+    """
+    others = [column for column in contents.columns.values() if column.name not in texts]
+    found = [column for column in others if set(column.counts) in ({"0", "1"}, {"false", "true"})]
+    rest = [column for column in others if column not in found and column.is_label and not column.is_group]
+    named = [column for column in others if column.name.lower() in LABEL_NAMES]
+    if len(found) < 2 or rest or named or len({column.filled for column in found}) > 1:
+        return []
+    return [column.name for column in found]
+
+
 def _kind(column: Column) -> str:
     return "lists" if column.holds_lists else "classes"
 

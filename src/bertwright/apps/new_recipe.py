@@ -24,6 +24,13 @@ _SMALL = 20_000_000
 """Characters of text below which a model of two narrow layers is large enough."""
 
 
+FEW, VERY_FEW = 5_000, 1_000
+"""Labels below which training takes more epochs with smaller batches, and has three seeds."""
+
+PATIENCE = 5
+"""Evaluations, one an epoch, after the lowest validation loss: in measured runs no later one was lower."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What `init` found in one path.
@@ -45,6 +52,7 @@ class Findings:
             other data.
         task: the task, where it is none of these: words with tags, classes of texts.
         pair_column: the column of the second text, where labels are those of pairs.
+        label_columns: those that hold 0 and 1, one for each label of multi-label data.
     """
 
     name: str
@@ -62,6 +70,7 @@ class Findings:
     tagged: dict[str, str] | None = None
     task: str | None = None
     pair_column: str | None = None
+    label_columns: Sequence[str] = ()
 
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
@@ -125,6 +134,8 @@ def _source(one: Findings, name: str) -> list[str]:
         return lines
     if one.label_column is not None:
         lines.append(f"    label_column: {_plain(one.label_column)}")
+    if one.label_columns:
+        lines.append(f"    label_columns: {_plain(list(one.label_columns))}")
     if not one.has_test:
         lines.append(
             f"    test_ratio: {TEST_RATIO}  # this part{_of_each(one)} is kept out of training, as the test set"
@@ -194,9 +205,6 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     assert one.labels is not None
     rows = sum(one.labels.values()) if one.tagged is None and one.task is None else one.texts.rows
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
-    few = training < 5_000
-    batch = 16 if few else 32
-    validation = 0.2 if training < 1_000 else 0.1
     length = min(_LENGTHS[-1], max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
     lines = ["finetune:", f"  data: {_plain(name)}"]
     if bundled:
@@ -217,12 +225,27 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,
-        f"  epochs: {epochs(training)}  # for {training:,} labels; fewer labels need more",
-        f"  batch_size: {batch}",
         f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
-        f"  validation_ratio: {validation}",
+        *_by_number(training),
+    ]
+
+
+def _by_number(labels: int) -> list[str]:
+    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md, Few labels)."""
+    few, very_few = labels < FEW, labels < VERY_FEW
+    lines = [f"  epochs: {epochs(labels)}  # for {labels:,} labels; fewer labels need more"]
+    if few:
+        lines.append(
+            f"  early_stopping_patience: {PATIENCE}  # evaluations; it ends when the validation loss falls no more"
+        )
+    lines += [
+        f"  batch_size: {16 if few else 32}",
+        f"  validation_ratio: {0.2 if very_few else 0.1}",
         f"  optimizer: {{learning_rate: {'1.0e-4' if few else '5.0e-5'}, warmup_ratio: 0.1}}",
     ]
+    if very_few:
+        lines.append("  seeds: [0, 1, 2]  # few labels: results differ from seed to seed; the report has their mean")
+    return lines
 
 
 def epochs(labels: int) -> int:

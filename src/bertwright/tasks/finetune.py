@@ -29,6 +29,7 @@ from bertwright.text.records import Record, read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
+from bertwright.train.tracking import Tracked
 
 FEW_STEPS = 50
 """Optimizer steps below which a user is told what to raise."""
@@ -242,7 +243,7 @@ def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, 
     """
     config = recipe.finetune
     split = read_split(recipe, encoder, notice)
-    stage = _Stage(config, encoder, folder, run_fingerprint, engine, notice, split)
+    stage = _Stage(recipe, encoder, folder, run_fingerprint, engine, notice, split)
     training = split.training
     if config.unlabelled is not None:
         texts, sequences = read_unlabelled(recipe, split.task, split.tokenizer, notice)
@@ -258,7 +259,7 @@ def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, 
 class _Stage:
     """What all models of the stage have in common."""
 
-    config: FinetuneConfig
+    recipe: Recipe
     encoder: Path
     folder: Path
     fingerprint: str
@@ -274,7 +275,7 @@ class _Stage:
             seed: of head, order and dropout.
             training: the training set.
         """
-        config, split, engine, target = self.config, self.split, self.engine, self.folder / name
+        config, split, engine, target = self.recipe.finetune, self.split, self.engine, self.folder / name
         if (target / "done.json").exists():
             return
         if engine.is_main:
@@ -291,6 +292,7 @@ class _Stage:
             evaluate_every=max(1, job.batches_per_epoch // config.evaluations_per_epoch),
             checkpoint_every=config.checkpoint_every,
             patience=config.early_stopping_patience,
+            tracked=Tracked(f"finetune/{name}", self.recipe),
         )
         doing = "fine-tuning a teacher" if name == "teacher" else "fine-tuning"
         sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"

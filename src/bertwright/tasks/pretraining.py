@@ -28,6 +28,7 @@ from bertwright.train.checkpoint import EpochEnds, Position, newest_position
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 from bertwright.train.prefetch import Batch
+from bertwright.train.tracking import Tracked
 
 EVALUATION_SEQUENCES = 2_048
 """Held-out sequences of an evaluation, the same ones every time."""
@@ -266,6 +267,7 @@ def loop_config(recipe: Recipe) -> LoopConfig:
         evaluate_every=config.evaluate_every,
         checkpoint_every=config.checkpoint_every,
         evaluate_first=config.encoder is not None,
+        tracked=Tracked("pretrain", recipe),
     )
 
 
@@ -302,7 +304,7 @@ def continue_from(earlier: Path, folder: Path, notice: Notice) -> None:
         return
     if not (earlier / "checkpoints").is_dir():
         notice(f"{earlier} has no checkpoints any more; pre-training starts from step 0")
-    for name in ("metrics.jsonl", "tensorboard", "checkpoints"):  # checkpoints last: they say that all is copied
+    for name in ("metrics.jsonl", "checkpoints"):  # checkpoints last: they say that all is copied
         source = earlier / name
         if source.exists():
             with atomic_path(folder / name) as temporary:

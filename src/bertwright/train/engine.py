@@ -11,8 +11,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration, gather_object
 from torch import Tensor, nn
 
 import bertwright
@@ -49,12 +50,18 @@ class Engine:
     Args:
         config: what the recipe asks of the machine.
         notice: told in a sentence where something that was asked for is missing.
+        folder: of the run, for what a tracker keeps on this machine.
 
     Raises:
-        UserError: if the recipe insists on a compiler and there is none.
+        UserError: if the recipe insists on a compiler and there is none, or names a tracker that is not installed.
     """
 
-    def __init__(self, config: SystemConfig, notice: Notice) -> None:
+    def __init__(self, config: SystemConfig, notice: Notice, folder: Path = Path()) -> None:
+        tracker = config.tracker
+        if tracker != "none" and LoggerType(tracker) not in get_available_trackers():
+            raise UserError(
+                f"system.tracker is {tracker}, whose package is not installed; pip install {tracker}, or set it to none"
+            )
         precision = config.precision
         if precision == "auto":
             precision = "bf16" if has_bf16() else "fp32"
@@ -68,7 +75,10 @@ class Engine:
             cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
             # The others wait while the main process prepares a corpus or fits the baselines.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+            log_with=None if tracker == "none" else tracker,
+            project_config=ProjectConfiguration(logging_dir=str(folder)),
         )
+        self.folder = folder
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
@@ -164,6 +174,39 @@ class Engine:
             first = next((text for text in texts if text is not None), None)
             if first is not None:
                 raise UserError(first) from failed
+
+    def start_tracker(self, project: str, settings: Mapping[str, Any] | None, folder: Path, /, **options: Any) -> Any:
+        """Begin a run of the tracker, or continue one.
+
+        Args:
+            project: its name; that of TensorBoard's folder.
+            settings: of the run, by name; None where the tracker has them.
+            folder: that TensorBoard's is made in.
+            options: of the tracker's own function that begins a run.
+
+        Returns:
+            The tracker's own object of the run.
+        """
+        accelerator, tracker = self._accelerator, self.config.tracker
+        accelerator.project_configuration.logging_dir = str(folder)
+        try:
+            accelerator.init_trackers(project, settings and dict(settings), {tracker: options})
+        except Exception:
+            with suppress(Exception):  # of a tracker that has not begun
+                self.stop_tracker()
+            raise
+        return accelerator.get_tracker(tracker, unwrap=True)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Send values to the tracker's run."""
+        self._accelerator.log(dict(values), step)
+
+    def stop_tracker(self) -> None:
+        """End the tracker's run."""
+        # As Accelerate's end_training, which would also part the processes: other stages follow.
+        running, self._accelerator.trackers = self._accelerator.trackers, []
+        for tracker in running:
+            tracker.finish()
 
     def barrier(self) -> None:
         """Wait until all processes are here."""

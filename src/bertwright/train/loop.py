@@ -13,66 +13,22 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
-from bertwright.models.checkpoints import AnyModel
 from bertwright.models.heads import Loss
 from bertwright.settings import OptimizerConfig
-from bertwright.train.checkpoint import EpochEnds, Position, load_checkpoint, save_checkpoint
+from bertwright.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from bertwright.train.engine import Engine
 from bertwright.train.metrics_log import MetricsLog, ProgressBar, Window
 from bertwright.train.optim import learning_rate_factor, make_optimizers, set_learning_rate
-from bertwright.train.prefetch import Batch, BatchSource, Prefetcher
+from bertwright.train.prefetch import Batch, Prefetcher
+from bertwright.train.tracking import Tracked, Tracker
+from bertwright.train.training import Training
 
 Notice = Callable[[str], None]
-
-
-class Training(BatchSource, Protocol):
-    """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""
-
-    @property
-    def model(self) -> AnyModel:
-        """The model whose weights are trained and saved."""
-        ...
-
-    @property
-    def objective(self) -> nn.Module:
-        """Called with a batch; returns a `Loss` for each objective, by name."""
-        ...
-
-    @property
-    def phase_ratios(self) -> tuple[float, ...]:
-        """The fraction of the budget that each phase gets."""
-        ...
-
-    @property
-    def step_tokens(self) -> int:
-        """About how many tokens a global batch has."""
-        ...
-
-    @property
-    def epoch_ends(self) -> EpochEnds:
-        """What has been found out about the lengths of epochs, for each phase; kept in checkpoints."""
-        ...
-
-    @epoch_ends.setter
-    def epoch_ends(self, ends: EpochEnds) -> None: ...
-
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
-        ...
-
-    def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
-        """Metrics on held-out data."""
-        ...
-
-    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
-        """Told about each evaluation, in every process; returns the best so far, if it chooses a checkpoint by one."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +45,7 @@ class LoopConfig:
         checkpoint_every: steps between two checkpoints.
         patience: evaluations after the best one that end the run before its budget does; None ends none.
         evaluate_first: whether there is an evaluation before the first step, of weights that are not random.
+        tracked: what a tracker is told of the training run; None tells it nothing.
     """
 
     optimizer: OptimizerConfig
@@ -100,6 +57,7 @@ class LoopConfig:
     checkpoint_every: int
     patience: int | None = None
     evaluate_first: bool = False
+    tracked: Tracked | None = None
 
     @property
     def budget(self) -> str:
@@ -116,7 +74,7 @@ def train(
         training: what to train, on which batches.
         config: budget, schedule and intervals.
         engine: the machine.
-        folder: receives metrics.jsonl, tensorboard/ and checkpoints/.
+        folder: receives metrics.jsonl and checkpoints/, and what a tracker keeps with them.
         run_fingerprint: of all that decides the result; checkpoints of another run are not used.
         notice: told in a sentence about anything a user should know.
 
@@ -124,7 +82,8 @@ def train(
         Where the run ended.
 
     Raises:
-        UserError: if the loss is not a number; a checkpoint keeps the last good weights.
+        UserError: if the loss is not a number, for which a checkpoint keeps the last good weights; or if the tracker
+            cannot start.
     """
     run = _Run(training, config, engine, folder, run_fingerprint, notice)
     try:
@@ -160,7 +119,11 @@ class _Run:
         flops = 6 * sum(matrix.numel() for matrix in self.model.encoder.matrices()) * training.step_tokens
         compiles = engine.repays_compiling(flops * (config.max_steps or 0), config.max_seconds or 0.0)
         self.objective = engine.prepare(training.objective, compiles)
-        self.metrics = MetricsLog(folder, self.position.step) if engine.is_main else None
+        self.metrics: MetricsLog | None = None
+        with engine.together():
+            if engine.is_main:
+                tracker = Tracker(engine, config.tracked, folder, self.position.step, notice)
+                self.metrics = MetricsLog(folder, self.position.step, tracker)
         self.bar = ProgressBar(config.max_steps, config.max_seconds, self.position, visible=engine.is_main)
         self.window = Window()
         self.compiled = False  # the first step compiles, and is not training time

@@ -1,4 +1,4 @@
-"""What a training run writes while it works: metrics.jsonl, TensorBoard events and a progress bar."""
+"""What a training run writes while it works: metrics.jsonl, the same lines for a tracker, and a progress bar."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from bertwright.files import write_text
 from bertwright.train.checkpoint import Position
+from bertwright.train.tracking import Tracker
 
 STEPS_BEFORE_AN_ESTIMATE = 5
 """Timed steps before the progress bar says how long the rest will take."""
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events; lines after the step that a run resumes from are dropped first.
+    """metrics.jsonl, whose lines a tracker gets, too; those after the step that a run resumes from are dropped first.
 
     Args:
-        folder: receives both.
+        folder: receives the file.
         step: that the run resumes from.
+        tracker: one that has none of the lines yet gets all that are kept.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, tracker: Tracker) -> None:
         path = folder / "metrics.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         write_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self._tracker = tracker
+        for line in kept if tracker.is_new else ():
+            tracker.log(json.loads(line))
 
     def write(self, kind: str, position: Position, metrics: dict[str, float]) -> None:
         """Add a line.
@@ -44,14 +47,14 @@ class MetricsLog:
             metrics: by name.
         """
         head: dict[str, Any] = {"kind": kind, "step": position.step, "seconds": round(position.seconds, 2)}
-        self._file.write(json.dumps(head | {"tokens": position.tokens} | metrics) + "\n")
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{kind}/{name}", value, position.step)
+        line = head | {"tokens": position.tokens} | metrics
+        self._file.write(json.dumps(line) + "\n")
+        self._tracker.log(line)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the file, and end the tracker's run."""
         self._file.close()
-        self._board.close()
+        self._tracker.finish()
 
 
 def _lines(path: Path) -> Iterator[str]:

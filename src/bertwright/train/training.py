@@ -1,0 +1,56 @@
+"""What the loop must know of a training run."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import nn
+
+from bertwright.models.checkpoints import AnyModel
+from bertwright.train.checkpoint import EpochEnds
+from bertwright.train.engine import Engine
+from bertwright.train.prefetch import Batch, BatchSource
+
+
+class Training(BatchSource, Protocol):
+    """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""
+
+    @property
+    def model(self) -> AnyModel:
+        """The model whose weights are trained and saved."""
+        ...
+
+    @property
+    def objective(self) -> nn.Module:
+        """Called with a batch; returns a `Loss` for each objective, by name."""
+        ...
+
+    @property
+    def phase_ratios(self) -> tuple[float, ...]:
+        """The fraction of the budget that each phase gets."""
+        ...
+
+    @property
+    def step_tokens(self) -> int:
+        """About how many tokens a global batch has."""
+        ...
+
+    @property
+    def epoch_ends(self) -> EpochEnds:
+        """What has been found out about the lengths of epochs, for each phase; kept in checkpoints."""
+        ...
+
+    @epoch_ends.setter
+    def epoch_ends(self, ends: EpochEnds) -> None: ...
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
+        ...
+
+    def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
+        """Metrics on held-out data."""
+        ...
+
+    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+        """Told about each evaluation, in every process; returns the best so far, if it chooses a checkpoint by one."""
+        ...
