@@ -2,7 +2,8 @@
 
 A recipe is one YAML file and the whole experiment. Precedence, from weak to strong: the defaults, the recipe file,
 options on the command line (`--pretrain.max_minutes 50`). `settings.py` has the sections of tokenizer, network and
-pre-training, `finetune_settings.py` that of fine-tuning; `recipe_file.py` reads recipes, and refuses keys that do not exist.
+pre-training, `finetune_settings.py` that of fine-tuning; `recipe_file.py` reads recipes, and refuses keys that do not
+exist.
 """
 
 from __future__ import annotations
@@ -176,6 +177,9 @@ class Recipe:
         pretrain: pre-training.
         finetune: fine-tuning.
         evaluate: what the report compares with.
+        sweep: what `bertwright sweep` searches, by setting of finetune (epochs, optimizer.learning_rate): a list of
+            values, or a range {low, high} with log: true where values are drawn evenly by their logarithm. By default
+            learning rate, epochs and batch size around the recipe's. Other commands do not read it.
         system: how the machine is used.
     """
 
@@ -189,6 +193,7 @@ class Recipe:
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    sweep: dict[str, Any] = field(default_factory=dict)
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
