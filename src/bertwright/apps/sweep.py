@@ -70,7 +70,9 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
         best, found = _best(ended), _found(recipe, space, ended)
         mattered = importances(search.study(ended), space)
         path = write_best(recipe, best.values, found, search.folder)
-        plot = save_sweep(search.study(ended), mattered, space, metric_name(search.metric), search.folder)
+        plot = save_sweep(
+            search.study(ended), ended.index(best), mattered, space, metric_name(search.metric), search.folder
+        )
         say(f"{found}: {described(best.values)}")
         say(described_importances(mattered))
         say(f"the best recipe: {path}; the trials as a picture: {plot}")

@@ -54,11 +54,12 @@ def described_importances(found: Importances) -> str:
     return f"what mattered, as a fraction of the variance of the scores: {parts}"
 
 
-def save_sweep(study: optuna.Study, found: Importances, space: Space, metric: str, folder: Path) -> Path:
+def save_sweep(study: optuna.Study, best: int, found: Importances, space: Space, metric: str, folder: Path) -> Path:
     """Draw sweep.png, and sweep-dark.png for dark pages.
 
     Args:
         study: of all trials.
+        best: the best trial's number, from 0; Optuna's does not look at the loss where scores are equal.
         found: from `importances`.
         space: what was searched.
         metric: its name for people.
@@ -70,9 +71,7 @@ def save_sweep(study: optuna.Study, found: Importances, space: Space, metric: st
     trials = study.get_trials()
     order = [*found, *(name for name in space if name not in found)]
     paints = [_bars(found, sum(trial.state == TrialState.COMPLETE for trial in trials))]
-    paints += [
-        _scatter(trials, study.best_trial, name, space[name], metric, number) for number, name in enumerate(order)
-    ]
+    paints += [_scatter(trials, trials[best], name, space[name], metric, number) for number, name in enumerate(order)]
     columns = 2 if len(paints) <= 4 else 3
     size = (4.7 * columns, 3.5 * math.ceil(len(paints) / columns))
     save_panels(folder, "sweep", size, paints, columns)
