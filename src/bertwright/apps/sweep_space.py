@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -59,7 +59,7 @@ def search_space(recipe: Recipe) -> Space:
         space[name] = _distribution(name, own, ends[name])
     for one, other in combinations(ends, 2):
         for pair in product(ends[one], ends[other]):
-            changed(recipe, dict(zip((one, other), pair, strict=True)))
+            _check_pair(recipe.finetune, dict(zip((one, other), pair, strict=True)))
     return space
 
 
@@ -73,14 +73,30 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     Raises:
         UserError: if they do not fit, with the values.
     """
+    try:
+        return change_recipe(recipe, finetune=_by_section(values))
+    except UserError as error:
+        raise UserError(f"the sweep opens {described(values)}, which does not fit: {error}") from error
+
+
+def _check_pair(config: FinetuneConfig, values: Mapping[str, Any]) -> None:
+    """See that two settings fit each other; each fits the recipe, so that the parser need not look at them again."""
+    sections = _by_section(values)
+    if "optimizer" in sections:
+        sections["optimizer"] = replace(config.optimizer, **sections["optimizer"])
+    try:
+        replace(config, **sections)
+    except UserError as error:
+        raise UserError(f"the sweep opens {described(values)}, which do not fit each other: {error}") from error
+
+
+def _by_section(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted names as the section finetune has them."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
         section, _, leaf = name.rpartition(".")
         (plain.setdefault(section, {}) if section else plain)[leaf] = value
-    try:
-        return change_recipe(recipe, finetune=plain)
-    except UserError as error:
-        raise UserError(f"the sweep opens {described(values)}, which does not fit: {error}") from error
+    return plain
 
 
 def own_values(recipe: Recipe, space: Space) -> dict[str, Any] | None:

@@ -61,7 +61,7 @@ class Trial:
     loss: float | None = None
 
 
-class _OutOfTime(Exception):
+class OutOfTime(Exception):
     """The minutes are over while a trial is at work."""
 
 
@@ -102,7 +102,7 @@ class Watch:
             if self.trial.should_prune():
                 raise optuna.TrialPruned
             if time.monotonic() > self.deadline:
-                raise _OutOfTime
+                raise OutOfTime
 
 
 def quarters(before: tuple[float, float] | None, now: tuple[float, float]) -> list[tuple[int, float]]:
@@ -233,7 +233,7 @@ class Search:
             state = "pruned"
         except NotFiniteError:
             state = "diverged"
-        except _OutOfTime:
+        except OutOfTime:
             return None
         finally:
             shutil.rmtree(place, ignore_errors=True)
