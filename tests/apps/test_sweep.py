@@ -94,7 +94,7 @@ def test_a_recipe_opens_ranges_and_lists_of_any_setting_and_their_values_are_the
         classifier_dropout={"low": 0, "high": 0.5},
         optimizer={"weight_decay": [0, 0.1]},
         truncation=["head", "tail"],
-        class_weights=[None, "balanced"],
+        hidden_dropout_prob=[None, 0.2],
         freeze_encoder=[True, False],
     ) == {
         "epochs": CategoricalDistribution([1.0, 2.5]),
@@ -102,7 +102,7 @@ def test_a_recipe_opens_ranges_and_lists_of_any_setting_and_their_values_are_the
         "classifier_dropout": FloatDistribution(0.0, 0.5),
         "optimizer.weight_decay": CategoricalDistribution([0.0, 0.1]),
         "truncation": CategoricalDistribution(["head", "tail"]),
-        "class_weights": CategoricalDistribution([None, "balanced"]),
+        "hidden_dropout_prob": CategoricalDistribution([None, 0.2]),
         "freeze_encoder": CategoricalDistribution([True, False]),
     }
 
@@ -120,9 +120,9 @@ def test_a_range_is_a_recipe_s_on_the_command_line_too(recipe_path):
         ({"learning_rate": [1e-4, 1e-3]}, "no setting learning_rate to search; did you mean optimizer.learning_rate?"),
         ({"finetune.epochs": [1, 2]}, "no setting finetune.epochs to search; did you mean epochs?"),
         ({"epoch": [1, 2]}, "did you mean epochs?"),
-        ({"nothing": [1, 2]}, "there are: class_weights, "),
+        ({"nothing": [1, 2]}, "there are: freeze_encoder, "),
         ({"log_every": [1, 2]}, "no setting log_every"),
-        ({"seeds": [[1], [2]]}, "sweep: seeds is the same in all trials, so that their scores compare; leave it out"),
+        ({"seeds": [[1], [2]]}, "sweep: seeds is the same in all trials, so that their losses compare; leave it out"),
         ({"validation_ratio": [0.1, 0.2]}, "validation_ratio is the same in all trials"),
         ({"optimizer": 3}, "optimizer is a section"),
         ({"optimizer": {"beta1": [0.8, 0.9]}, "optimizer.beta1": [0.8, 0.9]}, "optimizer.beta1 is given twice"),
@@ -139,7 +139,8 @@ def test_a_range_is_a_recipe_s_on_the_command_line_too(recipe_path):
         ({"classifier_dropout": {"low": 0, "high": 0.5, "log": True}}, "log needs a low above 0"),
         ({"batch_size": {"low": 2.5, "high": 8}}, "batch_size 2.5, which does not fit"),
         ({"truncation": {"low": 1, "high": 2}}, "truncation 1, which does not fit"),
-        ({"class_weights": [None, {"0": 1, "1": 2}]}, "a value of class_weights is a list or a section"),
+        ({"class_weights": [None, "balanced"]}, "class_weights is the same in all trials"),
+        ({"epochs": [[1], 2]}, "opens epochs [1], which does not fit"),
         ({"freeze_encoder": [True, False], "averaging_block": [True, False]}, "leave one of them out"),
         ({"max_length": [16, 128]}, "micro_batch_tokens (64) must be at least finetune.max_length (128)"),
     ],
@@ -159,7 +160,7 @@ def test_a_drawn_number_has_three_digits_and_stays_in_its_range():
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 4, 5, 7, 10, 12])
-def test_the_metric_at_quarters_of_the_budget_is_interpolated_between_evaluations(evaluations):
+def test_the_loss_at_quarters_of_the_budget_is_interpolated_between_evaluations(evaluations):
     places = np.arange(1, evaluations + 1) / evaluations
     values = np.random.default_rng(evaluations).random(evaluations)
     found, before = {}, None
@@ -171,15 +172,15 @@ def test_the_metric_at_quarters_of_the_budget_is_interpolated_between_evaluation
 
 
 def study_of(trials, space, **options):
-    study = optuna.create_study(direction="maximize", **options)
+    study = optuna.create_study(direction="minimize", **options)
     for params, value, reached in trials:
         study.add_trial(create_trial(params=params, distributions=space, value=value, intermediate_values=reached))
     return study
 
 
-def test_a_trial_below_the_median_is_ended_from_half_of_its_own_budget_on():
+def test_a_trial_above_the_median_loss_is_ended_from_half_of_its_own_budget_on():
     space = {"x": FloatDistribution(0, 1)}
-    good = [({"x": 0.5}, 0.9, {2: 0.7 + n / 100, 4: 0.9}) for n in range(5)]
+    good = [({"x": 0.5}, 0.3, {2: 0.5 + n / 100, 4: 0.3}) for n in range(5)]
     pruner = optuna.pruners.MedianPruner(5, n_warmup_steps=2, n_min_trials=3)
 
     def watch():
@@ -187,28 +188,28 @@ def test_a_trial_below_the_median_is_ended_from_half_of_its_own_budget_on():
 
     short, long = watch(), watch()
     with pytest.raises(optuna.TrialPruned):
-        short(0.5, {"f1": 0.71, "loss": 1.0}, True)
+        short(0.5, {"f1": 0.9, "loss": 0.53}, True)
     for number in range(1, 5):  # four of ten epochs: not yet half of it
-        long(number / 10, {"f1": 0.1, "loss": 1.0}, number == 1)
+        long(number / 10, {"f1": 0.9, "loss": 1.0}, number == 1)
     with pytest.raises(optuna.TrialPruned):
-        long(0.5, {"f1": 0.1, "loss": 1.0}, False)
+        long(0.5, {"f1": 0.9, "loss": 1.0}, False)
     better, last = watch(), watch()
-    better(0.5, {"f1": 0.73, "loss": 1.0}, True)
+    better(0.5, {"f1": 0.1, "loss": 0.51}, True)
     last(1.0, {"f1": 0.1, "loss": 1.0}, True)  # it is at its end
-    assert (last.score, last.loss, last.reached) == (0.1, 1.0, {4: 0.1})
+    assert (last.score, last.loss, last.reached) == (0.1, 1.0, {4: 1.0})
 
 
-def test_a_trial_s_score_is_that_of_the_checkpoint_that_is_kept():
-    watch = Watch(optuna.create_study(direction="maximize").ask(), "f1", float("inf"))
+def test_a_trial_s_loss_and_metric_are_those_of_the_checkpoint_that_is_kept():
+    watch = Watch(optuna.create_study(direction="minimize").ask(), "f1", float("inf"))
     for place, f1, loss, best in ((0.25, 0.5, 0.9, True), (0.5, 0.6, 0.7, True), (0.75, 0.8, 0.8, False)):
         watch(place, {"f1": f1, "loss": loss}, best)
     assert (watch.score, watch.loss) == (0.6, 0.7)
     with pytest.raises(NotFiniteError):
-        watch(1.0, {"f1": float("nan"), "loss": 0.8}, False)
+        watch(1.0, {"f1": 0.8, "loss": float("nan")}, False)
 
 
 def test_a_trial_ends_when_time_is_up_unless_it_is_at_its_end():
-    watch = Watch(optuna.create_study(direction="maximize").ask(), "f1", deadline=0.0)
+    watch = Watch(optuna.create_study(direction="minimize").ask(), "f1", deadline=0.0)
     with pytest.raises(OutOfTime):
         watch(0.5, {"f1": 0.5, "loss": 1.0}, True)
     watch(1.0, {"f1": 0.5, "loss": 1.0}, False)
@@ -255,7 +256,7 @@ def test_the_picture_is_drawn_for_light_and_dark_pages_whatever_was_searched(tmp
         study.add_trial(
             create_trial(state=TrialState.PRUNED, params=trials[0][0], distributions=space, intermediate_values=reached)
         )
-    assert save_sweep(study, 1, importances(study, space), space, "F1", tmp_path) == tmp_path / "sweep.png"
+    assert save_sweep(study, importances(study, space), space, tmp_path) == tmp_path / "sweep.png"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep-dark.png", "sweep.png"]
 
 
@@ -281,7 +282,10 @@ def test_the_best_recipe_loads_as_the_recipe_with_the_values_that_were_found(pat
 
 
 def values_of(folder):
-    return [(one["values"], one["state"], one["score"]) for one in read_json(folder / "sweep/trials.json")["trials"]]
+    return [
+        (one["values"], one["state"], one["loss"], one["score"])
+        for one in read_json(folder / "sweep/trials.json")["trials"]
+    ]
 
 
 @pytest.mark.slow
@@ -298,7 +302,7 @@ def test_no_trial_reads_the_test_split_and_the_final_run_is_the_winning_trial_s(
     write_rows(data / "test.jsonl", 40, start=20)
     done = sweep(recipe, 60, trials=3)
     assert (folder / "sweep/trials.json").read_bytes() == before
-    best = max(trials, key=lambda trial: (trial["score"], -trial["loss"]))
+    best = min(trials, key=lambda trial: trial["loss"])
     # The trial had the run's first seed: it is the same training, to the bit.
     assert read_json(folder / "finetune/seed-3/done.json")["validation_loss"] == best["loss"]
     assert (folder / "finetune/seed-4/done.json").exists()
@@ -320,7 +324,7 @@ def test_an_interrupted_sweep_ends_as_the_uninterrupted_one(recipe, tmp_path, mo
     whole = replace(recipe, out=str(tmp_path / "whole"))
     sweep(whole, 60, trials=8)
     expected = values_of(tmp_path / "whole")
-    assert len({json.dumps(values) for values, _, _ in expected}) > 4
+    assert len({json.dumps(values) for values, *_ in expected}) > 4
     watch, evaluations = Watch.__call__, []
 
     def interrupted(self, *given):
@@ -360,7 +364,7 @@ def test_a_trial_whose_loss_is_no_number_is_a_poor_trial(recipe, tmp_path, capsy
     write_rows(tmp_path / "data/test.jsonl", 40, start=20)
     recipe = replace(recipe, sweep={"optimizer.learning_rate": [1e-3, 1e30], "epochs": [2, 3]})
     sweep(recipe, 60, trials=5)
-    states = {(values["optimizer.learning_rate"], state) for values, state, _ in values_of(tmp_path / "run")}
+    states = {(values["optimizer.learning_rate"], state) for values, state, *_ in values_of(tmp_path / "run")}
     assert states == {(1e-3, "complete"), (1e30, "diverged")}
     assert "the loss became infinite or no number" in capsys.readouterr().err
     hopeless = replace(recipe, out=str(tmp_path / "other"), sweep={"optimizer.learning_rate": [1e29, 1e30]})

@@ -1,8 +1,8 @@
 """`bertwright sweep`: search settings of fine-tuning on the validation set, then run the best ones.
 
-A trial is what a run would do with one seed; its score is the primary metric of the checkpoint that it keeps. Optuna
-chooses the values of each trial and ends poor ones early. No trial reads the test split; the final run does, as every
-run.
+A trial is what a run would do with one seed. Trials are compared as checkpoints of a run are, by the loss on the
+validation set: metrics are coarse on few texts, and F1 can be high for a constant answer. Optuna chooses the values of
+each trial and ends poor ones early. No trial reads the test split; the final run does, as every run.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
         best, found = _best(ended), _found(recipe, space, ended)
         mattered = importances(search.study(ended), space)
         path = write_best(recipe, best.values, found, search.folder)
-        plot = save_sweep(
-            search.study(ended), ended.index(best), mattered, space, metric_name(search.metric), search.folder
-        )
+        plot = save_sweep(search.study(ended), mattered, space, search.folder)
         say(f"{found}: {described(best.values)}")
         say(described_importances(mattered))
         say(f"the best recipe: {path}; the trials as a picture: {plot}")
@@ -132,18 +130,18 @@ def _ends(space: optuna.distributions.BaseDistribution | None) -> Sequence[Any]:
 
 
 def _best(ended: Sequence[Trial]) -> Trial:
-    """The trial with the highest score; of several the one with the lower loss, then the earlier one.
+    """The trial with the lowest loss; of several the first.
 
     Raises:
         UserError: if none has reached its end.
     """
-    complete = [trial for trial in ended if trial.score is not None]
+    complete = [trial for trial in ended if trial.loss is not None]
     if not complete:
         raise UserError(
             f"none of {len(ended)} trials reached its end with a finite loss; search lower values of "
             "optimizer.learning_rate, and name another run folder: --out"
         )
-    return max(complete, key=lambda trial: (trial.score, -(trial.loss or 0.0)))
+    return min(complete, key=lambda trial: trial.loss or 0.0)
 
 
 def _found(recipe: Recipe, space: Space, ended: Sequence[Trial]) -> str:
@@ -152,7 +150,9 @@ def _found(recipe: Recipe, space: Space, ended: Sequence[Trial]) -> str:
     counts = {state: sum(trial.state == state for trial in ended) for state in ("pruned", "diverged")}
     text = f"best of {len(ended)} trials ({counts['pruned']} ended early, {counts['diverged']} diverged): trial "
     metric = metric_name(recipe_task(recipe).primary_metric)
-    text += f"{list(ended).index(best) + 1}, {metric} {best.score:.4f} on the validation set"
-    if first.score is None or own_values(recipe, space) is None:
+    text += (
+        f"{list(ended).index(best) + 1}, with loss {best.loss:.4f} and {metric} {best.score:.4f} on the validation set"
+    )
+    if first.loss is None or own_values(recipe, space) is None:
         return text
-    return f"{text} (the recipe's own values: {first.score:.4f})"
+    return f"{text} (the recipe's own values: {first.loss:.4f} and {first.score:.4f})"

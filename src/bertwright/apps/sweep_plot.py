@@ -1,4 +1,4 @@
-"""The picture of a sweep: which setting mattered, and each trial's score over each setting's value."""
+"""The picture of a sweep: which setting mattered, and each trial's validation loss over each setting's value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Importances = dict[str, float]
 
 
 def importances(study: optuna.Study, space: Space) -> Importances:
-    """The fraction of the scores' variance that each setting explains by itself, largest first (fANOVA).
+    """The fraction of the losses' variance that each setting explains by itself, largest first (fANOVA).
 
     Hutter, Hoos and Leyton-Brown 2014, "An Efficient Approach for Assessing Hyperparameter Importance". Of a setting
     that is searched by its logarithm, the logarithm counts: half of the range is then half of what was searched.
@@ -33,13 +33,13 @@ def importances(study: optuna.Study, space: Space) -> Importances:
         space: what was searched.
 
     Returns:
-        Fractions by setting, which with those of interactions add up to 1; nothing where all scores are equal.
+        Fractions by setting, which with those of interactions add up to 1; nothing where all losses are equal.
     """
     complete = [trial for trial in study.get_trials() if trial.state == TrialState.COMPLETE]
     if len({trial.value for trial in complete}) < 2:
         return {}
     plain = {name: _linear(own) for name, own in space.items()}
-    copy = optuna.create_study(direction="maximize")
+    copy = optuna.create_study(direction="minimize")
     for trial in complete:
         params = {name: math.log(value) if _is_log(space[name]) else value for name, value in trial.params.items()}
         copy.add_trial(optuna.trial.create_trial(value=trial.value, params=params, distributions=plain))
@@ -49,20 +49,18 @@ def importances(study: optuna.Study, space: Space) -> Importances:
 def described_importances(found: Importances) -> str:
     """Importances in words."""
     if not found:
-        return "what mattered: all trials that reached their end have the same score"
+        return "what mattered: all trials that reached their end have the same loss"
     parts = ", ".join(f"{name} {value:.0%}" for name, value in found.items())
-    return f"what mattered, as a fraction of the variance of the scores: {parts}"
+    return f"what mattered, as a fraction of the variance of the losses: {parts}"
 
 
-def save_sweep(study: optuna.Study, best: int, found: Importances, space: Space, metric: str, folder: Path) -> Path:
+def save_sweep(study: optuna.Study, found: Importances, space: Space, folder: Path) -> Path:
     """Draw sweep.png, and sweep-dark.png for dark pages.
 
     Args:
         study: of all trials.
-        best: the best trial's number, from 0; Optuna's does not look at the loss where scores are equal.
         found: from `importances`.
         space: what was searched.
-        metric: its name for people.
         folder: receives both.
 
     Returns:
@@ -71,7 +69,7 @@ def save_sweep(study: optuna.Study, best: int, found: Importances, space: Space,
     trials = study.get_trials()
     order = [*found, *(name for name in space if name not in found)]
     paints = [_bars(found, sum(trial.state == TrialState.COMPLETE for trial in trials))]
-    paints += [_scatter(trials, trials[best], name, space[name], metric, number) for number, name in enumerate(order)]
+    paints += [_scatter(trials, study.best_trial, name, space[name], number) for number, name in enumerate(order)]
     columns = 2 if len(paints) <= 4 else 3
     size = (4.7 * columns, 3.5 * math.ceil(len(paints) / columns))
     save_panels(folder, "sweep", size, paints, columns)
@@ -106,15 +104,13 @@ def _bars(found: Mapping[str, float], complete: int) -> Paint:
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
         few = "; few trials, so rough" if complete < _FEW else ""
-        axes.set_xlabel(f"of the variance of {complete} scores{few}")
-        axes.set_title("What mattered" if found else "All scores are equal", loc="left", fontsize=10.5)
+        axes.set_xlabel(f"of the variance of {complete} losses{few}")
+        axes.set_title("What mattered" if found else "All losses are equal", loc="left", fontsize=10.5)
 
     return paint
 
 
-def _scatter(
-    trials: list[FrozenTrial], best: FrozenTrial, name: str, space: BaseDistribution, metric: str, number: int
-) -> Paint:
+def _scatter(trials: list[FrozenTrial], best: FrozenTrial, name: str, space: BaseDistribution, number: int) -> Paint:
     """A dot for each trial: filled where it reached its end, hollow where it was ended early."""
     words = list(space.choices) if isinstance(space, CategoricalDistribution) else None
 
@@ -145,7 +141,7 @@ def _scatter(
             label="reached its end",
         )
         axes.plot([place(best)], [best.values[0]], "D", color=theme.cycle[1], markersize=8, label="the best")
-        axes.set_title(f"{metric[0].upper()}{metric[1:]} on the validation set", loc="left", fontsize=10.5)
+        axes.set_title("Validation loss (lower is better)", loc="left", fontsize=10.5)
         axes.set_xlabel(name)
         _scale(axes, space)
         if number == 0:

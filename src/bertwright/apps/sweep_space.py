@@ -26,11 +26,12 @@ SHARED = (
     "unlabelled",
     "unlabelled_max_length",
     "co_training",
+    "class_weights",
     "validation_ratio",
     "seeds",
     "optimizer",
 )
-"""Settings that all trials have in common: else their scores would be of different things."""
+"""Settings that all trials have in common: else their losses would be of different things."""
 
 _WIDER = 4.0
 """How far a range of learning rates leads below and above the recipe's."""
@@ -175,7 +176,7 @@ def _check_name(name: str) -> None:
         return
     plain = str(name).removeprefix("finetune.")
     if plain in SHARED:
-        raise UserError(f"sweep: {name} is the same in all trials, so that their scores compare; leave it out")
+        raise UserError(f"sweep: {name} is the same in all trials, so that their losses compare; leave it out")
     leaves = {one.rpartition(".")[2]: one for one in known}
     near = difflib.get_close_matches(plain, [*known, *leaves], n=1, cutoff=0.7)
     meant = f"did you mean {leaves.get(near[0], near[0])}?" if near else f"there are: {', '.join(known)}"

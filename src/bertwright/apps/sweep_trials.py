@@ -48,17 +48,17 @@ class Trial:
         values: that were tried, by setting.
         state: whether it reached its end, was ended early, or lost its way: its loss was no number.
         seconds: that it took.
-        reached: the primary metric on the validation set at quarters of its budget, by the quarter's number.
-        score: the primary metric of the checkpoint that is kept, where it reached its end.
-        loss: the validation loss of that checkpoint.
+        reached: the validation loss at quarters of its budget, by the quarter's number.
+        loss: the validation loss of the checkpoint that is kept, where it reached its end; the lowest one wins.
+        score: the primary metric of that checkpoint on the validation set.
     """
 
     values: dict[str, Any]
     state: Literal["complete", "pruned", "diverged"]
     seconds: float
     reached: dict[int, float] = field(default_factory=dict)
-    score: float | None = None
     loss: float | None = None
+    score: float | None = None
 
 
 class OutOfTime(Exception):
@@ -66,15 +66,15 @@ class OutOfTime(Exception):
 
 
 class Watch:
-    """Told about a trial's evaluations: remembers its score, and ends it when Optuna says so or time is up.
+    """Told about a trial's evaluations: remembers the best, and ends it when Optuna says so or time is up.
 
     Trials may have different numbers of epochs. Each is compared at quarters of its own budget, since the learning rate
     falls with that: a long trial looks bad after as many epochs as a short one has in all. Between two evaluations the
-    metric is taken to change evenly.
+    loss is taken to change evenly.
 
     Args:
         trial: Optuna's.
-        metric: the primary one.
+        metric: the primary one, to be shown.
         deadline: on the monotonic clock, when time is up.
     """
 
@@ -82,22 +82,22 @@ class Watch:
         self.trial = trial
         self.metric = metric
         self.deadline = deadline
-        self.score: float | None = None
         self.loss: float | None = None
+        self.score: float | None = None
         self.reached: dict[int, float] = {}
         self._before: tuple[float, float] | None = None
 
     def __call__(self, progress: float, metrics: dict[str, float], is_best: bool) -> None:
         """An evaluation when a fraction of the budget is spent, and whether its checkpoint is the one that is kept."""
-        value = metrics[self.metric]
-        if not math.isfinite(value) or not math.isfinite(metrics["loss"]):
-            raise NotFiniteError(f"the {self.metric} or the loss on the validation set is no number")
+        loss = metrics["loss"]
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss on the validation set became {loss:g}")
         if is_best:
-            self.loss, self.score = metrics["loss"], value
-        for quarter, between in quarters(self._before, (progress, value)):
+            self.loss, self.score = loss, metrics[self.metric]
+        for quarter, between in quarters(self._before, (progress, loss)):
             self.reached[quarter] = between
             self.trial.report(between, quarter)
-        self._before = (progress, value)
+        self._before = (progress, loss)
         if progress < 1:
             if self.trial.should_prune():
                 raise optuna.TrialPruned
@@ -106,10 +106,10 @@ class Watch:
 
 
 def quarters(before: tuple[float, float] | None, now: tuple[float, float]) -> list[tuple[int, float]]:
-    """The quarters of a budget between two evaluations, or at the second one, with the metric there.
+    """The quarters of a budget between two evaluations, or at the second one, with the loss there.
 
     Args:
-        before: the fraction of the budget at the evaluation before, and its metric; None if there was none.
+        before: the fraction of the budget at the evaluation before, and its loss; None if there was none.
         now: those of this evaluation.
     """
     found = []
@@ -161,7 +161,7 @@ class Search:
         while spent < seconds and (most is None or len(ended) < most):
             start = time.monotonic()
             # Until one trial has reached its end there is nothing to show: that one may take longer.
-            left = seconds - spent if any(trial.score is not None for trial in ended) else math.inf
+            left = seconds - spent if any(trial.loss is not None for trial in ended) else math.inf
             trial = self._trial(ended, start + left)
             spent += time.monotonic() - start
             if trial is None:
@@ -196,15 +196,15 @@ class Search:
     def study(self, ended: Sequence[Trial]) -> optuna.Study:
         """Optuna's study of trials that have ended; what it asks for next depends on them and the seed alone."""
         study = optuna.create_study(
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=(self.recipe.seed + len(ended)) % 2**32),
+            direction="minimize",
+            sampler=optuna.samplers.TPESampler(seed=(self.recipe.seed * 1_000_003 + len(ended)) % 2**32),
             pruner=optuna.pruners.MedianPruner(_STARTUP, n_warmup_steps=_FIRST_QUARTER, n_min_trials=_LEAST),
         )
         for trial in ended:
             study.add_trial(
                 optuna.trial.create_trial(
-                    state=TrialState.PRUNED if trial.score is None else TrialState.COMPLETE,
-                    value=trial.score,
+                    state=TrialState.PRUNED if trial.loss is None else TrialState.COMPLETE,
+                    value=trial.loss,
                     params=trial.values,
                     distributions=self.space,
                     intermediate_values=trial.reached,
@@ -239,21 +239,21 @@ class Search:
             shutil.rmtree(place, ignore_errors=True)
         if state != "complete":
             return Trial(values, state, 0.0, watch.reached)
-        return Trial(values, state, 0.0, watch.reached, watch.score, watch.loss)
+        return Trial(values, state, 0.0, watch.reached, watch.loss, watch.score)
 
     def _told(self, ended: list[Trial]) -> str:
         """The last trial's end, in words."""
-        trial, metric = ended[-1], metric_name(self.metric)
+        trial = ended[-1]
         text = f"trial {len(ended)}: "
         if trial.state == "diverged":
             text += "the loss became infinite or no number"
         elif trial.state == "pruned":
             quarter, value = list(trial.reached.items())[-1]
-            text += f"ended early, with {metric} {value:.4f} after {quarter} of {_QUARTERS} quarters"
+            text += f"ended early, with loss {value:.4f} after {quarter} of {_QUARTERS} quarters"
         else:
-            text += f"{metric} {trial.score:.4f}, loss {trial.loss:.4f}"
-        best = max((one.score for one in ended if one.score is not None), default=None)
-        return f"{text} ({trial.seconds:.0f} s)" + ("" if best is None else f"; the best so far: {best:.4f}")
+            text += f"loss {trial.loss:.4f}, {metric_name(self.metric)} {trial.score:.4f}"
+        best = min((one.loss for one in ended if one.loss is not None), default=None)
+        return f"{text} ({trial.seconds:.0f} s)" + ("" if best is None else f"; lowest loss so far: {best:.4f}")
 
 
 def _quiet(text: str) -> None:
