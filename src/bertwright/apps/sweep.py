@@ -74,7 +74,7 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
         say(f"{found}: {described(best.values)}")
         say(described_importances(mattered))
         say(f"the best recipe: {path}; the trials as a picture: {plot}")
-        say("the final run, with all seeds; it is the first to read the test split")
+        say("now the final run, with all seeds, which reads the test split")
     return run(load_recipe(path))
 
 

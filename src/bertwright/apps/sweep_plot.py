@@ -130,7 +130,7 @@ def _scatter(trials: list[FrozenTrial], best: FrozenTrial, name: str, space: Bas
             color=theme.muted,
             markerfacecolor=theme.background,
             markersize=5.5,
-            label="ended early: last value",
+            label="ended early: last value" if early else None,
         )
         axes.plot(
             [place(trial) for trial in ended],
