@@ -27,6 +27,7 @@ SHARED = (
     "unlabelled_max_length",
     "co_training",
     "class_weights",
+    "metric_for_best_model",
     "validation_ratio",
     "seeds",
     "optimizer",
