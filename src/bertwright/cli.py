@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
+from jsonargparse import Namespace
 
 import bertwright
 from bertwright.apps import commands
@@ -36,8 +37,15 @@ STAGES = {
     "baselines": "train the classical baselines on the same texts",
     "evaluate": "evaluate all systems on the test split",
     "report": "write results.json and report.html, and print the table",
+    "sweep": "search settings of fine-tuning on the validation set, then do a run with the best ones",
 }
 """The commands that take a recipe. (`pipeline.py` has the stages, but takes seconds to load: not for --help.)"""
+
+SWEEP = {
+    "minutes": "of trials; a pre-training before them and the final run come on top",
+    "trials": "the most trials; the default is as many as the minutes allow",
+}
+"""The options of `sweep` beside the settings of a recipe."""
 
 USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "init": (init, {"paths": "*"}),
@@ -88,6 +96,10 @@ def make_parser(command_name: str | None = None) -> RecipeParser:
             command = make_recipe_parser(
                 description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
             )
+            if name == "sweep":
+                command.add_argument("--minutes", type=float, default=60.0, help=SWEEP["minutes"])
+                command.add_argument("--trials", type=int | None, default=None, help=SWEEP["trials"])
+                command.known = [*command.known, *SWEEP]
             parser.known = command.known
         else:
             command, text = _command_parser(*USES[name])
@@ -120,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         resume = "; the same command resumes from the last checkpoint" if words[0] in (*STAGES, "suite") else ""
+        if words[0] == "sweep":
+            resume = "; the same command continues with the trial that was at work"
         _tell(f"\nbertwright: interrupted{resume}")
         return 130
     except BrokenPipeError:
@@ -165,9 +179,28 @@ def _call(words: list[str]) -> None:
     if parsed.command in USES:
         USES[parsed.command][0](**vars(given))
         return
+    if parsed.command == "sweep":
+        _sweep(given)
+        return
     from bertwright.pipeline import run  # torch takes seconds to load: not for --help
 
     run(build_recipe(given), stages=None if parsed.command == "run" else [parsed.command])
+
+
+def _sweep(given: Namespace) -> None:
+    """Call `sweep` with a recipe and its own options.
+
+    Raises:
+        UserError: if Optuna is missing.
+    """
+    options = {name: given.pop(name) for name in SWEEP}
+    try:
+        from bertwright.apps.sweep import sweep
+    except ImportError as error:
+        raise UserError(
+            f"a sweep needs a package that is not installed ({error.name}); pip install 'bertwright[sweep]'"
+        ) from error
+    sweep(build_recipe(given), **options)
 
 
 def _plain_options(words: Sequence[str], function: Callable[..., None]) -> list[str]:
@@ -207,6 +240,10 @@ def _short_help(command: str) -> str:
         "RECIPE is a YAML file, or the name of a recipe that comes with Bertwright (bertwright recipes).",
         "bertwright init FILE writes one for your own texts.",
     ]
+    if command == "sweep":
+        lines += ["", "the search:"]
+        for name, text in SWEEP.items():
+            lines += [f"  --{name}", f"      {text}"]
     for group, names in FIRST_SETTINGS.items():
         lines += ["", f"{group}:"]
         for name in names:

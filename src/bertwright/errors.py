@@ -17,6 +17,10 @@ class WrongTypeError(UserError, TypeError):
     """A value of another type than the one that is asked for, as number 5 where a text is."""
 
 
+class NotFiniteError(UserError):
+    """A loss or its gradients became infinite or NaN: the settings of the optimizer do not fit."""
+
+
 NOTHING_TO_READ = "has nothing to read; leave it out, or write a word"
 
 

@@ -35,6 +35,11 @@ class Run:
     results: dict[str, Any]
 
 
+def say(text: str) -> None:
+    """Print a sentence about the work with the time, above any progress bar."""
+    tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
+
+
 def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **overrides: Any) -> Run:
     """Do a recipe's stages, from raw text to report; what is done and unchanged is skipped.
 
@@ -60,7 +65,7 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
 
     def notice(text: str) -> None:
         if engine.is_main:
-            tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
+            say(text)
 
     for text in early:
         notice(text)

@@ -180,6 +180,9 @@ class Recipe:
         pretrain: pre-training.
         finetune: fine-tuning.
         evaluate: what the report compares with.
+        sweep: what `bertwright sweep` searches, by setting of finetune (epochs, optimizer.learning_rate): a list of
+            values, or a range {low, high} with log: true where values are drawn evenly by their logarithm. By default
+            learning rate, epochs and batch size around the recipe's. Other commands do not read it.
         system: how the machine is used.
     """
 
@@ -193,6 +196,7 @@ class Recipe:
     seed: int = 0
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    sweep: dict[str, Any] = field(default_factory=dict)
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:

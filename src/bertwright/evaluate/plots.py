@@ -6,6 +6,7 @@ letters shrinking. Colours are Okabe and Ito's, which people with colour-blindne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,19 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return averages
 
 
-def save_panel(folder: Path, name: str, size: tuple[float, float], paint: Callable[[Axes, Theme], None]) -> None:
-    """Draw once per theme. Figures are made without pyplot, so no window system and no global state is touched."""
+Paint = Callable[[Axes, Theme], None]
+
+
+def save_panel(folder: Path, name: str, size: tuple[float, float], paint: Paint) -> None:
+    """Draw one panel once per theme."""
+    save_panels(folder, name, size, [paint], columns=1)
+
+
+def save_panels(folder: Path, name: str, size: tuple[float, float], paints: Sequence[Paint], columns: int) -> None:
+    """Draw panels, row by row, once per theme.
+
+    Figures are made without pyplot, so no window system and no global state is touched.
+    """
     for theme in THEMES:
         settings: Any = {
             "font.family": "DejaVu Sans",
@@ -91,12 +103,13 @@ def save_panel(folder: Path, name: str, size: tuple[float, float], paint: Callab
         }
         with matplotlib.rc_context(settings):
             figure = Figure(figsize=size, layout="constrained")
-            axes = figure.add_subplot()
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(True, linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.tick_params(length=0)
-            paint(axes, theme)
+            for number, paint in enumerate(paints, 1):
+                axes = figure.add_subplot(math.ceil(len(paints) / columns), columns, number)
+                axes.spines[["top", "right"]].set_visible(False)
+                axes.grid(True, linewidth=0.8)
+                axes.set_axisbelow(True)
+                axes.tick_params(length=0)
+                paint(axes, theme)
             with atomic_path(folder / f"{name}{theme.suffix}.png") as temporary:
                 # Without the software's name and version, equal data gives equal bytes.
                 figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})

@@ -28,7 +28,7 @@ from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import Record, read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from bertwright.train.loop import LoopConfig, Notice, train
+from bertwright.train.loop import LoopConfig, Notice, Watch, train
 from bertwright.train.tracking import Tracked
 
 FEW_STEPS = 50
@@ -227,7 +227,15 @@ def no_better_than_chance(task: Task, loss: float | None, chance: float | None) 
     )
 
 
-def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, engine: Engine, notice: Notice) -> None:
+def finetune(
+    recipe: Recipe,
+    encoder: Path,
+    folder: Path,
+    run_fingerprint: str,
+    engine: Engine,
+    notice: Notice,
+    watch: Watch | None = None,
+) -> None:
     """Fine-tune once per seed: `folder`/seed-N/model; a teacher of all seeds goes to `folder`/teacher.
 
     Args:
@@ -237,6 +245,7 @@ def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, 
         run_fingerprint: of all that decides the result.
         engine: the machine.
         notice: told in a sentence about anything a user should know.
+        watch: told about each evaluation of a seed's model, as `LoopConfig` says.
 
     Raises:
         UserError: if the data cannot be used, the encoder is too short for max_length, or the loss is not a number.
@@ -252,7 +261,7 @@ def finetune(recipe: Recipe, encoder: Path, folder: Path, run_fingerprint: str, 
         targets = pseudo_labels(folder / "teacher", texts, sequences, labelled, config, engine, notice)
         training = Examples([*training.sequences, *sequences], np.concatenate([training.targets, targets]))
     for seed in config.seeds:
-        stage.train(f"seed-{seed}", seed, training)
+        stage.train(f"seed-{seed}", seed, training, watch)
 
 
 @dataclass(frozen=True)
@@ -267,13 +276,14 @@ class _Stage:
     notice: Notice
     split: Split
 
-    def train(self, name: str, seed: int, training: Examples) -> None:
+    def train(self, name: str, seed: int, training: Examples, watch: Watch | None = None) -> None:
         """Train the model of the folder `name`, unless it is finished.
 
         Args:
             name: teacher or seed-N.
             seed: of head, order and dropout.
             training: the training set.
+            watch: told about each evaluation.
         """
         config, split, engine, target = self.recipe.finetune, self.split, self.engine, self.folder / name
         if (target / "done.json").exists():
@@ -293,6 +303,7 @@ class _Stage:
             checkpoint_every=config.checkpoint_every,
             patience=config.early_stopping_patience,
             tracked=Tracked(f"finetune/{name}", self.recipe),
+            watch=watch,
         )
         doing = "fine-tuning a teacher" if name == "teacher" else "fine-tuning"
         sizes = f"{len(training):,} texts, {len(split.validation.labels):,} in the validation set"

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bertwright.errors import UserError
+from bertwright.errors import NotFiniteError
 from bertwright.models.heads import Loss
 from bertwright.settings import OptimizerConfig
 from bertwright.train.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -29,6 +29,7 @@ from bertwright.train.tracking import Tracked, Tracker
 from bertwright.train.training import Training
 
 Notice = Callable[[str], None]
+Watch = Callable[[float, dict[str, float], bool], None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class LoopConfig:
         patience: evaluations after the best one that end the run before its budget does; None ends none.
         evaluate_first: whether there is an evaluation before the first step, of weights that are not random.
         tracked: what a tracker is told of the training run; None tells it nothing.
+        watch: called after each evaluation: (fraction of the budget, metrics, whether it is the best); may raise.
     """
 
     optimizer: OptimizerConfig
@@ -58,6 +60,7 @@ class LoopConfig:
     patience: int | None = None
     evaluate_first: bool = False
     tracked: Tracked | None = None
+    watch: Watch | None = None
 
     @property
     def budget(self) -> str:
@@ -82,8 +85,8 @@ def train(
         Where the run ended.
 
     Raises:
-        UserError: if the loss is not a number, for which a checkpoint keeps the last good weights; or if the tracker
-            cannot start.
+        NotFiniteError: if the loss is not a number; a checkpoint keeps the last good weights.
+        UserError: if the tracker cannot start.
     """
     run = _Run(training, config, engine, folder, run_fingerprint, notice)
     try:
@@ -106,8 +109,7 @@ class _Run:
         self.training, self.config, self.engine = training, config, engine
         self.model = training.model.to(engine.device)
         self.optimizers = make_optimizers(self.model, self.model.encoder.matrices(), config.optimizer)
-        self.checkpoints = folder / "checkpoints"
-        self.fingerprint = run_fingerprint
+        self.checkpoints, self.fingerprint = folder / "checkpoints", run_fingerprint
         resumed = load_checkpoint(self.checkpoints, self.model, self.optimizers, run_fingerprint, notice)
         if resumed is not None:
             notice(f"resuming from step {resumed.step} ({self.checkpoints})")
@@ -125,12 +127,11 @@ class _Run:
                 tracker = Tracker(engine, config.tracked, folder, self.position.step, notice)
                 self.metrics = MetricsLog(folder, self.position.step, tracker)
         self.bar = ProgressBar(config.max_steps, config.max_seconds, self.position, visible=engine.is_main)
-        self.window = Window()
         self.compiled = False  # the first step compiles, and is not training time
         if compiles:
             notice("compiling the network, which takes about a minute")
             self.bar.say("compiling, about a minute")
-        self.step_fraction = 0.0
+        self.step_fraction, self.window = 0.0, Window()
 
     def _plan(self, notice: Notice) -> None:
         """Where a run of another budget is continued, remember at which rate: the schedule leads on from there."""
@@ -188,7 +189,7 @@ class _Run:
     def _require_finite(self, metrics: dict[str, float]) -> None:
         if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
             self._save()
-            raise UserError(
+            raise NotFiniteError(
                 f"the loss became {metrics['loss']:g} at step {self.position.step + 1}; the weights before it are kept "
                 f"in {self.checkpoints}: try a lower learning_rate, a longer warmup_ratio, or system.precision fp32"
             )
@@ -206,9 +207,7 @@ class _Run:
         self.compiled = True
         position.step += 1
         position.tokens += int(metrics["tokens"])
-        steps = list(position.phase_steps)
-        steps[phase] += 1
-        position.phase_steps = tuple(steps)
+        position.phase_steps = tuple(steps + (each == phase) for each, steps in enumerate(position.phase_steps))
         self.window.add(metrics)
 
     def _log(self, more: dict[str, float]) -> None:
@@ -228,6 +227,8 @@ class _Run:
         self.position.best = best
         if self.metrics is not None:
             self.metrics.write("eval", self.position, metrics)
+        if self.config.watch is not None:
+            self.config.watch(self.progress, metrics, self.position.evaluations_since == 0)
 
     def _save(self) -> None:
         with self.engine.together():

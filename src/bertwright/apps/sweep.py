@@ -1,0 +1,157 @@
+"""`bertwright sweep`: search settings of fine-tuning on the validation set, then run the best ones.
+
+A trial is what a run would do with one seed. Trials are compared as checkpoints of a run are, on the validation set by
+finetune.metric_for_best_model: by the loss unless the recipe says otherwise, since metrics are coarse on few texts, and
+F1 can be high for a constant answer. Optuna chooses the values of each trial and ends poor ones early. No trial reads
+the test split; the final run does, as every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from bertwright.apps.sweep_plot import described_importances, importances, save_sweep
+from bertwright.apps.sweep_recipe import write_best
+from bertwright.apps.sweep_space import Space, described, own_values, search_space
+from bertwright.apps.sweep_trials import Search, Trial, best_of, shown
+from bertwright.errors import UserError
+from bertwright.evaluate.comparison import metric_name
+from bertwright.files import given_files
+from bertwright.pipeline import Run, run, say
+from bertwright.recipe import Recipe, decisive, fingerprint
+from bertwright.recipe_file import load_recipe
+from bertwright.run_folder import RunFolder
+from bertwright.stages import Work
+from bertwright.tasks.finetune import check_encoder
+from bertwright.tasks.registry import recipe_task
+from bertwright.text.corpus import parts_read
+from bertwright.text.overlap import evaluated_splits
+from bertwright.text.records import account, read_split
+from bertwright.train.engine import Engine
+
+
+def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
+    """Search settings of fine-tuning, write the best as a recipe and a plot of what mattered, and run that recipe.
+
+    The same call continues a sweep that was interrupted, or had fewer minutes.
+
+    Args:
+        recipe: the whole recipe; its `sweep` says what is searched.
+        minutes: of trials; a pre-training before them and the final run come on top.
+        trials: the most trials; the default is as many as the minutes allow.
+
+    Returns:
+        The final run. Beside its results stand sweep/best.yaml, sweep/trials.json and sweep/sweep.png.
+
+    Raises:
+        UserError: if something in the recipe, the data or the folder cannot be used, or no trial reached its end.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = _check(recipe, minutes, trials)
+    engine = Engine(recipe.system, say)
+    if engine.world > 1:
+        raise UserError("a sweep works in one process; start it as bertwright sweep, without a launcher")
+    data = _read_training_data(recipe)
+    if recipe.finetune.encoder is None:
+        run(recipe, stages=["prepare", "pretrain"])
+    folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
+    with folder.locked():
+        encoder = Work(recipe, folder, engine, say).encoder
+        for length in (recipe.finetune.max_length, *_ends(space.get("max_length"))):
+            check_encoder(replace(recipe.finetune, max_length=length), encoder)
+        own = _fingerprint(recipe, space, encoder, data)
+        search = Search(recipe, space, encoder, folder.path / "sweep", own, engine)
+        ended = search.trials(minutes * 60, trials)
+        best, found = _best(recipe, ended), _found(recipe, space, ended)
+        mattered = importances(search.study(ended), space)
+        path = write_best(recipe, best.values, found, search.folder)
+        plot = save_sweep(search.study(ended), mattered, space, metric_name(search.chosen_by), search.folder)
+        say(f"{found}: {described(best.values)}")
+        say(described_importances(mattered))
+        say(f"the best recipe: {path}; the trials as a picture: {plot}")
+        say("now the final run, with all seeds, which reads the test split")
+    return run(load_recipe(path))
+
+
+def _check(recipe: Recipe, minutes: float, trials: int | None) -> Space:
+    """See that there is something to search; returns it."""
+    if not 0 < minutes < float("inf"):
+        raise UserError(f"minutes is {minutes:g}; it must be above 0")
+    if trials is not None and trials < 1:
+        raise UserError(f"trials is {trials}; it must be at least 1")
+    if recipe.finetune.data == "":
+        raise UserError("there is nothing to sweep: the recipe names no labelled texts (finetune.data)")
+    if recipe.finetune.unlabelled is not None:
+        raise UserError(
+            "a sweep has no self-training, which reads the test split to leave its texts out; leave out "
+            "finetune.unlabelled and its entry of `data`"
+        )
+    return search_space(recipe)
+
+
+def _read_training_data(recipe: Recipe) -> str:
+    """A digest of what trials read; faults in it are said before any work. The test split must exist, and is not read.
+
+    Raises:
+        UserError: if the data cannot be used, or there is no test split for the final run.
+    """
+    config, task = recipe.finetune, recipe_task(recipe)
+    source, where = recipe.source(config.data), f"data.{config.data}"
+    if source.test_ratio is None:
+        parts_read(source, [config.test_split])
+    digest = hashlib.sha256()
+    train = read_split(source, "train", task.columns)
+    splits = {"train": train} | {name: read_split(source, name, task.columns) for name in evaluated_splits(recipe)[1:]}
+    names = task.label_names(train.records, config.label_names, f"{where}, split train,")
+    task.about(config.positive_label, names)
+    for name, split in splits.items():
+        say(f"{where}, {account(name, split.summary())}")
+        task.labels(split.records, names, train.records, f"{where}, split {name}")
+        for record in split.records:
+            digest.update(repr(replace(record, place="")).encode())
+    return digest.hexdigest()
+
+
+def _fingerprint(recipe: Recipe, space: Space, encoder: Path, data: str) -> str:
+    """Of all that decides the trials; of the seeds the first alone."""
+    own = decisive(recipe.finetune) | {"seeds": recipe.finetune.seeds[:1], "encoder": None}
+    return fingerprint(own, recipe.seed, recipe.tokenizer.html_line_breaks, str(space), given_files(encoder), data)
+
+
+def _ends(space: optuna.distributions.BaseDistribution | None) -> Sequence[Any]:
+    if isinstance(space, optuna.distributions.CategoricalDistribution):
+        return space.choices
+    return (space.high,) if isinstance(space, optuna.distributions.IntDistribution) else ()
+
+
+def _best(recipe: Recipe, ended: Sequence[Trial]) -> Trial:
+    """The best trial; of several the first.
+
+    Raises:
+        UserError: if none has reached its end.
+    """
+    best = best_of(ended, recipe.finetune.metric_for_best_model)
+    if best is None:
+        raise UserError(
+            f"none of {len(ended)} trials reached its end with a finite loss; search lower values of "
+            "optimizer.learning_rate, and name another run folder: --out"
+        )
+    return best
+
+
+def _found(recipe: Recipe, space: Space, ended: Sequence[Trial]) -> str:
+    """Where the best values come from, in words."""
+    best, first = _best(recipe, ended), ended[0]
+    counts = {state: sum(trial.state == state for trial in ended) for state in ("pruned", "diverged")}
+    text = f"best of {len(ended)} trials ({counts['pruned']} ended early, {counts['diverged']} diverged): trial "
+    measures = recipe.finetune.metric_for_best_model, recipe_task(recipe).primary_metric
+    text += f"{list(ended).index(best) + 1}, with {shown(*measures, best)} on the validation set"
+    if first.value is None or own_values(recipe, space) is None:
+        return text
+    return f"{text} (the recipe's own values: {shown(*measures, first)})"
