@@ -231,7 +231,7 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
 
 
 def _by_number(labels: int) -> list[str]:
-    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md, Few labels)."""
+    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md)."""
     few, very_few = labels < FEW, labels < VERY_FEW
     lines = [f"  epochs: {epochs(labels)}  # for {labels:,} labels; fewer labels need more"]
     if few:
