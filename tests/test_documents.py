@@ -129,6 +129,7 @@ def _stale_pointers(text: str) -> list[str]:
 COMPANION = sorted((ROOT / "docs" / "companion").rglob("*.typ"))
 
 
+@pytest.mark.slow
 def test_every_pointer_of_the_companion_leads_to_the_code():
     texts = [path.read_text() for path in COMPANION]
     assert sum(len(re.findall(r'code\(\s*"', text)) for text in texts) > 40

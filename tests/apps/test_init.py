@@ -117,6 +117,7 @@ def test_two_columns_of_text_are_a_question(say, folder):
     assert "text column   answer" in say("t.csv", "--text-column", "answer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
@@ -187,6 +188,7 @@ def test_labels_that_cannot_be_learnt_are_refused_with_the_reason(say, folder, c
     assert expected in say("t.csv", "--label-column", "queue", status=2)
 
 
+@pytest.mark.slow
 def test_labels_that_are_numbers_make_a_regression(say, folder):
     write_csv(folder / "t.csv", [row | {"queue": f"{number / 7:.3f}"} for number, row in enumerate(tickets())])
     assert "queue (regression)" in say("t.csv", "--label-column", "queue")

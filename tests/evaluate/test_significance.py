@@ -232,6 +232,7 @@ def test_the_paired_interval_of_a_system_with_itself_is_zero():
     assert difference(TASK, labels, system, system) == {"difference": 0.0, "low": 0.0, "high": 0.0}
 
 
+@pytest.mark.slow
 def test_the_paired_interval_is_tighter_than_the_two_separate_ones_for_systems_that_mostly_agree():
     first, labels = noisy(4000, 7, sharpness=1.0)
     second = first.copy()

@@ -130,6 +130,7 @@ def test_paired_differences_of_numbers_tell_a_better_system():
     assert found["low"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_thresholds_are_the_best_of_all(seed):
     predictions, labels = several(seed)
