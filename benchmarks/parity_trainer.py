@@ -11,8 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch.utils.data import Dataset
+from transformers import (
+    AutoTokenizer,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging
 
 from bertwright.inputs.questions import OVERLAP
 from bertwright.recipe import FinetuneConfig
@@ -96,20 +107,20 @@ def _row(found: Any, number: int) -> Feature:
 
 MODELS: dict[str, tuple[Any, Callable[..., list[Feature]], Any]] = {
     "classification": (
-        transformers.BertForSequenceClassification,
+        BertForSequenceClassification,
         of_texts,
-        transformers.DataCollatorWithPadding,
+        DataCollatorWithPadding,
     ),
-    "regression": (transformers.BertForSequenceClassification, of_texts, transformers.DataCollatorWithPadding),
+    "regression": (BertForSequenceClassification, of_texts, DataCollatorWithPadding),
     "token-classification": (
-        transformers.BertForTokenClassification,
+        BertForTokenClassification,
         of_tags,
-        transformers.DataCollatorForTokenClassification,
+        DataCollatorForTokenClassification,
     ),
     "question-answering": (
-        transformers.BertForQuestionAnswering,
+        BertForQuestionAnswering,
         of_questions,
-        transformers.DataCollatorWithPadding,
+        DataCollatorWithPadding,
     ),
 }
 """Class, features and collator, by our name of the task."""
@@ -139,21 +150,21 @@ def train(
     Returns:
         The folder of the fine-tuned model.
     """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     model_class, features, collator = MODELS[config.task]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
     sets = [Features(features(tokenizer, *part, config.max_length)) for part in (training, validation)]
     (seed,) = config.seeds
-    transformers.set_seed(seed)
+    set_seed(seed)
     own: dict[str, Any] = {} if config.task == "question-answering" else {"id2label": dict(enumerate(names))}
     if config.task == "regression":
         own["problem_type"] = "regression"
     model = model_class.from_pretrained(encoder, dtype=torch.float32, **own)
     optimizer = config.optimizer
-    trainer = transformers.Trainer(
+    trainer = Trainer(
         model,
-        transformers.TrainingArguments(
+        TrainingArguments(
             str(folder / "checkpoints"),
             num_train_epochs=config.epochs,
             per_device_train_batch_size=config.batch_size,
@@ -167,6 +178,7 @@ def train(
             max_grad_norm=optimizer.max_grad_norm,
             seed=seed,
             bf16=fast,
+            use_cpu=not torch.cuda.is_available(),  # which bf16 without a GPU asks for
             train_sampling_strategy="group_by_length" if fast else "random",
             eval_strategy="epoch",
             save_strategy="epoch",
