@@ -35,7 +35,7 @@ import numpy as np
 from jsonargparse import auto_cli
 
 import bertwright
-from bertwright.files import write_text
+from bertwright.files import read_json, write_text
 from bertwright.models.checkpoints import load_tokenizer
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
 from bertwright.tasks.prediction import predict_saved
@@ -219,7 +219,9 @@ def main(
     log = folder / "lines.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     environment = described()
-    result: Json = {"environment": environment, "transformers_version": version("transformers"), "caps": to_dict(caps)}
+    target = ROOT / out  # a task of an earlier call, with other caps, stays
+    result: Json = read_json(target) if target.exists() else {}
+    result |= {"environment": environment, "transformers_version": version("transformers")}
     for task in tasks:
         rows = write_data(Path(data), task, caps, folder / "data" / task)
         lines = []
@@ -235,7 +237,12 @@ def main(
                         stream.write(json.dumps(known[0]) + "\n")
                 lines.append(known[0])
                 print(f"{task}, seed {seed}, {side}: {known[0]['metrics']}, {known[0]['seconds']} s", flush=True)
-        result[task] = {**summary(task, lines), "seeds": list(seeds), "processor": environment["machine"]}
+        result[task] = {
+            **summary(task, lines),
+            "seeds": list(seeds),
+            "caps": to_dict(caps),
+            "processor": environment["machine"],
+        }
         write(result, out)
     print(table({task: result[task] for task in tasks}))
 

@@ -166,6 +166,7 @@ def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
     words |= {"work": str(tmp_path / "work"), "out": str(tmp_path / "out.json")}
     with pytest.raises(KeyboardInterrupt):
         finetune_parity.main(**words)
+    (tmp_path / "out.json").write_text('{"mrpc": {"ours": 0.5}}')
     finetune_parity.main(**words)
     sides = finetune_parity.SIDES
     assert calls == [
@@ -174,7 +175,9 @@ def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
         *((side, (0,)) for side in sides[2:] * 2),
         *((s, (1,)) for s in sides),
     ]
-    found = json.loads((tmp_path / "out.json").read_text())["rte"]
+    result = json.loads((tmp_path / "out.json").read_text())
+    found = result["rte"]
+    assert result["mrpc"] == {"ours": 0.5}, "of an earlier call"
     assert found["seconds"]["ours"] == (1 + 5) / 2
     assert found["processor"]
     assert "| rte |" in capsys.readouterr().out
