@@ -149,7 +149,6 @@ def test_the_score_of_a_trainers_model_is_that_of_its_own_predictions(side, tmp_
     assert finetune_parity.score(recipe, folder)["accuracy"] == pytest.approx(np.mean(right))
 
 
-@pytest.mark.slow
 def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
     for part, rows in (("train", pairs(16)), ("dev", pairs(4, 16))):
         written(tmp_path / "data" / "rte", part, rows)
