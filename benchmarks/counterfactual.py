@@ -6,7 +6,8 @@ The 488 pairs are those of Kaushik et al. 2020, "Learning the Difference that Ma
 Counterfactually-Augmented Data". Their originals stand in IMDB's train split, so that all systems are trained without
 every copy of them, by the list of ids that comes with the pairs. BERT and the n-gram baselines are trained and
 evaluated by an ordinary run of `recipes/imdb-counterfactual.yaml`; its saved predictions are divided here into
-originals and rewrites. Intervals draw whole pairs. The pairs choose nothing: neither a setting nor a checkpoint.
+originals and rewrites. Intervals draw whole pairs. The pairs choose nothing: neither a setting nor a checkpoint. The
+bundled encoder was pre-trained on the reviews of IMDB's train split without their labels, the originals among them.
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ def write_data(imdb: Path, counterfactual: Path, folder: Path, most: int | None)
     if len(official) - len(kept) != meant:
         raise UserError(f"{meant} ids of train are to be left out, and {len(official) - len(kept)} were found")
     lines = [{"text": row["text"], "label": LABELS[row["label"]], "pair": f"train-{n}"} for n, row in enumerate(kept)]
-    lines = lines[:: 1 if most is None else max(1, len(lines) // most)]
+    if most is not None:
+        lines = [lines[i] for i in np.linspace(0, len(lines) - 1, min(most, len(lines))).astype(int)]
     versions = [list(read_rows(counterfactual / f"test_{part}.jsonl.xz")) for part in ("orig", "new")]
+    versions = [sorted(rows, key=lambda row: row["pair"]) for rows in versions]
     if [row["pair"] for row in versions[0]] != [row["pair"] for row in versions[1]]:
-        versions = [sorted(rows, key=lambda row: row["pair"]) for rows in versions]
+        raise UserError(f"{counterfactual}: test_orig and test_new do not hold the same pairs")
     pairs = [{**row, "pair": f"pair-{row['pair']}"} for rows in versions for row in rows]
     for name, rows in (("train", lines), ("test", pairs)):
         write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
