@@ -65,4 +65,6 @@ def test_fine_tuning_shows_the_metric_of_the_task(tmp_path):
     rows = [{"kind": "eval", "step": step, "loss": 1 / step, "spearman": 0.1 * step} for step in (1, 2)]
     figures = finetune_figures({"0": rows}, tmp_path, "spearman")
     assert [figure["name"] for figure in figures] == ["finetune-loss", "finetune-spearman"]
-    assert "Spearman on the validation set, over steps. Validation goes from 0.1 to 0.2." in figures[1]["alt"]
+    assert (
+        "Spearman correlation on the validation set, over steps. Validation goes from 0.1 to 0.2." in figures[1]["alt"]
+    )

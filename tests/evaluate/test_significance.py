@@ -54,6 +54,14 @@ def brute_force_metrics(probabilities, labels):
         f1 = [2 * pairs.count((k, k)) / (predicted.count(k) + labels.tolist().count(k)) for k in present]
         names["macro_f1"] = sum(f1) / len(f1)
     accuracy = sum(true == said for true, said in pairs) / len(pairs)
+    # Matthews' correlation, as that of the rows' indicators of true and predicted class, summed over classes.
+    count = len(pairs)
+    together, apart = 0.0, [0.0, 0.0]
+    for k in range(classes):
+        true, said = labels.tolist().count(k) / count, predicted.count(k) / count
+        together += sum((a == k) * (b == k) for a, b in pairs) / count - true * said
+        apart = [apart[0] + true * (1 - true), apart[1] + said * (1 - said)]
+    names["matthews"] = together / (apart[0] * apart[1]) ** 0.5 if min(apart) > 1e-12 else 0.0
     return {"accuracy": accuracy, **names, **({"roc_auc": float(np.mean(areas))} if areas else {})}, confusion
 
 

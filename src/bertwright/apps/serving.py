@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -37,10 +38,10 @@ def serve_forever(load: Callable[[], Model], host: str, port: int) -> None:
         server = uvicorn.Server(server_config(load()))
         shown = f"[{host}]" if ":" in host else host
         print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
-        try:
+        # Which uvicorn passes on once it has ended in order, unless a shell in the background has it ignored.
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        except KeyboardInterrupt:  # which uvicorn passes on once it has ended in order
-            print("the server has stopped", flush=True)
+        print("the server has stopped", flush=True)
 
 
 def server_config(model: Model) -> uvicorn.Config:

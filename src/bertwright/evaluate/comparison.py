@@ -196,7 +196,7 @@ def paired_difference(
     task = task.about(results.get("positive_label"), results.get("label_names", []))
     labels, drawn = saved["labels"], results.get("resampled", {})
     units = Units(len(labels), saved.get("groups"), drawn.get("run_length", 1), tuple(drawn.get("parts", ())))
-    return significance.difference(task, labels, first, second, units, primary_metric(results))
+    return significance.difference(task, labels, first, second, units, metric=primary_metric(results))
 
 
 def _overlap(bert: Mapping[str, Any], best: Mapping[str, Any], key: str) -> tuple[str, str]:

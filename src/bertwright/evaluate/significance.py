@@ -117,9 +117,9 @@ def difference(
     first: NDArray[Any] | Sequence[NDArray[Any]],
     second: NDArray[Any] | Sequence[NDArray[Any]],
     units: Units | None = None,
-    metric: str | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
+    metric: str | None = None,
 ) -> dict[str, float]:
     """How much higher a metric of the first system is than the second's, with a paired bootstrap interval.
 
@@ -133,9 +133,9 @@ def difference(
         second: predictions of the other, of the same shape; or of its runs, as many as the first has, in the order of
             their seeds. The difference is taken within a seed.
         units: what is drawn for a resample; by default single rows.
-        metric: the metric; by default the task's primary one.
         samples: resamples behind the interval.
         seed: of the resamples.
+        metric: the metric; by default the task's primary one.
 
     Returns:
         difference, low, high; the ends are absent where no resample defines the metric.
