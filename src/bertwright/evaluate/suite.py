@@ -201,7 +201,7 @@ def _rows(suite: Suite, summaries: Mapping[str, Mapping[str, Any]]) -> list[dict
                 "baseline": baseline,
                 "baseline_name": baseline is not None and system_name(cells[known[0]]["baseline_name"], first.results),
                 "cells": cells,
-                "best": best,
+                "best": best if len(known) > 1 else None,
                 "above": {name: baseline is not None and cells[name]["mean"] > baseline for name in known},
             }
         )
