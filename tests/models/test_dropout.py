@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertwright.models import bert
-from bertwright.models.bert import Dropout, dropout, hashed
+from bertwright.models.bert import Dropout, dropout, hashed, kept
 
 ROWS, COLUMNS = 1024, 512
 COUNT = ROWS * COLUMNS
@@ -80,6 +80,14 @@ def murmur(value: int) -> int:
     value ^= value >> 13
     value = value * 0xC2B2AE35 % 2**32
     return (value ^ value >> 16) & 0xFFFF
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 24, 100])
+def test_elements_that_are_hashed_in_parts_are_those_that_are_hashed_at_once(monkeypatch, count):
+    seed = torch.tensor([-1_234_567_891], dtype=torch.int32)
+    monkeypatch.setattr(bert, "_IN_CACHE", 8)
+    indices = torch.arange(count, dtype=torch.int32)
+    assert torch.equal(kept(count, seed, 30_000), hashed(indices ^ seed) >= 30_000)
 
 
 def test_the_hash_is_that_of_murmur_for_numbers_of_any_sign():

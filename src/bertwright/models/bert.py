@@ -45,13 +45,34 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
         parts = [dropout(part, probability, training) for part in torch.split(values.flatten(), _INDICES)]
         return torch.cat(parts).view(values.shape)
     seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
-    indices = torch.arange(values.numel(), dtype=torch.int32, device=device).view(values.shape)
-    keep = hashed(indices ^ seed) >= round(probability * 65_536)
+    keep = kept(values.numel(), seed, round(probability * 65_536)).view(values.shape)
     return torch.where(keep, values * (1 / (1 - probability)), 0)
 
 
 _INDICES = 2**31
 """As many elements have an index of 32 bits with a sign."""
+
+_IN_CACHE = 2**18
+"""Indices that are hashed together where nothing fuses the hash's steps: all of them then find theirs in the cache."""
+
+
+def kept(count: int, seed: Tensor, threshold: int) -> Tensor:
+    """Which of `count` elements dropout keeps, bool (count,): those whose hash is at least the threshold.
+
+    Args:
+        count: of elements.
+        seed: int32 (1,).
+        threshold: in [0, 65,536].
+    """
+    device = seed.device
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return hashed(torch.arange(count, dtype=torch.int32, device=device) ^ seed) >= threshold
+    keep = torch.empty(count, dtype=torch.bool)
+    for start in range(0, count, _IN_CACHE):
+        part = keep[start : start + _IN_CACHE]
+        indices = torch.arange(start, start + len(part), dtype=torch.int32)
+        torch.ge(hashed(indices ^ seed), threshold, out=part)
+    return keep
 
 
 def hashed(bits: Tensor) -> Tensor:
