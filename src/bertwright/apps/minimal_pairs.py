@@ -67,8 +67,8 @@ def evaluate_minimal_pairs(encoder: Path, folder: Path) -> dict[str, Any]:
         folder: of the pairs.
 
     Returns:
-        metric, mean (over all files alike), sd (0: nothing is trained), seeds (none), baseline (chance), pairs, and
-        by_file.
+        metric, mean (over all files alike), sd (0, since nothing is trained), seeds (none), baseline (chance), pairs,
+        and by_file.
 
     Raises:
         UserError: if the encoder has no such head, a sentence is too long for it, or the pairs cannot be read.
