@@ -107,6 +107,7 @@ def test_a_recipe_is_not_overwritten_without_the_flag(say, folder):
     assert (folder / "mine.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_two_columns_of_text_are_a_question(say, folder):
     rows = [row | {"answer": f"We will look at number {row['id']} as soon as we can."} for row in tickets()]
     write_csv(folder / "t.csv", rows)
@@ -320,6 +321,7 @@ def test_folders_of_classes_are_seen(say, folder, split):
     assert recipe.source("mails").test_ratio == (None if split else 0.2)
 
 
+@pytest.mark.slow
 def test_split_files_keep_their_splits(say, folder):
     (folder / "t").mkdir()
     write_csv(folder / "t" / "train.csv", tickets(30))
@@ -345,6 +347,7 @@ def test_odd_files_are_one_sentence_or_a_recipe(capsys, folder, content, suffix)
     assert status == 0 or (said.startswith("bertwright: error: ") and said.count("\n") == 1)
 
 
+@pytest.mark.slow
 def test_metrics_speak_of_the_rarer_of_two_classes(say, folder):
     rows = [
         {"text": f"A payment of {n} euros to shop {n % 7}.", "label": "fraud" if n % 10 == 0 else "legit"}

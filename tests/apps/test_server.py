@@ -63,12 +63,14 @@ def test_texts_are_classified_as_by_the_model(client, model):
         assert found["probabilities"] == pytest.approx(prediction.probabilities, abs=0.01)
 
 
+@pytest.mark.slow
 def test_long_texts_in_windows_are_classified_as_by_the_model(client, model):
     texts = ["A dreadful film. " + "The boat was old again. " * 400, TEXTS[0], "The boat was old. " * 300]
     found = client.post("/predict", json={"texts": texts}).json()
     assert [one["score"] for one in found] == pytest.approx([one.score for one in model.predict(texts)], abs=0.01)
 
 
+@pytest.mark.slow
 def test_explanations_are_those_of_the_model(client, model):
     for found, text in zip(client.post("/explain", json={"texts": TEXTS}).json(), TEXTS, strict=True):
         ours = explain(model, text)

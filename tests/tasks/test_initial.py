@@ -148,6 +148,7 @@ def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "pairs", "expected"),
     [

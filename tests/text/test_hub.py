@@ -175,6 +175,7 @@ def _push_when(asked: Path, branches: dict) -> None:
     Path(f"{asked}.done").touch()
 
 
+@pytest.mark.slow
 def test_a_mistyped_path_is_no_data_set_of_the_hub(tmp_path: Path) -> None:
     (tmp_path / "reviews" / "train").mkdir(parents=True)
     messages = _at_hub(
@@ -194,6 +195,7 @@ for path in ("reviws/", "reviews/trian", "./reviws/train", "reviws/train"):
     assert "reviws/train is no file or folder here (did you mean reviews?), and the hub did not answer" in messages[3]
 
 
+@pytest.mark.slow
 def test_without_a_network_the_message_names_the_data_set_and_the_way_out(tmp_path: Path) -> None:
     (message,) = _at_hub(
         "http://127.0.0.1:9",
