@@ -26,7 +26,7 @@ from bertwright.models.heads import PretrainingModel
 from bertwright.models.stored import WEIGHTS
 from bertwright.pipeline import run
 from bertwright.recipe import Recipe, Source
-from bertwright.recipe_file import load_recipe
+from bertwright.recipe_file import change_recipe, load_recipe
 from bertwright.text.sources import locate
 
 MINIMAL_PAIRS = "minimal-pairs"
@@ -87,8 +87,9 @@ def run_suite(encoder: str, tasks: str | None, data: str, name: str | None, out:
             not_run[MINIMAL_PAIRS] = str(error)
     earlier = {task: why for task, why in _noted(folder / called).items() if task not in {*ready, MINIMAL_PAIRS}}
     write_json(folder / called / "not_run.json", earlier | not_run)
-    page = write_suite(folder)
-    print(table(read_suite(folder)))
+    whole = read_suite(folder)
+    page = write_suite(whole, folder)
+    print(table(whole))
     print(f"\nin percent, mean and standard deviation over seeds; the page: {page}")
     failed = {task: why for task, why in not_run.items() if task in ready or task in (chosen or ())}
     if failed:
@@ -117,7 +118,7 @@ def _recipe(path: Path, encoder: Path, data: Path, out: Path) -> Recipe:
         given = source if isinstance(source, str) else source.path
         if given.startswith(_DATA):
             sources[name] = {"path": str(data / given.removeprefix(_DATA))}
-    return load_recipe(path, data=sources, finetune={"encoder": str(encoder)}, out=str(out))
+    return change_recipe(recipe, data=sources, finetune={"encoder": str(encoder)}, out=str(out))
 
 
 def _missing(recipe: Recipe) -> str | None:

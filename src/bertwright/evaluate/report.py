@@ -11,7 +11,7 @@ import importlib.resources
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -59,30 +59,37 @@ def write_report(run_folder: Path) -> Path:
         The path of report.html.
     """
     folder = run_folder / "plots"
-    context = {**_context(run_folder, folder), "style": page_style()}
-    template = importlib.resources.files("bertwright.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
-    # Autoescape: reviews, file names and recipes are other people's text and must not become markup.
-    engine = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    engine.filters.update(
-        score=lambda value: f"{value:.4f}",
-        short=lambda value: f"{value:.3f}",
-        percent=lambda value: f"{100 * value:.1f} %",
-        duration=format_duration,
-        plain=plain,
-        metric=lambda key: metric_name(key, context["results"] if key == context["primary"] else None),
-        system=lambda key: system_name(key, context["results"]),
-        unbroken=lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
-        png=lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),
-    )
+    context = _context(run_folder, folder)
+    filters: dict[str, Callable[..., Any]] = {
+        "score": lambda value: f"{value:.4f}",
+        "short": lambda value: f"{value:.3f}",
+        "percent": lambda value: f"{100 * value:.1f} %",
+        "duration": format_duration,
+        "plain": plain,
+        "metric": lambda key: metric_name(key, context["results"] if key == context["primary"] else None),
+        "system": lambda key: system_name(key, context["results"]),
+        "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
+        "png": lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),
+    }
     target = run_folder / "report.html"
-    write_text(target, engine.from_string(template).render(context))
+    write_text(target, page("report.html.j2", filters, **context))
     return target
 
 
-def page_style() -> markupsafe.Markup:
-    """The style sheet of our pages."""
-    text = importlib.resources.files("bertwright.evaluate").joinpath("report.css").read_text(encoding="utf-8")
-    return markupsafe.Markup(text)  # our own text, no user's
+def page(template: str, filters: Mapping[str, Callable[..., Any]], **context: Any) -> str:
+    """A page in our style, which stands alone.
+
+    Args:
+        template: its file in this package.
+        filters: of the template.
+        context: what the template shows.
+    """
+    own = importlib.resources.files("bertwright.evaluate")
+    # Autoescape: reviews, file names and recipes are other people's text and must not become markup.
+    engine = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    engine.filters.update(filters)
+    style = markupsafe.Markup(own.joinpath("report.css").read_text(encoding="utf-8"))  # our own text, no user's
+    return engine.from_string(own.joinpath(template).read_text(encoding="utf-8")).render(context, style=style)
 
 
 def _context(run_folder: Path, folder: Path) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from bertwright.evaluate.comparison import (
     metric_name,
@@ -18,7 +15,7 @@ from bertwright.evaluate.comparison import (
     saved_predictions,
     system_name,
 )
-from bertwright.evaluate.report import page_style
+from bertwright.evaluate.report import page
 from bertwright.files import read_json, write_json, write_text
 
 
@@ -144,16 +141,16 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(found.all()) if hasattr(found, "all") else bool(found)
 
 
-def write_suite(folder: Path) -> Path:
-    """Write results.json, differences.json and suite.html from the finished runs of a suite's folder.
+def write_suite(suite: Suite, folder: Path) -> Path:
+    """Write results.json, differences.json and suite.html.
 
     Args:
+        suite: from `read_suite`.
         folder: of the suite.
 
     Returns:
         The path of suite.html.
     """
-    suite = read_suite(folder)
     summaries = {
         name: {task: entry.summary() for task, entry in suite.entries.get(name, {}).items()}
         | ({"minimal-pairs": suite.minimal_pairs[name]} if name in suite.minimal_pairs else {})
@@ -162,14 +159,12 @@ def write_suite(folder: Path) -> Path:
     paired = differences(suite)
     write_json(folder / "results.json", {name: found for name, found in summaries.items() if found})
     write_json(folder / "differences.json", paired)
-    template = importlib.resources.files("bertwright.evaluate").joinpath("suite.html.j2").read_text(encoding="utf-8")
-    engine = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    engine.filters.update(score=lambda value: f"{100 * value:.1f}", signed=lambda value: f"{100 * value:+.1f}")
     target = folder / "suite.html"
     write_text(
         target,
-        engine.from_string(template).render(
-            style=page_style(),
+        page(
+            "suite.html.j2",
+            {"score": lambda value: f"{100 * value:.1f}", "signed": lambda value: f"{100 * value:+.1f}"},
             encoders=[name for name in suite.encoders if summaries[name]],
             rows=_rows(suite, summaries),
             pairs=suite.minimal_pairs,

@@ -19,7 +19,7 @@ class RegressionHead(SequenceHead):
     """One number for a sequence, from the pooled vector (paper, section 4.1, STS-B).
 
     The last layer computes in units of the training labels' deviation, from their mean on, so that numbers of any size
-    are learnt at the same rate. `folded` makes it compute the numbers themselves, as other tools expect it.
+    are trained at the same rate. `folded` makes it compute the numbers themselves, as other tools expect it.
 
     Args:
         hidden_size: width H.
