@@ -170,7 +170,7 @@ def plan_epoch(
     return plan
 
 
-def _append(columns: _Columns, turns: Iterator[_Columns]) -> None:
+def _append(columns: tuple[np.ndarray, ...], turns: Iterator[tuple[np.ndarray, ...]]) -> None:
     """Put sequences at the end of columns, which are extended in place: without a copy, where the system can."""
     for column, parts in zip(columns, zip(*turns, strict=True), strict=True):
         size = len(column)
