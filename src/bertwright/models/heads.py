@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertwright.inputs.masking import IGNORED_LABEL
-from bertwright.models.bert import Dropout
+from bertwright.models.dropout import Dropout
 from bertwright.models.encoder import Encoder
 from bertwright.models.initialization import initialize
 
