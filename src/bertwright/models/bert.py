@@ -265,6 +265,10 @@ class Bert(Encoder):
             [block.attention.weights(state) for block, state in zip(blocks, states[:-1], strict=True)], dim=1
         )
 
+    def parts(self) -> list[nn.Module]:
+        """The embeddings, and blocks, which are alike: what is compiled for one serves all."""
+        return [self.embeddings, *self.blocks]
+
     def matrices(self) -> list[nn.Parameter]:
         """The blocks' weight matrices."""
         return [parameter for parameter in self.blocks.parameters() if parameter.ndim == 2]

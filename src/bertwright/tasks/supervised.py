@@ -24,6 +24,7 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
+from bertwright.train.training import Objective
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
@@ -42,8 +43,8 @@ class Validation:
     labels: Ints
 
 
-class TaskObjective(nn.Module):
-    """The model with its head's loss, as the loop calls it and the compiler sees it.
+class TaskObjective(Objective):
+    """The model with its head's loss, as the loop calls it.
 
     Args:
         model: the model.
@@ -58,6 +59,10 @@ class TaskObjective(nn.Module):
     ) -> dict[str, Loss]:
         """The loss of a batch (B, S); a row of zeros in `targets` (B, ...) is not scored."""
         return {"label": self.model.head.loss(self.model(input_ids, token_type_ids, attention_mask), targets)}
+
+    def parts(self) -> list[nn.Module]:
+        """The encoder's parts, and the head."""
+        return [*self.model.encoder.parts(), self.model.head]
 
 
 class Finetuning:
@@ -119,22 +124,24 @@ class Finetuning:
         """This process's texts of a global batch, in micro-batches of bounded size."""
         epoch, index = divmod(number, self.batches_per_epoch)
         own = self.epoch_batches(epoch)[index][rank::world]
-        if len(own) == 0:
-            # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
-            # then meet. It is not scored, and losses are divided by the number of scored texts.
-            batch = self._batch(self.training.take(np.array([0])))
-            return [batch | {"targets": torch.zeros_like(batch["targets"])}]
+        missing = min(2, self.config.batch_size) - len(own)
+        if missing > 0:
+            # A last batch is filled up to two rows: the compiler would start afresh for one, and a process that has
+            # none would not meet the others. Those rows are not scored, and losses are divided by the number that are.
+            filled = np.append(own, np.zeros(missing, np.int64))
+            return [self._batch(self.training.take(filled), scored=len(own))]
         texts = self.training.take(own)
         buckets = token_buckets(texts.lengths(), self.config.micro_batch_tokens)
-        return [self._batch(texts.take(bucket)) for bucket in buckets]
+        return [self._batch(texts.take(bucket), len(bucket)) for bucket in buckets]
 
-    def _batch(self, texts: Examples) -> Batch:
+    def _batch(self, texts: Examples, scored: int) -> Batch:
         batch, targets = collate(texts.sequences, self.model.encoder), texts.targets
         if isinstance(targets, list):
             padded = np.zeros((*batch["input_ids"].shape, *targets[0].shape[1:]), np.float32)
             for row, own in zip(padded, targets, strict=True):
                 row[: len(own)] = own
             targets = padded
+        targets[scored * texts.together :] = 0
         return batch | {"targets": torch.from_numpy(targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
