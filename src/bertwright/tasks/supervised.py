@@ -61,7 +61,7 @@ class TaskObjective(Objective):
         return {"label": self.model.head.loss(self.model(input_ids, token_type_ids, attention_mask), targets)}
 
     def parts(self) -> list[nn.Module]:
-        """The encoder's parts, and the head."""
+        """The encoder's parts, and the head: a fine-tuning is short, and this compiles in a third of the time."""
         return [*self.model.encoder.parts(), self.model.head]
 
 
