@@ -13,7 +13,14 @@ import torch
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.inputs.sequences import beginning, build_many
-from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, new_encoder, read_config, read_weights
+from bertwright.models.checkpoints import (
+    load_into,
+    load_tokenizer,
+    model_config,
+    new_encoder,
+    read_config,
+    read_weights,
+)
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
