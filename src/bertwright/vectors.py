@@ -94,7 +94,7 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """How many numbers a vector has."""
-        return self.model.encoder.config.hidden_size
+        return int(self.model.encoder.config.hidden_size)
 
     def encode(self, texts: Many[str]) -> tuple[Vectors, Counts]:
         """A vector for each text, and how many tokens at its end were left out because the encoder reads no more.

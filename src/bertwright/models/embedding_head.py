@@ -22,6 +22,9 @@ class EmbeddingHead(Head):
     Args:
         pooling: how tokens' vectors become one.
         causal: whether the encoder is causal.
+        temperature: of the loss; divides cosines.
+        sizes: how many numbers of a vector, from the first, are trained to be one by themselves.
+        scores: whether pairs have scores, in whose order their cosines are to be.
 
     Raises:
         UserError: if the vector of [CLS] is asked of a causal encoder.
@@ -29,12 +32,23 @@ class EmbeddingHead(Head):
 
     kind = "embedding"
     same_outputs = True
+    in_batch = True
 
-    def __init__(self, pooling: Pooling, causal: bool = False) -> None:
+    def __init__(
+        self,
+        pooling: Pooling,
+        causal: bool = False,
+        temperature: float = 0.05,
+        sizes: Sequence[int] = (),
+        scores: bool = False,
+    ) -> None:
         super().__init__()
         if causal and pooling.mode == "cls":
             raise UserError("the encoder is causal, and its [CLS] attends to no other token; choose the pooling mean")
         self.pooling = pooling
+        self.temperature = temperature
+        self.sizes = tuple(sizes)
+        self.scores = scores
         self.positions = 1 if pooling.mode == "cls" else None
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -48,6 +62,23 @@ class EmbeddingHead(Head):
             real = attention_mask.to(hidden).unsqueeze(-1)  # (B, S, 1)
             vectors = (hidden * real).sum(1) / real.sum(1)
         return F.normalize(vectors, dim=-1) if self.pooling.normalize else vectors
+
+    def scored(self, targets: Tensor) -> Tensor:
+        """How many examples there are: targets (sequences, 3) are 1 at the first sequence of each."""
+        return (targets[:, 0] > 0).sum()
+
+    def batch_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each example of a global batch, (N,).
+
+        Args:
+            outputs: vectors, (N * sequences of an example, H).
+            targets: 1 at the first sequence of an example, the number of the text, and the score, float32 (as many, 3).
+        """
+        examples = int(self.scored(targets))
+        vectors, texts = outputs.view(examples, -1, outputs.shape[1]), targets[:, 1].long().view(examples, -1)
+        if self.scores:
+            return ranking_losses(vectors, targets[:, 2].view(examples, -1)[:, 0], self.temperature, self.sizes)
+        return contrastive_losses(vectors, texts, self.temperature, self.sizes)
 
 
 def cut_and_normalized(vectors: Tensor, size: int) -> Tensor:

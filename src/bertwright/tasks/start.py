@@ -50,7 +50,7 @@ def starting_weights(
         order = [found.index(name) for name in model.label_names]
         notice(f"starting from the head of {encoder}, which has the same classes: {', '.join(model.label_names)}")
         return {name: value[order] if name in head else value for name, value in weights.items()}
-    if has_task_head(stored):
+    if has_task_head(stored) and stored.get("finetuning_task") != "embedding":  # which has no head
         words = head_of(stored) or architecture(stored)
         notice(f"a fresh head: that of {encoder}, for {words}, has other classes or another task, and is left out")
     left_out = head | (set(pooler) if averaging_block else set())

@@ -18,12 +18,16 @@ from bertwright.inputs.bucketing import token_buckets
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
+from bertwright.tasks.in_batch import BatchObjective, with_gradients
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
+
+_DRAWN = 1
+"""A part of the seed of what is drawn for a batch, which no other generator has."""
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
@@ -93,7 +97,7 @@ class Finetuning:
         self.training = training
         self.validation = validation
         self.best_folder = best_folder
-        self.objective = TaskObjective(model)
+        self.objective = BatchObjective(model) if model.head.in_batch else TaskObjective(model)
         self.phase_ratios = (1.0,)
         self.epoch_ends: EpochEnds = ()  # an epoch has as many batches as any other
         self.batches_per_epoch = math.ceil(len(training) / config.batch_size)
@@ -111,6 +115,9 @@ class Finetuning:
             for start in range(0, len(order), pool):
                 part = order[start : start + pool]
                 part = part[np.argsort(self._lengths[part], kind="stable")]
+                if self.model.head.in_batch:  # a short batch at the end would have few negatives
+                    batches += np.array_split(part, math.ceil(len(part) / self.config.batch_size))
+                    continue
                 batches += [part[i : i + self.config.batch_size] for i in range(0, len(part), self.config.batch_size)]
             self._order = (epoch, [batches[i] for i in rng.permutation(len(batches))])
         return self._order[1]
@@ -118,29 +125,36 @@ class Finetuning:
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's texts of a global batch, in micro-batches of bounded size."""
         epoch, index = divmod(number, self.batches_per_epoch)
-        own = self.epoch_batches(epoch)[index][rank::world]
+        texts = self.training.take(self.epoch_batches(epoch)[index])
+        texts = texts.drawn(np.random.default_rng((self.seed, number, _DRAWN)))
+        own = np.arange(len(texts))[rank::world]
         if len(own) == 0:
             # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
             # then meet. It is not scored, and losses are divided by the number of scored texts.
-            batch = self._batch(self.training.take(np.array([0])))
+            batch = self._batch(texts, np.array([0]))
             return [batch | {"targets": torch.zeros_like(batch["targets"])}]
-        texts = self.training.take(own)
-        buckets = token_buckets(texts.lengths(), self.config.micro_batch_tokens)
-        return [self._batch(texts.take(bucket)) for bucket in buckets]
+        buckets = token_buckets(texts.take(own).lengths(), self.config.micro_batch_tokens)
+        return [self._batch(texts, own[bucket]) for bucket in buckets]
 
-    def _batch(self, texts: Examples) -> Batch:
+    def _batch(self, examples: Examples, rows: Ints) -> Batch:
+        texts = examples.take(rows)
         batch, targets = collate(texts.sequences, self.model.encoder), texts.targets
         if isinstance(targets, list):
             padded = np.zeros((*batch["input_ids"].shape, *targets[0].shape[1:]), np.float32)
             for row, own in zip(padded, targets, strict=True):
                 row[: len(own)] = own
             targets = padded
-        return batch | {"targets": torch.from_numpy(targets)}
+        places = {"places": torch.from_numpy(rows)} if self.model.head.in_batch else {}
+        return batch | places | {"targets": torch.from_numpy(targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored items and real tokens."""
         scored = int(self.model.head.scored(batch["targets"]))
         return {"label": scored, "tokens": int(batch["attention_mask"].sum())}
+
+    def completed(self, objective: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
+        """The micro-batches, of a loss over all of them with the gradients of their vectors."""
+        return with_gradients(objective, self.model.head, batches, engine) if self.model.head.in_batch else batches
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss and metrics on the validation set."""

@@ -47,6 +47,16 @@ class Training(BatchSource, Protocol):
         """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
         ...
 
+    def completed(self, objective: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
+        """Micro-batches with what a loss over the whole global batch needs; those of most losses are complete.
+
+        Args:
+            objective: of the training run, prepared by the engine.
+            batches: this process's micro-batches of a global batch.
+            engine: the machine.
+        """
+        ...
+
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Metrics on held-out data."""
         ...
