@@ -37,6 +37,23 @@ _BATCH_TOKENS = 4_096
 """Tokens that are computed together, padding included."""
 
 
+def load_vector_model(folder: Path, pooling: Pooling) -> TaskModel:
+    """The encoder of a folder with a pooling, in float32.
+
+    Args:
+        folder: of a model: its encoder is used, whatever its head is for.
+        pooling: how vectors are made.
+
+    Raises:
+        UserError: if the folder cannot be read, or its tensors do not fit its configuration.
+    """
+    config = read_config(folder)
+    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+    model = TaskModel(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
+    load_into(model, read_weights(folder), folder, may_miss=())
+    return model
+
+
 class TextEncoder:
     """Texts into vectors, with the encoder of a folder.
 
@@ -78,11 +95,7 @@ class TextEncoder:
         Raises:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
-        config = read_config(self.folder)
-        encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
-        model = TaskModel(encoder, EmbeddingHead(self.pooling, encoder.causal), [], "embedding")
-        load_into(model, read_weights(self.folder), self.folder, may_miss=())
-        model = model.to(self.device).eval()
+        model = load_vector_model(self.folder, self.pooling).to(self.device).eval()
         return model.to(torch.bfloat16) if has_bf16() else model
 
     @LoadedOnce
