@@ -259,7 +259,7 @@ def test_class_n_of_onnx_is_label_n(tmp_path, small_tokenizer):
     theirs = transformers.pipeline("text-classification", model=str(out))
     said = set()
     for text in ("the cat sat", "rain", "old roofs and rain", "on a mat", "nobody came to look", "falling"):
-        ids = torch.from_numpy(model.encode(model.records([text]))[0].input_ids.astype(np.int64))[None].numpy()
+        ids = torch.from_numpy(model.inputs(model.records([text]))[0].input_ids.astype(np.int64))[None].numpy()
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         (logits,) = session.run(None, given)
         said.add(labels[str(logits[0].argmax())])
