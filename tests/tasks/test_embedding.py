@@ -31,7 +31,7 @@ from bertwright.text.records import Record, read_split
 from bertwright.text.wordpiece import Tokenizer  # noqa: F401 (of the other process)
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, gradients
-from conftest import LEXICON, ROOT, story
+from conftest import LEXICON, ROOT
 from small_models import SHAPE, relative, shaken
 
 WORDS = "the cat sat on a mat while rain was falling over old roofs and nobody came to look for it".split()
@@ -428,7 +428,7 @@ def write_data(folder, kind):
             word, other = rng.choice(LEXICON, 2, replace=False)
             row = {"text": f"We saw a {word} in {number}."}
             if kind == "crops":
-                row["text"] = story(number, 4)
+                row["text"] += f" And a {other} by the {word}, says number {number}, with a {other}."
             else:
                 row |= {"text_pair": f"The {word} was old, says number {number}.", "bad": f"A {other} was new."}
             if kind == "scores":
