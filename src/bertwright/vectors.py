@@ -6,10 +6,12 @@ import threading
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.inputs.sequences import beginning, build_many
@@ -37,19 +39,34 @@ _BATCH_TOKENS = 4_096
 """Tokens that are computed together, padding included."""
 
 
-def load_vector_model(folder: Path, pooling: Pooling) -> TaskModel:
+class _Fast(TaskModel):
+    """The model with matrix products in bfloat16, where the hardware multiplies that faster.
+
+    Sums, normalisations and the pooling stay in float32: weights in bfloat16 as a whole, as a classifier has them, would
+    turn vectors twice as far.
+    """
+
+    def forward(self, *args: Any, **inputs: Any) -> Tensor:
+        """As `TaskModel.forward`."""
+        # Here and not around the call: threads do not share it.
+        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=has_bf16()):
+            return super().forward(*args, **inputs)
+
+
+def load_vector_model(folder: Path, pooling: Pooling, kind: type[TaskModel] = TaskModel) -> TaskModel:
     """The encoder of a folder with a pooling, in float32.
 
     Args:
         folder: of a model: its encoder is used, whatever its head is for.
         pooling: how vectors are made.
+        kind: class of the model.
 
     Raises:
         UserError: if the folder cannot be read, or its tensors do not fit its configuration.
     """
     config = read_config(folder)
     encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
-    model = TaskModel(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
+    model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
 
@@ -95,8 +112,7 @@ class TextEncoder:
         Raises:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
-        model = load_vector_model(self.folder, self.pooling).to(self.device).eval()
-        return model.to(torch.bfloat16) if has_bf16() else model
+        return load_vector_model(self.folder, self.pooling, _Fast).to(self.device).eval()
 
     @LoadedOnce
     def max_length(self) -> int:

@@ -31,7 +31,6 @@ class EmbeddingHead(Head):
     """
 
     kind = "embedding"
-    same_outputs = True
     in_batch = True
 
     def __init__(
