@@ -42,8 +42,8 @@ _BATCH_TOKENS = 4_096
 class _Fast(TaskModel):
     """The model with matrix products in bfloat16, where the hardware multiplies that faster.
 
-    Sums, normalisations and the pooling stay in float32: weights in bfloat16 as a whole, as a classifier has them, would
-    turn vectors twice as far.
+    Sums, normalisations and the pooling stay in float32. With all of it in bfloat16, as a classifier computes, vectors
+    would differ twice as much from those of float32.
     """
 
     def forward(self, *args: Any, **inputs: Any) -> Tensor:
