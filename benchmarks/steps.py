@@ -18,7 +18,7 @@ def our_step(job: Training, config: OptimizerConfig, engine: Engine) -> Step:
     """The training loop's step, which also builds its batches, cuts them, and reads the loss back."""
     model = job.model.to(engine.device)
     optimizers = make_optimizers(model, model.encoder.matrices(), config)
-    objective = engine.prepare(job.objective).train()
+    objective = engine.prepare(job.objective, job.objective.parts()).train()
     loop = LoopConfig(config, 0, 1, None, 1, 1, 1)
     prefetcher = Prefetcher(job, engine)
 

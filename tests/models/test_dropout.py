@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bertwright.models import bert
-from bertwright.models.bert import Dropout, dropout, hashed, kept
+from bertwright.models import dropout as module
+from bertwright.models.dropout import Dropout, dropout, hashed, kept
 
 ROWS, COLUMNS = 1024, 512
 COUNT = ROWS * COLUMNS
@@ -85,7 +85,7 @@ def murmur(value: int) -> int:
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 24, 100])
 def test_elements_that_are_hashed_in_parts_are_those_that_are_hashed_at_once(monkeypatch, count):
     seed = torch.tensor([-1_234_567_891], dtype=torch.int32)
-    monkeypatch.setattr(bert, "_IN_CACHE", 8)
+    monkeypatch.setattr(module, "_IN_CACHE", 8)
     indices = torch.arange(count, dtype=torch.int32)
     assert torch.equal(kept(count, seed, 30_000), hashed(indices ^ seed) >= 30_000)
 
@@ -116,7 +116,7 @@ def test_a_seed_and_one_that_differs_in_some_bits_give_independent_masks(monkeyp
 def test_more_elements_than_32_bits_count_are_dropped_in_parts_with_seeds_of_their_own(monkeypatch):
     huge = dropout(torch.empty(3, 2**31, device="meta"), 0.1, training=True)  # no memory is taken
     assert huge.shape == (3, 2**31)
-    monkeypatch.setattr(bert, "_INDICES", COUNT // 4)
+    monkeypatch.setattr(module, "_INDICES", COUNT // 4)
     zeros = dropped(0.25, 0)
     assert_mean(zeros, 0.25, "all elements")
     parts = zeros.flatten().split(COUNT // 4)
@@ -133,6 +133,23 @@ def test_the_gradient_passes_where_the_value_does():
     found.sum().backward()
     assert torch.equal(values.grad == 0, found == 0)
     assert values.grad.unique().tolist() == pytest.approx([0, 1 / 0.75])
+
+
+@pytest.mark.slow
+def test_compiled_dropout_drops_the_same_elements_forwards_and_backwards(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)  # as the engine does
+    compiled = torch.compile(dropout, dynamic=True)
+    for shape in ((3, 5, 40), (2, 33, 64)):
+        values = torch.randn(shape, requires_grad=True)
+        found = []
+        for function in (dropout, compiled):
+            torch.manual_seed(3)
+            dropped = function(values, 0.25, training=True)
+            (gradient,) = torch.autograd.grad((dropped * torch.arange(shape[-1])).sum(), values)
+            found += [dropped.detach(), gradient]
+        assert torch.equal(found[0], found[2])
+        torch.testing.assert_close(found[1], found[3])
+        assert torch.equal(found[1] == 0, (found[0] == 0) | (torch.arange(shape[-1]) == 0))
 
 
 def test_nothing_is_dropped_outside_of_training_or_at_a_rate_of_zero():

@@ -247,10 +247,16 @@ def test_a_batch_is_the_same_for_any_number_of_processes(small_tokenizer, tmp_pa
     assert len(epoch - later) > 10, "crops are drawn anew"
 
 
-def test_a_process_without_rows_takes_part(small_tokenizer, engine, tmp_path):
+def test_rows_that_fill_up_a_batch_change_nothing(small_tokenizer, engine, tmp_path):
     job = job_for("pairs", small_tokenizer, tmp_path)
-    (batch,) = job.micro_batches(0, 0, 20, 21)
-    assert job.counts(batch)["label"] == 0
+    _, expected = gradients_of(job, engine)
+    (filling,) = job.micro_batches(0, 0, 20, 21)  # of a process that has none
+    assert (job.counts(filling)["label"], len(filling["input_ids"])) == (0, 4)
+    job.model.zero_grad(set_to_none=True)
+    gradients(job, job.objective, LOOP, engine, 3, [filling, *job.micro_batches(0, 0, 0, 1)])
+    found = [p.grad for p in job.model.parameters() if p.grad is not None]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-4)
 
 
 # Pairs of one text

@@ -27,6 +27,7 @@ from bertwright.tasks.supervised import Finetuning, TaskObjective, Validation
 from bertwright.tasks.task import Examples
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
+from bertwright.train.loop import LoopConfig, train
 
 TASK = Classification()
 SHAPE = ModelConfig(
@@ -154,6 +155,33 @@ def test_processes_share_out_a_batch_and_none_is_without_rows(small_tokenizer, t
                 found += part["input_ids"][scored, 0].tolist()
                 assert job.counts(part)["label"] == int(scored.sum())
         assert sorted(found) == expected
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_layers_that_are_alike_all_batches_and_evaluations(
+    small_tokenizer, tmp_path, monkeypatch
+):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(len(inputs))
+        return graph
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **options: compile_module(module, backend=backend, **options)
+    )
+    shape = replace(SHAPE, num_hidden_layers=4)
+    model = model_of(["a", "b"], small_tokenizer.vocab_size, small_tokenizer.pad_id, shape)
+    texts = texts_of([5 + i % 50 for i in range(33)])  # the last batch has one text
+    job = job_of(texts, small_tokenizer, tmp_path / "best", model, batch_size=8)
+    engine = Engine(SystemConfig(precision="fp32", compile="on"), print)
+    config = LoopConfig(job.config.optimizer, 0, 10, None, log_every=1, evaluate_every=3, checkpoint_every=100)
+    after: list[int] = []
+    config = replace(config, watch=lambda *_: after.append(len(graphs)))
+    train(job, config, engine, tmp_path / "run", "f", lambda _: None)
+    assert after[0] == after[-1] == len(graphs), "nothing is compiled after the first steps"
+    assert len(graphs) <= 6, "embeddings, a block, a last block, a head; the compiler begins two of them twice"
 
 
 def test_micro_batches_are_bounded_and_hold_the_rows_unchanged(small_tokenizer, tmp_path):

@@ -15,91 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bertwright.models.dropout import Dropout, dropout
 from bertwright.models.encoder import Encoder
 from bertwright.settings import ModelConfig
 
 if torch.cuda.is_available():  # takes seconds to load, and is of use on a GPU alone
     from torch.nn.attention.varlen import varlen_attn
-
-
-def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
-    """Set a random part of `values` to zero and scale up the rest, as `torch.nn.functional.dropout` does.
-
-    On a CPU PyTorch draws random numbers one after the other, which would take half of a small BERT's step; on a GPU it
-    reads and writes all values once more. Here each element's number is a hash of its index and one drawn seed (the
-    finalizer of MurmurHash3, on the lower 16 bits of which the choice rests): it vectorises, and the compiler fuses it
-    into its neighbours.
-
-    Args:
-        values: any shape.
-        probability: of being set to zero, in [0, 1), rounded to 1 / 65,536.
-        training: outside of training nothing is dropped.
-
-    Returns:
-        A tensor like `values`.
-    """
-    if not training or probability == 0:
-        return values
-    device = values.device
-    if values.numel() > _INDICES:  # as parts, each with a seed of its own
-        parts = [dropout(part, probability, training) for part in torch.split(values.flatten(), _INDICES)]
-        return torch.cat(parts).view(values.shape)
-    seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
-    keep = kept(values.numel(), seed, round(probability * 65_536)).view(values.shape)
-    return torch.where(keep, values * (1 / (1 - probability)), 0)
-
-
-_INDICES = 2**31
-"""As many elements have an index of 32 bits with a sign."""
-
-_IN_CACHE = 2**18
-"""Indices that are hashed together where nothing fuses the hash's steps: all of them then find theirs in the cache."""
-
-
-def kept(count: int, seed: Tensor, threshold: int) -> Tensor:
-    """Which of `count` elements dropout keeps, bool (count,): those whose hash is at least the threshold.
-
-    Args:
-        count: of elements.
-        seed: int32 (1,).
-        threshold: in [0, 65,536].
-    """
-    device = seed.device
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return hashed(torch.arange(count, dtype=torch.int32, device=device) ^ seed) >= threshold
-    keep = torch.empty(count, dtype=torch.bool)
-    for start in range(0, count, _IN_CACHE):
-        part = keep[start : start + _IN_CACHE]
-        indices = torch.arange(start, start + len(part), dtype=torch.int32)
-        torch.ge(hashed(indices ^ seed), threshold, out=part)
-    return keep
-
-
-def hashed(bits: Tensor) -> Tensor:
-    """The lower 16 bits of MurmurHash3's finalizer of 32 bits; both are int32, which PyTorch multiplies modulo 2^32.
-
-    The algorithm shifts zeros in from the left. A shift of a negative number brings ones, which are masked away: with
-    them a number and its complement would have one hash.
-    """
-    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * -2048144789
-    bits = (bits ^ ((bits >> 13) & 0x7FFFF)) * -1028477387
-    return (bits ^ (bits >> 16)) & 0xFFFF
-
-
-class Dropout(nn.Module):
-    """`dropout` as a module.
-
-    Args:
-        probability: of an element being set to zero.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.p = probability
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Drop out of `values`, of any shape, in training."""
-        return dropout(values, self.p, self.training)
 
 
 class Embeddings(nn.Module):
@@ -343,6 +264,10 @@ class Bert(Encoder):
         return torch.stack(
             [block.attention.weights(state) for block, state in zip(blocks, states[:-1], strict=True)], dim=1
         )
+
+    def parts(self) -> list[nn.Module]:
+        """The embeddings, and blocks, which are alike: what is compiled for one serves all."""
+        return [self.embeddings, *self.blocks]
 
     def matrices(self) -> list[nn.Parameter]:
         """The blocks' weight matrices."""

@@ -88,6 +88,10 @@ class Encoder(nn.Module, ABC):
             (B, L, A, S, S) with A heads; each row, the weights of one query position, sums to 1.
         """
 
+    def parts(self) -> list[nn.Module]:
+        """The modules that the compiler compiles each by itself, together all of the network: here, the whole."""
+        return [self]
+
     @abstractmethod
     def matrices(self) -> list[nn.Parameter]:
         """The weight matrices of the layers, which Muon trains where a recipe asks for it."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertwright.inputs.masking import IGNORED_LABEL
-from bertwright.models.bert import Dropout
+from bertwright.models.dropout import Dropout
 from bertwright.models.encoder import Encoder
 from bertwright.models.initialization import initialize
 
@@ -143,7 +143,10 @@ class PretrainingModel(nn.Module):
         Returns:
             MLM logits, (M, V) or (B, S, V), and NSP logits (B, 2), where class 0 says "B follows A".
         """
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
+        return self.logits(self.encoder(input_ids, token_type_ids, attention_mask), masked_positions)
+
+    def logits(self, hidden: Tensor, masked_positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits of both objectives from the encoder's vectors, (B, S, H); arguments and results as in `forward`."""
         chosen = hidden if masked_positions is None else hidden.flatten(0, 1)[masked_positions]  # (M, H)
         mlm_logits = self.masked_language_model(chosen, self.encoder.token_embeddings.weight)
         nsp_logits = self.next_sentence(self.pooler(hidden))  # (B, 2)

@@ -13,11 +13,15 @@ from torch import Tensor, nn
 from bertwright.models.heads import Head, Loss, TaskModel
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
+from bertwright.train.training import Objective
+
+NOT_SCORED = -1
+"""The place of an example that fills up a batch."""
 
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 
-class BatchObjective(nn.Module):
+class BatchObjective(Objective):
     """The model as the loop calls it in both passes.
 
     Args:
@@ -55,6 +59,10 @@ class BatchObjective(nn.Module):
         total = product + (losses.sum() - product).detach()
         return {"label": Loss(total, torch.tensor(len(losses), device=total.device))}
 
+    def parts(self) -> list[nn.Module]:
+        """The encoder's parts; the pooling has no weights."""
+        return self.model.encoder.parts()
+
 
 def with_gradients(objective: nn.Module, head: Head, batches: list[Batch], engine: Engine) -> list[Batch]:
     """Micro-batches with `gradients` and `losses` as `BatchObjective` takes them.
@@ -63,7 +71,7 @@ def with_gradients(objective: nn.Module, head: Head, batches: list[Batch], engin
         objective: a `BatchObjective`, prepared by the engine.
         head: of its model.
         batches: this process's micro-batches of a global batch, each with `targets` (sequences, ...) and with `places`,
-            the numbers of its examples in the global batch; a batch whose targets are 0 is not scored.
+            the numbers of its examples in the global batch, or `NOT_SCORED`.
         engine: the machine.
     """
     inputs = [{name: batch[name].to(engine.device) for name in _INPUTS} for batch in batches]
@@ -71,22 +79,21 @@ def with_gradients(objective: nn.Module, head: Head, batches: list[Batch], engin
         vectors = torch.cat([objective(**own)["vectors"].float() for own in inputs])  # (own sequences, H)
     targets = torch.cat([batch["targets"] for batch in batches]).to(engine.device)
     places = torch.cat([batch["places"] for batch in batches]).to(engine.device)
-    together = len(targets) // len(places)
-    scored = int(head.scored(targets)) > 0
+    together, scored = len(targets) // len(places), places != NOT_SCORED
     # Each process lays its rows among zeros; the sum over processes is the global batch.
-    size = int(engine.sum(torch.tensor(len(places) if scored else 0)))
+    size = int(engine.sum(scored.sum()))
     own = torch.cat([vectors, targets], dim=1).view(len(places), together, -1)
     whole = own.new_zeros(size, *own.shape[1:])
-    if scored:
-        whole[places] = own
+    whole[places[scored]] = own[scored]
     whole = engine.sum(whole).flatten(0, 1)
     outputs = whole[:, : vectors.shape[1]].clone().requires_grad_()
     losses = head.batch_losses(outputs, whole[:, vectors.shape[1] :])  # (size,)
     (gradients,) = torch.autograd.grad(losses.sum(), outputs)
-    gradients, losses = gradients.view(size, together, -1), losses.detach()
+    # One more row, of zeros, is that of examples that are not scored.
+    gradients = torch.cat([gradients.view(size, together, -1), own.new_zeros(1, together, vectors.shape[1])])
+    losses = torch.cat([losses.detach(), losses.new_zeros(1)])
     found = []
     for batch, own_inputs in zip(batches, inputs, strict=True):
-        rows = batch["places"].to(engine.device)
-        gradient = gradients[rows].flatten(0, 1) * float(scored)
-        found.append({**own_inputs, "gradients": gradient, "losses": losses[rows] * float(scored)})
+        rows = batch["places"].to(engine.device) % (size + 1)  # -1 is the last one
+        found.append({**own_inputs, "gradients": gradients[rows].flatten(0, 1), "losses": losses[rows]})
     return found

@@ -29,6 +29,7 @@ from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 from bertwright.train.prefetch import Batch
 from bertwright.train.tracking import Tracked
+from bertwright.train.training import Objective
 
 EVALUATION_SEQUENCES = 2_048
 """Held-out sequences of an evaluation, the same ones every time."""
@@ -57,8 +58,33 @@ def sequences_per_step(config: PretrainConfig, phase: Phase) -> int:
     return (phase.batch_tokens or config.batch_tokens) // phase.sequence_length
 
 
-class PretrainingObjective(nn.Module):
-    """The model with both losses, as the loop calls it and the compiler sees it.
+class PretrainingLosses(nn.Module):
+    """Both heads with their losses, on the encoder's vectors: compiled together, so that logits are read once.
+
+    Args:
+        model: whose heads they are.
+        next_sentence: whether next-sentence prediction is part of the loss.
+    """
+
+    def __init__(self, model: PretrainingModel, next_sentence: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.tokens = token_objective(model.encoder.config)
+        self.uses_next_sentence = next_sentence
+
+    def forward(
+        self, hidden: Tensor, masked_positions: Tensor, labels: Tensor, next_sentence_label: Tensor
+    ) -> dict[str, Loss]:
+        """The losses of a batch whose vectors are `hidden` (B, S, H)."""
+        token_logits, nsp_logits = self.model.logits(hidden, masked_positions)
+        losses = {self.tokens: cross_entropy(token_logits, labels)}
+        if self.uses_next_sentence:
+            losses["nsp"] = cross_entropy(nsp_logits, next_sentence_label)
+        return losses
+
+
+class PretrainingObjective(Objective):
+    """The model with both losses, as the loop calls it.
 
     Args:
         model: the model with its pre-training heads.
@@ -69,7 +95,7 @@ class PretrainingObjective(nn.Module):
         super().__init__()
         self.model = model
         self.tokens = token_objective(model.encoder.config)
-        self.uses_next_sentence = next_sentence
+        self.losses = PretrainingLosses(model, next_sentence)
         if not next_sentence:
             # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
             for part in (model.next_sentence, model.pooler):
@@ -85,11 +111,13 @@ class PretrainingObjective(nn.Module):
         next_sentence_label: Tensor,
     ) -> dict[str, Loss]:
         """The losses of a batch, whose arrays `inputs.pretraining.PretrainBatch` describes."""
-        token_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
-        losses = {self.tokens: cross_entropy(token_logits, labels)}
-        if self.uses_next_sentence:
-            losses["nsp"] = cross_entropy(nsp_logits, next_sentence_label)
+        hidden = self.model.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
+        losses: dict[str, Loss] = self.losses(hidden, masked_positions, labels, next_sentence_label)
         return losses
+
+    def parts(self) -> list[nn.Module]:
+        """The encoder's parts, and both heads with their losses."""
+        return [*self.model.encoder.parts(), self.losses]
 
 
 class Pretraining:

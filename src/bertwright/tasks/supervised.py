@@ -18,13 +18,14 @@ from bertwright.inputs.bucketing import token_buckets
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
-from bertwright.tasks.in_batch import BatchObjective, with_gradients
+from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective, with_gradients
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
+from bertwright.train.training import Objective
 
 _DRAWN = 1
 """A part of the seed of what is drawn for a batch, which no other generator has."""
@@ -46,8 +47,8 @@ class Validation:
     labels: Ints
 
 
-class TaskObjective(nn.Module):
-    """The model with its head's loss, as the loop calls it and the compiler sees it.
+class TaskObjective(Objective):
+    """The model with its head's loss, as the loop calls it.
 
     Args:
         model: the model.
@@ -62,6 +63,10 @@ class TaskObjective(nn.Module):
     ) -> dict[str, Loss]:
         """The loss of a batch (B, S); a row of zeros in `targets` (B, ...) is not scored."""
         return {"label": self.model.head.loss(self.model(input_ids, token_type_ids, attention_mask), targets)}
+
+    def parts(self) -> list[nn.Module]:
+        """The encoder's parts, and the head."""
+        return [*self.model.encoder.parts(), self.model.head]
 
 
 class Finetuning:
@@ -97,7 +102,7 @@ class Finetuning:
         self.training = training
         self.validation = validation
         self.best_folder = best_folder
-        self.objective = BatchObjective(model) if model.head.in_batch else TaskObjective(model)
+        self.objective: Objective = BatchObjective(model) if model.head.in_batch else TaskObjective(model)
         self.phase_ratios = (1.0,)
         self.epoch_ends: EpochEnds = ()  # an epoch has as many batches as any other
         self.batches_per_epoch = math.ceil(len(training) / config.batch_size)
@@ -125,18 +130,20 @@ class Finetuning:
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's texts of a global batch, in micro-batches of bounded size."""
         epoch, index = divmod(number, self.batches_per_epoch)
-        texts = self.training.take(self.epoch_batches(epoch)[index])
+        batch = self.epoch_batches(epoch)[index]
+        texts = self.training.take(np.append(batch, 0))  # the last one fills up
         texts = texts.drawn(np.random.default_rng((self.seed, number, _DRAWN)))
-        own = np.arange(len(texts))[rank::world]
-        if len(own) == 0:
-            # A last batch smaller than the number of processes still gives every process a row: the loop's collectives
-            # then meet. It is not scored, and losses are divided by the number of scored texts.
-            batch = self._batch(texts, np.array([0]))
-            return [batch | {"targets": torch.zeros_like(batch["targets"])}]
+        own = np.arange(len(batch))[rank::world]
+        missing = min(2, self.config.batch_size) - len(own)
+        if missing > 0:
+            # A last batch is filled up to two rows: the compiler would start afresh for one, and a process that has
+            # none would not meet the others. Those rows are not scored, and losses are divided by the number that are.
+            return [self._batch(texts, np.append(own, np.full(missing, len(batch))), len(own))]
         buckets = token_buckets(texts.take(own).lengths(), self.config.micro_batch_tokens)
-        return [self._batch(texts, own[bucket]) for bucket in buckets]
+        return [self._batch(texts, own[bucket], len(bucket)) for bucket in buckets]
 
-    def _batch(self, examples: Examples, rows: Ints) -> Batch:
+    def _batch(self, examples: Examples, rows: Ints, scored: int) -> Batch:
+        """The examples `rows` as tensors, of which the first `scored` are scored."""
         texts = examples.take(rows)
         batch, targets = collate(texts.sequences, self.model.encoder), texts.targets
         if isinstance(targets, list):
@@ -144,8 +151,10 @@ class Finetuning:
             for row, own in zip(padded, targets, strict=True):
                 row[: len(own)] = own
             targets = padded
-        places = {"places": torch.from_numpy(rows)} if self.model.head.in_batch else {}
-        return batch | places | {"targets": torch.from_numpy(targets)}
+        targets[scored * texts.together :] = 0
+        places = np.append(rows[:scored], np.full(len(rows) - scored, NOT_SCORED))
+        more = {"places": torch.from_numpy(places)} if self.model.head.in_batch else {}
+        return batch | more | {"targets": torch.from_numpy(targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored items and real tokens."""

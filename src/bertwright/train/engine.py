@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -118,18 +118,25 @@ class Engine:
         # Compiled steps take half the time, so that as much is saved as they take.
         return self.compiles and max(flops / plain / 2, seconds) > COMPILE_SECONDS
 
-    def prepare(self, module: nn.Module, compiles: bool = True) -> nn.Module:
-        """The module on the device, in the precision, joined to the other processes, and compiled if that is wanted."""
-        if self.compiles and compiles:
+    def prepare(self, module: nn.Module, parts: Iterable[nn.Module] = ()) -> nn.Module:
+        """The module on the device, in the precision, and joined to the other processes.
+
+        Args:
+            module: to train.
+            parts: of it that are compiled, if the machine has a compiler, each by itself: the layers of a network are
+                alike, so that one compilation serves them all, and takes a third of the whole network's time.
+        """
+        if self.compiles:
             # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
-            # Between processes the compiler would cut the network where DDP's buckets end, and fails there on
-            # dropout's seeds (torch 2.13).
+            # Between processes the compiler would cut its parts where DDP's buckets end, and fails there on dropout's
+            # seeds (torch 2.13).
             torch._dynamo.config.optimize_ddp = False
             # Eight compilations of one function and the compiler gives up on it: those of stages before do not count.
             torch.compiler.reset()
             # Batches have as many rows and columns as their texts need; one compilation serves all of them.
-            module.compile(dynamic=True)
+            for part in parts:
+                part.compile(dynamic=True)
         prepared: nn.Module = self._accelerator.prepare(module)
         return prepared
 

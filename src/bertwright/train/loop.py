@@ -120,7 +120,7 @@ class _Run:
         self.saved_step = resumed.step if resumed else -1
         flops = 6 * sum(matrix.numel() for matrix in self.model.encoder.matrices()) * training.step_tokens
         compiles = engine.repays_compiling(flops * (config.max_steps or 0), config.max_seconds or 0.0)
-        self.objective = engine.prepare(training.objective, compiles)
+        self.objective = engine.prepare(training.objective, training.objective.parts() if compiles else ())
         self.metrics: MetricsLog | None = None
         with engine.together():
             if engine.is_main:
@@ -129,8 +129,8 @@ class _Run:
         self.bar = ProgressBar(config.max_steps, config.max_seconds, self.position, visible=engine.is_main)
         self.compiled = False  # the first step compiles, and is not training time
         if compiles:
-            notice("compiling the network, which takes about a minute")
-            self.bar.say("compiling, about a minute")
+            notice("compiling the network, which takes up to a minute")
+            self.bar.say("compiling, up to a minute")
         self.step_fraction, self.window = 0.0, Window()
 
     def _plan(self, notice: Notice) -> None:
@@ -220,7 +220,8 @@ class _Run:
     def evaluate(self, phase: int) -> None:
         """Measure the weights on held-out data, as in a phase, and log that."""
         self.objective.eval()
-        with torch.inference_mode():
+        # Uncompiled: compiling once more, without gradients, takes longer than it saves.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             metrics = self.training.evaluate(self.objective, self.engine, phase)
         best = self.training.on_evaluation(metrics, self.position.best, self.engine)
         self.position.evaluations_since = 0 if best != self.position.best else self.position.evaluations_since + 1

@@ -12,6 +12,14 @@ from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch, BatchSource
 
 
+class Objective(nn.Module):
+    """A model with its losses: called with a batch, it returns a `Loss` for each objective, by name."""
+
+    def parts(self) -> list[nn.Module]:
+        """The modules that the compiler compiles each by itself."""
+        raise NotImplementedError
+
+
 class Training(BatchSource, Protocol):
     """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""
 
@@ -21,8 +29,8 @@ class Training(BatchSource, Protocol):
         ...
 
     @property
-    def objective(self) -> nn.Module:
-        """Called with a batch; returns a `Loss` for each objective, by name."""
+    def objective(self) -> Objective:
+        """What is called with a batch."""
         ...
 
     @property
