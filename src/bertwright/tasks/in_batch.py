@@ -63,6 +63,10 @@ class BatchObjective(Objective):
         """The encoder's parts; the pooling has no weights."""
         return self.model.encoder.parts()
 
+    def completed(self, prepared: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
+        """The micro-batches with the gradients of their vectors."""
+        return with_gradients(prepared, self.model.head, batches, engine)
+
 
 def with_gradients(objective: nn.Module, head: Head, batches: list[Batch], engine: Engine) -> list[Batch]:
     """Micro-batches with `gradients` and `losses` as `BatchObjective` takes them.

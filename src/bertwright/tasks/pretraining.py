@@ -203,10 +203,6 @@ class Pretraining:
             "tokens": int(batch["attention_mask"].sum()),
         }
 
-    def completed(self, objective: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
-        """The micro-batches: no loss here is over several of them."""
-        return batches
-
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss and accuracy of both objectives on held-out text, masked as in the paper (or not, if causal)."""
         stream = self._heldout[phase]

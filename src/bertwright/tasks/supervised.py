@@ -18,7 +18,7 @@ from bertwright.inputs.bucketing import token_buckets
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
-from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective, with_gradients
+from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
@@ -160,10 +160,6 @@ class Finetuning:
         """Scored items and real tokens."""
         scored = int(self.model.head.scored(batch["targets"]))
         return {"label": scored, "tokens": int(batch["attention_mask"].sum())}
-
-    def completed(self, objective: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
-        """The micro-batches, of a loss over all of them with the gradients of their vectors."""
-        return with_gradients(objective, self.model.head, batches, engine) if self.model.head.in_batch else batches
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss and metrics on the validation set."""

@@ -269,7 +269,7 @@ def gradients(
     totals = dict(zip(names, engine.sum(local).tolist(), strict=True))
     dropout = ((config.seed * 1_000_003 + step) * 8_191 + engine.rank) % 2**63
     torch.manual_seed(dropout)
-    batches = training.completed(objective, batches, engine)
+    batches = training.objective.completed(objective, batches, engine)
     torch.manual_seed(dropout)  # the same elements again, if they were dropped for that already
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):

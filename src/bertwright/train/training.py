@@ -19,6 +19,16 @@ class Objective(nn.Module):
         """The modules that the compiler compiles each by itself."""
         raise NotImplementedError
 
+    def completed(self, prepared: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
+        """Micro-batches with what a loss over the whole global batch needs; those of most losses are complete.
+
+        Args:
+            prepared: this objective, as the engine has prepared it.
+            batches: this process's micro-batches of a global batch.
+            engine: the machine.
+        """
+        return batches
+
 
 class Training(BatchSource, Protocol):
     """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""
@@ -53,16 +63,6 @@ class Training(BatchSource, Protocol):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many items of each objective a batch scores, and its real "tokens", before the batch is computed."""
-        ...
-
-    def completed(self, objective: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
-        """Micro-batches with what a loss over the whole global batch needs; those of most losses are complete.
-
-        Args:
-            objective: of the training run, prepared by the engine.
-            batches: this process's micro-batches of a global batch.
-            engine: the machine.
-        """
         ...
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
