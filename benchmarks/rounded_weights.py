@@ -28,7 +28,7 @@ from common import described, write
 def int8_probabilities(model: Model, texts: list[str]) -> np.ndarray:
     """Probabilities of texts by the int8 form of a classifier, (texts, classes)."""
     max_length, _ = model.reading
-    parts = [windows(sequence, max_length) for sequence in model.encode(model.records(texts))]
+    parts = [windows(sequence, max_length) for sequence in model.inputs(model.records(texts))]
     encoded = [part for own in parts for part in own]
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
     logits = np.empty((len(encoded), len(model.classifier.label_names)), np.float32)

@@ -86,7 +86,7 @@ class TestPredict:
         tokenizer_config = read_json(finished / "finetune/seed-0/model/tokenizer_config.json")
         assert tokenizer_config["model_max_length"] == 64
         assert tokenizer_config["text_truncation"] == "head-tail"
-        assert [len(sequence) for sequence in model.encode(model.records([TEXTS[2]]))] == [64]
+        assert [len(sequence) for sequence in model.inputs(model.records([TEXTS[2]]))] == [64]
 
     def test_a_megabyte_is_no_trouble(self, model, names):
         assert model.predict(["a wonderful film " * 60_000])[0].label == names[1]
@@ -110,7 +110,7 @@ def test_only_fill_mask_reads_a_spelled_special_token_and_only_masks():
     theirs = transformers.AutoTokenizer.from_pretrained(str(model.classifier_folder))
     words = theirs.convert_ids_to_tokens(theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
     assert [words.count(bracket) for bracket in "[]"] == [5, 5]
-    (encoded,) = model.encode(model.records([text]))
+    (encoded,) = model.inputs(model.records([text]))
     assert [model.classifier_tokenizer.tokens[i] for i in encoded.input_ids[1:-1]] == words
     assert model.embed([text])[0].tokens[1:-1] == words
     assert model.attention(text, 64)[0][1:-1] == words

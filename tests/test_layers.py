@@ -20,7 +20,7 @@ LAYERS = (
     {"models"},
     {"train"},
     {"tasks"},
-    {"pretrained", "inference"},
+    {"pretrained", "given", "vectors", "inference"},
     {"evaluate"},
     {"run_folder", "shipped", "recipe_file", "stages", "pipeline"},
     {"apps"},

@@ -10,6 +10,33 @@ from bertwright.settings import LARGEST_SEED, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig(Section):
+    """Vectors of texts, for finetune.task embedding.
+
+    Args:
+        pooling: what makes one vector of a text: the mean of its tokens' vectors, or that of [CLS] (cls).
+        temperature: divides cosines in the loss; the lower, the more the nearest wrong texts count.
+        scores: whether label_column holds how alike the two texts of a pair are, a number; their order is then trained.
+            Otherwise the texts of a pair, or two crops of a single text, are to be nearer than those of other rows.
+        dimensions: numbers of dimensions, each of which, from the first, is trained to be a vector by itself, beside
+            the whole one (Kusupati et al. 2022, "Matryoshka Representation Learning").
+    """
+
+    section: ClassVar[str] = "finetune.embedding."
+    pooling: Literal["mean", "cls"] = "mean"
+    temperature: float = number(0.05, "> 0")
+    scores: bool = False
+    dimensions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """As for every section; and sizes are above 0."""
+        super().__post_init__()
+        require(
+            all(size > 0 for size in self.dimensions), "finetune.embedding.dimensions must be whole numbers above 0"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Section):
     """Fine-tuning on labelled texts (paper, section 4.1 and appendix A.3).
 
@@ -18,7 +45,8 @@ class FinetuneConfig(Section):
             none: the recipe ends with pre-training.
         test_split: the split that the report evaluates on, as dev, which then is no validation set.
         task: what the labels are for: classification, regression, multi-label, token-classification,
-            question-answering or multiple-choice.
+            question-answering or multiple-choice; or embedding, which needs none.
+        embedding: of the task embedding.
         label_names: names of the classes, in the sorted order of the labels in the data, for example
             [negative, positive] for 0 and 1; the default calls a class what the data call it.
         positive_label: the class that precision, recall, F1 and the area under the ROC curve speak of where there are
@@ -51,7 +79,8 @@ class FinetuneConfig(Section):
         max_length: the most tokens that are read together, [CLS] and [SEP] included.
         truncation: which part of a longer text is kept: its head, its tail, or half of each; or all of it, predicted in
             windows whose logits are averaged, while training still reads half of its head and half of its tail. For
-            tags of words it has no effect: each word is read, in windows that overlap.
+            tags of words it has no effect: each word is read, in windows that overlap. A vector (embedding) is that of
+            the head.
         averaging_block: whether a fresh block is put on the encoder that at first averages all tokens for [CLS]; after
             a short pre-training the vector at [CLS] alone holds too little.
         hidden_dropout_prob: the encoder's dropout while fine-tuning; the default keeps that of pre-training.
@@ -68,6 +97,7 @@ class FinetuneConfig(Section):
     data: str = ""
     test_split: str = "test"
     task: str = "classification"
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     label_names: tuple[str, ...] | None = None
     positive_label: str | None = None
     encoder: str | None = None

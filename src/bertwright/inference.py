@@ -9,20 +9,22 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError, WrongTypeError
+from bertwright.errors import UnreadableText, UserError
+from bertwright.given import ONE, require_text, require_words, several, texts_of
 from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import MODULES
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.answers import Prediction
@@ -33,6 +35,7 @@ from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import has_bf16
+from bertwright.vectors import TextEncoder, Vectors
 
 __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPrediction", "load"]
 
@@ -84,6 +87,9 @@ class Model:
         read_config(classifier_folder)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.pretrained = PretrainedEncoder(pretrained_folder, self._device)
+        # A model that was trained for vectors gives them; any other was trained away from what its encoder says.
+        self._vector_folder = classifier_folder if (classifier_folder / MODULES).exists() else pretrained_folder
+        self._text_encoders: dict[str | None, TextEncoder] = {}
 
     @LoadedOnce
     def classifier(self) -> TaskModel:
@@ -127,9 +133,9 @@ class Model:
         Raises:
             WrongTypeError: if there is something else, or an order that nobody gave.
         """
-        return [self.task.record(number, one) for number, one in enumerate(_several(given))]
+        return [self.task.record(number, one) for number, one in enumerate(several(given))]
 
-    def encode(self, records: Many[Record]) -> Many[ModelInput]:
+    def inputs(self, records: Many[Record]) -> Many[ModelInput]:
         """Records as the model reads them.
 
         Raises:
@@ -138,7 +144,7 @@ class Model:
         max_length, truncation = self.reading
         encoded = self.task.encode(records, self.classifier_tokenizer, max_length, truncation)
         for number, one in enumerate(encoded):
-            _require_words(one, number, len(records))
+            require_words(one, number, len(records))
         for notice in self.task.notices(encoded):
             warnings.warn(notice, stacklevel=3)
         return encoded
@@ -159,11 +165,11 @@ class Model:
             UserError: if a text has no word, something is no text, or the model has no task's head.
         """
         records = self.records(texts)
-        predictions = self.predict_encoded(self.encode(records), records)
-        return predictions[0] if isinstance(texts, _ONE) else predictions
+        predictions = self.predict_encoded(self.inputs(records), records)
+        return predictions[0] if isinstance(texts, ONE) else predictions
 
     def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> Many[Any]:
-        """The answer to each record, as `encode` gives it, in order."""
+        """The answer to each record, as `inputs` gives it, in order."""
         parts = [self.windows(one) for one in encoded]
         logits = self.window_logits([part for own in parts for part in own])
         return self.answers(logits, parts, records)
@@ -198,7 +204,7 @@ class Model:
         Raises:
             UserError: if there is no [MASK], the text is longer than the model reads, or the model has no such head.
         """
-        _require_text(text, "the text")
+        require_text(text, "the text")
         if not isinstance(top_k, int) or top_k < 1:
             raise UserError(f"top_k is {top_k}; it must be a whole number from 1 on")
         self.pretrained.require({"masked_language_model"}, "masked-language head")
@@ -222,7 +228,7 @@ class Model:
             )
         tokenizer = self.pretrained.tokenizer
         for name, text in (("first", first), ("second", second)):
-            _require_text(text, f"the {name} text")
+            require_text(text, f"the {name} text")
             if build(tokenizer, text, max_length=None).is_empty:
                 raise UserError(f"the {name} text has nothing to read; write a word")
         positions = self.pretrained.model.encoder.max_length
@@ -256,10 +262,44 @@ class Model:
         depth = self.pretrained.model.encoder.config.num_hidden_layers
         if not 1 <= layers <= depth:
             raise UserError(f"layers is {layers}, but the model has {depth} layers; give 1 to that many")
-        given = _texts(texts)
+        given = texts_of(texts)
         framed = [self._framed(text, number, len(given), truncate) for number, text in enumerate(given)]
         found = [self.pretrained.features(sequence, layers, left_out) for sequence, left_out in framed]
         return found[0] if isinstance(texts, str) else found
+
+    def encode(self, texts: str | Iterable[str], pooling: Literal["mean", "cls"] | None = None) -> Vectors:
+        """One vector for each text, to compare texts by: the pooled last layer of the encoder.
+
+        A folder of sentence-transformers makes the vectors that its own `encode` makes: its pooling, length 1 where it
+        says so, and the beginning of a text that is longer than it reads. Of any other folder it is the mean of all
+        tokens' vectors, [CLS] and [SEP] among them. Matrix products are in bfloat16 where the hardware has it.
+
+        Args:
+            texts: a text, or several.
+            pooling: mean or cls, in place of the folder's.
+
+        Returns:
+            float32 (hidden,) for a text, and (texts, hidden) for several, also where that is one.
+
+        Raises:
+            UserError: if a text has no word, something is no text, or the folder does what we do not compute.
+        """
+        vectors, left_out = self.text_encoder(pooling).encode(texts_of(texts))
+        if left_out.any():
+            warnings.warn(
+                f"{int((left_out > 0).sum()):,} of {len(left_out):,} texts are longer than the "
+                f"{self.text_encoder(pooling).max_length} tokens that the model reads: their vectors are those of "
+                "their beginnings",
+                stacklevel=2,
+            )
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def text_encoder(self, pooling: str | None = None) -> TextEncoder:
+        """What computes `encode`; arguments as there."""
+        with self.lock:
+            if pooling not in self._text_encoders:
+                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling)
+            return self._text_encoders[pooling]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:
         """A text's tokens, [CLS] and [SEP] included, and the attention weights of the pre-trained encoder.
@@ -276,7 +316,7 @@ class Model:
         """
         length = min(max_tokens, self.pretrained.model.encoder.max_length)
         sequence = build(self.pretrained.tokenizer, text, max_length=length)
-        _require_words(sequence, 0, 1)
+        require_words(sequence, 0, 1)
         return self.pretrained.tokens(sequence), self.pretrained.attention(sequence)
 
     def _framed(self, text: str, number: int = 0, texts: int = 1, truncate: bool = False) -> tuple[Sequence, int]:
@@ -291,51 +331,8 @@ class Model:
     def _fitting(self, sequence: Sequence, number: int = 0, texts: int = 1) -> Sequence:
         """The sequence, unless it is empty or longer than the pre-trained encoder reads."""
         positions = self.pretrained.model.encoder.max_length
-        _require_words(sequence, number, texts)
+        require_words(sequence, number, texts)
         if len(sequence) > positions:
             problem = f"has {len(sequence) - 2:,} tokens, and the model reads {positions - 2}; shorten it"
             raise UnreadableText(number, texts, problem)
         return sequence
-
-
-_ONE = (str, dict)
-"""What is one record and not several: a text, or the columns of one by name."""
-
-
-def _several(given: Any) -> list[Any]:
-    """One record or several as a list.
-
-    Raises:
-        WrongTypeError: if it is something that has no order.
-    """
-    if isinstance(given, _ONE):
-        return [given]
-    # The bytes of a file, the columns of a table: each has items, but they are not texts in order.
-    table = getattr(given, "ndim", 1) != 1
-    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | Mapping | Set) or table:
-        raise WrongTypeError(f"a text or a list of texts is expected, not {type(given).__name__}")
-    return list(given)
-
-
-def _texts(texts: Any) -> list[str]:
-    """One text or several as a list.
-
-    Raises:
-        WrongTypeError: if there is something that is no text, or an order that nobody gave.
-    """
-    if isinstance(texts, dict):
-        raise WrongTypeError(f"a text or a list of texts is expected, not {type(texts).__name__}")
-    found = _several(texts)
-    for number, text in enumerate(found, 1):
-        _require_text(text, f"text {number}")
-    return found
-
-
-def _require_text(text: Any, name: str) -> None:
-    if not isinstance(text, str):
-        raise WrongTypeError(f"{name} is {type(text).__name__}; it must be a str")
-
-
-def _require_words(sequence: ModelInput, number: int, texts: int) -> None:
-    if sequence.is_empty:
-        raise UnreadableText(number, texts, NOTHING_TO_READ)

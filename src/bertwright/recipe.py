@@ -55,6 +55,7 @@ class Source:
             tar.gz, a hub id such as stanfordnlp/imdb, or a preset: bookcorpus, wikipedia, imdb.
         text_column: the column that holds the text, in formats that have columns.
         text_pair_column: the column that holds the second text; given, the labels are those of pairs of texts.
+        negative_column: the column that holds a text that is no match of a pair's first, for the task embedding.
         label_column: the column that holds the label, where labels are read: a class or a number; for multi-label a
             list of names.
         label_columns: for multi-label data with a column for each label, in which 1 says that a text has it and 0 that
@@ -81,6 +82,7 @@ class Source:
     path: str
     text_column: str = "text"
     text_pair_column: str | None = None
+    negative_column: str | None = None
     label_column: str = "label"
     label_columns: tuple[str, ...] | None = None
     context_column: str = "context"

@@ -42,7 +42,7 @@ def test_the_word_that_decides_has_the_largest_attribution(model, sentence, word
 def test_attributions_add_up_to_the_change_of_the_log_odds(model):
     for sentence in SENTENCES:
         found = explain(model, sentence.format("wonderful", "wonderful"))
-        ids = torch.from_numpy(model.encode(model.records([found.text]))[0].input_ids.astype(np.int64))[None]
+        ids = torch.from_numpy(model.inputs(model.records([found.text]))[0].input_ids.astype(np.int64))[None]
         with torch.inference_mode():
             logits = model.classifier(ids, torch.zeros_like(ids))[0]
         odds = float(logits[1] - logits[0])
@@ -93,7 +93,7 @@ def test_a_text_in_windows_is_explained_to_its_end(finished, tmp_path):
     model = with_options(finished / "finetune/seed-0/model", tmp_path / "model", text_truncation="windows")
     fill = "The boat was old again. " * 6
     parts = f"A dreadful film. {fill}".strip(), f"{fill}A dreadful film."  # as many tokens in each: the windows
-    assert len(windows(model.encode(model.records([" ".join(parts)]))[0], 64)) == 2
+    assert len(windows(model.inputs(model.records([" ".join(parts)]))[0], 64)) == 2
     whole, *alone = (explain(model, text) for text in (" ".join(parts), *parts))
     assert whole.words[-1].end == len(whole.text)
     # Of two classes the one's log-odds are the other's with the sign turned.
@@ -107,7 +107,7 @@ def test_a_text_in_windows_is_explained_to_its_end(finished, tmp_path):
 
 def test_threads_predict_and_explain_at_the_same_time(model):
     texts = [f"{'A wonderful' if i % 3 else 'A dreadful'} film. {'The boat was old. ' * (i % 5)}" for i in range(60)]
-    encoded = model.encode(model.records(texts))
+    encoded = model.inputs(model.records(texts))
 
     def predict_one(i):  # with the very weights that explanations use
         return predict(model.task, model.classifier, [encoded[i]], 2048, 64)[0]

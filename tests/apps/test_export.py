@@ -13,8 +13,12 @@ import bertwright
 from bertwright.apps.export import INT8_FILE, ONNX_FILE, export
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer, new_encoder, save_model
+from bertwright.models.embedding_head import EmbeddingHead
+from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import Pooling
 from bertwright.tasks.registry import load_task_model
+from small_models import SHAPE, shaken
 
 onnxruntime = pytest.importorskip(
     "onnxruntime", reason="ONNX Runtime is not installed: pip install 'bertwright[export]'"
@@ -259,7 +263,7 @@ def test_class_n_of_onnx_is_label_n(tmp_path, small_tokenizer):
     theirs = transformers.pipeline("text-classification", model=str(out))
     said = set()
     for text in ("the cat sat", "rain", "old roofs and rain", "on a mat", "nobody came to look", "falling"):
-        ids = torch.from_numpy(model.encode(model.records([text]))[0].input_ids.astype(np.int64))[None].numpy()
+        ids = torch.from_numpy(model.inputs(model.records([text]))[0].input_ids.astype(np.int64))[None].numpy()
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         (logits,) = session.run(None, given)
         said.add(labels[str(logits[0].argmax())])
@@ -320,3 +324,34 @@ def test_a_model_that_is_not_computed_is_not_exported(tmp_path, small_tokenizer,
     with pytest.raises(UserError, match=words):
         export(folder, tmp_path / "out", onnx=False, int8=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_a_folder_of_vectors_gives_them_from_onnx_and_from_its_copy(small_tokenizer, tmp_path, mode):
+    torch.manual_seed(0)
+    pooling = Pooling(mode, normalize=True)
+    model = TaskModel(
+        new_encoder(SHAPE, small_tokenizer.vocab_size), EmbeddingHead(pooling), ["similarity"], "embedding"
+    )
+    save_model(shaken(model, 0.2), small_tokenizer, tmp_path / "model", 32)
+    out = export(tmp_path / "model", tmp_path / "out", onnx=True, int8=False, license="mit")
+    session = onnxruntime.InferenceSession(out / ONNX_FILE)
+    assert [one.name for one in session.get_outputs()] == ["sentence_embedding"]
+    for batch, length in ((1, 5), (7, 33)):
+        given = batch_of(batch, length)
+        given["input_ids"] = given["input_ids"] % small_tokenizer.vocab_size
+        (theirs,) = session.run(None, {key: value.numpy() for key, value in given.items()})
+        with torch.inference_mode():
+            ours = model.eval()(given["input_ids"], given["token_type_ids"], given["attention_mask"])
+        np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-5)
+    texts = ["the cat sat on a mat", "rain"]
+    copies = [
+        sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(texts)
+        for folder in (tmp_path / "model", out)
+    ]
+    assert np.array_equal(*copies)
+    card = (out / "README.md").read_text()
+    assert "pipeline_tag: sentence-similarity" in card
+    assert "library_name: sentence-transformers" in card
+    assert 'SentenceTransformer("PATH")' in card

@@ -124,7 +124,7 @@ def test_a_long_text_is_cut_for_vectors_with_a_notice(folder, capsys):
     assert main(["embed", "--file", "t.txt"]) == 0
     said = capsys.readouterr()
     rows = [json.loads(line) for line in said.out.splitlines()]
-    assert [len(row["mean"] or []) for row in rows] == [256, 256, 0, 256]
+    assert [len(row["vector"] or []) for row in rows] == [256, 256, 0, 256]
     assert "t.txt, line 2 is longer than the model reads; its last 190 tokens are left out" in said.err
 
 

@@ -452,7 +452,7 @@ class TestLongTexts:
         assert model.reading == (32, kept)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         expected = tokenizer(self.LONG, truncation=True)["input_ids"]
-        assert model.encode(model.records([self.LONG]))[0].input_ids.tolist() == expected
+        assert model.inputs(model.records([self.LONG]))[0].input_ids.tolist() == expected
 
     def test_no_limit_is_the_number_of_positions(self, make):
         _, folder = make("BertForSequenceClassification")

@@ -105,7 +105,7 @@ def test_a_new_encoder_goes_through_all_stages_and_answers(toy_recipe, tmp_path)
     found = loaded.predict(texts)
     assert [one.label for one in found] == ["positive", "negative"]
     for text, prediction in zip(texts, found, strict=True):
-        ids = torch.from_numpy(loaded.encode(loaded.records([text]))[0].input_ids.astype(np.int64))[None]
+        ids = torch.from_numpy(loaded.inputs(loaded.records([text]))[0].input_ids.astype(np.int64))[None]
         with torch.no_grad():
             logits, others = (each(ids, torch.zeros_like(ids)) for each in (model, loaded.classifier))
         assert torch.equal(logits, others)

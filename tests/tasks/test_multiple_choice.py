@@ -42,7 +42,7 @@ def test_probabilities_are_those_of_transformers(folder, from_transformers, tmp_
         tokenizer.save_pretrained(folder)
     model = bertwright.load(folder)
     records = model.records(GIVEN)
-    parts = [model.windows(one) for one in model.encode(records)]
+    parts = [model.windows(one) for one in model.inputs(records)]
     found = TASK.predictions(window_logits(model.classifier, parts[0], 2_048), parts)  # in float32
     inputs = tokenizer([GIVEN["context"]] * 3, GIVEN["choices"], return_tensors="pt", padding=True)
     with torch.no_grad():

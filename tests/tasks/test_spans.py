@@ -72,7 +72,7 @@ def test_answers_and_scores_are_those_of_the_pipeline_of_transformers(folder, qu
     expected = pipeline_answer(theirs, AutoTokenizer.from_pretrained(folder), question, context)
     model = bertwright.load(folder)
     records = model.records({"question": question, "context": context})
-    parts = [model.windows(one) for one in model.encode(records)]
+    parts = [model.windows(one) for one in model.inputs(records)]
     predictions = TASK.predictions(window_logits(model.classifier, parts[0], 2_048), parts)  # in float32
     (found,) = TASK.answers(predictions, [], records)
     assert (found.text, found.start, found.end) == expected[:3]

@@ -55,7 +55,7 @@ def saved(kind, small_tokenizer, tmp_path_factory):
 def in_float32(model, given):
     """Predictions without the rounding of bfloat16."""
     records = model.records(given)
-    parts = [model.windows(one) for one in model.encode(records)]
+    parts = [model.windows(one) for one in model.inputs(records)]
     logits = window_logits(model.classifier, [part for own in parts for part in own], 2_048)
     return model.answers(logits, parts, records)
 
@@ -165,7 +165,7 @@ def test_a_tuple_is_the_same_pair_as_a_dict_and_segments_tell_the_texts_apart(sa
     model = bertwright.load(saved[1])
     found = in_float32(model, [(PAIR["text"], PAIR["text_pair"]), PAIR, (PAIR["text_pair"], PAIR["text"])])
     assert found[0] == found[1] != found[2]
-    (encoded,) = model.encode(model.records([PAIR]))
+    (encoded,) = model.inputs(model.records([PAIR]))
     assert set(encoded.token_type_ids.tolist()) == {0, 1}
 
 

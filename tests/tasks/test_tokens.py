@@ -185,7 +185,7 @@ class TestAnswers:
         model = bertwright.load(folder)
         answer = model.predict({"tokens": words})
         assert answer.tokens == words
-        assert len(model.windows(model.encode(model.records({"tokens": words}))[0])) > 2
+        assert len(model.windows(model.inputs(model.records({"tokens": words}))[0])) > 2
         long_word = model.predict({"tokens": ["the", "ktb" * 60, "cat"]})
         assert len(long_word.tags) == 3
 

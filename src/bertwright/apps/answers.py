@@ -30,7 +30,7 @@ MOST_ATTENTION = 64
 def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
     """Classes of texts, or what else the model's task answers."""
     records = model.records(request.given())
-    encoded = model.encode(records)
+    encoded = model.inputs(records)
     return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))
 
 

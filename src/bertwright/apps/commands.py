@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
-from bertwright.apps.printing import print_json, print_prediction, print_vectors
+from bertwright.apps.printing import GivenText, print_explanations, print_json, print_prediction, print_vectors
 from bertwright.errors import UnreadableText, UserError
 from bertwright.text import formats
-
-
-@dataclass(frozen=True)
-class _Given:
-    """A text that a user gives.
-
-    Args:
-        text: the text.
-        where: its place, for a message.
-    """
-
-    text: str
-    where: str
 
 
 def predict(
@@ -82,7 +68,7 @@ def predict(
     if rows is not None and out is not None:
         predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict, task)
     elif explain:
-        _explain(classifier, given if rows is None else _texts_of(rows), format, rows)
+        print_explanations(classifier, given if rows is None else _texts_of(rows), format, rows)
     elif rows is not None:
         for chunk in rows.chunks():
             for (_, one), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
@@ -92,7 +78,7 @@ def predict(
         _predict_texts(classifier, given, format)
 
 
-def _predict_texts(classifier: bertwright.Model, given: Sequence[_Given], format: str) -> None:
+def _predict_texts(classifier: bertwright.Model, given: Sequence[GivenText], format: str) -> None:
     for start in range(0, len(given), AT_ONCE):
         part = given[start : start + AT_ONCE]
         with _naming(part):
@@ -133,8 +119,8 @@ def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) ->
     print_prediction(loaded.task, asked, loaded.predict(asked), format)
 
 
-def _texts_of(rows: TextRows) -> list[_Given]:
-    return [_Given(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
+def _texts_of(rows: TextRows) -> list[GivenText]:
+    return [GivenText(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
 
 
 def _load(model: str) -> bertwright.Model:
@@ -146,7 +132,7 @@ def _load(model: str) -> bertwright.Model:
 
 
 @contextmanager
-def _naming(part: Sequence[_Given]) -> Iterator[None]:
+def _naming(part: Sequence[GivenText]) -> Iterator[None]:
     """Say where a text stands that a model refuses: the model knows only its number among those of the call.
 
     Raises:
@@ -156,37 +142,6 @@ def _naming(part: Sequence[_Given]) -> Iterator[None]:
         yield
     except UnreadableText as error:
         raise UserError(f"{part[error.number].where} {error.problem}") from error
-
-
-def _explain(classifier: bertwright.Model, given: Sequence[_Given], format: str, rows: TextRows | None) -> None:
-    from bertwright.apps.explain import as_html, as_terminal, explain
-
-    found = []
-    for one in given:
-        try:
-            found.append(explain(classifier, one.text))
-        except UnreadableText as error:
-            if rows is None:
-                raise UserError(f"{one.where} {error.problem}") from error
-            rows.skipped.add(one.where, error.problem.partition(";")[0])  # a bad row of a file costs itself
-    if rows is not None:
-        rows.skipped.report(rows.rows)
-    if format == "html":
-        print(as_html(found))
-    for explanation in found if format != "html" else []:
-        prediction = explanation.prediction
-        if format == "jsonl":
-            print_json(
-                {
-                    "text": explanation.text,
-                    **asdict(prediction),
-                    "baseline_log_odds": explanation.baseline_log_odds,
-                    "words": [asdict(word) for word in explanation.words],
-                }
-            )
-        else:
-            colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            print(f"{prediction.label}, {prediction.score:.3f}\n  {as_terminal(explanation, colours)}")
 
 
 def fill_mask(text: str, model: str = "bundled", top_k: int = 5, format: Literal["table", "jsonl"] = "table") -> None:
@@ -231,36 +186,59 @@ def embed(
     texts: list[str],
     model: str = "bundled",
     file: str | None = None,
+    out: str | None = None,
     text_column: str | None = None,
-    layers: int = 1,
+    pooling: Literal["mean", "cls"] | None = None,
     per_token: bool = False,
+    layers: int | None = None,
 ) -> None:
-    """Compute vectors of texts with the pre-trained encoder, as JSON lines.
+    """Compute vectors of texts: one for each as JSON lines, or all into a file.
 
     Args:
         texts: to compute vectors of.
-        model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
+        model: a model folder, one of sentence-transformers, the folder of a run, or bundled: the model that comes with
+            Bertwright.
         file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. Of a text that is too long
             for the model, the beginning is used, with a notice.
+        out: of a file, write the vectors to this .parquet file, beside all its columns, or to this .npy file, a row
+            for each text.
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
-        layers: how many of the last layers a token's vector holds side by side.
-        per_token: also print a vector for each token.
+        pooling: mean of all tokens' vectors or that of [CLS], in place of the folder's own, which is the mean where it
+            says nothing.
+        per_token: print the vector of each token, of the pre-trained encoder.
+        layers: with per_token, how many of the last layers a token's vector holds side by side; the default is one.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model has fewer layers.
     """
+    if out is not None and (file is None or per_token):
+        raise UserError("--out holds a vector for each text of a --file; give one, without --per-token")
+    if layers is not None and not per_token:
+        raise UserError("--layers is about the vectors of tokens; add --per-token, or leave it out")
+    if pooling is not None and per_token:
+        raise UserError("--pooling makes one vector of a text; leave it out, or leave out --per-token")
     rows = _file_rows(texts, file, text_column, model)
     given = _given(texts) if rows is None else []
-    encoder = _load(model)
+    loaded = _load(model)
+    if rows is not None and out is not None:
+        from bertwright.apps.vector_files import embed_into
+
+        embed_into(rows, Path(out), loaded.text_encoder(pooling))
+        return
+
+    def answer(part: list[str]) -> Sequence[Any]:
+        if per_token:
+            return loaded.embed(part, 1 if layers is None else layers, truncate=True)
+        return list(zip(*loaded.text_encoder(pooling).encode(part), strict=True))
+
     if rows is None:
         for one in given:
             with _naming([one]):
-                print_vectors(one.text, one.where, encoder.embed([one.text], layers, truncate=True)[0], per_token)
+                print_vectors(one.text, one.where, answer([one.text])[0])
         return
     for chunk in rows.chunks():
-        for row, text in chunk:
-            (found,) = answered(rows, [(row, text)], lambda part: encoder.embed(part, layers, truncate=True))
-            print_vectors(text or "", rows.where(row), found, per_token)
+        for (row, text), found in zip(chunk, answered(rows, chunk, answer), strict=True):
+            print_vectors(text or "", rows.where(row), found)
     rows.skipped.report(rows.rows)
 
 
@@ -332,18 +310,18 @@ def _check_file(texts: Sequence[str], file: str | None, text_column: str | None)
         raise UserError("give texts or --file, not both")
 
 
-def _given(texts: Sequence[str]) -> list[_Given]:
+def _given(texts: Sequence[str]) -> list[GivenText]:
     """The texts of a command: its arguments, or the lines of standard input."""
     if texts:
-        found = [_Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
+        found = [GivenText(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
     else:
         found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
-    return [_Given(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
+    return [GivenText(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
 
 
-def _lines(lines: Iterable[str], source: str) -> Iterator[_Given]:
+def _lines(lines: Iterable[str], source: str) -> Iterator[GivenText]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _Given(line.rstrip("\n"), f"{source}, line {number}")
+            yield GivenText(line.rstrip("\n"), f"{source}, line {number}")

@@ -26,9 +26,11 @@ from bertwright.files import atomic_path, digests, read_json, write_text
 from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.sentence_folder import FILES, read_pooling
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.registry import load_task_model
+from bertwright.vectors import load_vector_model
 
 ONNX_FILE = "onnx/model.onnx"
 INT8_FILE = "onnx/model_int8.onnx"
@@ -58,7 +60,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
     if out.exists():
         raise UserError(f"{out} exists; give a new folder, or remove it")
     config = read_config(folder)
-    model: AnyModel = load_task_model(folder) if has_task_head(config) else load_pretraining_model(folder)
+    model = _loaded(folder, config)
     if isinstance(model, TaskModel) and model.encoder.causal:
         raise UserError(
             f"{folder} is a causal classifier, which classifies by the last token; other tools classify by [CLS], and "
@@ -67,8 +69,9 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
     load_tokenizer(folder)  # refuses one that does not belong to the model
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
-        for name in ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        for name in ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", *FILES):
             if (folder / name).exists():
+                (temporary / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder / name, temporary / name)
         if small or not (folder / WEIGHTS).exists():  # they may stand in several files
             tensors = read_tensors(folder)
@@ -85,12 +88,22 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
     return out
 
 
+def _loaded(folder: Path, config: dict[str, Any]) -> AnyModel:
+    """The model of a folder: what makes vectors, a task's, or a pre-trained one."""
+    pooling = read_pooling(folder)
+    if pooling is not None:
+        return load_vector_model(folder, pooling)
+    return load_task_model(folder) if has_task_head(config) else load_pretraining_model(folder)
+
+
 def _outputs(model: AnyModel) -> dict[str, int]:
     """The names of what a model gives, with the place of each among its outputs; a random head's are left out.
 
     Raises:
         UserError: if nothing remains.
     """
+    if isinstance(model, TaskModel) and model.kind == "embedding":
+        return {"sentence_embedding": 0}
     if isinstance(model, TaskModel):
         return {"start_logits": 0, "end_logits": 1} if model.kind == "span" else {"logits": 0}
     found = {"prediction_logits": 0, "seq_relationship_logits": 1}
@@ -128,7 +141,8 @@ def write_onnx(model: AnyModel, path: Path) -> None:
     classes), or of tokens (batch, sequence, classes), in the order of the labels; of a pre-trained model
     prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as it has them. A
     model for questions gives start_logits and end_logits, (batch, sequence); one for choices reads (batch, choices,
-    sequence), and gives logits (batch, choices).
+    sequence), and gives logits (batch, choices). A folder of sentence-transformers gives sentence_embedding, (batch,
+    hidden).
 
     Args:
         model: ours.
@@ -226,6 +240,7 @@ _TASK_TAGS = {
     "token": "token-classification",
     "span": "question-answering",
     "choice": "multiple-choice",
+    "embedding": "sentence-similarity",
 }
 """The hub's names for what a task's head is for, by its kind."""
 

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from bertwright.apps.file_answers import TextRows
+from bertwright.errors import UnreadableText, UserError
 from bertwright.tasks.answers import Answers
+
+
+@dataclass(frozen=True)
+class GivenText:
+    """A text that a user gives.
+
+    Args:
+        text: the text.
+        where: its place, for a message.
+    """
+
+    text: str
+    where: str
 
 
 def print_prediction(task: Answers, given: Any, prediction: Any, format: str) -> None:
@@ -39,26 +56,68 @@ def shortened(text: str, width: int = 80) -> str:
     return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
-def print_vectors(text: str, where: str, found: Any, per_token: bool) -> None:
-    """A line of JSON for one text; a row without text has no vectors.
+def print_vectors(text: str, where: str, found: Any) -> None:
+    """A line of JSON for one text; a row without text has no vector.
 
     Args:
         text: the text.
         where: its place, for a message.
-        found: its `Features`; None without text.
-        per_token: whether vectors of tokens are printed, too.
+        found: its vector, and how many tokens were left out; or the `Features` of its tokens; None without text.
     """
     if found is None:
-        print_json({"text": text, "mean": None})
+        print_json({"text": text, "vector": None})
         return
-    if found.left_out:
+    vector, left_out = found if isinstance(found, tuple) else (None, found.left_out)
+    if left_out:
         print(
-            f"bertwright: {where} is longer than the model reads; its last {found.left_out:,} tokens are left out",
+            f"bertwright: {where} is longer than the model reads; its last {left_out:,} tokens are left out",
             file=sys.stderr,
         )
-    line: dict[str, Any] = {"text": text}
-    line |= {} if found.pooled is None else {"pooled": found.pooled.tolist()}
-    line["mean"] = found.mean.tolist()
-    if per_token:
-        line |= {"tokens": found.tokens, "vectors": found.vectors.tolist()}
-    print_json(line)
+    if vector is not None:
+        print_json({"text": text, "vector": vector.tolist()})
+        return
+    line = {"text": text, "pooled": found.pooled, "mean": found.mean, "tokens": found.tokens, "vectors": found.vectors}
+    plain = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in line.items()}
+    print_json({name: value for name, value in plain.items() if value is not None})
+
+
+def print_explanations(classifier: Any, given: Sequence[GivenText], format: str, rows: TextRows | None) -> None:
+    """Predictions with attributions of words, as lines or as a page.
+
+    Args:
+        classifier: a `Model`.
+        given: the texts.
+        format: table, jsonl or html.
+        rows: of the file that they come from, if they do.
+
+    Raises:
+        UserError: if a text has no word, and comes from no file.
+    """
+    from bertwright.apps.explain import as_html, as_terminal, explain
+
+    found = []
+    for one in given:
+        try:
+            found.append(explain(classifier, one.text))
+        except UnreadableText as error:
+            if rows is None:
+                raise UserError(f"{one.where} {error.problem}") from error
+            rows.skipped.add(one.where, error.problem.partition(";")[0])  # a bad row of a file costs itself
+    if rows is not None:
+        rows.skipped.report(rows.rows)
+    if format == "html":
+        print(as_html(found))
+    for explanation in found if format != "html" else []:
+        prediction = explanation.prediction
+        if format == "jsonl":
+            print_json(
+                {
+                    "text": explanation.text,
+                    **asdict(prediction),
+                    "baseline_log_odds": explanation.baseline_log_odds,
+                    "words": [asdict(word) for word in explanation.words],
+                }
+            )
+        else:
+            colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            print(f"{prediction.label}, {prediction.score:.3f}\n  {as_terminal(explanation, colours)}")

@@ -27,6 +27,8 @@ SYSTEM_NAMES = {
     "ngram_overlap": "N-gram overlap with the context",
     "most_frequent_tag": "Each word's most frequent tag",
     "crf": "Conditional random field, words and their letters",
+    "tfidf_cosine": "Cosine of TF-IDF vectors",
+    "tfidf_cosine_characters": "Cosine of TF-IDF vectors, character 1-3 grams",
     "naive_bayes": "Naive Bayes, word counts",
     "logistic_regression": "Logistic regression, TF-IDF, 1-2 grams",
     "nb_logistic_regression": "NB-weighted logistic regression, 1-3 grams",
@@ -47,6 +49,9 @@ _NAMES = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "rmse": "RMSE",
+    "recall_at_1": "recall@1",
+    "recall_at_10": "recall@10",
+    "mrr": "mean reciprocal rank",
 }
 _OF_A_CLASS = ("f1", "precision", "recall", "roc_auc")
 

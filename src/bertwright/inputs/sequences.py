@@ -240,3 +240,15 @@ def windows(sequence: Sequence, max_length: int) -> list[Sequence]:
     body = np.arange(1, len(sequence) - 1)
     cuts = np.array_split(body, -(-len(body) // (max_length - 2)))
     return [sequence.take(np.concatenate([edges[:1], part, edges[1:]])) for part in cuts]
+
+
+def beginning(sequence: Sequence, max_length: int) -> Sequence:
+    """The first tokens of a framed text, framed alike; all where it is not longer.
+
+    Args:
+        sequence: `[CLS] text [SEP]`.
+        max_length: the most tokens, [CLS] and [SEP] included.
+    """
+    if len(sequence) <= max_length:
+        return sequence
+    return sequence.take(np.append(np.arange(max_length - 1), len(sequence) - 1))

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
+from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.layouts import FORMATS, to_hugging_face
+from bertwright.models.sentence_folder import write_pooling
 from bertwright.models.sequence_heads import stored_parameters
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
@@ -125,7 +127,12 @@ def save_model(
         leave_out: as in `save_weights`.
     """
     save_weights(model, folder, leave_out)
-    tokenizer.save(folder, max_length or model.encoder.max_length, truncation)
+    longest = max_length or model.encoder.max_length
+    if isinstance(model, TaskModel) and isinstance(model.head, EmbeddingHead):
+        truncation = "head"  # as sentence-transformers, which opens the folder, cuts texts
+        width = model.encoder.config.hidden_size
+        write_pooling(folder, dataclasses.replace(model.head.pooling, max_length=longest), width)
+    tokenizer.save(folder, longest, truncation)
 
 
 MOST_PADDING = 1_024

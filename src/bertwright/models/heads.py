@@ -174,12 +174,14 @@ class Head(nn.Module):
         positions: how many of the encoder's positions, from the first, the head reads; None for all.
         settings: what a config.json says of the outputs, where the class of models leaves their meaning open.
         same_outputs: whether its outputs mean the same in every model, whatever they are called.
+        in_batch: whether its loss compares the examples of a global batch with each other; it then has `batch_losses`.
     """
 
     kind = "sequence"
     positions: int | None = None
     settings: Mapping[str, str] = MappingProxyType({})
     same_outputs = False
+    in_batch = False
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:
         """The loss of a batch's logits.
@@ -193,6 +195,15 @@ class Head(nn.Module):
     def scored(self, targets: Tensor) -> Tensor:
         """How many items of a batch's targets the loss is over, int64 scalar."""
         return (targets.sum(-1) > 0).sum()
+
+    def batch_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each example of a global batch, float32 (N,), of a head that compares them.
+
+        Args:
+            outputs: of all sequences, as `forward` gives them, (N * sequences of an example, ...).
+            targets: theirs, as many.
+        """
+        raise NotImplementedError
 
 
 class SequenceHead(Head):

@@ -67,6 +67,7 @@ FORMATS: dict[str, Format] = {
             "span": "BertForQuestionAnswering",
             "choice": "BertForMultipleChoice",
             "token": "BertForTokenClassification",
+            "embedding": "BertModel",
         },
         computed={"hidden_act": ("gelu", "gelu_python"), "position_embedding_type": ("absolute",)},
     ),

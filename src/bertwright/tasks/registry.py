@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
+from bertwright.finetune_settings import EmbeddingConfig
 from bertwright.models.checkpoints import load_into, model_config, new_encoder, read_config, read_weights
 from bertwright.models.heads import TaskModel
 from bertwright.models.layouts import FORMATS
 from bertwright.models.stored import architecture, check_outputs, head_of, label_names, task_of_outputs
 from bertwright.recipe import Recipe
+from bertwright.tasks.embedding import Embedding
 from bertwright.tasks.multi_label import MultiLabel
 from bertwright.tasks.multiple_choice import MultipleChoice
 from bertwright.tasks.regression import Regression
@@ -28,6 +30,7 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         QuestionAnswering(),
         MultipleChoice(),
+        Embedding(),
     )
 }
 """The tasks, by the name that a recipe gives in finetune.task."""
@@ -53,6 +56,9 @@ def recipe_task(recipe: Recipe) -> Task:
     config = recipe.finetune
     task = find_task(config.task)
     task = task if config.data == "" else task.on(recipe.source(config.data))
+    if task.name != "embedding" and config.embedding != EmbeddingConfig():
+        raise UserError(f"finetune.embedding is for finetune.task embedding, not for {task.name}; leave it out")
+    task = task.with_settings(config)
     task.check(config)
     if config.metric_for_best_model not in ("loss", *task.choosing_metrics):
         raise UserError(

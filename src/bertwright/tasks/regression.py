@@ -108,7 +108,7 @@ class Regression(TextTask):
             ValueError: if there is no row, or a number is not finite.
         """
         _check(predictions, labels)
-        found = _moments(predictions, labels, np.ones((1, len(labels)), np.float32))
+        found = moments(predictions, labels, np.ones((1, len(labels)), np.float32))
         return {name: float(values[0]) for name, values in found.items()}
 
     def warnings(self, predictions: Floats, labels: Ints, names: Sequence[str]) -> list[str]:
@@ -125,7 +125,7 @@ class Regression(TextTask):
         self, predictions: Floats, labels: Ints, units: Units, samples: int, seed: int, only: str | None = None
     ) -> Resampled:
         """All metrics of resamples."""
-        parts = [_moments(predictions, labels, chunk) for chunk in units.resamples(samples, seed)]
+        parts = [moments(predictions, labels, chunk) for chunk in units.resamples(samples, seed)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def baselines(
@@ -165,8 +165,8 @@ def _check(predictions: Numbers, labels: Numbers) -> None:
         raise ValueError("predictions or labels hold values that are not finite")
 
 
-def _moments(predictions: Numbers, labels: Numbers, times: npt.NDArray[np.float32]) -> Resampled:
-    """All metrics of resamples, (samples,) each.
+def moments(predictions: Numbers, labels: Numbers, times: npt.NDArray[np.float32]) -> Resampled:
+    """Spearman's and Pearson's correlation, and the root of the mean squared error of resamples, (samples,) each.
 
     Args:
         predictions: (rows,).

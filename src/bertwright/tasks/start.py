@@ -42,7 +42,8 @@ def starting_weights(
         if trained in weights:  # that of pre-training
             weights.setdefault(own, weights[trained])
     head = {to_hugging_face(f"head.{name}", layout) for name, _ in model.head.named_parameters()} - set(pooler)
-    if has_task_head(stored) and not averaging_block and _fits(model, stored, encoder):
+    has_head = has_task_head(stored) and stored.get("finetuning_task") != "embedding"
+    if has_head and not averaging_block and _fits(model, stored, encoder):
         if model.head.same_outputs:
             notice(f"starting from the head of {encoder}, for {head_of(stored)}")
             return weights
@@ -50,7 +51,7 @@ def starting_weights(
         order = [found.index(name) for name in model.label_names]
         notice(f"starting from the head of {encoder}, which has the same classes: {', '.join(model.label_names)}")
         return {name: value[order] if name in head else value for name, value in weights.items()}
-    if has_task_head(stored):
+    if has_head:
         words = head_of(stored) or architecture(stored)
         notice(f"a fresh head: that of {encoder}, for {words}, has other classes or another task, and is left out")
     left_out = head | (set(pooler) if averaging_block else set())

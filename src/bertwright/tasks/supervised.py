@@ -18,6 +18,7 @@ from bertwright.inputs.bucketing import token_buckets
 from bertwright.inputs.sequences import ModelInput
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
+from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Ints, Task
 from bertwright.text.wordpiece import Tokenizer
@@ -25,6 +26,9 @@ from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
 from bertwright.train.training import Objective
+
+_DRAWN = 1
+"""A part of the seed of what is drawn for a batch, which no other generator has."""
 
 _POOL_BATCHES = 50
 """Batches whose texts are sorted by length together: little padding, and still a different mix in every epoch."""
@@ -98,7 +102,7 @@ class Finetuning:
         self.training = training
         self.validation = validation
         self.best_folder = best_folder
-        self.objective = TaskObjective(model)
+        self.objective: Objective = BatchObjective(model) if model.head.in_batch else TaskObjective(model)
         self.phase_ratios = (1.0,)
         self.epoch_ends: EpochEnds = ()  # an epoch has as many batches as any other
         self.batches_per_epoch = math.ceil(len(training) / config.batch_size)
@@ -116,6 +120,9 @@ class Finetuning:
             for start in range(0, len(order), pool):
                 part = order[start : start + pool]
                 part = part[np.argsort(self._lengths[part], kind="stable")]
+                if self.model.head.in_batch:  # a short batch at the end would have few negatives
+                    batches += np.array_split(part, math.ceil(len(part) / self.config.batch_size))
+                    continue
                 batches += [part[i : i + self.config.batch_size] for i in range(0, len(part), self.config.batch_size)]
             self._order = (epoch, [batches[i] for i in rng.permutation(len(batches))])
         return self._order[1]
@@ -123,18 +130,21 @@ class Finetuning:
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's texts of a global batch, in micro-batches of bounded size."""
         epoch, index = divmod(number, self.batches_per_epoch)
-        own = self.epoch_batches(epoch)[index][rank::world]
+        batch = self.epoch_batches(epoch)[index]
+        texts = self.training.take(np.append(batch, 0))  # the last one fills up
+        texts = texts.drawn(np.random.default_rng((self.seed, number, _DRAWN)))
+        own = np.arange(len(batch))[rank::world]
         missing = min(2, self.config.batch_size) - len(own)
         if missing > 0:
             # A last batch is filled up to two rows: the compiler would start afresh for one, and a process that has
             # none would not meet the others. Those rows are not scored, and losses are divided by the number that are.
-            filled = np.append(own, np.zeros(missing, np.int64))
-            return [self._batch(self.training.take(filled), scored=len(own))]
-        texts = self.training.take(own)
-        buckets = token_buckets(texts.lengths(), self.config.micro_batch_tokens)
-        return [self._batch(texts.take(bucket), len(bucket)) for bucket in buckets]
+            return [self._batch(texts, np.append(own, np.full(missing, len(batch))), len(own))]
+        buckets = token_buckets(texts.take(own).lengths(), self.config.micro_batch_tokens)
+        return [self._batch(texts, own[bucket], len(bucket)) for bucket in buckets]
 
-    def _batch(self, texts: Examples, scored: int) -> Batch:
+    def _batch(self, examples: Examples, rows: Ints, scored: int) -> Batch:
+        """The examples `rows` as tensors, of which the first `scored` are scored."""
+        texts = examples.take(rows)
         batch, targets = collate(texts.sequences, self.model.encoder), texts.targets
         if isinstance(targets, list):
             padded = np.zeros((*batch["input_ids"].shape, *targets[0].shape[1:]), np.float32)
@@ -142,7 +152,9 @@ class Finetuning:
                 row[: len(own)] = own
             targets = padded
         targets[scored * texts.together :] = 0
-        return batch | {"targets": torch.from_numpy(targets)}
+        places = np.append(rows[:scored], np.full(len(rows) - scored, NOT_SCORED))
+        more = {"places": torch.from_numpy(places)} if self.model.head.in_batch else {}
+        return batch | more | {"targets": torch.from_numpy(targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored items and real tokens."""

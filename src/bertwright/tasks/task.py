@@ -7,7 +7,6 @@ there. The tasks of the paper are in its section 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self, cast
 
@@ -24,44 +23,14 @@ from bertwright.models.heads import Head
 from bertwright.recipe import Source
 from bertwright.tasks.answers import Answers
 from bertwright.tasks.answers import Prediction as Prediction
+from bertwright.tasks.examples import Examples as Examples
+from bertwright.tasks.examples import Floats as Floats
+from bertwright.tasks.examples import Ints as Ints
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a model is trained on: sequences with their targets.
-
-    Args:
-        sequences: as they are computed, none longer than the model reads.
-        targets: as the task's head takes them, float32 (sequences, ...); or one array a sequence, (tokens, ...), which
-            is padded with zeros as the sequence is with [PAD].
-        together: sequences in a row that are always computed together, as the choices of one question are.
-    """
-
-    sequences: list[sequences.Sequence]
-    targets: Floats | list[Floats]
-    together: int = 1
-
-    def __len__(self) -> int:
-        return len(self.sequences) // self.together
-
-    def take(self, indices: Ints) -> Examples:
-        """The examples at `indices`."""
-        rows = (np.asarray(indices)[:, None] * self.together + np.arange(self.together)).ravel()
-        targets = [self.targets[i] for i in rows] if isinstance(self.targets, list) else self.targets[rows]
-        return Examples([self.sequences[i] for i in rows], targets, self.together)
-
-    def lengths(self) -> Ints:
-        """Tokens of each example, those of its longest sequence counted for all of its sequences, int64 (examples,)."""
-        found = np.array([len(sequence) for sequence in self.sequences], np.int64).reshape(-1, self.together)
-        longest: Ints = found.max(axis=1) * self.together
-        return longest
 
 
 class Task(Answers, Protocol):
@@ -93,6 +62,14 @@ class Task(Answers, Protocol):
 
         Args:
             source: of the labelled data.
+        """
+        return self
+
+    def with_settings(self, config: FinetuneConfig) -> Self:
+        """The task with settings of its own, from finetune; as it was by default.
+
+        Args:
+            config: of fine-tuning.
         """
         return self
 

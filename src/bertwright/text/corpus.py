@@ -121,7 +121,7 @@ def read_documents(
         )
     columns = [(source.text_column, "text_column")]
     return chain.from_iterable(
-        _part_documents(part, rows_are(source), counts) for part in open_parts(source, place, splits, columns)
+        part_documents(part, rows_are(source), counts) for part in open_parts(source, place, splits, columns)
     )
 
 
@@ -243,7 +243,15 @@ def _file_rows(path: Path, columns: Sequence[tuple[str, str]], alone: bool) -> I
         raise UserError(f"{path} is empty; give a file with text")
 
 
-def _part_documents(part: Part, rows: str, counts: Counter[str]) -> Iterator[Document]:
+def part_documents(part: Part, rows: str, counts: Counter[str] | None = None) -> Iterator[Document]:
+    """The documents of a file or of a hub split, of which the text alone is read.
+
+    Args:
+        part: from `open_parts`.
+        rows: documents or sentences, from `rows_are`.
+        counts: what was done to documents, as for `read_documents`.
+    """
+    counts = Counter[str]() if counts is None else counts
     texts = ((number, "" if row[0] is None else as_text(row[0], part.where(number))) for number, row in part.rows)
     if rows == "sentences":
         pieces = (text for _, text in texts)

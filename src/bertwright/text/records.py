@@ -13,10 +13,10 @@ from bertwright.errors import UserError
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
 from bertwright.text.contexts import Answers, context_fields, numbered
-from bertwright.text.corpus import Part, as_text, open_parts, parts_read
+from bertwright.text.corpus import Part, as_text, open_parts, part_documents, parts_read
 from bertwright.text.holdout import digest, divide
 from bertwright.text.labels import as_label, as_number, labels_of
-from bertwright.text.sources import Reviews, canonical, choose, locate, undivided
+from bertwright.text.sources import Reviews, canonical, choose, locate, rows_are, undivided
 from bertwright.text.tagged import Words, place_of_word, words_and_tags
 from bertwright.text.tags import Tagged, counted, to_bio
 
@@ -36,6 +36,7 @@ class Record:
         id: the place in its data set: split and file in aclImdb (train/pos/0_9), else split and row from 0 (train/17).
         text: the raw text.
         text_pair: the second text, for tasks on pairs.
+        negative: a text that is no match of the first, for the task embedding.
         label: the label as the data write it; the name of the class where the data's schema has one.
         class_number: the number of the class in the data's schema, which orders the classes; None without a schema.
         labels: of texts with any number of labels, their names; empty where the text has none.
@@ -62,11 +63,7 @@ class Record:
     place: str = field(default="", compare=False)
     answers: Answers | None = None
     choices: tuple[str, ...] | None = None
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether it has a label of any kind."""
-        return any(one is not None for one in (self.label, self.labels, self.number, self.tags, self.answers))
+    negative: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,9 +148,9 @@ def read_split(source: Source, split: str, columns: Sequence[str]) -> LabelledSp
         source: where the rows are: a table format, folders of classes, the aclImdb folder or its tar.gz, or a data set
             of the hub. With a test_ratio, its train and test split are the parts of what it holds.
         split: the split to read, such as train or test.
-        columns: the fields of a record that a task needs: text, text_pair, label, labels, number; tokens and tags, for
-            words with tags; or context with question and answers, or with choices. The source says which column of the
-            data each of them is.
+        columns: the fields of a record that a task needs: text, text_pair, negative, label, labels, number; tokens and
+            tags, for words with tags; or context with question and answers, or with choices. The source says which
+            column of the data each of them is.
 
     Returns:
         The rows in order; those of aclImdb are ordered by id.
@@ -231,7 +228,9 @@ class _Reading:
         self.rows += 1
         reason = None
         pair = "text_pair" in self.columns or "question" in self.columns
-        if not record.text.strip() or (pair and not (record.text_pair or "").strip()):
+        texts = [record.text, *([record.text_pair] if pair else [])]
+        texts += [record.negative] if "negative" in self.columns else []
+        if not all((text or "").strip() for text in texts):
             reason = NO_TEXT
         elif any(getattr(record, name) is None for name in _LABELS if name in self.columns) or (
             record.words is not None and record.tags is None
@@ -273,6 +272,10 @@ def _reviews(place: Reviews, source: Source, splits: Sequence[str] | None) -> li
 
 def _part_records(part: Part, source: Source, split: str, columns: Sequence[str], start: int) -> Iterator[Record]:
     """The rows of a file or of a hub split; a plain text in a class folder is one."""
+    if part.is_plain and list(columns) == ["text"]:
+        for number, document in enumerate(part_documents(part, rows_are(source)), start):
+            yield Record(f"{split}/{number}", document.text, place=document.where)
+        return
     if part.is_plain and "tags" not in columns:
         if "label" not in columns or part.class_name is None or source.group_column or part.path is None:
             raise UserError(f"{part.name} is plain text and holds no labels; give a .jsonl, .csv or .parquet")
@@ -306,6 +309,7 @@ def _part_records(part: Part, source: Source, split: str, columns: Sequence[str]
             labels_of(row, zip(fields, values, strict=True), where, classes),
             as_number(row["number"], where) if "number" in row else None,
             where,
+            negative=_text(row["negative"], where) if "negative" in row else None,
         )
 
 
@@ -329,7 +333,7 @@ def _group(value: Any, where: str) -> str:
 def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     """The part of all rows that is train or test; rows that are skipped are counted with train."""
     records = whole.records
-    if not records or any(not record.is_labelled for record in records):
+    if not records:
         return whole
     # Equal texts stay together: in both parts, they would be trained on and evaluated.
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]

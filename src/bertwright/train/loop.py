@@ -267,7 +267,10 @@ def gradients(
     names = list(per_batch[0])
     local = torch.tensor([sum(counts[name] for counts in per_batch) for name in names], dtype=torch.float64)
     totals = dict(zip(names, engine.sum(local).tolist(), strict=True))
-    torch.manual_seed(((config.seed * 1_000_003 + step) * 8_191 + engine.rank) % 2**63)
+    dropout = ((config.seed * 1_000_003 + step) * 8_191 + engine.rank) % 2**63
+    torch.manual_seed(dropout)
+    batches = training.objective.completed(objective, batches, engine)
+    torch.manual_seed(dropout)  # the same elements again, if they were dropped for that already
     sums: dict[str, Tensor] = {}
     for i, batch in enumerate(batches):
         last = i == len(batches) - 1

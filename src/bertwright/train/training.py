@@ -19,6 +19,16 @@ class Objective(nn.Module):
         """The modules that the compiler compiles each by itself: here all as one, which is slow to compile, and fast."""
         return [self]
 
+    def completed(self, prepared: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
+        """Micro-batches with what a loss over the whole global batch needs; those of most losses are complete.
+
+        Args:
+            prepared: this objective, as the engine has prepared it.
+            batches: this process's micro-batches of a global batch.
+            engine: the machine.
+        """
+        return batches
+
 
 class Training(BatchSource, Protocol):
     """What the loop must know of a training run: `tasks/pretraining.py` and `tasks/finetune.py` have one each."""

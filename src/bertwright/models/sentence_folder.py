@@ -1,0 +1,135 @@
+"""Folders of sentence-transformers: an encoder whose tokens' vectors become one vector for a text.
+
+`modules.json` names the parts: the encoder, how its vectors are pooled, and whether the result has length 1 (Reimers
+and Gurevych 2019, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks", section 3). Ours are written in
+the same form, and what we do not compute is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertwright.errors import UserError
+from bertwright.files import read_json, write_json
+
+POOLINGS = ("mean", "cls")
+"""How the vectors of a text's tokens become one: their mean, [CLS] and [SEP] among them; or that of [CLS]."""
+
+MODULES = "modules.json"
+_POOLING, _NORMALIZE = "1_Pooling", "2_Normalize"
+_SETTINGS = "sentence_bert_config.json"
+FILES = (MODULES, f"{_POOLING}/config.json", _SETTINGS, "config_sentence_transformers.json")
+"""What such a folder has beside an encoder's, by its place in the folder."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How an encoder's folder makes one vector of a text.
+
+    Args:
+        mode: one of `POOLINGS`.
+        normalize: whether the vector is divided by its length.
+        max_length: the most tokens that are read, [CLS] and [SEP] included; None is as many as the encoder reads.
+    """
+
+    mode: str = "mean"
+    normalize: bool = False
+    max_length: int | None = None
+
+
+def read_pooling(folder: Path) -> Pooling | None:
+    """How a folder of sentence-transformers makes vectors; None for a folder that is not one.
+
+    Args:
+        folder: of an encoder.
+
+    Raises:
+        UserError: if it does what we do not compute: another module or pooling, a prompt before each text, vectors that
+            are cut.
+    """
+    if not (folder / MODULES).exists():
+        return None
+    modules = read_json(folder / MODULES)
+    if not isinstance(modules, list) or not all(isinstance(one, dict) and "type" in one for one in modules):
+        raise UserError(f"{folder / MODULES} is not a list of modules, each with a type and a path; copy it again")
+    kinds = [str(one["type"]).rpartition(".")[2] for one in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0].get("path"):
+        raise UserError(
+            f"{folder / MODULES} has the modules {', '.join(kinds)}; Bertwright computes Transformer, Pooling and "
+            "Normalize, with the encoder in the folder itself"
+        )
+    mode = _mode(folder / str(modules[1].get("path", _POOLING)) / "config.json")
+    _check_other_settings(folder)
+    longest = _optional(folder / _SETTINGS).get("max_seq_length")
+    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 3):
+        raise UserError(f"{folder / _SETTINGS}: max_seq_length is {longest!r}; it must be a number of tokens from 3 on")
+    return Pooling(mode, kinds[-1] == "Normalize", longest)
+
+
+def _mode(path: Path) -> str:
+    """The pooling that a config.json names, in either of its two forms."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} does not hold the settings of a pooling, by name")
+    names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    given = config.get("pooling_mode")
+    if given is None:
+        given = [names.get(key, key) for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    modes = [given] if isinstance(given, str) else list(given) or ["mean"]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UserError(f"{path} asks for the pooling {', '.join(modes)}; Bertwright computes {' or '.join(POOLINGS)}")
+    return str(modes[0])
+
+
+def _check_other_settings(folder: Path) -> None:
+    """Refuse what changes the text before the encoder, or the vector after it."""
+    settings, texts = _optional(folder / FILES[3]), _optional(folder / _SETTINGS)
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    if prompt:
+        raise UserError(
+            f"{folder / FILES[3]} puts a prompt before each text (default_prompt_name), which Bertwright does not; "
+            "write the prompt into your texts, and remove default_prompt_name"
+        )
+    if settings.get("truncate_dim"):
+        raise UserError(f"{folder / FILES[3]} cuts vectors (truncate_dim), which Bertwright does not; remove it")
+    lowercase = _optional(folder / "tokenizer_config.json").get("do_lower_case", True)
+    if texts.get("do_lower_case") and not lowercase:
+        raise UserError(
+            f"{folder / _SETTINGS} has do_lower_case, but the tokenizer keeps capitals; set do_lower_case in "
+            "tokenizer_config.json instead"
+        )
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not hold settings by name")
+    return found
+
+
+def write_pooling(folder: Path, pooling: Pooling, hidden_size: int) -> None:
+    """Write what makes an encoder's folder one of sentence-transformers.
+
+    Args:
+        folder: with the encoder.
+        pooling: how vectors are made.
+        hidden_size: width of the vectors.
+    """
+    kinds = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if pooling.normalize else [])]
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(kinds)
+    ]
+    write_json(folder / MODULES, modules)
+    modes = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+    write_json(
+        folder / _POOLING / "config.json",
+        {
+            "word_embedding_dimension": hidden_size,
+            **{f"pooling_mode_{name}": mode == pooling.mode for name, mode in modes.items()},
+        },
+    )
+    write_json(folder / _SETTINGS, {"max_seq_length": pooling.max_length, "do_lower_case": False})
+    write_json(folder / FILES[3], {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})

@@ -1,0 +1,53 @@
+"""How near the second text of each pair is to its first, among the second texts of all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from bertwright.tasks.examples import Floats
+
+_AT_ONCE = 1_024
+"""Pairs that are compared with all candidates together."""
+
+
+def compared(first: Any, second: Any, texts: Sequence[Sequence[Hashable]], temperature: float) -> Floats:
+    """The cosine of each pair, the rank of its second text, and its cross-entropy among the candidates.
+
+    Candidates are the distinct second texts; one that equals the first text of a pair is none of that pair. A candidate
+    that is as near as the pair's own counts as nearer, so that vectors that are all the same have no rank of use.
+
+    Args:
+        first: vectors of length 1 (or of zeros), (pairs, width), dense or sparse.
+        second: as many.
+        texts: for each pair something that is equal for equal texts, for either text.
+        temperature: divides cosines before the softmax.
+
+    Returns:
+        float32 (pairs, 3); ranks are from 0.
+    """
+    numbers: dict[Hashable, int] = {}
+    rows: list[int] = []  # of each candidate the first pair that has it
+    for row, (_, text) in enumerate(texts):
+        if text not in numbers:
+            numbers[text] = len(rows)
+            rows.append(row)
+    candidates = second[rows]
+    own = np.array([numbers[pair[1]] for pair in texts])
+    itself = np.array([numbers.get(pair[0], -1) for pair in texts])
+    found = np.zeros((len(texts), 3), np.float32)
+    for start in range(0, len(texts), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        cosines = first[part] @ candidates.T
+        cosines = np.asarray(cosines.todense() if hasattr(cosines, "todense") else cosines, np.float64)
+        places = np.arange(len(cosines))
+        right = cosines[places, own[part]]
+        same = (itself[part] >= 0) & (itself[part] != own[part])
+        cosines[places[same], itself[part][same]] = -np.inf
+        found[part, 0] = right
+        found[part, 1] = (cosines >= right[:, None]).sum(axis=1) - 1
+        found[part, 2] = logsumexp(cosines / temperature, axis=1) - right / temperature
+    return found

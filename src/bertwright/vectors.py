@@ -1,0 +1,149 @@
+"""One vector for each of many texts, from any encoder's folder, as sentence-transformers computes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
+from bertwright.inputs.sequences import beginning, build_many
+from bertwright.models.checkpoints import (
+    load_into,
+    load_tokenizer,
+    model_config,
+    new_encoder,
+    read_config,
+    read_weights,
+)
+from bertwright.models.embedding_head import EmbeddingHead
+from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
+from bertwright.models.stored import reading
+from bertwright.pretrained import LoadedOnce
+from bertwright.tasks.prediction import logits_on_all_cores
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.train.engine import has_bf16
+
+Vectors = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+
+_BATCH_TOKENS = 4_096
+"""Tokens that are computed together, padding included."""
+
+
+class _Fast(TaskModel):
+    """The model with matrix products in bfloat16, where the hardware multiplies that faster.
+
+    Sums, normalisations and the pooling stay in float32. With all of it in bfloat16, as a classifier computes, vectors
+    would differ twice as much from those of float32.
+    """
+
+    def forward(self, *args: Any, **inputs: Any) -> Tensor:
+        """As `TaskModel.forward`."""
+        # Here and not around the call: threads do not share it.
+        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=has_bf16()):
+            return super().forward(*args, **inputs)
+
+
+def load_vector_model(folder: Path, pooling: Pooling, kind: type[TaskModel] = TaskModel) -> TaskModel:
+    """The encoder of a folder with a pooling, in float32.
+
+    Args:
+        folder: of a model: its encoder is used, whatever its head is for.
+        pooling: how vectors are made.
+        kind: class of the model.
+
+    Raises:
+        UserError: if the folder cannot be read, or its tensors do not fit its configuration.
+    """
+    config = read_config(folder)
+    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+    model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
+    load_into(model, read_weights(folder), folder, may_miss=())
+    return model
+
+
+class TextEncoder:
+    """Texts into vectors, with the encoder of a folder.
+
+    Several threads can use one at the same time.
+
+    Args:
+        folder: of a model: its encoder is used, whatever its head is for.
+        device: computes.
+        mode: the pooling, mean or cls; None is the folder's, and the mean where it names none.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, mode: str | None = None) -> None:
+        if mode is not None and mode not in POOLINGS:
+            raise UserError(f"pooling is {mode}; it must be {' or '.join(POOLINGS)}")
+        self.folder = folder
+        self.device = device
+        self.mode = mode
+        self.lock = threading.RLock()
+
+    @LoadedOnce
+    def pooling(self) -> Pooling:
+        """How vectors are made.
+
+        Raises:
+            UserError: if the folder does what we do not compute.
+        """
+        found = read_pooling(self.folder) or Pooling()
+        return found if self.mode is None else replace(found, mode=self.mode)
+
+    @LoadedOnce
+    def tokenizer(self) -> Tokenizer:
+        """The encoder's tokenizer."""
+        return load_tokenizer(self.folder)
+
+    @LoadedOnce
+    def model(self) -> TaskModel:
+        """The encoder with its pooling, in evaluation mode.
+
+        Raises:
+            UserError: if the folder cannot be read, or its tensors do not fit its configuration.
+        """
+        return load_vector_model(self.folder, self.pooling, _Fast).to(self.device).eval()
+
+    @LoadedOnce
+    def max_length(self) -> int:
+        """The most tokens of a text that are read, [CLS] and [SEP] included."""
+        longest, _ = reading(self.folder / "tokenizer_config.json", self.model.encoder.max_length)
+        return min(longest, self.pooling.max_length or longest)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a vector has."""
+        return int(self.model.encoder.config.hidden_size)
+
+    def encode(self, texts: Many[str]) -> tuple[Vectors, Counts]:
+        """A vector for each text, and how many tokens at its end were left out because the encoder reads no more.
+
+        A vector does not depend on the other texts, beyond rounding. Texts of like length are computed together.
+
+        Args:
+            texts: any number.
+
+        Returns:
+            float32 (texts, hidden) and int64 (texts,).
+
+        Raises:
+            UnreadableText: if a text has no token.
+        """
+        built = build_many(self.tokenizer, texts, max_length=None)
+        for number, one in enumerate(built):
+            if one.is_empty:
+                raise UnreadableText(number, len(texts), NOTHING_TO_READ)
+        left_out = np.array([max(0, len(one) - self.max_length) for one in built], np.int64)
+        rows = logits_on_all_cores(self.model, [beginning(one, self.max_length) for one in built], _BATCH_TOKENS)
+        vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)
+        return vectors, left_out
