@@ -16,7 +16,7 @@ class Objective(nn.Module):
     """A model with its losses: called with a batch, it returns a `Loss` for each objective, by name."""
 
     def parts(self) -> list[nn.Module]:
-        """The modules that the compiler compiles each by itself: here all as one, which is slow to compile, and fast."""
+        """The modules that the compiler compiles each by itself: here all as one, slow to compile and fast."""
         return [self]
 
     def completed(self, prepared: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
