@@ -1,0 +1,295 @@
+"""`bertwright search`: build an index of texts, search it, add texts and remove them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import bertwright
+from bertwright.apps.file_answers import Skipped, answered, open_rows, trained_columns
+from bertwright.apps.printing import print_json, shortened
+from bertwright.apps.search_index import (
+    Built,
+    Entry,
+    Floats,
+    Hit,
+    Part,
+    Ranking,
+    SearchIndex,
+    changing,
+    model_digest,
+    write_index,
+)
+from bertwright.errors import UserError
+from bertwright.recipe import Source
+from bertwright.text import formats
+from bertwright.text.sources import Files, locate
+
+
+def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, text_column: str | None = None) -> None:
+    """Build an index of texts, to be searched by meaning.
+
+    Args:
+        texts: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed; a folder of such files, or
+            a pattern in quotes. Of a text that is too long for the model, the beginning is used, with a notice.
+        index: the folder to write; it must not exist.
+        model: computes the vectors: a model folder, the folder of a run, or bundled, the model that comes with
+            Bertwright.
+        hybrid: also count words (BM25), so that a query finds texts by meaning and by words.
+        text_column: of the files; the default is the column that the model was trained on, text, or the only column.
+
+    Raises:
+        UserError: if the index exists, there is no text, or the model or a file cannot be read.
+    """
+    folder, paths = Path(index), _files(texts)
+    if folder.exists():
+        raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
+    encoder = _load(model)
+    built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid)
+    with changing(folder):
+        reader = _Reader(paths, text_column, encoder, model)
+        number = write_index(folder, built, reader.parts())
+    reader.report()
+    print(f"{number:,} texts are in {folder}")
+
+
+def add(texts: str, index: str, model: str | None = None, text_column: str | None = None) -> None:
+    """Add texts to an index.
+
+    Args:
+        texts: a file, a folder or a pattern, as for build. No file may be in the index already.
+        index: its folder.
+        model: where the model that built the index has been moved to; the default is where it was.
+        text_column: of the files, as for build.
+
+    Raises:
+        UserError: if a file is in the index already, the index is damaged or of another model, or a file cannot be
+            read.
+    """
+    folder, paths = Path(index), _files(texts)
+    with changing(folder):
+        there = SearchIndex(folder)
+        if twice := next((path for path in paths if str(path) in there.files), None):
+            raise UserError(
+                f"{twice} is in {folder} already; remove it first: bertwright search remove {twice} {folder}"
+            )
+        encoder = model_of(there, model)
+        reader = _Reader(paths, text_column, encoder, there.built.model)
+
+        def both() -> Iterator[Part]:
+            yield from there.parts()
+            yield from reader.parts()
+
+        number = write_index(folder, there.built, both())
+    reader.report()
+    print(f"{number - there.texts:,} texts were added; {number:,} are in {folder}")
+
+
+def remove(file: str, index: str, line: int | None = None) -> None:
+    """Remove the texts of a file from an index.
+
+    Args:
+        file: as results name it; the file itself need not be there.
+        index: its folder.
+        line: of the file; the default is all its lines.
+
+    Raises:
+        UserError: if the index has no such text, or no other.
+    """
+    folder = Path(index)
+    with changing(folder):
+        there = SearchIndex(folder)
+        if file not in there.files:
+            listed = ", ".join(sorted(there.files)[:10])
+            raise UserError(f"{folder} has no text of {file}; it has texts of {listed}{_more(len(there.files) - 10)}")
+
+        def kept() -> Iterator[Part]:
+            for entries, vectors in there.parts():
+                rows = [n for n, one in enumerate(entries) if one.file != file or line not in (None, one.line)]
+                yield [entries[row] for row in rows], vectors[rows]
+
+        number = sum(len(entries) for entries, _ in kept())
+        if number == there.texts:
+            raise UserError(f"{folder} has no text of {formats.place(Path(file), line or 0)}; look it up with a query")
+        if number == 0:
+            raise UserError(f"no text would be left in {folder}; delete the folder instead")
+        write_index(folder, there.built, kept())
+    print(f"{there.texts - number:,} texts were removed; {number:,} are in {folder}")
+
+
+def _more(number: int) -> str:
+    return f" and {number:,} more files" if number > 0 else ""
+
+
+def query(
+    index: str,
+    text: str,
+    top: int = 10,
+    rank: Ranking | None = None,
+    model: str | None = None,
+    format: Literal["table", "jsonl"] = "table",
+) -> None:
+    """Search an index: the texts nearest to a query, with their scores and places.
+
+    Args:
+        index: its folder.
+        text: the query: a question, or what the texts should say.
+        top: the most texts to print.
+        rank: vectors, by the cosine of vectors; bm25, by shared words; hybrid, by both (reciprocal rank fusion). The
+            default is hybrid for an index that was built so, and vectors for others.
+        model: where the model that built the index has been moved to; the default is where it was.
+        format: a table to read, or JSON lines.
+
+    Raises:
+        UserError: if the index is damaged or of another model, or the query has no word.
+    """
+    there = SearchIndex(Path(index))
+    by = ranking_of(there, rank)
+    encoder = None if by == "bm25" else model_of(there, model)
+    for hit in find(there, encoder, formats.repaired(text), top, by):
+        if format == "jsonl":
+            print_json({"score": hit.score, **asdict(hit.entry)})
+        else:
+            where = formats.place(Path(hit.entry.file), hit.entry.line)
+            print(f"{hit.score:7.4f}  {where}: {shortened(hit.entry.text, 120)}")
+
+
+def ranking_of(index: SearchIndex, rank: Ranking | None) -> Ranking:
+    """How an index ranks texts where nothing else is asked for."""
+    return rank or ("hybrid" if index.built.hybrid else "vectors")
+
+
+def find(index: SearchIndex, encoder: bertwright.Model | None, text: str, top: int, by: Ranking) -> list[Hit]:
+    """The texts of an index that are nearest to a query, as `SearchIndex.rank`.
+
+    Args:
+        index: is searched.
+        encoder: its model; not needed by bm25.
+        text: the query.
+        top: the most texts.
+        by: the ranking.
+
+    Raises:
+        UserError: if `top` is not positive, the query has no word, or the index no words where they are asked for.
+    """
+    if top < 1:
+        raise UserError(f"top is {top}; it must be a whole number from 1 on")
+    if by != "vectors":
+        _ = index.words  # says what is missing before the query is computed
+    vector = None if encoder is None else text_vectors(encoder, [text])[0]
+    return index.rank(text, vector, top, by)
+
+
+def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> Floats:
+    """The vectors of texts, each of length 1, float32 (texts, hidden).
+
+    Raises:
+        UserError: if a text has no word, or the model's numbers are not finite.
+    """
+    found = np.stack([one.mean for one in encoder.embed(texts, truncate=True)])
+    if not np.isfinite(found).all():
+        raise UserError(f"{encoder.pretrained.folder} gives vectors that are not finite; its weights are damaged")
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
+    """The model that built an index, loaded.
+
+    Args:
+        index: says which.
+        model: where it is now; the default is where it was.
+
+    Raises:
+        UserError: if there is no model, or another one.
+    """
+    name = model or index.built.model
+    try:
+        encoder = _load(name)
+    except UserError as error:
+        hint = "" if model else f"; if the model that built {index.folder} was moved, say where with --model"
+        raise UserError(f"{error}{hint}") from error
+    if _digest(encoder) != index.built.digest:
+        raise UserError(
+            f"{name} is not the model that built {index.folder}, and vectors of two models cannot be compared; give "
+            "that model with --model, or build the index again"
+        )
+    return encoder
+
+
+def _digest(encoder: bertwright.Model) -> str:
+    return model_digest(encoder.pretrained.folder)
+
+
+def _load(model: str) -> bertwright.Model:
+    from bertwright.inference import load  # torch takes seconds to load: not for --help
+
+    return load(model)
+
+
+def _files(texts: str) -> list[Path]:
+    """The files that hold texts.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = locate(Source(path=texts))
+    if not isinstance(found, Files):
+        raise UserError(f"{texts} is no file and no folder of files; give one with {' '.join(formats.FORMATS)} files")
+    return list(found.paths)
+
+
+class _Reader:
+    """The texts of files with their vectors; it counts what is left out and what is too long.
+
+    Args:
+        paths: the files.
+        text_column: of the files that have columns.
+        encoder: computes vectors.
+        model: its name, for the column that it was trained on.
+    """
+
+    def __init__(self, paths: Sequence[Path], text_column: str | None, encoder: bertwright.Model, model: str) -> None:
+        usual = trained_columns(model)
+        self._encoder = encoder
+        self._skipped, self._long = Skipped(), 0
+        several = len(paths) > 1
+        columns = [None if several and formats.format_of(path) == ".txt" else text_column for path in paths]
+        self._tables = [open_rows(path, column, usual) for path, column in zip(paths, columns, strict=True)]
+
+    def parts(self) -> Iterator[Part]:
+        """Some texts after others. A row that has none, or no word, is left out."""
+        for rows in self._tables:
+            rows.skipped = self._skipped
+            for chunk in rows.chunks():
+                found = answered(rows, chunk, lambda part: text_vectors(self._encoder, part))
+                there = [
+                    (row.number, text, vector)
+                    for (row, text), vector in zip(chunk, found, strict=True)
+                    if vector is not None
+                ]
+                self._long += self._too_long([text for _, text, _ in there])
+                entries = [Entry(str(rows.table.path), number, text) for number, text, _ in there]
+                if entries:
+                    yield entries, np.stack([vector for _, _, vector in there])
+
+    def _too_long(self, texts: list[str]) -> int:
+        tokenizer = self._encoder.pretrained.tokenizer
+        most = self._encoder.pretrained.model.encoder.max_length - 2
+        return sum(len(ids) > most for ids in tokenizer.encode([tokenizer.clean(text) for text in texts]))
+
+    def report(self) -> None:
+        """Say on stderr what is not in the index."""
+        if self._skipped.count:
+            rows = sum(one.rows for one in self._tables)
+            left_out = f"{self._skipped.count:,} of {rows:,} rows are left out; the first: {self._skipped.first}"
+            print(f"bertwright: {left_out}", file=sys.stderr)
+        if self._long:
+            print(
+                f"bertwright: {self._long:,} texts are longer than the model reads; their beginnings are searched",
+                file=sys.stderr,
+            )
