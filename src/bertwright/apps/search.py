@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +27,10 @@ from bertwright.apps.search_index import (
     write_index,
 )
 from bertwright.errors import UserError
+from bertwright.files import user_path
 from bertwright.recipe import Source
 from bertwright.text import formats
-from bertwright.text.sources import Files, locate
+from bertwright.text.sources import Files, locate, meant
 
 
 def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, text_column: str | None = None) -> None:
@@ -148,10 +150,8 @@ def query(
     Raises:
         UserError: if the index is damaged or of another model, or the query has no word.
     """
-    there = SearchIndex(Path(index))
-    by = ranking_of(there, rank)
-    encoder = None if by == "bm25" else model_of(there, model)
-    for hit in find(there, encoder, formats.repaired(text), top, by):
+    searcher = open_searcher(Path(index), rank, model)
+    for hit in searcher.find(formats.repaired(text), top):
         if format == "jsonl":
             print_json({"score": hit.score, **asdict(hit.entry)})
         else:
@@ -159,30 +159,57 @@ def query(
             print(f"{hit.score:7.4f}  {where}: {shortened(hit.entry.text, 120)}")
 
 
-def ranking_of(index: SearchIndex, rank: Ranking | None) -> Ranking:
-    """How an index ranks texts where nothing else is asked for."""
-    return rank or ("hybrid" if index.built.hybrid else "vectors")
-
-
-def find(index: SearchIndex, encoder: bertwright.Model | None, text: str, top: int, by: Ranking) -> list[Hit]:
-    """The texts of an index that are nearest to a query, as `SearchIndex.rank`.
+@dataclass(frozen=True)
+class Searcher:
+    """An index with what a query needs.
 
     Args:
         index: is searched.
-        encoder: its model; not needed by bm25.
-        text: the query.
-        top: the most texts.
         by: the ranking.
+        encoder: the model that built the index; None where words alone are ranked.
+    """
+
+    index: SearchIndex
+    by: Ranking
+    encoder: bertwright.Model | None
+
+    def find(self, text: str, top: int) -> list[Hit]:
+        """The texts that are nearest to a query, as `SearchIndex.rank` gives them.
+
+        Raises:
+            UserError: if `top` is not positive, or the query has no word or more than the model reads.
+        """
+        if top < 1:
+            raise UserError(f"top is {top}; it must be a whole number from 1 on")
+        if self.encoder is not None and _too_long(self.encoder, [text]):
+            raise UserError("the query is longer than the model reads; shorten it")
+        vector = None if self.encoder is None else text_vectors(self.encoder, [text])[0]
+        return self.index.rank(text, vector, top, self.by)
+
+
+def open_searcher(
+    folder: Path, rank: Ranking | None = None, model: str | None = None, loaded: bertwright.Model | None = None
+) -> Searcher:
+    """An index, ready to be searched.
+
+    Args:
+        folder: of the index.
+        rank: as for `query`.
+        model: where the model that built the index has been moved to; the default is where it was.
+        loaded: a model that is used if it built the index.
 
     Raises:
-        UserError: if `top` is not positive, the query has no word, or the index no words where they are asked for.
+        UserError: if the index is damaged or of another model, or has no words where they are asked for.
     """
-    if top < 1:
-        raise UserError(f"top is {top}; it must be a whole number from 1 on")
+    index = SearchIndex(folder)
+    by: Ranking = rank or ("hybrid" if index.built.hybrid else "vectors")
     if by != "vectors":
-        _ = index.words  # says what is missing before the query is computed
-    vector = None if encoder is None else text_vectors(encoder, [text])[0]
-    return index.rank(text, vector, top, by)
+        _ = index.words  # says what is missing before a model is loaded
+    if by == "bm25":
+        return Searcher(index, by, None)
+    if loaded is not None and _digest(loaded) == index.built.digest:
+        return Searcher(index, by, loaded)
+    return Searcher(index, by, model_of(index, model))
 
 
 def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> Floats:
@@ -191,10 +218,11 @@ def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> Floats:
     Raises:
         UserError: if a text has no word, or the model's numbers are not finite.
     """
-    found = np.stack([one.mean for one in encoder.embed(texts, truncate=True)])
+    found: Floats = np.stack([one.mean for one in encoder.embed(texts, truncate=True)])
     if not np.isfinite(found).all():
-        raise UserError(f"{encoder.pretrained.folder} gives vectors that are not finite; its weights are damaged")
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+        raise UserError(f"{encoder.name} gives vectors that are not finite; its weights are damaged")
+    unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
@@ -237,10 +265,20 @@ def _files(texts: str) -> list[Path]:
     Raises:
         UserError: if there is none.
     """
+    if not user_path(texts).exists() and not glob.has_magic(texts):
+        raise UserError(
+            f"{texts} does not exist{meant(user_path(texts))}; give a file, a folder, or a pattern in quotes"
+        )
     found = locate(Source(path=texts))
     if not isinstance(found, Files):
-        raise UserError(f"{texts} is no file and no folder of files; give one with {' '.join(formats.FORMATS)} files")
+        raise UserError(f"{texts} is no text file and no folder of such; give files of {' '.join(formats.FORMATS)}")
     return list(found.paths)
+
+
+def _too_long(encoder: bertwright.Model, texts: list[str]) -> int:
+    """How many texts have more tokens than the model reads."""
+    tokenizer, most = encoder.pretrained.tokenizer, encoder.pretrained.model.encoder.max_length - 2
+    return sum(len(ids) > most for ids in tokenizer.encode([tokenizer.clean(text) for text in texts]))
 
 
 class _Reader:
@@ -266,21 +304,16 @@ class _Reader:
         for rows in self._tables:
             rows.skipped = self._skipped
             for chunk in rows.chunks():
-                found = answered(rows, chunk, lambda part: text_vectors(self._encoder, part))
+                found = answered(rows, chunk, lambda part: list(text_vectors(self._encoder, part)))
                 there = [
                     (row.number, text, vector)
                     for (row, text), vector in zip(chunk, found, strict=True)
                     if vector is not None
                 ]
-                self._long += self._too_long([text for _, text, _ in there])
+                self._long += _too_long(self._encoder, [text for _, text, _ in there])
                 entries = [Entry(str(rows.table.path), number, text) for number, text, _ in there]
                 if entries:
                     yield entries, np.stack([vector for _, _, vector in there])
-
-    def _too_long(self, texts: list[str]) -> int:
-        tokenizer = self._encoder.pretrained.tokenizer
-        most = self._encoder.pretrained.model.encoder.max_length - 2
-        return sum(len(ids) > most for ids in tokenizer.encode([tokenizer.clean(text) for text in texts]))
 
     def report(self) -> None:
         """Say on stderr what is not in the index."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -138,7 +138,8 @@ class SearchIndex:
             said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             if said["format"] != _FORMAT:
                 raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
-            if digests([folder / name for name, _ in said["files"]]) != said["files"]:
+            names = [name for name, _ in said["files"]]
+            if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
                 raise ValueError("a file is not as it was written")
             self.built = Built(said["model"], said["digest"], said["hybrid"])
             with pa.memory_map(str(folder / _TEXTS)) as source:
@@ -182,7 +183,8 @@ class SearchIndex:
         Raises:
             UserError: if words are asked for, and the index has none.
         """
-        rankings, scores = [], np.zeros(0)
+        rankings: list[Ints] = []
+        scores: npt.NDArray[Any] = np.zeros(0)
         if by != "vectors":
             scores = self.words.scores(query)
             rankings.append(best_first(scores)[: np.count_nonzero(scores > 0)])
@@ -224,6 +226,8 @@ def changing(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()  # filelock sees that a lock has lost its name
         lock.release()
 
 
@@ -246,7 +250,7 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
         _write_texts(temporary / _TEXTS, parts)
         with pa.memory_map(str(temporary / _TEXTS)) as source:
             batches = pa.ipc.open_file(source)
-            texts = sum(batches.get_batch(number).num_rows for number in range(batches.num_record_batches))
+            texts: int = sum(batches.get_batch(number).num_rows for number in range(batches.num_record_batches))
             if built.hybrid:
                 columns = (batches.get_batch(number).column("text") for number in range(batches.num_record_batches))
                 WordIndex.build(text for column in columns for text in column.to_pylist()).save(temporary / _WORDS)
