@@ -163,7 +163,7 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
         (["add", "notes.txt", "gone"], "gone is no index; build one: bertwright search build TEXTS gone"),
         (["query", "index", " "], "the text has nothing to read"),
         (["query", "index", "cat", "--top", "0"], "top is 0; it must be a whole number from 1 on"),
-        (["query", "index", "the cat " * 60], "the query is longer than the model reads; shorten it"),
+        (["query", "index", "the cat " * 60], "tokens more than the model reads; shorten it"),
         (["query", "notes.txt", "cat"], "notes.txt is no index"),
         (["query", "index", "cat", "--rank", "best"], "best"),
     ],
@@ -185,7 +185,8 @@ def test_an_index_without_words_refuses_to_rank_by_them(place, model, said):
 
 def test_vectors_have_length_1_and_damaged_weights_are_refused(model):
     encoder = bertwright.load(model)
-    vectors = text_vectors(encoder, ["the cat", "rain was falling"])
+    vectors, left_out = text_vectors(encoder, ["the cat", "rain was falling", "the cat " * 60])
+    assert left_out.tolist() == [0, 0, 58]
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
     with torch.no_grad():
@@ -208,7 +209,7 @@ def test_the_server_answers_as_the_command_and_names_no_folder(built, place, mod
         assert str(place) not in json.dumps(found)
         for body, words in (
             ({"texts": ["cat"], "top": 51}, '"top"'),
-            ({"texts": ["the cat " * 60]}, "the query is longer than the model reads"),
+            ({"texts": ["the cat " * 60]}, "tokens more than the model reads"),
             ({"texts": [" "]}, "nothing to read"),
             ({"texts": ["cat"] * 65}, "may have at most 64"),
             ({"texts": ["cat"], "rank": "bm25"}, '"rank" is no field of this request'),

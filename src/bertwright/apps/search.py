@@ -19,6 +19,7 @@ from bertwright.apps.search_index import (
     Entry,
     Floats,
     Hit,
+    Ints,
     Part,
     Ranking,
     SearchIndex,
@@ -181,9 +182,11 @@ class Searcher:
         """
         if top < 1:
             raise UserError(f"top is {top}; it must be a whole number from 1 on")
-        if self.encoder is not None and _too_long(self.encoder, [text]):
-            raise UserError("the query is longer than the model reads; shorten it")
-        vector = None if self.encoder is None else text_vectors(self.encoder, [text])[0]
+        vector = None
+        if self.encoder is not None:
+            (vector,), (left_out,) = text_vectors(self.encoder, [text])
+            if left_out:
+                raise UserError(f"the query has {left_out:,} tokens more than the model reads; shorten it")
         return self.index.rank(text, vector, top, self.by)
 
 
@@ -212,17 +215,25 @@ def open_searcher(
     return Searcher(index, by, model_of(index, model))
 
 
-def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> Floats:
-    """The vectors of texts, each of length 1, float32 (texts, hidden).
+def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> tuple[Floats, Ints]:
+    """The vectors of texts, as an index holds them.
+
+    Args:
+        encoder: computes them.
+        texts: of a longer one than the model reads, the beginning counts.
+
+    Returns:
+        The vectors, each of length 1, float32 (texts, hidden); and how many tokens of each text were left out, (texts,).
 
     Raises:
         UserError: if a text has no word, or the model's numbers are not finite.
     """
-    found: Floats = np.stack([one.mean for one in encoder.embed(texts, truncate=True)])
+    features = encoder.embed(texts, truncate=True)
+    found: Floats = np.stack([one.mean for one in features])
     if not np.isfinite(found).all():
         raise UserError(f"{encoder.name} gives vectors that are not finite; its weights are damaged")
     unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit
+    return unit, np.array([one.left_out for one in features])
 
 
 def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
@@ -275,12 +286,6 @@ def _files(texts: str) -> list[Path]:
     return list(found.paths)
 
 
-def _too_long(encoder: bertwright.Model, texts: list[str]) -> int:
-    """How many texts have more tokens than the model reads."""
-    tokenizer, most = encoder.pretrained.tokenizer, encoder.pretrained.model.encoder.max_length - 2
-    return sum(len(ids) > most for ids in tokenizer.encode([tokenizer.clean(text) for text in texts]))
-
-
 class _Reader:
     """The texts of files with their vectors; it counts what is left out and what is too long.
 
@@ -304,16 +309,17 @@ class _Reader:
         for rows in self._tables:
             rows.skipped = self._skipped
             for chunk in rows.chunks():
-                found = answered(rows, chunk, lambda part: list(text_vectors(self._encoder, part)))
+                found = answered(rows, chunk, self._vectors)
                 there = [
-                    (row.number, text, vector)
-                    for (row, text), vector in zip(chunk, found, strict=True)
-                    if vector is not None
+                    (row.number, text, *one) for (row, text), one in zip(chunk, found, strict=True) if one is not None
                 ]
-                self._long += _too_long(self._encoder, [text for _, text, _ in there])
-                entries = [Entry(str(rows.table.path), number, text) for number, text, _ in there]
+                entries = [Entry(str(rows.table.path), number, text) for number, text, _, _ in there]
+                self._long += sum(left_out > 0 for *_, left_out in there)
                 if entries:
-                    yield entries, np.stack([vector for _, _, vector in there])
+                    yield entries, np.stack([vector for _, _, vector, _ in there])
+
+    def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:
+        return list(zip(*text_vectors(self._encoder, texts), strict=True))
 
     def report(self) -> None:
         """Say on stderr what is not in the index."""
