@@ -223,7 +223,7 @@ def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> tuple[Float
         texts: of a longer one than the model reads, the beginning counts.
 
     Returns:
-        The vectors, each of length 1, float32 (texts, hidden); and how many tokens of each text were left out, (texts,).
+        The vectors, each of length 1, float32 (texts, hidden), and how many tokens were left out of each, (texts,).
 
     Raises:
         UserError: if a text has no word, or the model's numbers are not finite.
@@ -310,12 +310,10 @@ class _Reader:
             rows.skipped = self._skipped
             for chunk in rows.chunks():
                 found = answered(rows, chunk, self._vectors)
-                there = [
-                    (row.number, text, *one) for (row, text), one in zip(chunk, found, strict=True) if one is not None
-                ]
-                entries = [Entry(str(rows.table.path), number, text) for number, text, _, _ in there]
+                there = [(row, text, *one) for (row, text), one in zip(chunk, found, strict=True) if one is not None]
                 self._long += sum(left_out > 0 for *_, left_out in there)
-                if entries:
+                if there:
+                    entries = [Entry(str(rows.table.path), row.number, text) for row, text, _, _ in there]
                     yield entries, np.stack([vector for _, _, vector, _ in there])
 
     def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:

@@ -70,6 +70,8 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
     model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
+    if searcher is not None:
+        searcher.find("warm", 1)
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
