@@ -82,7 +82,7 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
                 f"{twice} is in {folder} already; remove it first: bertwright search remove {twice} {folder}"
             )
         encoder = model_of(there, model)
-        reader = _Reader(paths, text_column, encoder, there.built.model)
+        reader = _Reader(paths, text_column, encoder, model or there.built.model)
 
         def both() -> Iterator[Part]:
             yield from there.parts()
