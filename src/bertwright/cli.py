@@ -22,7 +22,7 @@ import docstring_parser
 from jsonargparse import Namespace
 
 import bertwright
-from bertwright.apps import commands
+from bertwright.apps import commands, search
 from bertwright.apps.init import init
 from bertwright.apps.recipe_list import recipes
 from bertwright.apps.suite import suite
@@ -56,9 +56,16 @@ USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "next-sentence": (commands.next_sentence, {"first": None, "second": None}),
     "embed": (commands.embed, {"texts": "*"}),
     "export": (commands.export, {"out": None}),
+    "search build": (search.build, {"texts": None, "index": None}),
+    "search query": (search.query, {"index": None, "text": None}),
+    "search add": (search.add, {"texts": None, "index": None}),
+    "search remove": (search.remove, {"file": None, "index": None}),
     "serve": (commands.serve, {}),
 }
 """The other commands, each with its arguments that have no name, and how many there are."""
+
+GROUPS = {"search": "search your own texts: build an index, query it, add texts and remove them"}
+"""The first words of commands of two words."""
 
 FIRST_SETTINGS = {
     "where and how": ("out", "seed", "system.compile"),
@@ -84,13 +91,14 @@ def make_parser(command_name: str | None = None) -> RecipeParser:
     """The parser of the command line: `bertwright COMMAND RECIPE [--section.option VALUE ...]`.
 
     Args:
-        command_name: the only command to make, since each takes time; the default is all.
+        command_name: the first word of the only command to make, since each takes time; the default is all.
     """
     parser = RecipeParser(prog="bertwright", description=bertwright.__doc__)
     parser.add_argument("--version", action="version", version=f"bertwright {bertwright.__version__}")
     subcommands = parser.add_subcommands(required=True, dest="command")
     order = ["init", *STAGES, *(name for name in USES if name != "init")]
-    for name in order if command_name is None else [command_name]:
+    groups: dict[str, Any] = {}
+    for name in order if command_name is None else [one for one in order if one.split()[0] == command_name]:
         if name in STAGES:
             text = STAGES[name]
             command = make_recipe_parser(
@@ -103,7 +111,12 @@ def make_parser(command_name: str | None = None) -> RecipeParser:
             parser.known = command.known
         else:
             command, text = _command_parser(*USES[name])
-        subcommands.add_subcommand(name, command, help=text)
+        group, _, action = name.rpartition(" ")
+        if group and group not in groups:
+            outer = RecipeParser(description=f"{GROUPS[group][0].upper()}{GROUPS[group][1:]}.")
+            subcommands.add_subcommand(group, outer, help=GROUPS[group])
+            groups[group] = outer.add_subcommands(required=True, dest="action")
+        groups.get(group, subcommands).add_subcommand(action, command, help=text)
     return parser
 
 
@@ -156,7 +169,7 @@ def _tell(text: str) -> None:
 
 
 def _call(words: list[str]) -> None:
-    name = words[0]
+    name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
     if name in STAGES:
         if {"-h", "--help"} & set(words):
             print(_short_help(name))
@@ -166,18 +179,21 @@ def _call(words: list[str]) -> None:
             words.insert(0, "--recipe")
         words = [name, *plain_words(words)]
     elif name in USES:
-        words = [name, *_plain_options(words[1:], USES[name][0])]
+        first = name.split()
+        words = [*first, *_plain_options(words[len(first) :], USES[name][0])]
+    elif words[0] in GROUPS:
+        words = words if words[1:] else [name, "--help"]
     elif not name.startswith("-"):
         near = difflib.get_close_matches(name, [*STAGES, *USES], n=1)
         hint = f"did you mean {near[0]}?" if near else "see bertwright --help"
         raise UserError(f"there is no command {name}; {hint}")
     try:
-        parsed = make_parser(name if name in STAGES or name in USES else None).parse_args(words)
+        parsed = make_parser(None if words[0].startswith("-") else words[0]).parse_args(words)
     except UnicodeDecodeError as error:
         raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
     given = parsed[parsed.command]
-    if parsed.command in USES:
-        USES[parsed.command][0](**vars(given))
+    if name in USES:
+        USES[name][0](**vars(given[given.action] if parsed.command in GROUPS else given))
         return
     if parsed.command == "sweep":
         _sweep(given)

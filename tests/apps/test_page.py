@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import bertwright
 from bertwright.apps.batching import Limits
+from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
 from serving import Server
 from small_models import save_tagger
@@ -178,6 +179,33 @@ def test_attention_is_drawn_for_the_head_that_is_chosen(page):
 def test_two_texts_are_compared(page):
     answer = ask(page, "Next sentence", "Compare", first="The boat was old.", second="It sank in May.")
     expect(answer.locator(".prediction")).to_contain_text("probability that it follows")
+
+
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory):
+    """The address of a server with an index of three texts."""
+    folder = tmp_path_factory.mktemp("search")
+    lines = ["The boat sank in May. <b>Nobody</b> was on board.", "The bakers worked through the night.", "old " * 400]
+    (folder / "notes.txt").write_text("\n".join(lines))
+    build(str(folder / "notes.txt"), str(folder / "index"))
+    model = bertwright.load("bundled")
+    with Server(make_app(model, searcher=open_searcher(folder / "index", loaded=model))) as client:
+        yield str(client.base_url)
+
+
+def test_texts_of_an_index_are_found_and_stay_text(visit, searching):
+    page = visit(searching, "/#search")
+    expect(page.get_by_role("tabpanel", name="Search")).to_be_visible()
+    answer = ask(page, "Search", "Search", text="The boat sank in May.")
+    expect(answer.get_by_role("listitem")).to_have_count(3)
+    expect(answer.get_by_role("listitem").first).to_contain_text("The boat sank in May. <b>Nobody</b> was on board.")
+    expect(answer.get_by_role("listitem").first).to_contain_text("notes.txt, line 1; score 0.")
+    expect(answer.get_by_role("listitem").last).to_contain_text(" …")
+
+
+def test_a_page_without_an_index_has_no_search(page):
+    expect(page.get_by_role("tab")).to_have_count(4)
+    expect(page.locator("#search")).to_have_count(0)
 
 
 def test_a_refusal_is_shown_as_a_sentence(page):

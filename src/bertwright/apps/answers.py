@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bertwright.apps.batching import Limits, Steps, Work
 from bertwright.apps.explain import PASSES, explaining, read, relative_attributions
-from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, PredictRequest, TextsRequest
+from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, PredictRequest, SearchRequest, TextsRequest
+from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import ModelInput, Sequence
@@ -119,6 +121,17 @@ def attention(model: Model, request: TextsRequest, limits: Limits) -> Work:
     def answer(number: int) -> Any:
         shown, weights = model.attention(request.texts[number], MOST_ATTENTION)
         return {"tokens": shown, "weights": np.round(weights, 3).tolist()}
+
+    return Work(tokens, _one_by_one(len(request.texts), answer))
+
+
+def search(searcher: Searcher, request: SearchRequest, limits: Limits) -> Work:
+    """Texts of an index. Files have their names without the folders of this machine."""
+    tokens = 0 if searcher.encoder is None else _within(limits, _lengths(searcher.encoder, request.texts))
+
+    def answer(number: int) -> Any:
+        hits = searcher.find(request.texts[number], request.top)
+        return [{"score": hit.score, **asdict(hit.entry), "file": Path(hit.entry.file).name} for hit in hits]
 
     return Work(tokens, _one_by_one(len(request.texts), answer))
 

@@ -272,13 +272,14 @@ def export(
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
 
-def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000, index: str | None = None) -> None:
     """Serve a model: a web page at /, a JSON API described at /docs, /health and /metrics.
 
     Args:
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
         host: the address to listen on; 0.0.0.0 lets other machines in.
         port: the port to listen on; 0 takes a free one.
+        index: an index of texts, from bertwright search build, that can be searched, too.
 
     Raises:
         UserError: if the model cannot be read, the address cannot be listened on, or a package is missing.
@@ -289,7 +290,7 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000) -> 
         raise UserError(
             f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
         ) from error
-    serve_forever(lambda: _load(model), host, port)
+    serve_forever(lambda: _load(model), host, port, index)
 
 
 def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None, model: str) -> TextRows | None:

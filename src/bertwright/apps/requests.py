@@ -89,6 +89,15 @@ class EmbedRequest(BaseModel):
     per_token: Annotated[bool, Field(description="Also give a vector for each token.")] = False
 
 
+class SearchRequest(BaseModel):
+    """Queries, each of which gets the texts of the index that are nearest to it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["When did the boat sink?"]}})
+
+    texts: Texts
+    top: Annotated[int, Field(ge=1, le=50, description="Texts to give for each query.")] = 10
+
+
 class Refusal(BaseModel):
     """Why there is no answer: the body of every error."""
 

@@ -30,9 +30,11 @@ from bertwright.apps.requests import (
     PairRequest,
     PredictRequest,
     Refusal,
+    SearchRequest,
     TextsRequest,
     sentence,
 )
+from bertwright.apps.search import Searcher
 from bertwright.errors import UserError
 from bertwright.inference import Model
 
@@ -55,18 +57,21 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
+def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | None = None) -> FastAPI:
     """The server's application: page, API, its description at /docs and /openapi.json, /health and /metrics.
 
     Args:
         model: answers; its classifier and encoder are loaded before the first request.
         limits: the server's capacity.
+        searcher: an index of texts, whose own model computes the queries; the default is none.
 
     Raises:
         UserError: if the model's folder holds no classifier.
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
     model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
+    if searcher is not None:
+        searcher.find("warm", 1)
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
@@ -91,9 +96,11 @@ def make_app(model: Model, limits: Limits | None = None) -> FastAPI:
     app.add_middleware(Gateway, limits=limits, metrics=metrics)
     app.add_exception_handler(UserError, partial(_refuse, model))
     app.add_exception_handler(RequestValidationError, _refuse_form)
-    app.include_router(_pages(model, metrics))
+    app.include_router(_pages(model, metrics, searcher is not None))
     app.include_router(_classifier_routes(model, limits, answer))
     app.include_router(_encoder_routes(model, limits, answer))
+    if searcher is not None:
+        app.include_router(_search_routes(searcher, limits, answer))
     return app
 
 
@@ -117,13 +124,14 @@ def _form(model: Model) -> str:
     return "pairs" if model.classifier.notes.get("text_pair") else model.task.name
 
 
-def _pages(model: Model, metrics: Metrics) -> APIRouter:
+def _pages(model: Model, metrics: Metrics, can_search: bool) -> APIRouter:
     """The routes /, /docs, /health and /metrics."""
     routes = APIRouter()
     examples = FILM_REVIEWS if model.name == "bundled" else {}
     folder = importlib.resources.files("bertwright.apps")
     page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
     page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(_form(model)))
+    page = page.replace("/*search*/ false", json.dumps(can_search))
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> str:
@@ -204,5 +212,20 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
         `tokens`, and `weights` as nested lists: layers, heads, rows, columns.
         """
         return await answer(request, lambda: answers.attention(model, body, limits))
+
+    return routes
+
+
+def _search_routes(searcher: Searcher, limits: Limits, answer: Answer) -> APIRouter:
+    """The route that an index of texts answers."""
+    routes = APIRouter(responses=_ERRORS)
+
+    @routes.post("/search")
+    async def search(request: Request, body: SearchRequest) -> Any:
+        """The texts of the index that are nearest to each text: a list for each, the nearest first.
+
+        That holds `score`, `file`, `line`, which is counted from 1, and `text`.
+        """
+        return await answer(request, lambda: answers.search(searcher, body, limits))
 
     return routes

@@ -8,9 +8,11 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import uvicorn
 
+from bertwright.apps.search import open_searcher
 from bertwright.apps.server import make_app
 from bertwright.errors import UserError
 from bertwright.inference import Model
@@ -22,20 +24,21 @@ MOST_CONNECTIONS = 1_000
 """Open at once; a client over that gets status 503 at once, before files run out."""
 
 
-def serve_forever(load: Callable[[], Model], host: str, port: int) -> None:
+def serve_forever(load: Callable[[], Model], host: str, port: int, index: str | None = None) -> None:
     """Serve a model until SIGTERM or Ctrl-C.
 
     Args:
         load: gives the model. The address is taken before it is called, since a large model takes long to load.
         host: the address to listen on.
         port: of the address; 0 takes a free one.
+        index: the folder of an index of texts; the default is none.
 
     Raises:
-        UserError: if the address cannot be listened on, or the model cannot be read.
+        UserError: if the address cannot be listened on, or the model or the index cannot be read.
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     with listen(host, port) as listener:
-        server = uvicorn.Server(server_config(load()))
+        server = uvicorn.Server(server_config(load(), index))
         shown = f"[{host}]" if ":" in host else host
         print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         # Which uvicorn passes on once it has ended in order, unless a shell in the background has it ignored.
@@ -44,10 +47,11 @@ def serve_forever(load: Callable[[], Model], host: str, port: int) -> None:
         print("the server has stopped", flush=True)
 
 
-def server_config(model: Model) -> uvicorn.Config:
-    """How uvicorn serves a model."""
+def server_config(model: Model, index: str | None = None) -> uvicorn.Config:
+    """How uvicorn serves a model, and an index of texts if there is one."""
+    searcher = None if index is None else open_searcher(Path(index), loaded=model)
     return uvicorn.Config(
-        make_app(model),
+        make_app(model, searcher=searcher),
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -54,7 +54,7 @@ def run_suite(encoder: str, tasks: str | None, data: str, name: str | None, out:
     called = name or _name_of(encoder)
     found = folder / called / "encoder" if encoder == "random" else find_model(encoder, "encoder").resolve()
     if encoder == "random":
-        _make_random(found)
+        make_random_encoder(found)
     read_config(found)  # says in a sentence if it is no model
     not_run: dict[str, str] = {}
     ready = {}
@@ -137,7 +137,7 @@ def _name_of(encoder: str) -> str:
     return encoder if encoder in ("random", "bundled") else parts[-1]
 
 
-def _make_random(folder: Path) -> None:
+def make_random_encoder(folder: Path) -> None:
     """Write an encoder of the bundled one's shape and vocabulary with random weights, once; the seed is 0."""
     if (folder / WEIGHTS).is_file():
         return

@@ -1,0 +1,254 @@
+"""Which system finds the paragraph that answers a question: words, vectors, or both?
+
+    python benchmarks/retrieval.py --tasks /path/to/tasks --encoders '{"MiniLM": "/path/to/folder"}'
+
+The questions are those of SQuAD 1.1's dev part; each has one right answer among all distinct paragraphs of that part,
+the one it was asked about. Systems are BM25, TF-IDF, an encoder of random weights, the bundled one, and those that are
+given; each encoder also as a hybrid with BM25 (reciprocal rank fusion), which is what `bertwright search` does. Vectors
+come from the function that it calls, and so do words and fusion. Nothing is trained on SQuAD, and no setting is chosen
+on it. Intervals draw whole articles, since the questions of an article are alike; a system is compared with BM25 on the
+same draws. STS-B is the rank correlation (Spearman) of the cosines of two sentences and their scores. The rate of
+encoding is compared with that of sentence-transformers in turns, for each given encoder that it can open.
+
+results.json maps each system to its figures; details.json, beside it, has intervals, rates and the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import auto_cli
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+import bertwright
+from bertwright.apps.bm25 import WordIndex
+from bertwright.apps.search import text_vectors
+from bertwright.apps.search_index import best_first, fuse
+from bertwright.apps.suite_runs import make_random_encoder
+from bertwright.evaluate.significance import SAMPLES, interval
+from bertwright.tasks.resampling import Units
+from common import Json, described, write
+
+DEPTH = 10
+MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@10"}
+ROUNDS = 3
+Values = dict[str, NDArray[np.float64]]
+Rankings = list[NDArray[np.int64]]
+Encode = Callable[[list[str]], NDArray[Any]]
+
+
+def read_rows(path: Path) -> list[Json]:
+    """The rows of a .jsonl.xz file."""
+    with lzma.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def some(rows: list[Json], most: int | None) -> list[Json]:
+    """Some rows, evenly over all of them."""
+    return rows if most is None else [rows[n] for n in np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+
+
+def questions_of(rows: Sequence[Json]) -> tuple[list[str], list[str], NDArray[Any], NDArray[Any]]:
+    """Questions, distinct paragraphs, and the numbers of each question's paragraph and article, from SQuAD's rows."""
+    paragraphs, right = unique(row["context"] for row in rows)
+    _, articles = unique(row["title"] for row in rows)
+    return [row["question"] for row in rows], paragraphs, right, articles
+
+
+def unique(values: Iterable[str]) -> tuple[list[str], NDArray[Any]]:
+    """Distinct values in their order, and the number of each value among them."""
+    numbers: dict[str, int] = {}
+    places = np.array([numbers.setdefault(value, len(numbers)) for value in values])
+    return list(numbers), places
+
+
+def measures(rankings: Rankings, right: NDArray[Any]) -> Values:
+    """nDCG@10 and recall of each question, whose paragraph alone is relevant, (questions,) each.
+
+    Args:
+        rankings: paragraphs, the best first; one that shares no word with the question may be missing.
+        right: the relevant one of each.
+    """
+    places = [np.flatnonzero(ranking[:DEPTH] == one) for ranking, one in zip(rankings, right, strict=True)]
+    ranks = np.array([found[0] + 1 if len(found) else np.inf for found in places])
+    return {
+        "ndcg_10": 1 / np.log2(ranks + 1),
+        "recall_1": (ranks <= 1).astype(float),
+        "recall_10": (ranks <= DEPTH).astype(float),
+    }
+
+
+def measured(values: Values, units: Units, against: Values | None = None) -> dict[str, Json]:
+    """The mean of each measure with its interval; or of its difference to that of another system."""
+    chunks = list(units.resamples(SAMPLES, 0))
+    found = {}
+    for name, own in values.items():
+        own = own if against is None else own - against[name]
+        drawn = np.concatenate([(chunk @ own) / chunk.sum(axis=1) for chunk in chunks])
+        bounds = (0.0, 1.0) if against is None else (-np.inf, np.inf)
+        mean = float(own.mean())
+        low, high = interval(drawn[:, None], np.array([mean]), units.count, bounds) or (mean, mean)
+        found[name] = {"mean": mean, "low": low, "high": high}
+    return found
+
+
+def fused(first: Rankings, second: Rankings, paragraphs: int) -> Rankings:
+    """Hybrid rankings of two systems."""
+    return [best_first(fuse(pair, paragraphs)) for pair in zip(first, second, strict=True)]
+
+
+def by_words(questions: Sequence[str], paragraphs: Sequence[str]) -> Rankings:
+    """BM25."""
+    index = WordIndex.build(paragraphs)
+    scores = map(index.scores, questions)
+    return [best_first(own)[: np.count_nonzero(own > 0)] for own in scores]
+
+
+def by_cosines(questions: NDArray[Any], paragraphs: NDArray[Any]) -> Rankings:
+    """Rankings by unit vectors, (questions, dimension) and (paragraphs, dimension)."""
+    return [best_first(paragraphs @ question) for question in questions]
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any], rows: Sequence[Json]) -> float:
+    """The rank correlation of cosines and scores, for unit vectors of both sentences."""
+    return float(spearmanr((first * second).sum(axis=1), [row["label"] for row in rows]).statistic)
+
+
+def sentences(rows: Sequence[Json]) -> list[str]:
+    """Both sentences of all pairs, the first ones first."""
+    return [row[column] for column in ("text", "text_pair") for row in rows]
+
+
+def correlated(encode: Encode, parts: dict[str, list[Json]]) -> dict[str, float]:
+    """The rank correlation on each part of STS-B."""
+    found = {}
+    for name, rows in parts.items():
+        vectors = encode(sentences(rows))
+        found[name] = spearman(vectors[: len(rows)], vectors[len(rows) :], rows)
+    return found
+
+
+def encoder_of(folder: str) -> Encode:
+    """What makes unit vectors with the model in a folder."""
+    model = bertwright.load(folder)
+    return lambda texts: text_vectors(model, texts)[0]
+
+
+def rates(folder: str, texts: list[str]) -> Json:
+    """Texts a second of ours and of sentence-transformers, one after the other in each round, after one for warmth."""
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(folder, device="cpu")
+    systems: dict[str, Encode] = {
+        "ours": encoder_of(folder),
+        "sentence_transformers": lambda part: theirs.encode(part, normalize_embeddings=True),
+    }
+    cosines = np.einsum("th,th->t", *(encode(texts[:64]) for encode in systems.values()))
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(ROUNDS):
+        for name, encode in systems.items():
+            start = time.perf_counter()
+            encode(texts)
+            seconds[name].append(time.perf_counter() - start)
+    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+    return {
+        "ratio": statistics.median(ratios),
+        "texts": len(texts),
+        "texts_per_second": {name: len(texts) / statistics.median(own) for name, own in seconds.items()},
+        "ratios": ratios,
+        "least_cosine": float(cosines.min()),
+    }
+
+
+def main(
+    tasks: str,
+    encoders: dict[str, str] | None = None,
+    most: int | None = None,
+    work: str = "runs/retrieval",
+    out: str = "results/embeddings/results.json",
+) -> None:
+    """Evaluate all systems on SQuAD's paragraphs and on STS-B.
+
+    Args:
+        tasks: a folder with squad/dev.jsonl.xz, and stsb/ with train, dev and test.
+        encoders: model folders by the name that they get in the table.
+        most: questions, with their paragraphs, and pairs of STS-B, to try the benchmark out; the default is all.
+        work: a folder for the encoder of random weights.
+        out: the JSON file; a relative path starts at the repository.
+    """
+    squad = read_rows(Path(tasks) / "squad" / "dev.jsonl.xz")
+    asked, paragraphs, right, articles = questions_of(some(squad, most))
+    pairs = {
+        part: some(read_rows(Path(tasks) / "stsb" / f"{part}.jsonl.xz"), most) for part in ("train", "dev", "test")
+    }
+    units = Units(len(asked), articles)
+    random = Path(work).resolve() / "random"
+    make_random_encoder(random)
+    words = by_words(asked, paragraphs)
+    tfidf = TfidfVectorizer().fit(paragraphs)
+    of_pairs = TfidfVectorizer().fit(sentences(pairs.pop("train")))
+    rankings: dict[str, Rankings] = {
+        "bm25": words,
+        "tfidf": by_cosines(tfidf.transform(asked).toarray(), tfidf.transform(paragraphs)),
+    }
+    correlations = {"tfidf": correlated(lambda texts: of_pairs.transform(texts).toarray(), pairs)}
+    seconds, encode_rates = {}, {}
+    for name, folder in {"random": str(random), "bundled": "bundled", **(encoders or {})}.items():
+        encode = encoder_of(folder)
+        start = time.perf_counter()
+        vectors = [encode(texts) for texts in (asked, paragraphs)]
+        seconds[name] = time.perf_counter() - start
+        print(f"{name}: {len(asked) + len(paragraphs):,} texts encoded in {seconds[name]:.0f} seconds", flush=True)
+        rankings[name] = by_cosines(*vectors)
+        rankings[f"{name}+bm25"] = fused(words, rankings[name], len(paragraphs))
+        correlations[name] = correlated(encode, pairs)
+        if (Path(folder) / "modules.json").exists():
+            encode_rates[name] = rates(folder, paragraphs)
+    values = {name: measures(own, right) for name, own in rankings.items()}
+    systems = {
+        name: {
+            "stsb_spearman": correlations.get(name, {}).get("test"),
+            **{measure: float(one.mean()) for measure, one in own.items()},
+            "encode_ratio": encode_rates.get(name, {}).get("ratio"),
+        }
+        for name, own in values.items()
+    }
+    details = {
+        "intervals": {name: measured(own, units) for name, own in values.items()},
+        "above_bm25": {name: measured(own, units, values["bm25"]) for name, own in values.items() if name != "bm25"},
+        "stsb_spearman": correlations,
+        "encode_rates": encode_rates,
+        "encode_seconds": seconds,
+        "encoders": encoders,
+        "questions": len(asked),
+        "paragraphs": len(paragraphs),
+        "articles": units.count,
+        "environment": described(),
+    }
+    write(systems, out)
+    write(details, str(Path(out).with_name("details.json")))
+    print(table(systems, details["above_bm25"]))
+
+
+def table(systems: dict[str, Json], above: dict[str, Json]) -> str:
+    """The systems as Markdown, the best on nDCG@10 first."""
+    lines = [f"| system | {' | '.join(MEASURES.values())} | nDCG@10 above BM25 | STS-B |", "|---" * 6 + "|"]
+    for name, own in sorted(systems.items(), key=lambda item: -item[1]["ndcg_10"]):
+        one = above.get(name, {}).get("ndcg_10")
+        said = "" if one is None else f"{one['mean']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+        correlation = "" if own["stsb_spearman"] is None else f"{own['stsb_spearman']:.3f}"
+        lines.append(f"| {name} | {' | '.join(f'{own[key]:.3f}' for key in MEASURES)} | {said} | {correlation} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,279 @@
+"""An index of texts: a folder with their vectors, for exact search by cosine, and if asked for with their words (BM25).
+
+    index.json     the model, by a digest of its files; a digest of each file of the index
+    texts.arrow    file, line, text and unit vector of each text
+    bm25/          of a hybrid index, its words
+
+The folder is written as a whole, and read through memory maps: vectors cost no memory of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from bertwright.apps.bm25 import WordIndex
+from bertwright.errors import UserError
+from bertwright.files import atomic_path, digests, recover, write_json
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Ranking = Literal["vectors", "bm25", "hybrid"]
+
+_FORMAT = "bertwright search index 1"
+_SETTINGS, _TEXTS, _WORDS = "index.json", "texts.arrow", "bm25"
+
+_FUSION = 60
+"""Added to each rank in the fusion of rankings, as in Cormack et al. 2009: the first ranks count nearly alike."""
+
+_MODEL_FILES = re.compile(
+    r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt|modules\.json"
+    r"|\d+_\w+/config\.json)"
+)
+"""The files of a model folder on which its vectors depend."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A text of an index.
+
+    Args:
+        file: as it was named when the index was built.
+        line: where the text stands in it, from 1; in Parquet the row.
+        text: the text.
+    """
+
+    file: str
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text that was found.
+
+    Args:
+        score: the cosine of its vector and the query's, -1 to 1; its BM25 score; or the fused one. Larger is nearer.
+        entry: the text and its place.
+    """
+
+    score: float
+    entry: Entry
+
+
+Part = tuple[Sequence[Entry], Floats]
+"""Some texts with their unit vectors, (texts, dimension)."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """How an index was built.
+
+    Args:
+        model: bundled, or the model's folder.
+        digest: of the model, from `model_digest`.
+        hybrid: whether it also holds words.
+    """
+
+    model: str
+    digest: str
+    hybrid: bool
+
+
+def model_digest(folder: Path) -> str:
+    """What identifies the vectors of a model: a digest of its weights, settings and tokenizer, wherever they lie."""
+    inside = sorted(path for path in folder.rglob("*") if _MODEL_FILES.fullmatch(path.relative_to(folder).as_posix()))
+    return sha256(repr(digests(inside)).encode()).hexdigest()
+
+
+def fuse(rankings: Sequence[Ints], texts: int) -> npt.NDArray[np.float64]:
+    """The score of each text by reciprocal rank fusion, (texts,): the sum of 1 / (60 + rank) over rankings.
+
+    Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning
+    Methods". A text that a ranking leaves out gets nothing from it.
+
+    Args:
+        rankings: numbers of texts, the best first, (ranked,) each.
+        texts: how many there are.
+    """
+    scores = np.zeros(texts)
+    for ranking in rankings:
+        scores[ranking] += 1 / (_FUSION + np.arange(1, len(ranking) + 1))
+    return scores
+
+
+def best_first(scores: npt.NDArray[Any]) -> Ints:
+    """Numbers of texts by their scores, the best first; of equal ones the earlier first."""
+    return np.argsort(-scores, kind="stable")
+
+
+class SearchIndex:
+    """An index that is there, to be searched; `write_index` makes one.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        UserError: if there is none, it is damaged, or another version of Bertwright wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.exists():
+            recover(folder)  # a process may have been killed between two renames
+        if not (folder / _SETTINGS).is_file():
+            raise UserError(f"{folder} is no index; build one: bertwright search build TEXTS {folder}")
+        try:
+            said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            if said["format"] != _FORMAT:
+                raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
+            names = [name for name, _ in said["files"]]
+            if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
+                raise ValueError("a file is not as it was written")
+            self.built = Built(said["model"], said["digest"], said["hybrid"])
+            with pa.memory_map(str(folder / _TEXTS)) as source:
+                self._table = pa.ipc.open_file(source).read_all()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
+        self.folder = folder
+        self.texts: int = self._table.num_rows
+        self.files = set(self._table.column("file").unique().to_pylist())
+
+    @cached_property
+    def words(self) -> WordIndex:
+        """The words of a hybrid index.
+
+        Raises:
+            UserError: if the index is not hybrid, or bm25s is missing.
+        """
+        if not self.built.hybrid:
+            raise UserError(f"{self.folder} holds vectors alone; build it with --hybrid to rank by words, too")
+        return WordIndex.load(self.folder / _WORDS)
+
+    def parts(self) -> Iterator[Part]:
+        """All texts with their vectors, in order."""
+        for batch in self._table.to_batches():
+            rows = zip(*(batch.column(name).to_pylist() for name in ("file", "line", "text")), strict=True)
+            yield [Entry(*row) for row in rows], _vectors(batch.column("vector"))
+
+    def cosines(self, vector: Floats) -> Floats:
+        """The cosine of each text's vector and a unit vector (dimension,): (texts,)."""
+        return np.concatenate([_vectors(chunk) @ vector for chunk in self._table.column("vector").chunks])
+
+    def rank(self, query: str, vector: Floats | None, top: int, by: Ranking) -> list[Hit]:
+        """The texts that are nearest to a query, the nearest first.
+
+        Args:
+            query: for its words.
+            vector: of the query, of length 1, (dimension,); not needed by bm25.
+            top: the most texts, 1 or more. A ranking by words has only those that share one with the query.
+            by: vectors: cosine. bm25: words. hybrid: both, by reciprocal rank fusion.
+
+        Raises:
+            UserError: if words are asked for, and the index has none.
+        """
+        rankings: list[Ints] = []
+        scores: npt.NDArray[Any] = np.zeros(0)
+        if by != "vectors":
+            scores = self.words.scores(query)
+            rankings.append(best_first(scores)[: np.count_nonzero(scores > 0)])
+        if by != "bm25":
+            assert vector is not None
+            scores = self.cosines(vector)
+            rankings.append(best_first(scores))
+        if by == "hybrid":
+            scores = fuse(rankings, self.texts)
+        best = (best_first(scores) if by == "hybrid" else rankings[0])[:top]
+        return [Hit(float(scores[row]), self._entry(int(row))) for row in best]
+
+    def _entry(self, row: int) -> Entry:
+        found = self._table.select(["file", "line", "text"]).slice(row, 1).to_pylist()[0]
+        return Entry(**found)
+
+
+def _vectors(column: pa.FixedSizeListArray) -> Floats:
+    """A column of vectors as (texts, dimension), which lies where the file is mapped."""
+    values: Floats = column.flatten().to_numpy(zero_copy_only=True)
+    return values.reshape(len(column), -1)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing an index for the duration of the block; they may read it.
+
+    Raises:
+        UserError: if another command is writing it, or its place cannot be written.
+    """
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another bertwright command is writing {folder}; wait for it, and try again") from error
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}); give another place") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()  # filelock sees that a lock has lost its name
+        lock.release()
+
+
+def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
+    """Write an index, which appears when it is whole; an existing one is replaced. Call it within `changing`.
+
+    Args:
+        folder: of the index.
+        built: with which model, and whether it is hybrid.
+        parts: its texts, one part after another in memory.
+
+    Returns:
+        How many texts it has.
+
+    Raises:
+        UserError: if there is none, or bm25s is missing.
+    """
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        _write_texts(temporary / _TEXTS, parts)
+        with pa.memory_map(str(temporary / _TEXTS)) as source:
+            batches = pa.ipc.open_file(source)
+            texts: int = sum(batches.get_batch(number).num_rows for number in range(batches.num_record_batches))
+            if built.hybrid:
+                columns = (batches.get_batch(number).column("text") for number in range(batches.num_record_batches))
+                WordIndex.build(text for column in columns for text in column.to_pylist()).save(temporary / _WORDS)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        write_json(temporary / _SETTINGS, {"format": _FORMAT, **asdict(built), "files": digests(files)})
+    return texts
+
+
+def _write_texts(path: Path, parts: Iterable[Part]) -> None:
+    writer = None
+    with path.open("wb") as file:
+        for entries, vectors in parts:
+            if not entries:
+                continue
+            columns = {
+                "file": pa.array([entry.file for entry in entries], pa.string()),
+                "line": pa.array([entry.line for entry in entries], pa.int64()),
+                "text": pa.array([entry.text for entry in entries], pa.large_string()),
+                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1]),
+            }
+            batch = pa.RecordBatch.from_pydict(columns)
+            writer = writer or pa.ipc.new_file(file, batch.schema)
+            writer.write_batch(batch)
+        if writer is None:
+            raise UserError("an index holds one text or more, and there is none")
+        writer.close()

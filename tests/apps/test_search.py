@@ -1,0 +1,227 @@
+"""The commands of `bertwright search`, end to end with a small model, and the server's route."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import bertwright
+from bertwright.apps.search import open_searcher, text_vectors
+from bertwright.apps.search_index import SearchIndex
+from bertwright.apps.server import make_app
+from bertwright.cli import main
+from serving import Server
+from small_models import save_tagger
+
+LINES = [
+    "the cat sat on a mat",
+    "",
+    "rain was falling over old roofs",
+    "nobody came to look for it",
+    "the rain and the cat " * 30,
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, small_tokenizer):
+    """The folder of a small encoder, whose vectors differ from text to text."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_tagger(small_tokenizer, folder, ["O", "B-x"])
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, with texts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("\n".join(LINES) + "\n")
+    rows = [{"body": "a mat over the roofs", "n": 1}, {"body": 5}, {"body": "rain on the old mat", "n": 2}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs a command; gives what it printed. A refusal is one sentence."""
+
+    def run(*words):
+        status = main(list(map(str, words)))
+        found = capsys.readouterr()
+        assert status == 0 or found.err.count("\n") == 1, found.err
+        return found.out if status == 0 else found.err.removeprefix("bertwright: error: ").rstrip()
+
+    return run
+
+
+@pytest.fixture
+def built(place, model, capsys):
+    """A hybrid index of notes.txt."""
+    assert main(["search", "build", "notes.txt", "index", "--model", str(model), "--hybrid"]) == 0
+    return capsys.readouterr()
+
+
+def answers(said, *words):
+    return [json.loads(line) for line in said("search", "query", *words, "--format", "jsonl").splitlines()]
+
+
+def content(folder):
+    parts = list(SearchIndex(folder).parts())
+    return [one for entries, _ in parts for one in entries], np.concatenate([vectors for _, vectors in parts])
+
+
+def test_an_index_is_built_and_what_is_left_out_or_cut_is_said(built, place):
+    assert built.out == "4 texts are in index\n"
+    assert "1 of 5 rows are left out; the first: notes.txt, line 2 has no text" in built.err
+    assert "1 texts are longer than the model reads; their beginnings are searched" in built.err
+    assert sorted(path.name for path in place.iterdir()) == ["index", "notes.txt", "rows.jsonl"]
+
+
+def test_a_query_finds_texts_by_the_cosine_of_their_vectors(built, model, said):
+    found = answers(said, "index", "the cat on the roofs", "--rank", "vectors", "--top", "3")
+    assert [set(one) for one in found] == [{"score", "file", "line", "text"}] * 3
+    encoder = bertwright.load(model)
+    texts = [line for line in LINES if line]
+    vectors = np.stack([one.mean for one in encoder.embed(["the cat on the roofs", *texts], truncate=True)])
+    query, others = vectors[0], vectors[1:]
+    cosines = others @ query / np.linalg.norm(query) / np.linalg.norm(others, axis=1)
+    order = np.argsort(-cosines)[:3]
+    assert [one["text"] for one in found] == [texts[row] for row in order]
+    assert [one["line"] for one in found] == [LINES.index(texts[row]) + 1 for row in order]
+    assert [one["score"] for one in found] == pytest.approx(cosines[order].tolist(), abs=1e-5)
+    lines = said("search", "query", "index", "the cat on the roofs", "--rank", "vectors", "--top", "3").splitlines()
+    assert lines[0].startswith(f"{found[0]['score']:7.4f}  notes.txt, line {found[0]['line']}: ")
+
+
+def test_a_hybrid_index_is_ranked_by_words_and_vectors_unless_one_is_asked_for(built, said):
+    assert [one["line"] for one in answers(said, "index", "nobody", "--rank", "bm25")] == [4]
+    assert answers(said, "index", "nobody") == answers(said, "index", "nobody", "--rank", "hybrid")
+    assert answers(said, "index", "nobody")[0]["line"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["jsonl", "folder", "pattern"])
+def test_a_file_that_is_added_makes_the_index_that_both_would_have_made(built, place, model, said, form):
+    (place / "more").mkdir()
+    shutil.move("rows.jsonl", "more/rows.jsonl")
+    given = {"jsonl": "more/rows.jsonl", "folder": "more", "pattern": "more/*.jsonl"}[form]
+    assert said("search", "add", given, "index", "--text-column", "body") == "2 texts were added; 6 are in index\n"
+    (place / "both").mkdir()
+    shutil.copy("notes.txt", "both/notes.txt")
+    shutil.copy("more/rows.jsonl", "both/rows.jsonl")
+    said("search", "build", "both", "whole", "--model", model, "--hybrid", "--text-column", "body")
+    (ours, vectors), (expected, others) = content(place / "index"), content(place / "whole")
+    assert [(one.line, one.text) for one in ours] == [(one.line, one.text) for one in expected]
+    assert np.allclose(vectors, others, atol=1e-6)
+    query = "the rain on a mat"
+    assert [one["text"] for one in answers(said, "index", query, "--rank", "bm25")] == [
+        one["text"] for one in answers(said, "whole", query, "--rank", "bm25")
+    ]
+    assert "more/rows.jsonl is in index already; remove it first" in said("search", "add", given, "index")
+
+
+@pytest.mark.slow
+def test_what_is_removed_is_gone_and_the_rest_stays(built, place, said):
+    before = content(place / "index")
+    assert said("search", "remove", "notes.txt", "index", "--line", "3") == "1 texts were removed; 3 are in index\n"
+    assert said("search", "query", "index", "falling", "--rank", "bm25") == ""
+    after = content(place / "index")
+    assert after[0] == [one for one in before[0] if one.line != 3]
+    assert np.array_equal(after[1], before[1][[0, 2, 3]])
+    assert "no text of notes.txt, line 3" in said("search", "remove", "notes.txt", "index", "--line", "3")
+    assert "it has texts of notes.txt" in said("search", "remove", "other.txt", "index")
+    assert "no text would be left" in said("search", "remove", "notes.txt", "index")
+    said("search", "add", "rows.jsonl", "index", "--text-column", "body")
+    assert said("search", "remove", "notes.txt", "index") == "3 texts were removed; 2 are in index\n"
+
+
+@pytest.mark.slow
+def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, model, said, small_tokenizer):
+    save_tagger(small_tokenizer, place / "other", ["O", "B-x"], seed=1)
+    refused = said("search", "query", "index", "cat", "--model", "other")
+    assert refused.startswith("other is not the model that built index, and vectors of two models cannot be compared")
+    assert "is not the model that built" in said("search", "add", "rows.jsonl", "index", "--model", "other")
+    shutil.copytree(model, "moved")
+    settings = json.loads((place / "index" / "index.json").read_text())
+    (place / "index" / "index.json").write_text(json.dumps({**settings, "model": str(place / "gone")}))
+    assert "if the model that built index was moved, say where with --model" in said("search", "query", "index", "cat")
+    assert len(answers(said, "index", "cat", "--model", "moved")) == 4
+    assert len(answers(said, "index", "cat", "--rank", "bm25")) == 2  # words need no model
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["build", "notes.txt", "index"], "index exists; add to an index with bertwright search add"),
+        (["build", "note.txt", "other"], "note.txt does not exist (did you mean notes.txt?); give a file, a folder"),
+        (["build", "a/b", "other"], "a/b does not exist; give"),
+        (["build", "notes.txt", "other", "--model", "gone"], "there is no model folder gone"),
+        (["build", "notes.txt", "other", "--text-column", "x"], "is plain text and has no columns"),
+        (["build", "rows.jsonl", "other", "--text-column", "x"], "has no column `x`; it has: body, n"),
+        (["build", "blank.txt", "other"], "an index holds one text or more, and there is none"),
+        (["add", "notes.txt", "gone"], "gone is no index; build one: bertwright search build TEXTS gone"),
+        (["query", "index", " "], "the text has nothing to read"),
+        (["query", "index", "cat", "--top", "0"], "top is 0; it must be a whole number from 1 on"),
+        (["query", "index", "the cat " * 60], "tokens more than the model reads; shorten it"),
+        (["query", "notes.txt", "cat"], "notes.txt is no index"),
+        (["query", "index", "cat", "--rank", "best"], "best"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(built, place, said, words, expected):
+    (place / "blank.txt").write_text("\n \n")
+    before = sorted(path.name for path in place.iterdir())
+    assert expected in said("search", *words)
+    assert sorted(path.name for path in place.iterdir()) == before
+    assert SearchIndex(place / "index").texts == 4
+
+
+def test_an_index_without_words_refuses_to_rank_by_them(place, model, said):
+    said("search", "build", "notes.txt", "plain", "--model", model)
+    refused = said("search", "query", "plain", "cat", "--rank", "hybrid")
+    assert refused == "plain holds vectors alone; build it with --hybrid to rank by words, too"
+    assert len(answers(said, "plain", "cat")) == 4
+
+
+def test_vectors_have_length_1_and_damaged_weights_are_refused(model):
+    encoder = bertwright.load(model)
+    vectors, left_out = text_vectors(encoder, ["the cat", "rain was falling", "the cat " * 60])
+    assert left_out.tolist() == [0, 0, len(encoder.pretrained.tokenizer.encode(["the cat " * 60])[0]) - 62]
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
+    with torch.no_grad():
+        encoder.pretrained.model.encoder.token_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(bertwright.UserError, match="small gives vectors that are not finite; its weights are damaged"):
+        text_vectors(encoder, ["the cat"])
+
+
+@pytest.mark.slow
+def test_the_server_answers_as_the_command_and_names_no_folder(built, place, model, said):
+    bundled = bertwright.load("bundled")
+    query = "the cat on the roofs"
+    shutil.copy("notes.txt", "copy.txt")
+    said("search", "add", str(place / "copy.txt"), "index")
+    with Server(make_app(bundled, searcher=open_searcher(place / "index", loaded=bundled))) as client:
+        found = client.post("/search", json={"texts": [query, "rain"], "top": 8}).json()
+        expected = answers(said, "index", query, "--top", "8")
+        assert [len(one) for one in found] == [8, 8]
+        assert found[0] == [{**one, "file": one["file"].rpartition("/")[2]} for one in expected]
+        assert str(place) not in json.dumps(found)
+        for body, words in (
+            ({"texts": ["cat"], "top": 51}, '"top"'),
+            ({"texts": ["the cat " * 60]}, "tokens more than the model reads"),
+            ({"texts": [" "]}, "nothing to read"),
+            ({"texts": ["cat"] * 65}, "may have at most 64"),
+            ({"texts": ["cat"], "rank": "bm25"}, '"rank" is no field of this request'),
+        ):
+            refused = client.post("/search", json=body)
+            assert refused.status_code == 422
+            assert words in refused.json()["detail"]
+    with Server(make_app(bundled)) as client:
+        assert client.post("/search", json={"texts": ["cat"]}).status_code == 404
+
+
+def test_a_served_model_that_built_the_index_is_loaded_once(built, place, model):
+    loaded = bertwright.load(model)
+    assert open_searcher(place / "index", loaded=loaded).encoder is loaded
+    assert open_searcher(place / "index", loaded=bertwright.load("bundled")).encoder.name == "small"

@@ -1,0 +1,188 @@
+"""The folder of an index: exact ranks against plain loops, whole or absent, and damage in one sentence."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from bertwright.apps.search_index import (
+    Built,
+    Entry,
+    SearchIndex,
+    best_first,
+    changing,
+    fuse,
+    model_digest,
+    write_index,
+)
+from bertwright.errors import UserError
+
+BUILT = Built("bundled", "0123", hybrid=True)
+WORDS = "river stone boat winter garden letter morning window bread market".split()
+
+
+def made(texts=50, dimension=8, seed=0):
+    """Entries of two files, with unit vectors of which some are equal."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((texts, dimension)).astype(np.float32)
+    vectors[texts // 2] = vectors[3]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen = [" ".join(generator.choice(WORDS, 4)) for _ in range(texts)]
+    return [Entry(f"{'ab'[n % 2]}.txt", n + 1, text) for n, text in enumerate(chosen)], vectors
+
+
+@pytest.fixture
+def index(tmp_path):
+    entries, vectors = made()
+    with changing(tmp_path / "index"):
+        parts = [(entries[:20], vectors[:20]), ([], vectors[:0]), (entries[20:], vectors[20:])]
+        assert write_index(tmp_path / "index", BUILT, parts) == 50
+    return SearchIndex(tmp_path / "index")
+
+
+def by_loop(scores):
+    return sorted(range(len(scores)), key=lambda row: (-scores[row], row))
+
+
+def test_what_was_written_is_read(index):
+    entries, vectors = made()
+    assert [entry for part, _ in index.parts() for entry in part] == entries
+    assert np.array_equal(np.concatenate([part for _, part in index.parts()]), vectors)
+    assert (index.texts, index.files, index.built) == (50, {"a.txt", "b.txt"}, BUILT)
+
+
+@pytest.mark.parametrize("top", [1, 7, 50, 99])
+def test_a_ranking_by_vectors_is_that_of_all_cosines_and_equal_texts_keep_their_order(index, top):
+    entries, vectors = made()
+    query = vectors[3]
+    cosines = [float(np.dot(vector.astype(np.float64), query)) for vector in vectors]
+    found = index.rank("", query, top, "vectors")
+    assert [hit.entry.line - 1 for hit in found[:2]] == [3, 25][:top]
+    assert [hit.score for hit in found] == pytest.approx(sorted(cosines, reverse=True)[:top], abs=1e-6)
+    assert [hit.entry for hit in found][2:] == [entries[row] for row in by_loop(cosines)][2:top]
+
+
+def test_a_ranking_by_words_has_only_texts_that_share_one(index):
+    entries, _ = made()
+    found = index.rank("a boat of stone", None, 50, "bm25")
+    sharing = {one.text for one in entries if {"boat", "stone"} & set(one.text.split())}
+    assert {hit.entry.text for hit in found} == sharing
+    assert 0 < len(found) < 50
+    scores = [hit.score for hit in found]
+    assert scores == sorted(scores, reverse=True)
+    assert index.rank("?", None, 50, "bm25") == []
+
+
+def test_a_hybrid_ranking_adds_the_inverse_ranks_of_both(index):
+    query, vector = "boat garden", made(seed=1)[1][0]
+    expected = {}
+    for by in ("vectors", "bm25"):
+        for rank, hit in enumerate(index.rank(query, vector, 50, by), 1):
+            expected[hit.entry] = expected.get(hit.entry, 0) + 1 / (60 + rank)
+    found = index.rank(query, vector, 50, "hybrid")
+    assert {hit.entry: hit.score for hit in found} == pytest.approx(expected)
+    assert [hit.score for hit in found] == sorted(expected.values(), reverse=True)
+
+
+def test_fusion_and_order_on_paper():
+    assert best_first(np.array([1.0, 3.0, 1.0, 3.0])).tolist() == [1, 3, 0, 2]
+    assert fuse([np.array([2, 0]), np.array([0])], 3).tolist() == [1 / 62 + 1 / 61, 0, 1 / 61]
+
+
+def test_an_index_of_vectors_alone_has_no_words(tmp_path):
+    entries, vectors = made(10)
+    write_index(tmp_path / "i", Built("bundled", "0", hybrid=False), [(entries, vectors)])
+    assert not (tmp_path / "i" / "bm25").exists()
+    with pytest.raises(UserError, match="holds vectors alone; build it with --hybrid"):
+        SearchIndex(tmp_path / "i").rank("boat", vectors[0], 1, "hybrid")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def reword(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: cut(folder / "texts.arrow"), "damaged"),
+        (lambda folder: flip(folder / "texts.arrow"), "damaged"),
+        (lambda folder: flip(folder / "bm25" / "data.csc.index.npy"), "damaged"),
+        (lambda folder: (folder / "texts.arrow").unlink(), "damaged"),
+        (lambda folder: shutil.rmtree(folder / "bm25"), "damaged"),
+        (lambda folder: cut(folder / "index.json"), "damaged"),
+        (lambda folder: (folder / "index.json").write_text("[]"), "damaged"),
+        (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe"), "damaged"),
+        (lambda folder: reword(folder / "index.json", files=[]), "damaged"),
+        (lambda folder: reword(folder / "index.json", format="bertwright search index 9"), "of another version"),
+        (lambda folder: (folder / "index.json").unlink(), "is no index; build one: bertwright search build TEXTS"),
+        (shutil.rmtree, "is no index"),
+    ],
+)
+def test_damage_is_one_sentence(index, damage, said):
+    damage(index.folder)
+    with pytest.raises(UserError, match=said) as caught:
+        SearchIndex(index.folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_fails_on_the_way_leaves_the_old_index_and_nothing_else(index):
+    def failing():
+        yield made()
+        raise UserError("a file ends early")
+
+    with pytest.raises(UserError, match="ends early"), changing(index.folder):
+        write_index(index.folder, BUILT, failing())
+    assert SearchIndex(index.folder).texts == 50
+    assert [path.name for path in index.folder.parent.iterdir()] == ["index"]
+    with pytest.raises(UserError, match="one text or more"):
+        write_index(index.folder.parent / "other", BUILT, [([], made()[1][:0])])
+    assert [path.name for path in index.folder.parent.iterdir()] == ["index"]
+
+
+def test_a_process_that_was_killed_between_two_renames_loses_nothing(index):
+    index.folder.rename(index.folder.with_name(".index.old-999999999"))
+    assert SearchIndex(index.folder).texts == 50
+
+
+def test_an_open_index_answers_while_another_takes_its_place(index):
+    entries, vectors = made(seed=1)
+    before = index.rank("", vectors[0], 5, "vectors")
+    write_index(index.folder, BUILT, [(entries[:4], vectors[:4])])
+    assert index.rank("", vectors[0], 5, "vectors") == before
+    assert SearchIndex(index.folder).texts == 4
+
+
+def test_only_one_command_writes_an_index(index):
+    with (
+        changing(index.folder),
+        pytest.raises(UserError, match=r"another bertwright command is writing .*; wait for it"),
+        changing(index.folder),
+    ):
+        pass
+    with changing(index.folder):
+        pass
+
+
+def test_a_model_is_known_by_its_content(tmp_path):
+    (tmp_path / "m" / "1_Pooling").mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json", "README.md"):
+        (tmp_path / "m" / name).write_text(name)
+    digest = model_digest(tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("other")
+    shutil.copytree(tmp_path / "m", tmp_path / "deep" / "copy")
+    assert model_digest(tmp_path / "deep" / "copy") == digest
+    for name in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
+        shutil.copytree(tmp_path / "m", tmp_path / name.replace("/", "-"))
+        (tmp_path / name.replace("/", "-") / name).write_text("other")
+        assert model_digest(tmp_path / name.replace("/", "-")) != digest
