@@ -228,12 +228,11 @@ def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> tuple[Float
     Raises:
         UserError: if a text has no word, or the model's numbers are not finite.
     """
-    features = encoder.embed(texts, truncate=True)
-    found: Floats = np.stack([one.mean for one in features])
+    found, left_out = encoder.text_encoder().encode(texts)
     if not np.isfinite(found).all():
         raise UserError(f"{encoder.name} gives vectors that are not finite; its weights are damaged")
     unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit, np.array([one.left_out for one in features])
+    return unit, left_out
 
 
 def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
@@ -261,7 +260,7 @@ def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
 
 
 def _digest(encoder: bertwright.Model) -> str:
-    return model_digest(encoder.pretrained.folder)
+    return model_digest(encoder.text_encoder().folder)
 
 
 def _load(model: str) -> bertwright.Model:
