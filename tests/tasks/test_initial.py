@@ -89,7 +89,7 @@ def test_at_step_0_the_held_out_loss_is_that_of_transformers(make, continued, sm
     first = next(line for line in lines if line["kind"] == "eval")
     tokenizer, train, heldout = corpora(small_prepared)
     model = first_model(recipe, tokenizer, train, lambda _: None)
-    stream = Pretraining(recipe, model, tokenizer, train, heldout)._heldout[0]
+    stream = Pretraining(recipe, model, tokenizer, train, heldout)._heldout[0].stream
     totals = {"mlm": [0.0, 0, 0], "nsp": [0.0, 0, 0]}
     for number in range(-(-len(stream.plan(0)) // stream.batch_size)):
         batch = stream.batch(number)
