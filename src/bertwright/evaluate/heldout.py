@@ -30,7 +30,7 @@ HEADS = {"mlm": {"masked_language_model"}, "clm": {"masked_language_model"}, "ns
 
 
 @dataclass(frozen=True)
-class _Text:
+class HeldoutMetrics:
     """A run's held-out text, and how it is evaluated.
 
     Args:
@@ -47,7 +47,7 @@ class _Text:
     recipe: Recipe
     engine: Engine
 
-    def metrics(self, model: PretrainingModel, name: str | None = None) -> dict[str, float]:
+    def of(self, model: PretrainingModel, name: str | None = None) -> dict[str, float]:
         """The objectives that a model has heads for, at the sequence length of the last phase.
 
         Args:
@@ -100,15 +100,14 @@ def heldout_results(recipe: Recipe, run: Path, engine: Engine) -> dict[str, Any]
     )
     counted = read_json(run / "prepare" / "data_report.json")["sources"]
     characters = {name: one.get("heldout_characters") for name, one in counted.items()}
-    text = _Text(heldout, tokenizer, characters, recipe, engine)
+    text = HeldoutMetrics(heldout, tokenizer, characters, recipe, engine)
     after = load_pretraining_model(run / "pretrain" / "model")
-    results: dict[str, Any] = {"heldout": text.metrics(after)}
+    results: dict[str, Any] = {"heldout": text.of(after)}
     if recipe.pretrain.encoder is not None:
         before = encoder_model(find_model(recipe.pretrain.encoder, "encoder"), tokenizer, train)
-        results["heldout_before"] = text.metrics(before)
+        results["heldout_before"] = text.of(before)
         if len(heldout.source_names) > 1:
             results["heldout_corpora"] = {
-                name: {"before": text.metrics(before, name), "after": text.metrics(after, name)}
-                for name in heldout.source_names
+                name: {"before": text.of(before, name), "after": text.of(after, name)} for name in heldout.source_names
             }
     return results
