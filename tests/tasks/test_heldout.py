@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from bertwright.evaluate.heldout import HeldoutMetrics
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import new_encoder
 from bertwright.models.heads import PretrainingModel
-from bertwright.recipe import SystemConfig
-from bertwright.tasks.heldout import WHOLE_WORDS, HeldoutText, bits_per_character
+from bertwright.recipe import Phase, PrepareConfig, PretrainConfig, Recipe, SystemConfig
+from bertwright.tasks.heldout import HeldoutText, bits_per_character
 from bertwright.tasks.pretraining import Pretraining, PretrainingObjective
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -39,40 +40,58 @@ def test_a_uniform_code_costs_the_same_bits_in_any_vocabulary():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.slow
-def test_the_loss_of_whole_words_is_that_of_a_loop_over_single_tokens(corpora, engine, causal):
+def test_bits_per_character_are_those_of_a_loop_over_single_pieces(corpora, engine, causal):
     tokenizer, _, heldout = corpora
     torch.manual_seed(1)
-    shape = replace(SHAPE, is_decoder=causal)
-    model = shaken(PretrainingModel(new_encoder(shape, tokenizer.vocab_size))).eval()
+    model = shaken(PretrainingModel(new_encoder(replace(SHAPE, is_decoder=causal), tokenizer.vocab_size))).eval()
     objective = PretrainingObjective(model, next_sentence=False)
-    masking = None if causal else WHOLE_WORDS
-    text = HeldoutText(heldout, tokenizer, 32, masking, next_sentence=False, sources=("books",))
+    text = HeldoutText(heldout, tokenizer, 32, causal=causal, next_sentence=False, scoring=True)
+    losses, right, rest = [], 0, 0
     with torch.inference_mode():
         found = text.evaluate(objective, engine, 512)
-        losses, right, masked = [], 0, 0
         for number in range(-(-len(text.stream.plan(0)) // text.stream.batch_size)):
-            batch = text.stream.batch(number)
-            logits = model(torch.from_numpy(batch.input_ids), torch.from_numpy(batch.token_type_ids),
-                           torch.from_numpy(batch.attention_mask))[0]  # fmt: skip
-            for row, column in np.argwhere(batch.labels != IGNORED_LABEL):
-                label = int(batch.labels[row, column])
-                losses.append(-float(logits[row, column].log_softmax(-1)[label]))
-                right += int(logits[row, column].argmax()) == label
-                if not causal:  # the other pieces of the word are predicted, too
-                    for other in (column - 1, column + 1):
-                        last = max(column, other)
-                        original = np.where(batch.labels[row] == IGNORED_LABEL, batch.input_ids[row], batch.labels[row])
-                        if 0 < other < 31 and tokenizer.is_continuation[original[last]]:
-                            masked += 1
-                            assert batch.labels[row, other] != IGNORED_LABEL
+            plain = text.stream.batch(number)
+            for row in range(len(plain.input_ids)):
+                length = int(plain.attention_mask[row].sum())
+                ids, labels = plain.input_ids[row, :length].copy(), plain.labels[row, :length]
+                words = np.where(labels == IGNORED_LABEL, ids, labels)
+                predicted = {}
+                for place in range(length):
+                    if causal and place + 1 < length - 1:
+                        predicted[place] = ids[place + 1]
+                    elif not causal and labels[place] != IGNORED_LABEL:
+                        before = place - 1
+                        while tokenizer.is_continuation[words[before + 1]] and labels[before] == IGNORED_LABEL:
+                            before -= 1
+                        if tokenizer.is_continuation[words[place]] and tokenizer.is_continuation[words[before + 1]]:
+                            continue  # after a piece of the same word that is predicted
+                        predicted[place] = labels[place]
+                        for later in range(place + 1, length):
+                            if not tokenizer.is_continuation[words[later]]:
+                                break
+                            ids[later] = tokenizer.mask_id
+                            rest += 1
+                given = torch.from_numpy(ids)[None]
+                logits = model(given, torch.zeros_like(given))[0][0].log_softmax(-1)
+                for place, label in predicted.items():
+                    losses.append(-float(logits[place, label]))
+                    right += int(logits[place].argmax()) == label
     name = "clm" if causal else "mlm"
     assert found[f"{name}_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found[f"{name}_accuracy"] == pytest.approx(right / len(losses))
-    assert causal or masked > 20
-    tokens = sum(len(span) for span in heldout.spans(heldout.document_starts[:-1], np.diff(heldout.document_starts)))
-    assert bits_per_character(found[f"{name}_loss"], tokens, 1_000) == pytest.approx(
-        sum(losses) / len(losses) * tokens / math.log(2) / 1_000
+    assert causal or rest > 20
+    recipe = Recipe(
+        name="x",
+        data={"books": "b"},
+        prepare=PrepareConfig(corpora=("books",)),
+        pretrain=PretrainConfig(max_steps=1, next_sentence=False, phases=(Phase(sequence_length=32),)),
     )
+    metrics = HeldoutMetrics(heldout, tokenizer, {"books": 600, "reviews:train": 400}, recipe, engine).of(model)
+    tokens = sum(len(span) for span in heldout.spans(heldout.document_starts[:-1], np.diff(heldout.document_starts)))
+    assert metrics[f"{name}_bits_per_character"] == pytest.approx(np.mean(losses) / math.log(2) * tokens / 1_000)
+    # A run of an earlier version did not count the characters.
+    older = HeldoutMetrics(heldout, tokenizer, {"books": None, "reviews:train": None}, recipe, engine).of(model)
+    assert older.keys() == metrics.keys() - {f"{name}_bits_per_character"}
 
 
 def test_a_phase_has_its_own_mask_rate_and_held_out_text_that_of_the_paper(small_recipe, corpora):

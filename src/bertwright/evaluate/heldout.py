@@ -17,8 +17,7 @@ from bertwright.files import read_json
 from bertwright.models.checkpoints import find_model, load_pretraining_model
 from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import Recipe
-from bertwright.settings import MaskingConfig
-from bertwright.tasks.heldout import EVALUATION_MASKING, WHOLE_WORDS, HeldoutText, bits_per_character
+from bertwright.tasks.heldout import HeldoutText, bits_per_character
 from bertwright.tasks.initial import encoder_model
 from bertwright.tasks.pretraining import PretrainingObjective
 from bertwright.text.store import PreparedCorpus
@@ -56,27 +55,29 @@ class HeldoutMetrics:
         """
         sources = None if name is None else (name,)
         objective = PretrainingObjective(model.to(self.engine.device), self.recipe.pretrain.next_sentence).eval()
-        metrics = self._evaluated(objective, EVALUATION_MASKING, sources)
+        metrics = self._evaluated(objective, sources, scoring=False)
         counts = [self.characters.get(one) for one in sources or self.corpus.source_names]
         characters = [count for count in counts if count is not None]
         if len(characters) == len(counts):
-            words = metrics if model.encoder.causal else self._evaluated(objective, WHOLE_WORDS, sources)
+            causal = model.encoder.causal  # whose metrics are those
+            scored = metrics if causal else self._evaluated(objective, sources, scoring=True)
             tokens = int(np.diff(self.corpus.document_starts)[self.corpus.is_from(sources)].sum())
-            bits = bits_per_character(words[f"{objective.tokens}_loss"], tokens, sum(characters))
+            bits = bits_per_character(scored[f"{objective.tokens}_loss"], tokens, sum(characters))
             metrics[f"{objective.tokens}_bits_per_character"] = bits
         return {key: value for key, value in metrics.items() if not HEADS[key.partition("_")[0]] & model.absent}
 
     def _evaluated(
-        self, objective: PretrainingObjective, masking: MaskingConfig, sources: tuple[str, ...] | None
+        self, objective: PretrainingObjective, sources: tuple[str, ...] | None, *, scoring: bool
     ) -> dict[str, float]:
         config = self.recipe.pretrain
         text = HeldoutText(
             self.corpus,
             self.tokenizer,
             config.phases[-1].sequence_length,
-            None if objective.model.encoder.causal else masking,
+            causal=objective.model.encoder.causal,
             next_sentence=config.next_sentence and sources is None,
             sources=sources,
+            scoring=scoring,
         )
         with torch.inference_mode(), self.engine.autocast():
             return text.evaluate(objective, self.engine, config.micro_batch_tokens)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bertwright.inputs.masking import IGNORED_LABEL
+from bertwright.inputs.masking import IGNORED_LABEL, mask_rest_of_words
 from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
 from bertwright.models.heads import Loss
 from bertwright.settings import MaskingConfig
@@ -27,8 +27,8 @@ EVALUATION_TOKENS = 8_192
 EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
 """Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
 
-WHOLE_WORDS = replace(EVALUATION_MASKING, unit="word")
-"""The same for `bits_per_character`."""
+SCORING_MASKING = replace(EVALUATION_MASKING, replacement="mask")
+"""For `bits_per_character`, with `inputs.masking.mask_rest_of_words`: no token is predicted that is in view."""
 
 SCORED_STEP = 128
 """The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
@@ -42,9 +42,10 @@ class HeldoutText:
         corpus: the held-out documents.
         tokenizer: of the corpus.
         sequence_length: the most tokens in a sequence.
-        masking: which tokens must be predicted; None, for a causal model, has all predict the one after them.
+        causal: whether the model is, and predicts each token from those before it.
         next_sentence: whether there are pairs; a corpus of one document has none.
         sources: take these sources only; None takes all.
+        scoring: whether tokens are masked as `bits_per_character` needs it, and not as in the paper.
     """
 
     def __init__(
@@ -52,22 +53,32 @@ class HeldoutText:
         corpus: PreparedCorpus,
         tokenizer: Tokenizer,
         sequence_length: int,
-        masking: MaskingConfig | None,
         *,
+        causal: bool,
         next_sentence: bool,
         sources: tuple[str, ...] | None = None,
+        scoring: bool = False,
     ) -> None:
+        self.rest_of_words = scoring and not causal
         self.stream = PretrainStream(
             corpus,
             tokenizer,
             max(1, EVALUATION_TOKENS // sequence_length),
-            masking,
+            None if causal else SCORING_MASKING if scoring else EVALUATION_MASKING,
             sequence_length=sequence_length,
             next_sentence=next_sentence and corpus.num_documents > 1,
             short_sequence_probability=0.0,
             sources=sources,
             seed=0,
         )
+
+    def batch(self, number: int) -> PretrainBatch:
+        """A batch, `number` counts from 0."""
+        batch = self.stream.batch(number)
+        if not self.rest_of_words:
+            return batch
+        input_ids, labels = mask_rest_of_words(batch.input_ids, batch.labels, self.stream.vocabulary)
+        return replace(batch, input_ids=input_ids, labels=labels)
 
     def evaluate(self, objective: nn.Module, engine: Engine, micro_batch_tokens: int) -> dict[str, float]:
         """Loss, in nats, and accuracy of each objective, as in mlm_loss and nsp_accuracy.
@@ -82,7 +93,7 @@ class HeldoutText:
         parts = (
             part
             for number in range(math.ceil(sequences / self.stream.batch_size))
-            for part in self.stream.batch(number).cut(micro_batch_tokens)
+            for part in self.batch(number).cut(micro_batch_tokens)
         )
         for batch in map(tensors, parts):
             losses: dict[str, Loss] = objective(**{name: value.to(engine.device) for name, value in batch.items()})
@@ -101,11 +112,11 @@ def bits_per_character(loss: float, tokens: int, characters: int) -> float:
     """How many bits a character of text costs a model: comparable between vocabularies, unlike a loss on tokens.
 
     For a causal model it is the length of the code that the text would have. A masked model gives no probability of a
-    whole text, and this is an estimate: as if each token cost what a masked one costs, with all around it known. Its
-    loss is to be that of `WHOLE_WORDS`: where a masked piece is predicted with the other pieces of its word in view, a
-    vocabulary of shorter pieces has the easier task (Kauf and Ivanova 2023, "A Better Way to Do Masked Language Model
-    Scoring"). An unknown token costs its own prediction only, so that a vocabulary must know nearly all words for the
-    figure to mean something.
+    whole text; here each word costs what a masked one costs, with six of seven other words in view (a pseudo-log-
+    likelihood: Salazar et al. 2020, "Masked Language Model Scoring"). The loss must be that of a `HeldoutText` for
+    scoring: with all other pieces of its word in view, a piece is predicted too easily, and the more so the shorter a
+    vocabulary's pieces are. An unknown token costs its own prediction only, so that a vocabulary must know nearly all
+    words for the figure to mean something.
 
     Args:
         loss: mean loss of a predicted token, in nats.
