@@ -57,7 +57,7 @@ def test_words_that_are_there_or_rare_are_not_added_and_fewer_than_asked_for_are
     assert again is grown
     assert said == [
         "tokenizer.new_words asks for 100, and the texts give 0: all else that occurs 5 times is in the vocabulary "
-        "already, or would save no token"
+        "already, or would save fewer than 5 tokens"
     ]
 
 

@@ -21,7 +21,7 @@ CANDIDATES = 30_522
 """Entries that are trained on the texts, as many as BERT has; more than that are trained for very many new words."""
 
 FEWEST = 5
-"""How often a candidate must occur: of a rarer one there is too little to learn its vector from."""
+"""How often a candidate must occur, and how many tokens it must save: there is too little to learn a rarer one from."""
 
 _SHOWN = 5
 
@@ -46,7 +46,7 @@ def with_new_words(tokenizer: Tokenizer, texts: Iterable[str], number: int, noti
     if len(chosen) < number:
         notice(
             f"tokenizer.new_words asks for {number:,}, and the texts give {len(chosen):,}: all else that occurs "
-            f"{FEWEST} times is in the vocabulary already, or would save no token"
+            f"{FEWEST} times is in the vocabulary already, or would save fewer than {FEWEST} tokens"
         )
     if not chosen:
         return tokenizer
@@ -114,7 +114,7 @@ def _candidates(tokenizer: Tokenizer, texts: list[str], number: int) -> list[str
 
 
 def _savings(counts: Counter[str], old: Mapping[str, int], candidates: list[str]) -> dict[str, float]:
-    """The tokens that each candidate saves, where it saves any; those of one word share what they save together."""
+    """The tokens that each candidate saves, where these are enough; those of one word share what they save together."""
     new = set(candidates)
     before, after = _model(old), _model(_grown(old, candidates))
     savings: defaultdict[str, float] = defaultdict(float)
@@ -125,7 +125,7 @@ def _savings(counts: Counter[str], old: Mapping[str, int], candidates: list[str]
             saved = _cost(word, [token.value for token in before.tokenize(word)]) - _cost(word, tokens)
             for token in used:
                 savings[token] += count * saved / len(used)
-    return {entry: saved for entry, saved in savings.items() if saved > 0}
+    return {entry: saved for entry, saved in savings.items() if saved >= FEWEST}
 
 
 def _cost(word: str, tokens: list[str]) -> int:
