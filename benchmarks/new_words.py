@@ -14,6 +14,9 @@ pre-training is continued on the text, in the same way from each start:
 
 Bits per character of held-out text compare vocabularies, before training and after it. A row is the mean over seeds,
 which decide batches and masks of training. The result is written after each run, and what it has is not done again.
+
+Before that, words that encoders know are taken out of their vocabularies, and both starts predict their vectors: the
+mean cosine with the true ones, after the mean vector is subtracted from all.
 """
 
 from __future__ import annotations
@@ -28,12 +31,22 @@ from scipy.linalg import orthogonal_procrustes
 from bertwright.evaluate.heldout import HeldoutMetrics
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import read_json
-from bertwright.models.checkpoints import find_model, load_tokenizer
+from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.heads import PretrainingModel
-from bertwright.recipe import OptimizerConfig, Phase, PretrainConfig, Recipe, SystemConfig, TokenizerConfig, to_dict
+from bertwright.recipe import (
+    OptimizerConfig,
+    Phase,
+    PretrainConfig,
+    Recipe,
+    SystemConfig,
+    TokenizerConfig,
+    fingerprint,
+    to_dict,
+)
 from bertwright.tasks.initial import first_model, with_encoder
 from bertwright.tasks.pretraining import Pretraining, loop_config
 from bertwright.text.cooccurrence import token_vectors
+from bertwright.text.new_words import pieces
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -45,6 +58,8 @@ OLD = "old vocabulary"
 STARTS = (OLD, "random", "mean of the pieces", "mean of the pieces, bias zero", "co-occurrence counts")
 KNOWN = 20
 """How often an entry must stand in the text for its two vectors to be compared."""
+TAKEN, LONG, RARE = 500, 5, (5, 60)
+"""Known words that are taken out: how many, with how many letters at least, and how often they stand in the text."""
 
 
 def aligned(vectors: np.ndarray, table: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -91,9 +106,41 @@ def started(start: str, recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCo
     return model
 
 
+def known_words(folder: Path, text: str, work: Path) -> Json:
+    """How near both starts are to the vectors of words that an encoder knows, as if these were new.
+
+    Args:
+        folder: of the encoder.
+        text: in which entries are counted.
+        work: keeps the prepared text.
+    """
+    prepared = work / f"known-{fingerprint(str(folder))}"
+    if not prepared.exists():
+        prepare_corpus(recipe_of(text, TokenizerConfig(path=str(folder))), prepared, "benchmark")
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
+    table = load_pretraining_model(folder).encoder.token_embeddings.weight.detach().double().numpy()
+    vectors, frequencies = token_vectors(corpus, tokenizer.vocab_size, table.shape[1], None)
+    counts = frequencies / frequencies.min() - 1
+    words = [i for i, entry in enumerate(tokenizer.tokens) if entry.isalpha() and len(entry) >= LONG]
+    rare = [i for i in words if RARE[0] <= counts[i] <= RARE[1] and vectors[i].any()]
+    taken = np.random.default_rng(0).permutation(rare)[:TAKEN]
+    known = np.setdiff1d(np.flatnonzero((counts >= KNOWN) & vectors.any(1)), taken)
+    counted, centre = aligned(vectors.astype(np.float64), table, known), table[known].mean(0)
+    cosines: dict[str, list[float]] = {"mean of the pieces": [], "co-occurrence counts": []}
+    for number in taken:
+        rest = {entry: i for entry, i in tokenizer.inner.get_vocab().items() if i != number}
+        found = (table[pieces(tokenizer.tokens[number], rest)].mean(0), counted[number])
+        for values, one in zip(cosines.values(), found, strict=True):
+            a, b = one - centre, table[number] - centre
+            values.append(float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
+    return {"words": len(taken), **{name: round(float(np.mean(values)), 4) for name, values in cosines.items()}}
+
+
 def main(
     text: str,
     encoder: str = "bundled",
+    probed: tuple[str, ...] = (),
     new_words: int = 1_000,
     steps: int = 200,
     batch_tokens: int = 2_048,
@@ -108,6 +155,7 @@ def main(
     Args:
         text: to continue on.
         encoder: a model folder with a head for masked tokens, or bundled.
+        probed: folders of further encoders whose known words are taken out.
         new_words: the most words to add.
         steps: of training.
         batch_tokens: tokens of a step.
@@ -133,6 +181,11 @@ def main(
     settings = {"pretrain": to_dict(config), "new_words": new_words}
     earlier = read_json(target) if target.exists() else {}
     rows: dict[str, list[Json]] = earlier["rows"] if earlier.get("settings") == settings else {}
+    known: Json = earlier.get("known_words", {})
+    for one in (encoder, *probed):
+        if one not in known:
+            known[one] = known_words(find_model(one, "encoder"), text, Path(work))
+            print(one, known[one])
     for start in STARTS:
         words = 0 if start == OLD else new_words
         prepared = Path(work) / f"prepare-{words}"
@@ -153,7 +206,8 @@ def main(
             training = Pretraining(recipe, model, tokenizer, corpus, heldout)
             train(training, loop_config(recipe), engine, Path(work) / f"{start}-{seed}", "benchmark", print)
             rows[start].append({"before": before, "after": measure.of(model), "heldout_tokens": heldout.num_tokens})
-            write({"settings": settings, "entries": tokenizer.vocab_size, "rows": rows, **described()}, out)
+            result = {"settings": settings, "entries": tokenizer.vocab_size, "known_words": known, "rows": rows}
+            write({**result, **described()}, out)
     print(
         "| initial vectors | bits per character before | after | loss on masked tokens before | after |\n" + "|---" * 5
     )
