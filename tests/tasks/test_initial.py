@@ -275,6 +275,7 @@ def test_a_run_from_an_encoder_to_a_report(make, recipe_file, tmp_path, capsys):
     bits = [f"<td>{one['mlm_bits_per_character']:.3f}</td>" for one in (before, after)]
     assert f'<th scope="row">bits per character</th>{bits[0]}{bits[1]}' in page
     assert "loss on masked tokens, reviews:train alone" in page
+    assert f"; {after['mlm_bits_per_character']:.3f} bits per character)" in page
     assert results["overlap"]["pretraining"] == "unknown"
     assert "model" not in yaml.safe_load((out / "recipe.yaml").read_text())
     for name in ("vocab.txt", "tokenizer.json"):
