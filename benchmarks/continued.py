@@ -47,6 +47,8 @@ NAMES = SYSTEM_NAMES | {
     "bundled": "bundled encoder, fine-tuned",
     "frozen": "frozen encoder, logistic regression",
 }
+DRAWN = ("continued", "encoder", "frozen", "nb_logistic_regression", "bundled")
+"""The systems of the figure, as many as there are colours; of the linear baselines the best."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,12 @@ def shown(table: Json) -> str:
 
 
 def plot(table: Json, folder: Path) -> None:
-    """The learning curves of all systems."""
-    systems = list(dict.fromkeys(name for systems in table.values() for name in systems))
+    """The learning curves of `DRAWN`, as far as they were measured."""
     series = []
-    for color, system in enumerate(systems):
+    for color, system in enumerate(DRAWN):
         points = [(float(size), found[system]["f1"]) for size, found in table.items() if system in found]
-        label = NAMES.get(system, system)
-        series.append(Series(*np.array(points).T, label, "points", color))
+        if points:
+            series.append(Series(*np.array(points).T, NAMES[system], "points", color))
     save_curves(
         folder,
         "continued",
@@ -236,6 +237,7 @@ def main(
     settings = {
         "weights": digests([start_from / "model.safetensors"])[0][1],
         "minutes": minutes,
+        "pretrain": to_dict(recipes["continued"].pretrain),
         "finetune": to_dict(own),
         "train_texts": len(reviews.train),
         "test_texts": len(reviews.test),

@@ -29,6 +29,15 @@ def test_the_table_has_mean_and_spread_over_draws():
     ]
 
 
+@pytest.mark.slow
+def test_the_figure_has_the_systems_that_were_measured(tmp_path):
+    one = {"f1": 0.5, "sd": 0.1, "seconds": 1.0}
+    continued.plot({"100": {"encoder": one, "naive_bayes": one}, "500": {"encoder": one}}, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["continued-dark.png", "continued.png"]
+    assert set(continued.DRAWN) <= continued.NAMES.keys()
+
+
+@pytest.mark.slow
 def test_every_variant_differs_from_the_recipe_and_loads():
     base = ROOT / "recipes" / "imdb-continued.yaml"
     variants = sorted((ROOT / "recipes" / "continued").glob("*.yaml"))
@@ -39,6 +48,7 @@ def test_every_variant_differs_from_the_recipe_and_loads():
     assert all(one.finetune == plain.finetune for one in loaded), "they differ in pre-training alone"
 
 
+@pytest.mark.slow
 def test_the_frozen_encoder_s_vectors_are_kept_and_its_seconds_count_only_what_is_read(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
