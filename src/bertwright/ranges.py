@@ -18,7 +18,7 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def number(default: Any, range_: str, *, machine: bool = False, budget: bool = False) -> Any:
+def number(default: Any, range_: str, *, machine: bool = False, budget: bool = False, later: bool = False) -> Any:
     """A field whose value lies in a range, such as `>= 1`, `> 0` or `[0, 1)`; None is left alone.
 
     Args:
@@ -26,8 +26,10 @@ def number(default: Any, range_: str, *, machine: bool = False, budget: bool = F
         range_: of its value.
         machine: whether it says how the work is done, and does not decide the result (`recipe.fingerprint`).
         budget: whether it says only how long the work lasts.
+        later: whether it came after there were runs, whose results its default leaves as they are.
     """
-    return field(default=default, metadata={"range": range_, "machine": machine, "budget": budget})
+    metadata = {"range": range_, "machine": machine, "budget": budget, "later": later}
+    return field(default=default, metadata=metadata)
 
 
 def _problem(value: float, range_: str) -> str | None:

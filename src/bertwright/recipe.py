@@ -218,6 +218,11 @@ class Recipe:
                 self.pretrain.max_steps is not None or self.pretrain.max_minutes is not None,
                 "pretrain needs a budget: give max_steps or max_minutes",
             )
+        require(
+            self.tokenizer.new_words == 0 or (self.tokenizer.path or self.pretrain.encoder) is not None,
+            "tokenizer.new_words adds to a vocabulary that exists, and this recipe trains one; name an encoder in "
+            "pretrain.encoder, or raise tokenizer.vocab_size in place of new_words",
+        )
         self._check_data()
         self._check_test_split()
         if self.pretrain.encoder is None:
@@ -244,7 +249,7 @@ class Recipe:
             "give one of them",
         )
         # What only repeats a default says nothing else than the encoder, and cannot be told from it.
-        tokenizer = dataclasses.replace(self.tokenizer, html_line_breaks=False)  # of the texts
+        tokenizer = dataclasses.replace(self.tokenizer, html_line_breaks=False, new_words=0)  # of the texts
         for given, default in ((self.model, ModelConfig()), (tokenizer, TokenizerConfig())):
             for name, value in dataclasses.asdict(given).items():
                 require(
@@ -324,7 +329,7 @@ def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
     """The settings of a section that decide a result, as plain values; those of the machine are left out.
 
     A setting is the machine's if its field says so (`ranges.number`): it changes rounding and the order of work, never
-    what is computed, so that changing it starts no work anew.
+    what is computed, so that changing it starts no work anew. Nor does a setting that came later, at its default.
 
     Args:
         config: a section of a recipe.
@@ -333,7 +338,9 @@ def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
     left_out = {
         each.name
         for each in dataclasses.fields(config)
-        if each.metadata.get("machine") or (each.metadata.get("budget") and not budget)
+        if each.metadata.get("machine")
+        or (each.metadata.get("budget") and not budget)
+        or (each.metadata.get("later") and getattr(config, each.name) == each.default)
     }
     return {name: value for name, value in to_dict(config).items() if name not in left_out}
 

@@ -34,6 +34,8 @@ class TokenizerConfig(Section):
         sample_megabytes: how much text, spread evenly over the corpora, the vocabulary is trained on.
         html_line_breaks: whether a <br /> in the texts is a line break, as in IMDB's reviews. The model's folder keeps
             the answer, so that the model reads new texts in the same way.
+        new_words: the most entries to add at the end of a vocabulary that exists, that of pretrain.encoder or of path:
+            those that save the texts most tokens (`text/new_words.py`).
     """
 
     section: ClassVar[str] = "tokenizer."
@@ -45,6 +47,7 @@ class TokenizerConfig(Section):
     min_frequency: int = number(2, ">= 1")
     sample_megabytes: float = number(120.0, "> 0")
     html_line_breaks: bool = False
+    new_words: int = number(0, ">= 0", later=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,8 @@ class Phase(Section):
         batch_tokens: tokens in a global batch of this phase; the default is pretrain.batch_tokens.
         next_sentence: whether this phase has next-sentence prediction, where pre-training has it; without it, a
             sequence is one stretch of one document.
+        masking_rate: the rate of pretrain.masking in this phase, as 0.3 first and 0.15 at the end; the default is
+            pretrain.masking.rate.
     """
 
     section: ClassVar[str] = "pretrain.phases: "
@@ -154,6 +159,7 @@ class Phase(Section):
     corpora: tuple[str, ...] | None = None
     batch_tokens: int | None = None
     next_sentence: bool = True
+    masking_rate: float | None = number(None, "(0, 1)", later=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,6 +237,7 @@ def _prepare_inputs(work: Work) -> list[Any]:
 def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
     own = decisive(work.recipe.pretrain, budget=budget)
     del own["encoder"]  # its content is hashed itself; without one, all is as before there was the setting
+    own["phases"] = [decisive(phase) for phase in work.recipe.pretrain.phases]
     return [work.resolved.model, own, work.recipe.seed, *given_files(work.start)]
 
 

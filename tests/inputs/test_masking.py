@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertwright.inputs.masking import Vocabulary, mask_tokens
+from bertwright.inputs.masking import IGNORED_LABEL, Vocabulary, mask_rest_of_words, mask_tokens
 from bertwright.recipe import MaskingConfig
 
 SPECIAL = 5  # ids 0 to 4: [PAD], [UNK], [CLS], [SEP], [MASK]
@@ -128,3 +128,16 @@ def test_a_row_without_maskable_tokens_is_unchanged():
     )
     assert (masked == ids).all()
     assert not chosen.any()
+
+
+def test_the_rest_of_a_masked_word_is_masked_without_a_prediction():
+    # Words of entries 10 to 13, of which 11 to 13 continue one; 4 is [MASK]. The first word has three pieces.
+    vocabulary = Vocabulary(4, np.array([10, 11, 12, 13], np.int32), np.arange(14) > 10)
+    ids = np.array([[2, 10, 4, 12, 10, 10, 4, 4, 10, 11, 3], [2, 4, 11, 12, 13, 4, 10, 11, 3, 0, 0]])
+    labels = np.full_like(ids, IGNORED_LABEL)
+    labels[0, [2, 6, 7]] = [11, 12, 13]  # the last two in one word: the second is not predicted
+    labels[1, [1, 5]] = [10, 10]
+    masked, left = mask_rest_of_words(ids, labels, vocabulary)
+    assert masked.tolist() == [[2, 10, 4, 4, 10, 10, 4, 4, 10, 11, 3], [2, 4, 4, 4, 4, 4, 10, 11, 3, 0, 0]]
+    assert np.argwhere(left != IGNORED_LABEL).tolist() == [[0, 2], [0, 6], [1, 1], [1, 5]]
+    assert left[left != IGNORED_LABEL].tolist() == [11, 12, 10, 10]

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 import bertwright
+from bertwright.apps.export import ONNX_FILE, export
 from bertwright.errors import UserError
 from bertwright.evaluate.report import _heldout_rows
 from bertwright.files import read_json, write_json
@@ -21,6 +23,7 @@ from bertwright.recipe_file import load_recipe
 from bertwright.settings import ModelConfig, TokenizerConfig
 from bertwright.tasks.initial import first_model, with_encoder
 from bertwright.tasks.pretraining import Pretraining, pretrain
+from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -89,7 +92,7 @@ def test_at_step_0_the_held_out_loss_is_that_of_transformers(make, continued, sm
     first = next(line for line in lines if line["kind"] == "eval")
     tokenizer, train, heldout = corpora(small_prepared)
     model = first_model(recipe, tokenizer, train, lambda _: None)
-    stream = Pretraining(recipe, model, tokenizer, train, heldout)._heldout[0]
+    stream = Pretraining(recipe, model, tokenizer, train, heldout)._heldout[0].stream
     totals = {"mlm": [0.0, 0, 0], "nsp": [0.0, 0, 0]}
     for number in range(-(-len(stream.plan(0)) // stream.batch_size)):
         batch = stream.batch(number)
@@ -120,6 +123,18 @@ class StopHereError(Exception):
     """Stands in for a kill between two steps."""
 
 
+def stop_after(batches, monkeypatch):
+    original, asked = Pretraining.micro_batches, []
+
+    def micro_batches(self, *arguments):
+        asked.append(arguments)
+        if len(asked) > batches:
+            raise StopHereError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     make, continued, small_prepared, engine, tmp_path, monkeypatch
@@ -128,15 +143,7 @@ def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     _, folder = make("BertForMaskedLM", tie_word_embeddings=False)
     recipe = continued(folder)
     pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, lambda _: None)
-    original, asked = Pretraining.micro_batches, []
-
-    def micro_batches(self, *arguments):
-        asked.append(arguments)
-        if len(asked) > 3:
-            raise StopHereError
-        return original(self, *arguments)
-
-    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+    stop_after(3, monkeypatch)
     with pytest.raises(StopHereError):
         pretrain(recipe, small_prepared, tmp_path / "cut", "x", engine, lambda _: None)
     monkeypatch.undo()
@@ -227,6 +234,13 @@ def test_what_the_encoder_brings_is_not_asked_for_too(changes, expected):
         load_recipe("demo", **changes)
     assert expected in str(refused.value)
     assert load_recipe("demo", tokenizer={"html_line_breaks": True}).tokenizer.html_line_breaks
+    assert load_recipe("demo", tokenizer={"new_words": 50}).tokenizer.new_words == 50
+
+
+@pytest.mark.parametrize("name", ["demo-from-scratch", "imdb-counterfactual"])
+def test_new_words_need_a_vocabulary_to_add_to(name):
+    with pytest.raises(UserError, match="new_words adds to a vocabulary that exists"):
+        load_recipe(name, tokenizer={"new_words": 50})
 
 
 def settings(recipe_file, encoder, tmp_path):
@@ -246,11 +260,22 @@ def test_a_run_from_an_encoder_to_a_report(make, recipe_file, tmp_path, capsys):
     path, out = settings(recipe_file, folder, tmp_path), tmp_path / "run"
     results = bertwright.run(path, out=str(out)).results
     before, after = results["heldout_before"], results["heldout"]
-    assert before.keys() == after.keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
+    names = {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "mlm_bits_per_character"}
+    assert before.keys() == after.keys() == names
+    assert {name: both.keys() for name, both in results["heldout_corpora"].items()} == {
+        name: {"before", "after"} for name in ("books", "reviews:train")
+    }
+    for both in results["heldout_corpora"].values():
+        assert both["before"].keys() == both["after"].keys() == {"mlm_loss", "mlm_accuracy", "mlm_bits_per_character"}
+        assert both["after"]["mlm_loss"] < both["before"]["mlm_loss"]
     assert after["mlm_loss"] < before["mlm_loss"]
     page = (out / "report.html").read_text()
     assert f"continued that of <code>{folder.name}</code>: on held-out text, the loss on masked tokens" in page
     assert f"went from {before['mlm_loss']:.3f} to <b>{after['mlm_loss']:.3f}</b>" in page
+    bits = [f"<td>{one['mlm_bits_per_character']:.3f}</td>" for one in (before, after)]
+    assert f'<th scope="row">bits per character</th>{bits[0]}{bits[1]}' in page
+    assert "loss on masked tokens, reviews:train alone" in page
+    assert f"; {after['mlm_bits_per_character']:.3f} bits per character)" in page
     assert results["overlap"]["pretraining"] == "unknown"
     assert "model" not in yaml.safe_load((out / "recipe.yaml").read_text())
     for name in ("vocab.txt", "tokenizer.json"):
@@ -291,3 +316,117 @@ def test_without_a_head_there_is_nothing_before():
         ("loss on masked tokens", ["-", "2.000"])
     ]
     assert _heldout_rows({"heldout": {"mlm_loss": 2.0}}) == []
+
+
+@pytest.fixture
+def grown(make, continued, small_prepared, tmp_path):
+    """Builds an encoder's folder, and a recipe that adds ten words to its vocabulary with its prepared corpus."""
+
+    def build(kind="BertForPreTraining", **settings):
+        theirs, folder = make(kind, **settings)
+        recipe = continued(folder, max_steps=4, next_sentence=False)
+        recipe = replace(recipe, tokenizer=TokenizerConfig(new_words=10))
+        prepare_corpus(with_encoder(recipe, folder), tmp_path / "prepare", "x")
+        return theirs, folder, recipe, tmp_path / "prepare"
+
+    return build
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("BertForPreTraining", {}),
+        ("BertForMaskedLM", {"tie_word_embeddings": False}),
+        ("BertForPreTraining", {"vocab_size": 164}),  # four rows of padding, which are used
+        ("BertForPreTraining", {"vocab_size": 184}),
+        ("BertModel", {}),
+    ],
+)
+def test_new_words_start_from_their_pieces_and_their_frequency(grown, engine, kind, settings):
+    theirs, folder, recipe, prepared = grown(kind, **settings)
+    tokenizer, train, _ = corpora(prepared)
+    old = Tokenizer.load(folder)
+    new = tokenizer.tokens[old.vocab_size :]
+    assert len(new) == 10
+    model = first_model(recipe, tokenizer, train, lambda _: None)
+    rows = max(tokenizer.vocab_size, settings.get("vocab_size", 0))
+    before = theirs.get_input_embeddings().weight
+    tables = [(model.encoder.token_embeddings.weight, before)]
+    if "tie_word_embeddings" in settings:
+        tables.append((model.masked_language_model.decoder.weight, theirs.get_output_embeddings().weight))
+    for after, table in tables:
+        assert len(after) == rows == model.encoder.vocab_size
+        assert torch.equal(after[: old.vocab_size], table[: old.vocab_size])
+        for number, word in enumerate(new, old.vocab_size):
+            parts = old.encode([word.removeprefix("##")])[0].tolist()
+            if not word.startswith("##"):
+                torch.testing.assert_close(after[number], sum(table[part] for part in parts) / len(parts))
+    bias = model.masked_language_model.bias.detach().double().numpy()
+    if kind == "BertModel":
+        assert not bias.any()
+        return
+    np.testing.assert_array_equal(
+        bias[: old.vocab_size], theirs.get_output_embeddings().bias.detach().numpy()[: old.vocab_size]
+    )
+    counts = np.zeros(tokenizer.vocab_size)
+    for document in train.spans(train.document_starts[:-1], np.diff(train.document_starts)):
+        for token in document:
+            counts[token] += 1
+    seen = [token for token in range(old.vocab_size) if counts[token]]
+    line = np.stack([np.log(counts[seen]), np.ones(len(seen))], 1)
+    slope, level = np.linalg.lstsq(line, bias[seen], rcond=None)[0]
+    expected = slope * np.log(np.maximum(counts[old.vocab_size :], 1)) + level
+    np.testing.assert_allclose(bias[old.vocab_size : tokenizer.vocab_size], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"tie_word_embeddings": False}])
+def test_a_grown_encoder_opens_in_transformers_and_resumes_to_the_bit(grown, engine, tmp_path, monkeypatch, settings):
+    _, folder, recipe, prepared = grown("BertForMaskedLM", **settings)
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    pretrain(recipe, prepared, tmp_path / "whole", "x", engine, lambda _: None)
+    stop_after(3, monkeypatch)
+    with pytest.raises(StopHereError):
+        pretrain(recipe, prepared, tmp_path / "cut", "x", engine, lambda _: None)
+    monkeypatch.undo()
+    pretrain(recipe, prepared, tmp_path / "cut", "x", engine, lambda _: None)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    saved = tmp_path / "whole" / "model"
+    assert read_config(saved)["vocab_size"] == tokenizer.vocab_size == Tokenizer.load(folder).vocab_size + 10
+    theirs = transformers.BertForMaskedLM.from_pretrained(saved).eval()
+    tied = theirs.get_output_embeddings().weight is theirs.get_input_embeddings().weight
+    assert tied == (not settings)
+    words = transformers.AutoTokenizer.from_pretrained(saved)
+    text = " ".join(entry for entry in tokenizer.tokens[-10:] if not entry.startswith("##"))
+    ids = words(text, return_tensors="pt")["input_ids"]
+    assert ids[0, 1:-1].tolist() == tokenizer.encode([text])[0].tolist()
+    assert ids.max() >= Tokenizer.load(folder).vocab_size
+    ours = load_pretraining_model(saved).eval()
+    with torch.inference_mode():
+        logits = ours(ids, torch.zeros_like(ids))[0]
+        torch.testing.assert_close(logits, theirs(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_with_new_words_from_an_encoder_to_onnx(make, recipe_file, tmp_path, capsys):
+    _, folder = make()
+    path, out = settings(recipe_file, folder, tmp_path), tmp_path / "run"
+    phases = [{"sequence_length": 64, "corpora": ["books"]}]  # what reviews lose is what was forgotten
+    pretraining = {"next_sentence": False, "max_steps": 3, "phases": phases}
+    run = bertwright.run(path, out=str(out), tokenizer={"new_words": 10}, pretrain=pretraining)
+    assert "10 new words, such as " in capsys.readouterr().err
+    classifier = out / "finetune" / "seed-0" / "model"
+    sizes = {read_config(one)["vocab_size"] for one in (out / "pretrain" / "model", classifier)}
+    assert sizes == {read_config(folder)["vocab_size"] + 10}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(classifier).eval()
+    given = transformers.AutoTokenizer.from_pretrained(classifier)("the old boat by the river", return_tensors="pt")
+    exported = export(classifier, tmp_path / "onnx", onnx=True, int8=False)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(exported / ONNX_FILE)
+    found = session.run(None, {name: value.numpy() for name, value in given.items()})[0]
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, model(**given).logits.numpy(), rtol=1e-3, atol=1e-4)
+    assert run.results["heldout_before"]["mlm_loss"] > run.results["heldout"]["mlm_loss"]
+    assert set(run.results["heldout_corpora"]) == {"books", "reviews:train"}

@@ -240,6 +240,9 @@ def test_the_data_report_counts_what_a_loop_counts(prepared: Prepared, expected:
     for name, rows in parts.items():
         size = {"documents": len(rows), "tokens": sum(len(tokens) for _, tokens, _ in rows)}
         assert prepared.report[name] == manifest[name] == size
+    held = {(source, tuple(tokens)) for source, tokens, _ in parts["heldout"]}
+    characters_held = sum(len(one.text) for one in expected if (one.source, tuple(one.tokens)) in held)
+    assert total["heldout_characters"] == characters_held > 1_000
     assert json.loads((prepared.folder / "data_report.json").read_text()) == prepared.report
     characters = sum(len(text) for texts in prepared.corpora.texts.values() for text in texts)
     assert prepared.calls[-1] == ("split and tokenize", characters, total["documents"])
@@ -384,6 +387,27 @@ def test_unknown_tokens_are_warned_about_above_a_two_hundredth(vocabulary: Path,
     share = 2 / sum(map(len, [*texts, "北 京. The"]))
     assert characters.startswith(f"stories: {share:.2%} of the characters have no entry in the vocabulary")
     assert characters.endswith("most often: 京 1, 北 1")
+
+
+@pytest.mark.slow
+def test_a_given_vocabulary_that_does_not_know_the_texts_is_refused(vocabulary: Path, tmp_path: Path) -> None:
+    texts = [f"{i % 10} was the 北. The 京 {LETTERS[i]}" for i in range(10)]
+    corpora = _some(tmp_path, texts)
+    with pytest.raises(UserError) as refused:
+        _prepare(corpora, tmp_path / "prepare", vocabulary)
+    said = str(refused.value)
+    assert said.startswith("25% of the tokens of stories are unknown to the vocabulary of ")
+    assert "lacks their characters (most often: 京 北)" in said
+    assert "pre-train from scratch" in said
+    assert said.endswith("--tokenizer.new_words 2000")
+    assert not (tmp_path / "prepare").exists()
+    # The advice works; and a vocabulary that was trained on the texts is not looked at.
+    recipe = corpora.recipe(vocabulary)
+    grown = dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, new_words=2))
+    report = prepare_corpus(grown, tmp_path / "grown", "x")
+    assert report["total"]["unknown_token_ratio"] == 0
+    assert Tokenizer.load(tmp_path / "grown" / "tokenizer").tokens[len(VOCABULARY) :] == ["京", "北"]
+    assert any(notice.startswith("2 new words, such as 京, 北: ") for notice in report["notices"])
 
 
 @pytest.mark.slow

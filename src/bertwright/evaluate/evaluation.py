@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import yaml
 
 from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.comparison import save_labels
 from bertwright.evaluate.examples import example_texts, pretraining_examples
+from bertwright.evaluate.heldout import heldout_results
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import (
     find_model,
-    load_pretraining_model,
     load_tokenizer,
     model_config,
     read_config,
@@ -27,14 +26,11 @@ from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
-from bertwright.tasks.pretraining import Pretraining
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Ints, Task
 from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
 from bertwright.text.records import Record, read_split
-from bertwright.text.store import PreparedCorpus
-from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 
 Predictions = npt.NDArray[np.float32]
@@ -89,7 +85,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "left_out": _read(run / "baselines" / "left_out.json"),
             "calibration": reliability(predictions["bert"], labels),
             "without_train_duplicates": _without_known(task, config.seeds, train, test, labels, predictions, units),
-            **(_heldout(recipe, run, engine) if own else {"heldout": {}}),
+            **(heldout_results(recipe, run, engine) if own else {"heldout": {}}),
             "weights": _weights(recipe, run),
         },
     )
@@ -251,30 +247,6 @@ def _scores(
     keys = [key for key in bert if f"{key}_low" in bert]
     spread = {key: mean_and_spread([seed[key] for seed in by_seed.values()]) for key in keys}
     return {"scores": {"bert": bert, **found}, "bert_seeds": by_seed, "spread": spread}
-
-
-def _heldout(recipe: Recipe, run: Path, engine: Engine) -> dict[str, dict[str, float]]:
-    """Both objectives on held-out text after pre-training, and before it where it continued an encoder's."""
-    found = {"heldout": _heldout_metrics(recipe, run / "pretrain" / "model", run, engine)}
-    start = recipe.pretrain.encoder
-    if start is not None:
-        found["heldout_before"] = _heldout_metrics(recipe, find_model(start, "encoder"), run, engine)
-    return found
-
-
-def _heldout_metrics(recipe: Recipe, folder: Path, run: Path, engine: Engine) -> dict[str, float]:
-    """The objectives that a folder has heads for on held-out text, at the sequence length of the last phase."""
-    model = load_pretraining_model(folder).to(engine.device)
-    tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
-    train, heldout = (
-        PreparedCorpus(run / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
-    )
-    training = Pretraining(recipe, model, tokenizer, train, heldout)
-    training.objective.eval()
-    with torch.inference_mode(), engine.autocast():
-        metrics = training.evaluate(training.objective, engine, len(recipe.pretrain.phases) - 1)
-    heads = {"mlm": {"masked_language_model"}, "clm": {"masked_language_model"}, "nsp": {"next_sentence", "pooler"}}
-    return {name: value for name, value in metrics.items() if not heads[name.partition("_")[0]] & model.absent}
 
 
 def collect_results(recipe: Recipe, run: Path, done: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -70,6 +70,29 @@ def mask_tokens(
     return masked, chosen
 
 
+def mask_rest_of_words(input_ids: Ints, labels: Ints, vocabulary: Vocabulary) -> tuple[Ints, Ints]:
+    """Mask the pieces of a word that follow one that must be predicted, too, without a prediction of their own.
+
+    A piece is then predicted from the pieces before it and from the other words, and the losses of a word's pieces add
+    up to that of the word, however many pieces it has (Kauf and Ivanova 2023, "A Better Way to Do Masked Language Model
+    Scoring").
+
+    Args:
+        input_ids: with [MASK] at the tokens to predict, int64 (batch, seq).
+        labels: these tokens, `IGNORED_LABEL` elsewhere, int64 (batch, seq).
+        vocabulary: which entries continue a word.
+
+    Returns:
+        Ids and labels with the rest of these words masked, int64 (batch, seq).
+    """
+    chosen = labels != IGNORED_LABEL
+    continues = vocabulary.is_continuation[np.where(chosen, labels, input_ids)]
+    follows = np.zeros_like(chosen)
+    for column in range(1, chosen.shape[1]):
+        follows[:, column] = continues[:, column] & (chosen[:, column - 1] | follows[:, column - 1])
+    return np.where(follows, vocabulary.mask_id, input_ids), np.where(follows, IGNORED_LABEL, labels)
+
+
 def next_token_labels(input_ids: Ints, predicted: Bools) -> Ints:
     """Labels of a causal model: at each position the token after it (paper, section 5.1, "LTR").
 

@@ -6,6 +6,7 @@ Each changes initial weights alone: the network and everything that is trained a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -150,6 +151,43 @@ def initialize_embeddings(
         embedding[counted] = scale * torch.from_numpy(vectors)[counted]
         logs = torch.from_numpy(frequencies).log()
         model.masked_language_model.bias.copy_(logs - logs.mean())
+
+
+def initialize_new_words(
+    model: PretrainingModel, first: int, pieces: Sequence[Sequence[int]], counts: npt.NDArray[np.int64]
+) -> None:
+    """Give an encoder rows for new entries of its vocabulary, at the end.
+
+    An entry's vector is the mean of its pieces', as the encoder met the word before. Its output bias is what the old
+    biases say of an entry of its frequency: a line through bias and log frequency of the old entries in the text.
+
+    Args:
+        model: an encoder's. Changed in place: table, output bias and output matrix grow. Rows beyond its vocabulary,
+            which fill up many a table, are used first.
+        first: the id of the first new entry, the number of old ones.
+        pieces: of each new entry, the ids that the old vocabulary cuts it into, one or more.
+        counts: how often each entry stands in the text, int64 (old and new entries,).
+    """
+    head, embedding, size = model.masked_language_model, model.encoder.token_embeddings, first + len(pieces)
+    tables: list[nn.Embedding | nn.Linear] = [embedding] if head.decoder is None else [embedding, head.decoder]
+    with torch.no_grad():
+        for table in tables:
+            table.weight = nn.Parameter(_longer(table.weight, size))
+            for row, parts in enumerate(pieces, first):
+                table.weight[row] = table.weight[list(parts)].mean(0)
+        head.bias = nn.Parameter(_longer(head.bias, size))
+        bias, logs = head.bias[:size].double().numpy(), np.log(np.maximum(counts, 1))
+        known = np.flatnonzero(counts[:first])
+        slope, level = np.polyfit(logs[known], bias[known], 1) if len(known) > 1 else (0.0, 0.0)
+        head.bias[first:size] = torch.from_numpy(slope * logs[first:] + level)
+    model.encoder.vocab_size = embedding.num_embeddings = len(embedding.weight)
+    if head.decoder is not None:
+        head.decoder.out_features = len(embedding.weight)
+
+
+def _longer(values: Tensor, size: int) -> Tensor:
+    """The same rows, (rows, ...), with zeros after them up to a number of rows."""
+    return torch.cat([values, values.new_zeros(max(0, size - len(values)), *values.shape[1:])])
 
 
 def as_bert(encoder: Encoder, setting: str) -> Bert:

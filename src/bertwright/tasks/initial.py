@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from bertwright.errors import UserError
@@ -17,11 +18,17 @@ from bertwright.models.checkpoints import (
     read_config,
 )
 from bertwright.models.heads import PretrainingModel
-from bertwright.models.initialization import as_bert, initialize_embeddings, initialize_local_attention
+from bertwright.models.initialization import (
+    as_bert,
+    initialize_embeddings,
+    initialize_local_attention,
+    initialize_new_words,
+)
 from bertwright.models.stored import reading
 from bertwright.recipe import Recipe
 from bertwright.settings import ModelConfig
-from bertwright.text.cooccurrence import token_vectors
+from bertwright.text.cooccurrence import sampled_documents, token_vectors
+from bertwright.text.new_words import pieces
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.loop import Notice
@@ -49,7 +56,8 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
     config = recipe.pretrain
     torch.manual_seed(recipe.seed)
     if config.encoder is not None:
-        return _continued(find_model(config.encoder, "encoder"), config.next_sentence, notice)
+        encoder = find_model(config.encoder, "encoder")
+        return _continued(encoder, encoder_model(encoder, tokenizer, corpus), config.next_sentence, notice)
     model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
     if config.initialization == "local_attention":
         initialize_local_attention(as_bert(model.encoder, "pretrain.initialization local_attention"))
@@ -59,9 +67,28 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
     return model
 
 
-def _continued(encoder: Path, next_sentence: bool, notice: Notice) -> PretrainingModel:
-    """A folder's model, whose heads are fresh where the folder lacks them."""
-    model = load_pretraining_model(encoder)
+def encoder_model(encoder: Path, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:
+    """A folder's model, with rows for the entries that a run has added to its vocabulary (`tokenizer.new_words`).
+
+    Args:
+        encoder: the folder.
+        tokenizer: of the corpus: the folder's, or one that has more entries at the end.
+        corpus: to train on, in which the new entries are counted.
+
+    Raises:
+        UserError: if the folder cannot be read.
+    """
+    model, old = load_pretraining_model(encoder), load_tokenizer(encoder)
+    if tokenizer.vocab_size > old.vocab_size:
+        vocabulary = old.inner.get_vocab()
+        cut = [pieces(entry, vocabulary) for entry in tokenizer.tokens[old.vocab_size :]]
+        counts = np.bincount(np.concatenate(sampled_documents(corpus, None)), minlength=tokenizer.vocab_size)
+        initialize_new_words(model, old.vocab_size, cut, counts)
+    return model
+
+
+def _continued(encoder: Path, model: PretrainingModel, next_sentence: bool, notice: Notice) -> PretrainingModel:
+    """The model of a folder, whose heads are fresh where the folder lacks them."""
     unused = set() if next_sentence else {"next_sentence", "pooler"}
     fresh = [words for head, words in HEADS.items() if head in model.absent - unused]
     if fresh:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.inputs.masking import IGNORED_LABEL
-from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
+from bertwright.inputs.pretraining import PretrainStream
 from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
 from bertwright.recipe import Recipe
 from bertwright.settings import MaskingConfig, ModelConfig, Phase, PretrainConfig
+from bertwright.tasks.heldout import HeldoutText, tensors
 from bertwright.tasks.initial import first_model, reads
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -30,19 +30,6 @@ from bertwright.train.loop import LoopConfig, Notice, train
 from bertwright.train.prefetch import Batch
 from bertwright.train.tracking import Tracked
 from bertwright.train.training import Objective
-
-EVALUATION_SEQUENCES = 2_048
-"""Held-out sequences of an evaluation, the same ones every time."""
-
-EVALUATION_TOKENS = 8_192
-"""Tokens of a held-out batch, for which masks are drawn: not micro_batch_tokens, which changes no metric."""
-
-EVALUATION_MASKING = MaskingConfig(rate=0.15, replacement="80-10-10", unit="token")
-"""Held-out text is always masked as in the paper, so that recipes with other masks can be compared."""
-
-SCORED_STEP = 128
-"""The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
-scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
 
 
 def token_objective(config: ModelConfig) -> str:
@@ -125,7 +112,7 @@ class Pretraining:
                 corpus,
                 tokenizer,
                 sequences_per_step(config, phase),
-                None if causal else config.masking,
+                None if causal else _masking(config, phase),
                 sequence_length=phase.sequence_length,
                 next_sentence=config.next_sentence and phase.next_sentence,
                 short_sequence_probability=config.short_sequence_probability,
@@ -135,20 +122,9 @@ class Pretraining:
             for index, phase in enumerate(config.phases)
         ]
         # Held-out text has pairs in all phases if the run has any, so that next-sentence accuracy is measured
-        # throughout, but not if a small corpus left one document, from which no pair can be drawn; no short sequences,
-        # and masks of its own.
+        # throughout, but not if a small corpus left one document, from which no pair can be drawn.
         self._heldout = [
-            PretrainStream(
-                heldout,
-                tokenizer,
-                max(1, EVALUATION_TOKENS // phase.sequence_length),
-                None if causal else EVALUATION_MASKING,
-                sequence_length=phase.sequence_length,
-                next_sentence=config.next_sentence and heldout.num_documents > 1,
-                short_sequence_probability=0.0,
-                sources=None,
-                seed=0,
-            )
+            HeldoutText(heldout, tokenizer, phase.sequence_length, causal=causal, next_sentence=config.next_sentence)
             for phase in config.phases
         ]
 
@@ -166,7 +142,7 @@ class Pretraining:
         """This process's rows of a global batch, cut into micro-batches of bounded size."""
         stream = self._streams[phase]
         own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
-        return [_tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
+        return [tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Scored tokens and pairs, and real tokens."""
@@ -178,43 +154,16 @@ class Pretraining:
 
     def evaluate(self, objective: nn.Module, engine: Engine, phase: int) -> dict[str, float]:
         """Loss and accuracy of both objectives on held-out text, masked as in the paper (or not, if causal)."""
-        stream = self._heldout[phase]
-        sequences = min(EVALUATION_SEQUENCES, len(stream.plan(0)))
-        sums: dict[str, list[float]] = {}
-        parts = (
-            part
-            for number in range(math.ceil(sequences / stream.batch_size))
-            for part in stream.batch(number).cut(self.config.micro_batch_tokens)
-        )
-        for batch in map(_tensors, parts):
-            losses: dict[str, Loss] = objective(**{name: value.to(engine.device) for name, value in batch.items()})
-            for name, loss in losses.items():
-                assert loss.correct is not None
-                values = (float(loss.total), float(loss.count), float(loss.correct))
-                sums[name] = [a + b for a, b in zip(sums.get(name, [0.0] * 3), values, strict=True)]
-        metrics: dict[str, float] = {}
-        for name, (total, count, correct) in sums.items():
-            if count:
-                metrics |= {f"{name}_loss": total / count, f"{name}_accuracy": correct / count}
-        return metrics
+        return self._heldout[phase].evaluate(objective, engine, self.config.micro_batch_tokens)
 
     def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
         """Pre-training keeps its last weights, not its best."""
         return None
 
 
-def _tensors(batch: PretrainBatch) -> Batch:
-    """A batch as the objective takes it, with the scored positions picked out, and some unscored ones to fill up."""
-    scored = np.flatnonzero(batch.labels != IGNORED_LABEL)
-    missing = (0, -len(scored) % SCORED_STEP)
-    return {
-        "input_ids": torch.from_numpy(batch.input_ids),
-        "token_type_ids": torch.from_numpy(batch.token_type_ids),
-        "attention_mask": torch.from_numpy(batch.attention_mask),
-        "masked_positions": torch.from_numpy(np.pad(scored, missing)),
-        "labels": torch.from_numpy(np.pad(batch.labels.reshape(-1)[scored], missing, constant_values=IGNORED_LABEL)),
-        "next_sentence_label": torch.from_numpy(batch.next_sentence_label),
-    }
+def _masking(config: PretrainConfig, phase: Phase) -> MaskingConfig:
+    """The masks of a phase."""
+    return config.masking if phase.masking_rate is None else replace(config.masking, rate=phase.masking_rate)
 
 
 def pretrain(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bertwright.text.characters import Losses
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
@@ -22,6 +23,7 @@ class TokenizedBatch:
         unknown: tokens that are [UNK].
         lost: what the tokenizer does not keep of their texts.
         wheres: the place of each.
+        characters: of each one's text, int64 (documents,).
     """
 
     documents: TokenizedDocuments
@@ -29,6 +31,7 @@ class TokenizedBatch:
     unknown: int
     lost: Losses
     wheres: tuple[str, ...]
+    characters: npt.NDArray[np.int64]
 
 
 @dataclass
@@ -41,6 +44,7 @@ class SourceReport:
         first_left_out: the place of the first of these, by reason.
         changed: documents that were used but not as they stand in the source, by what was done to them.
         lost: what the tokenizer does not keep of their texts.
+        heldout_characters: in the texts that are held out, white space included.
     """
 
     how: str = ""
@@ -53,6 +57,7 @@ class SourceReport:
     one_sentence_documents: int = 0
     longest_document_tokens: int = 0
     unknown_tokens: int = 0
+    heldout_characters: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     first_left_out: dict[str, str] = field(default_factory=dict)
@@ -69,9 +74,10 @@ class SourceReport:
         self.left_out[reason] += documents
         self.first_left_out.setdefault(reason, where)
 
-    def add(self, result: TokenizedBatch) -> None:
-        """Count a batch that was tokenized."""
+    def add(self, result: TokenizedBatch, is_held: npt.NDArray[np.bool_]) -> None:
+        """Count a batch that was tokenized, of which some documents are held out, bool (documents,)."""
         counts = result.documents.document_sentences
+        self.heldout_characters += int(result.characters[is_held & (counts > 0)].sum())
         without_tokens = int((counts == 0).sum())
         self.words += result.words
         self.unknown_tokens += result.unknown

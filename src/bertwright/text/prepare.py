@@ -25,6 +25,7 @@ from bertwright.text.corpus import Document, describe, parse_corpus_name, read_d
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
 from bertwright.text.holdout import digest, exact_digest
 from bertwright.text.lone_text import HOW, cut, is_one_file
+from bertwright.text.new_words import with_new_words
 from bertwright.text.overlap import LEFT_OUT, fingerprint_of, without_lines
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 from bertwright.text.tokenizing import tokenize, workers
@@ -32,6 +33,9 @@ from bertwright.text.wordpiece import Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
 """Text handed to a worker at a time: long enough to make the hand-over cheap, short enough to keep all cores busy."""
+
+MOST_UNKNOWN = 0.2
+"""The fraction of unknown tokens from which on a vocabulary of other texts is of no use for a corpus."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, characters of text done, documents done)."""
@@ -57,7 +61,8 @@ def prepare_corpus(
         The data report.
 
     Raises:
-        UserError: if a corpus can't be read, is empty, or is too small for the vocabulary or the held-out share.
+        UserError: if a corpus can't be read, is empty, or is too small for the vocabulary or the held-out share; or if
+            a given vocabulary does not know its words.
     """
     notices: list[str] = []
     with atomic_path(folder) as temporary:
@@ -65,6 +70,10 @@ def prepare_corpus(
         division = _divide(recipe, notices, evaluated)
         if recipe.tokenizer.path is not None:
             tokenizer = Tokenizer.load(Path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
+            if recipe.tokenizer.new_words:
+                sample = _sample_texts(recipe, progress, evaluated)
+                progress(f"find {recipe.tokenizer.new_words} new words", 0, 0)
+                tokenizer = with_new_words(tokenizer, sample, recipe.tokenizer.new_words, notices.append)
         else:
             sample = _sample_texts(recipe, progress, evaluated)
             progress(f"train a vocabulary of {recipe.tokenizer.vocab_size}", 0, 0)
@@ -186,7 +195,7 @@ def _tokenize_all(
             while len(waiting) > number:
                 name, held, future = waiting.popleft()
                 result, is_held = future.result(), np.array(held, np.bool_)
-                reports[name].add(result)
+                reports[name].add(result, is_held)
                 heldout.write(name, _select(result.documents, is_held))
                 train.write(name, _select(result.documents, ~is_held))
 
@@ -204,6 +213,8 @@ def _tokenize_all(
             "both need one: add documents"
         )
     report_all = data_report(reports, train, heldout, notices)
+    if recipe.tokenizer.path is not None:
+        _check_known(recipe, report_all["total"])
     report_all["overlap"] = {
         "evaluated": fingerprint_of(division.evaluated),
         "documents_left_out": sum(report.left_out[LEFT_OUT] for report in reports.values()),
@@ -219,6 +230,23 @@ def _tokenize_all(
         },
     )
     return report_all
+
+
+def _check_known(recipe: Recipe, total: dict[str, Any]) -> None:
+    """See that a vocabulary of other texts knows most of these.
+
+    Raises:
+        UserError: if it does not.
+    """
+    ratio, characters = total["unknown_token_ratio"], total["characters"]["most_frequent_outside_alphabet"]
+    if ratio > MOST_UNKNOWN:
+        which = f" (most often: {' '.join(characters)})" if characters else ""
+        more = "" if recipe.tokenizer.new_words else ", or add their words to it: --tokenizer.new_words 2000"
+        raise UserError(
+            f"{ratio:.0%} of the tokens of {', '.join(recipe.prepare.corpora)} are unknown to the vocabulary of "
+            f"{recipe.tokenizer.path}, for it lacks their characters{which}; pre-train from scratch, with a vocabulary "
+            f"of these texts (give neither pretrain.encoder nor tokenizer.path){more}"
+        )
 
 
 class _Choice:
