@@ -97,7 +97,7 @@ class FinetuneConfig(Section):
     data: str = ""
     test_split: str = "test"
     task: str = "classification"
-    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig, metadata={"later": True})
     label_names: tuple[str, ...] | None = None
     positive_label: str | None = None
     encoder: str | None = None

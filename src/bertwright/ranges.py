@@ -1,8 +1,10 @@
-"""Ranges of numbers in a recipe, checked whenever a section is made, from a recipe or from Python."""
+"""Ranges of numbers in a recipe, checked whenever a section is made, and what of its settings decides a result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import hashlib
+import json
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from bertwright.errors import UserError
@@ -24,7 +26,7 @@ def number(default: Any, range_: str, *, machine: bool = False, budget: bool = F
     Args:
         default: of the field.
         range_: of its value.
-        machine: whether it says how the work is done, and does not decide the result (`recipe.fingerprint`).
+        machine: whether it says how the work is done, and does not decide the result (`fingerprint`).
         budget: whether it says only how long the work lasts.
         later: whether it came after there were runs, whose results its default leaves as they are.
     """
@@ -65,3 +67,39 @@ class Section:
             value, range_ = getattr(self, each.name), each.metadata.get("range")
             problem = None if range_ is None or value is None else _problem(value, range_)
             require(problem is None, f"{self.section}{each.name} is {value}; {problem}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries, lists, strings and numbers, ready for JSON or YAML."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
+    """The settings of a section that decide a result, as plain values; those of the machine are left out.
+
+    A setting is the machine's if its field says so (`number`): it changes rounding and the order of work, never
+    what is computed, so that changing it starts no work anew. Nor does a setting that came later, at its default.
+
+    Args:
+        config: a section of a recipe.
+        budget: whether the settings of its budget are among them.
+    """
+    left_out = {
+        each.name
+        for each in fields(config)
+        if each.metadata.get("machine")
+        or (each.metadata.get("budget") and not budget)
+        or (each.metadata.get("later") and getattr(config, each.name) == _default(each))
+    }
+    return {name: value for name, value in to_dict(config).items() if name not in left_out}
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of configurations and plain values: equal exactly when all that decides a result is equal."""
+    plain = [decisive(part) if is_dataclass(part) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,14 +9,12 @@ exist.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from bertwright.errors import UserError
 from bertwright.finetune_settings import FinetuneConfig
-from bertwright.ranges import Section, number, require
+from bertwright.ranges import Section, decisive, fingerprint, number, require, to_dict
 from bertwright.settings import (
     LARGEST_SEED,
     MaskingConfig,
@@ -82,7 +80,7 @@ class Source:
     path: str
     text_column: str = "text"
     text_pair_column: str | None = None
-    negative_column: str | None = None
+    negative_column: str | None = field(default=None, metadata={"later": True})
     label_column: str = "label"
     label_columns: tuple[str, ...] | None = None
     context_column: str = "context"
@@ -317,35 +315,3 @@ class Recipe:
         """The named source, with a plain string made a `Source`."""
         entry = self.data[name]
         return Source(path=entry) if isinstance(entry, str) else entry
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain dictionaries, lists, strings and numbers, ready for JSON or YAML."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return plain
-
-
-def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
-    """The settings of a section that decide a result, as plain values; those of the machine are left out.
-
-    A setting is the machine's if its field says so (`ranges.number`): it changes rounding and the order of work, never
-    what is computed, so that changing it starts no work anew. Nor does a setting that came later, at its default.
-
-    Args:
-        config: a section of a recipe.
-        budget: whether the settings of its budget are among them.
-    """
-    left_out = {
-        each.name
-        for each in dataclasses.fields(config)
-        if each.metadata.get("machine")
-        or (each.metadata.get("budget") and not budget)
-        or (each.metadata.get("later") and getattr(config, each.name) == each.default)
-    }
-    return {name: value for name, value in to_dict(config).items() if name not in left_out}
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of configurations and plain values: equal exactly when all that decides a result is equal."""
-    plain = [decisive(part) if dataclasses.is_dataclass(part) else part for part in parts]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

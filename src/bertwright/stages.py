@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Work:
         """What decides what is read from entries of `data`: their settings and content, wherever they lie."""
         # Not the path as it was written: a glob, or a folder's other name, is the same data.
         named = {name: self.recipe.source(name) for name in sorted({parse_corpus_name(name)[0] for name in corpora})}
-        return [[name, asdict(replace(s, path="-")), source_fingerprint(s)] for name, s in named.items()]
+        return [[name, decisive(replace(s, path="-")), source_fingerprint(s)] for name, s in named.items()]
 
     @cached_property
     def start(self) -> Path | None:

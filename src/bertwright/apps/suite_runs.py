@@ -13,7 +13,7 @@ from bertwright import shipped
 from bertwright.apps.minimal_pairs import evaluate_minimal_pairs
 from bertwright.errors import UserError
 from bertwright.evaluate.suite import read_suite, table, write_suite
-from bertwright.files import read_json, user_path, write_json
+from bertwright.files import given_files, read_json, user_path, write_json
 from bertwright.models.checkpoints import (
     find_model,
     load_tokenizer,
@@ -150,19 +150,19 @@ def make_random_encoder(folder: Path) -> None:
 
 
 def _check_same(folder: Path, encoder: Path) -> None:
-    """See that a name stands for one encoder, so that no table mixes two.
+    """See that a name stands for one encoder, wherever its folder lies, so that no table mixes two.
 
     Raises:
-        UserError: if it stands for another folder already.
+        UserError: if it stands for another encoder already.
     """
-    path = folder / "encoder.json"
-    if path.is_file() and read_json(path)["folder"] != str(encoder):
+    path, files = folder / "encoder.json", given_files(encoder)
+    if path.is_file() and read_json(path).get("files") != files:
         raise UserError(
             f"{folder.name} is the name of {read_json(path)['folder']} in {folder.parent}; give this encoder another "
             "with --name NAME"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"folder": str(encoder)})
+    write_json(path, {"folder": str(encoder), "files": files})
 
 
 def _noted(folder: Path) -> Mapping[str, str]:
