@@ -43,7 +43,8 @@ def test_results_hold_what_is_promised(finished):
         assert 0 <= scores["f1_low"] <= scores["f1"] <= scores["f1_high"] <= 1
         assert 0 <= scores["accuracy"] <= 1
     assert results["spread"]["f1"]["n"] == 2
-    assert results["heldout"].keys() == {"mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
+    measured = {"mlm_loss", "mlm_accuracy", "mlm_bits_per_character", "nsp_loss", "nsp_accuracy"}
+    assert results["heldout"].keys() == measured
 
 
 def test_a_word_that_decides_is_learned(finished):

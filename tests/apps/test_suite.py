@@ -131,9 +131,13 @@ def test_a_task_that_fails_costs_only_itself_and_a_name_stands_for_one_encoder(w
     assert "many" in said
     assert set(json.loads((out / "results.json").read_text())["mine"]) == {"films"}
     assert "mine, scores" in (out / "suite.html").read_text()
-    other = tmp_path / "other"
-    shutil.copytree(find_model("bundled", "encoder"), other)
-    assert main(words(recipes, data, out, str(other), "--name", "mine")) == 2
+    copy = tmp_path / "copy"  # the same encoder, wherever it lies
+    shutil.copytree(find_model("bundled", "encoder"), copy)
+    assert main(words(recipes, data, out, str(copy), "--name", "mine", "--tasks", "films")) == 0
+    assert "another" not in capsys.readouterr().err
+    with (copy / "config.json").open("a") as file:
+        file.write("\n")
+    assert main(words(recipes, data, out, str(copy), "--name", "mine")) == 2
     assert "give this encoder another with --name NAME" in capsys.readouterr().err
 
 

@@ -136,8 +136,8 @@ def test_the_gradient_passes_where_the_value_does():
 
 
 @pytest.mark.slow
-def test_compiled_dropout_drops_the_same_elements_forwards_and_backwards(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)  # as the engine does
+@torch._inductor.config.patch(fallback_random=True)  # as the engine does
+def test_compiled_dropout_drops_the_same_elements_forwards_and_backwards():
     compiled = torch.compile(dropout, dynamic=True)
     for shape in ((3, 5, 40), (2, 33, 64)):
         values = torch.randn(shape, requires_grad=True)

@@ -20,6 +20,7 @@ SHARED = (
     "data",
     "test_split",
     "task",
+    "embedding",
     "label_names",
     "positive_label",
     "encoder",
