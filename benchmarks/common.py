@@ -16,6 +16,7 @@ from bertwright.recipe import (
     SystemConfig,
     TokenizerConfig,
 )
+from bertwright.text.decoding import open_bytes
 from bertwright.text.prepare import prepare_corpus
 
 VOCABULARIES = (30_522, 16_000, 8_000, 4_000, 2_000, 1_000)
@@ -67,8 +68,9 @@ def spread(values: list[float], digits: int = 3) -> Json:
 
 
 def read_lines(path: Path) -> list[Json]:
-    """The lines of a metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The rows of a .jsonl file, also a compressed one."""
+    with open_bytes(path) as lines:
+        return [json.loads(line) for line in lines]
 
 
 def last_evaluation(pretrain: Path) -> Json:

@@ -13,8 +13,7 @@ bundled encoder was pre-trained on the reviews of IMDB's train split without the
 from __future__ import annotations
 
 import json
-import lzma
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +28,13 @@ from bertwright.evaluate.plots import Theme, save_panel
 from bertwright.evaluate.significance import interval
 from bertwright.files import write_text
 from bertwright.tasks.resampling import Units
-from common import Json, described, write
+from common import Json, described, read_lines, write
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "imdb-counterfactual"
 LABELS = ("negative", "positive")
 MEASURES = {"originals": "originals", "rewrites": "rewrites", "both": "both of a pair right"}
 SAMPLES = 1000
-
-
-def read_rows(path: Path) -> Iterator[Json]:
-    """The rows of a .jsonl.xz file."""
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def key_of(row: Mapping[str, Any]) -> str:
@@ -56,7 +49,7 @@ def write_data(imdb: Path, counterfactual: Path, folder: Path, most: int | None)
         UserError: if the ids do not fit the reviews.
     """
     excluded = set((counterfactual / "imdb_ids_to_exclude.txt").read_text(encoding="utf-8").split())
-    official = list(read_rows(imdb / "train.jsonl.xz"))
+    official = read_lines(imdb / "train.jsonl.xz")
     kept = [row for row in official if key_of(row) not in excluded]
     meant = sum(key.startswith("train/") for key in excluded)
     if len(official) - len(kept) != meant:
@@ -64,7 +57,7 @@ def write_data(imdb: Path, counterfactual: Path, folder: Path, most: int | None)
     lines = [{"text": row["text"], "label": LABELS[row["label"]], "pair": f"train-{n}"} for n, row in enumerate(kept)]
     if most is not None:
         lines = [lines[i] for i in np.linspace(0, len(lines) - 1, min(most, len(lines))).astype(int)]
-    versions = [list(read_rows(counterfactual / f"test_{part}.jsonl.xz")) for part in ("orig", "new")]
+    versions = [read_lines(counterfactual / f"test_{part}.jsonl.xz") for part in ("orig", "new")]
     versions = [sorted(rows, key=lambda row: row["pair"]) for rows in versions]
     if [row["pair"] for row in versions[0]] != [row["pair"] for row in versions[1]]:
         raise UserError(f"{counterfactual}: test_orig and test_new do not hold the same pairs")

@@ -194,13 +194,9 @@ def main(
             if not prepared.exists():
                 report = prepare_corpus(with_encoder(recipe, folder), prepared, "benchmark")
                 print(*report["notices"], sep="\n")
-            tokenizer = Tokenizer.load(prepared / "tokenizer")
-            corpus, heldout = (
-                PreparedCorpus(prepared / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
-            )
-            counted = read_json(prepared / "data_report.json")["sources"]
-            characters = {name: one["heldout_characters"] for name, one in counted.items()}
-            measure = HeldoutMetrics(heldout, tokenizer, characters, recipe, engine)
+            measure = HeldoutMetrics.read(prepared, recipe, engine)
+            tokenizer, heldout = measure.tokenizer, measure.corpus
+            corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
             model = started(start, recipe, tokenizer, corpus, first)
             before = measure.of(model)
             training = Pretraining(recipe, model, tokenizer, corpus, heldout)

@@ -15,8 +15,6 @@ results.json maps each system to its figures; details.json, beside it, has inter
 
 from __future__ import annotations
 
-import json
-import lzma
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,7 +34,7 @@ from bertwright.apps.search_index import best_first, fuse
 from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.significance import SAMPLES, interval
 from bertwright.tasks.resampling import Units
-from common import Json, described, write
+from common import Json, described, read_lines, write
 
 DEPTH = 10
 MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@10"}
@@ -44,12 +42,6 @@ ROUNDS = 3
 Values = dict[str, NDArray[np.float64]]
 Rankings = list[NDArray[np.int64]]
 Encode = Callable[[list[str]], NDArray[Any]]
-
-
-def read_rows(path: Path) -> list[Json]:
-    """The rows of a .jsonl.xz file."""
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def some(rows: list[Json], most: int | None) -> list[Json]:
@@ -185,10 +177,10 @@ def main(
         work: a folder for the encoder of random weights.
         out: the JSON file; a relative path starts at the repository.
     """
-    squad = read_rows(Path(tasks) / "squad" / "dev.jsonl.xz")
+    squad = read_lines(Path(tasks) / "squad" / "dev.jsonl.xz")
     asked, paragraphs, right, articles = questions_of(some(squad, most))
     pairs = {
-        part: some(read_rows(Path(tasks) / "stsb" / f"{part}.jsonl.xz"), most) for part in ("train", "dev", "test")
+        part: some(read_lines(Path(tasks) / "stsb" / f"{part}.jsonl.xz"), most) for part in ("train", "dev", "test")
     }
     units = Units(len(asked), articles)
     random = Path(work).resolve() / "random"

@@ -13,16 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
+from bertwright.errors import UserError
+from bertwright.given import require_words
 from bertwright.inputs.sequences import beginning, build_many
-from bertwright.models.checkpoints import (
-    load_into,
-    load_tokenizer,
-    model_config,
-    new_encoder,
-    read_config,
-    read_weights,
-)
+from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
@@ -65,7 +59,7 @@ def load_vector_model(folder: Path, pooling: Pooling, kind: type[TaskModel] = Ta
         UserError: if the folder cannot be read, or its tensors do not fit its configuration.
     """
     config = read_config(folder)
-    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+    encoder = stored_encoder(config)
     model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
     load_into(model, read_weights(folder), folder, may_miss=())
     return model
@@ -141,8 +135,7 @@ class TextEncoder:
         """
         built = build_many(self.tokenizer, texts, max_length=None)
         for number, one in enumerate(built):
-            if one.is_empty:
-                raise UnreadableText(number, len(texts), NOTHING_TO_READ)
+            require_words(one, number, len(texts))
         left_out = np.array([max(0, len(one) - self.max_length) for one in built], np.int64)
         rows = logits_on_all_cores(self.model, [beginning(one, self.max_length) for one in built], _BATCH_TOKENS)
         vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)

@@ -758,7 +758,8 @@ from bertwright.train.engine import Engine
 shape = ModelConfig(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024)
 head = SequenceHead(shape.hidden_size, 2, 0.1)
 model = TaskModel(new_encoder(shape, 1_000), head, ["negative", "positive"], "classification")
-objective = Engine(SystemConfig(precision="fp32", compile="on"), print).prepare(TaskObjective(model))
+objective = TaskObjective(model)
+Engine(SystemConfig(precision="fp32", compile="on"), print).prepare(objective, objective.parts())
 for part in objective.parts():
     part.compile(dynamic=True, backend="aot_eager")  # as prepare does, without the time that g++ takes
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)

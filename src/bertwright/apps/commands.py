@@ -61,7 +61,7 @@ def predict(
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
     _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
-    classifier = _load(model)
+    classifier = bertwright.load(model)
     task, usual, rows = classifier.task, trained_columns(model), None
     if file is not None:
         rows = open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
@@ -115,20 +115,12 @@ def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) ->
         raise UserError(
             "--question, --context, --choices and --text-pair go with --model and --format jsonl; leave out others"
         )
-    loaded = _load(model)
+    loaded = bertwright.load(model)
     print_prediction(loaded.task, asked, loaded.predict(asked), format)
 
 
 def _texts_of(rows: TextRows) -> list[GivenText]:
     return [GivenText(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
-
-
-def _load(model: str) -> bertwright.Model:
-    # Torch takes seconds to load: not for --help. Nor is the class imported above for type checkers alone, since
-    # jsonargparse would import it all the same.
-    from bertwright.inference import load
-
-    return load(model)
 
 
 @contextmanager
@@ -156,7 +148,7 @@ def fill_mask(text: str, model: str = "bundled", top_k: int = 5, format: Literal
     Raises:
         UserError: if the text has no [MASK] or is too long.
     """
-    for number, predictions in enumerate(_load(model).fill_mask(text, top_k), 1):
+    for number, predictions in enumerate(bertwright.load(model).fill_mask(text, top_k), 1):
         if format == "jsonl":
             print_json({"mask": number, "predictions": [asdict(prediction) for prediction in predictions]})
         else:
@@ -175,7 +167,7 @@ def next_sentence(first: str, second: str, model: str = "bundled", format: Liter
     Raises:
         UserError: if one of them has no word.
     """
-    probability = _load(model).next_sentence(first, second)
+    probability = bertwright.load(model).next_sentence(first, second)
     if format == "jsonl":
         print_json({"is_next": probability >= 0.5, "score": probability})
     else:
@@ -219,7 +211,7 @@ def embed(
         raise UserError("--pooling makes one vector of a text; leave it out, or leave out --per-token")
     rows = _file_rows(texts, file, text_column, model)
     given = _given(texts) if rows is None else []
-    loaded = _load(model)
+    loaded = bertwright.load(model)
     if rows is not None and out is not None:
         from bertwright.apps.vector_files import embed_into
 
@@ -267,7 +259,7 @@ def export(
     """
     from bertwright.apps.export import export as write
 
-    found = _load(model)
+    found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
@@ -290,7 +282,7 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000, ind
         raise UserError(
             f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
         ) from error
-    serve_forever(lambda: _load(model), host, port, index)
+    serve_forever(lambda: bertwright.load(model), host, port, index)
 
 
 def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None, model: str) -> TextRows | None:

@@ -197,10 +197,7 @@ def predict_into(
     """
     if out.suffix.lower() not in _OUTPUTS:
         raise UserError(f"{out}: predictions are written as {', '.join(_OUTPUTS)}; give such a name, as out.csv")
-    if out.exists() and out.samefile(rows.table.path):
-        raise UserError(f"{out} is the file that is read; give another name with --out")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder; give a file with --out")
+    check_out(out, rows)
     columns = rows.table.columns
     added = [_free(name, columns) for name in task.columns_out(labels)]
     with atomic_path(out) as temporary, _writer(temporary, out.suffix.lower(), [*columns, *added]) as write:
@@ -210,6 +207,18 @@ def predict_into(
                 write([*row.values, *values])
     print(f"{rows.rows:,} rows written to {out}")
     rows.skipped.report(rows.rows)
+
+
+def check_out(out: Path, rows: TextRows) -> None:
+    """See that a file can be written beside the one that is read.
+
+    Raises:
+        UserError: if it is a folder, or the file that is read.
+    """
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give a file with --out")
+    if out.exists() and out.samefile(rows.table.path):
+        raise UserError(f"{out} is the file that is read; give another name with --out")
 
 
 def _free(name: str, columns: Sequence[str]) -> str:

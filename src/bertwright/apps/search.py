@@ -52,7 +52,7 @@ def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, 
     folder, paths = Path(index), _files(texts)
     if folder.exists():
         raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
-    encoder = _load(model)
+    encoder = bertwright.load(model)
     built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid)
     with changing(folder):
         reader = _Reader(paths, text_column, encoder, model)
@@ -247,7 +247,7 @@ def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
     """
     name = model or index.built.model
     try:
-        encoder = _load(name)
+        encoder = bertwright.load(name)
     except UserError as error:
         hint = "" if model else f"; if the model that built {index.folder} was moved, say where with --model"
         raise UserError(f"{error}{hint}") from error
@@ -261,12 +261,6 @@ def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
 
 def _digest(encoder: bertwright.Model) -> str:
     return model_digest(encoder.text_encoder().folder)
-
-
-def _load(model: str) -> bertwright.Model:
-    from bertwright.inference import load  # torch takes seconds to load: not for --help
-
-    return load(model)
 
 
 def _files(texts: str) -> list[Path]:

@@ -247,11 +247,10 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        _write_texts(temporary / _TEXTS, parts)
-        with pa.memory_map(str(temporary / _TEXTS)) as source:
-            batches = pa.ipc.open_file(source)
-            texts: int = sum(batches.get_batch(number).num_rows for number in range(batches.num_record_batches))
-            if built.hybrid:
+        texts = _write_texts(temporary / _TEXTS, parts)
+        if built.hybrid:
+            with pa.memory_map(str(temporary / _TEXTS)) as source:
+                batches = pa.ipc.open_file(source)
                 columns = (batches.get_batch(number).column("text") for number in range(batches.num_record_batches))
                 WordIndex.build(text for column in columns for text in column.to_pylist()).save(temporary / _WORDS)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -259,8 +258,8 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
     return texts
 
 
-def _write_texts(path: Path, parts: Iterable[Part]) -> None:
-    writer = None
+def _write_texts(path: Path, parts: Iterable[Part]) -> int:
+    writer, texts = None, 0
     with path.open("wb") as file:
         for entries, vectors in parts:
             if not entries:
@@ -274,6 +273,8 @@ def _write_texts(path: Path, parts: Iterable[Part]) -> None:
             batch = pa.RecordBatch.from_pydict(columns)
             writer = writer or pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch)
+            texts += batch.num_rows
         if writer is None:
             raise UserError("an index holds one text or more, and there is none")
         writer.close()
+    return texts

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bertwright.apps.file_answers import TextRows, answered
+from bertwright.apps.file_answers import TextRows, answered, check_out
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.text import formats
@@ -24,24 +24,6 @@ Vectors = npt.NDArray[np.float32]
 Write = Callable[[list[Row], Vectors, list[bool]], None]
 
 OUTPUTS = (".parquet", ".npy")
-
-
-def check_out(out: Path, source: Path) -> None:
-    """See that vectors can be written to a file.
-
-    Args:
-        out: the file to write.
-        source: the file that is read.
-
-    Raises:
-        UserError: if its name says no format, it is a folder, or the file that is read.
-    """
-    if out.suffix.lower() not in OUTPUTS:
-        raise UserError(f"{out}: vectors are written as {' or '.join(OUTPUTS)}; give such a name, as vectors.parquet")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder; give a file with --out")
-    if out.exists() and source.exists() and out.samefile(source):
-        raise UserError(f"{out} is the file that is read; give another name with --out")
 
 
 def embed_into(rows: TextRows, out: Path, encoder: TextEncoder) -> None:
@@ -57,9 +39,11 @@ def embed_into(rows: TextRows, out: Path, encoder: TextEncoder) -> None:
         encoder: computes the vectors.
 
     Raises:
-        UserError: as `check_out`, or if the input cannot be read.
+        UserError: if the output's name says no format, it is a folder or the input, or the input cannot be read.
     """
-    check_out(out, rows.table.path)
+    if out.suffix.lower() not in OUTPUTS:
+        raise UserError(f"{out}: vectors are written as {' or '.join(OUTPUTS)}; give such a name, as vectors.parquet")
+    check_out(out, rows)
     cut, width = 0, encoder.width
     writer = _array_writer if out.suffix.lower() == ".npy" else _parquet_writer
 

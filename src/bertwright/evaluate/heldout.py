@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ class HeldoutMetrics:
     characters: dict[str, int | None]
     recipe: Recipe
     engine: Engine
+
+    @classmethod
+    def read(cls, prepare: Path, recipe: Recipe, engine: Engine) -> Self:
+        """That of a finished prepare stage, from its folder."""
+        tokenizer = Tokenizer.load(prepare / "tokenizer")
+        counted = read_json(prepare / "data_report.json")["sources"]
+        characters = {name: one.get("heldout_characters") for name, one in counted.items()}
+        return cls(
+            PreparedCorpus(prepare / "heldout.arrow", tokenizer.fingerprint), tokenizer, characters, recipe, engine
+        )
 
     def of(self, model: PretrainingModel, name: str | None = None) -> dict[str, float]:
         """The objectives that a model has heads for, at the sequence length of the last phase.
@@ -95,20 +105,16 @@ def heldout_results(recipe: Recipe, run: Path, engine: Engine) -> dict[str, Any]
         `heldout`; for an encoder that was continued also `heldout_before`, in which new words have their initial
         vectors, and, of several corpora, `heldout_corpora`: by name, `before` and `after`.
     """
-    tokenizer = Tokenizer.load(run / "prepare" / "tokenizer")
-    train, heldout = (
-        PreparedCorpus(run / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
-    )
-    counted = read_json(run / "prepare" / "data_report.json")["sources"]
-    characters = {name: one.get("heldout_characters") for name, one in counted.items()}
-    text = HeldoutMetrics(heldout, tokenizer, characters, recipe, engine)
+    text = HeldoutMetrics.read(run / "prepare", recipe, engine)
     after = load_pretraining_model(run / "pretrain" / "model")
     results: dict[str, Any] = {"heldout": text.of(after)}
     if recipe.pretrain.encoder is not None:
-        before = encoder_model(find_model(recipe.pretrain.encoder, "encoder"), tokenizer, train)
+        train = PreparedCorpus(run / "prepare" / "train.arrow", text.tokenizer.fingerprint)
+        before = encoder_model(find_model(recipe.pretrain.encoder, "encoder"), text.tokenizer, train)
         results["heldout_before"] = text.of(before)
-        if len(heldout.source_names) > 1:
+        if len(text.corpus.source_names) > 1:
             results["heldout_corpora"] = {
-                name: {"before": text.of(before, name), "after": text.of(after, name)} for name in heldout.source_names
+                name: {"before": text.of(before, name), "after": text.of(after, name)}
+                for name in text.corpus.source_names
             }
     return results

@@ -62,6 +62,19 @@ def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> 
     return FORMATS[config.model_type].build(config, vocab_size, pad_token_id)
 
 
+def stored_encoder(config: dict[str, Any], shape: ModelConfig | None = None) -> Encoder:
+    """A fresh encoder for the weights of a folder.
+
+    Args:
+        config: of the folder, from `read_config`.
+        shape: of the network; the default is the folder's.
+
+    Raises:
+        UserError: if there is no such architecture.
+    """
+    return new_encoder(shape or model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+
+
 def hugging_face_config(model: AnyModel) -> dict[str, Any]:
     """The config.json of a model."""
     encoder = model.encoder
@@ -224,7 +237,7 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
         UserError: if the folder cannot be read or its tensors do not fit its configuration.
     """
     config, weights = read_config(folder), read_weights(folder)
-    model = PretrainingModel(new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0))
+    model = PretrainingModel(stored_encoder(config))
     names = FORMATS[model.encoder.config.model_type].names
     bias, decoder = (to_hugging_face(f"masked_language_model.{name}", names) for name in ("bias", "decoder.weight"))
     own_bias = to_hugging_face("masked_language_model.decoder.bias", names)

@@ -58,8 +58,7 @@ class _Compiled(torch.autograd.Function):
         """`values`, of any shape, scaled where the hash is at least the threshold, and zero elsewhere."""
         context.save_for_backward(seed)
         context.threshold, context.scale = threshold, scale
-        indices = torch.arange(values.numel(), dtype=torch.int32, device=values.device)
-        keep = (hashed(indices ^ seed) >= threshold).view(values.shape)
+        keep = kept(values.numel(), seed, threshold).view(values.shape)
         return torch.where(keep, values * scale, 0)
 
     @staticmethod
@@ -79,7 +78,7 @@ def kept(count: int, seed: Tensor, threshold: int) -> Tensor:
         seed: int32 (1,).
         threshold: in [0, 65,536].
     """
-    if seed.device.type != "cpu":
+    if seed.device.type != "cpu" or torch.compiler.is_compiling():
         return hashed(torch.arange(count, dtype=torch.int32, device=seed.device) ^ seed) >= threshold
     keep = torch.empty(count, dtype=torch.bool)
     for start in range(0, count, _IN_CACHE):

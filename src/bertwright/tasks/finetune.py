@@ -14,7 +14,7 @@ from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.sequences import ModelInput
-from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, new_encoder, read_config
+from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, read_config, stored_encoder
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
@@ -121,7 +121,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
         shape = replace(shape, hidden_dropout_prob=config.hidden_dropout_prob)
     if config.averaging_block:
         shape = replace(shape, num_hidden_layers=shape.num_hidden_layers + 1)
-    fresh = new_encoder(shape, stored["vocab_size"], stored.get("pad_token_id") or 0)
+    fresh = stored_encoder(stored, shape)
     model = TaskModel(fresh, task.head(fresh, names, config.classifier_dropout), names, task.name)
     model.notes = task.notes()
     parts = [f"head.{part}" for part, _ in model.head.named_children()]

@@ -22,15 +22,9 @@ _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 
 class BatchObjective(Objective):
-    """The model as the loop calls it in both passes.
+    """The model as the loop calls it in both passes."""
 
-    Args:
-        model: the model.
-    """
-
-    def __init__(self, model: TaskModel) -> None:
-        super().__init__()
-        self.model = model
+    model: TaskModel
 
     def forward(
         self,

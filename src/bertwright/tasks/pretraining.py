@@ -53,9 +53,10 @@ class PretrainingObjective(Objective):
         next_sentence: whether next-sentence prediction is part of the loss.
     """
 
+    model: PretrainingModel
+
     def __init__(self, model: PretrainingModel, next_sentence: bool) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.tokens = token_objective(model.encoder.config)
         self.uses_next_sentence = next_sentence
         if not next_sentence:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.finetune_settings import EmbeddingConfig
-from bertwright.models.checkpoints import load_into, model_config, new_encoder, read_config, read_weights
+from bertwright.models.checkpoints import load_into, read_config, read_weights, stored_encoder
 from bertwright.models.heads import TaskModel
 from bertwright.models.layouts import FORMATS
 from bertwright.models.stored import architecture, check_outputs, head_of, label_names, task_of_outputs
@@ -92,7 +92,7 @@ def load_task_model(folder: Path) -> TaskModel:
     names = label_names(config, folder)
     dropout = config.get("classifier_dropout")
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
-    encoder = new_encoder(model_config(config), config["vocab_size"], config.get("pad_token_id") or 0)
+    encoder = stored_encoder(config)
     head = task.head(encoder, names, dropout)
     if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
         raise UserError(_what_it_is(config, folder))

@@ -48,15 +48,9 @@ class Validation:
 
 
 class TaskObjective(Objective):
-    """The model with its head's loss, as the loop calls it.
+    """The model with its head's loss, as the loop calls it."""
 
-    Args:
-        model: the model.
-    """
-
-    def __init__(self, model: TaskModel) -> None:
-        super().__init__()
-        self.model = model
+    model: TaskModel
 
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor, targets: Tensor

@@ -7,7 +7,6 @@ saves are counted. The old entries keep their ids, so that the encoder's weights
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -51,7 +50,7 @@ def with_new_words(tokenizer: Tokenizer, texts: Iterable[str], number: int, noti
     if not chosen:
         return tokenizer
     grown = Tokenizer(
-        bert_tokenizer(_grown(old, chosen), *_options(tokenizer)),
+        bert_tokenizer(_grown(old, chosen), *tokenizer.normalization),
         tokenizer.html_line_breaks,
     )
     before, after = (_tokens(counts, one.inner.get_vocab()) for one in (tokenizer, grown))
@@ -84,11 +83,6 @@ def _grown(vocabulary: Mapping[str, int], entries: Iterable[str]) -> dict[str, i
     return {**vocabulary, **{entry: number for number, entry in enumerate(entries, len(vocabulary))}}
 
 
-def _options(tokenizer: Tokenizer) -> tuple[bool, bool | None, bool]:
-    normalizer = json.loads(tokenizer.to_json())["normalizer"]
-    return normalizer["lowercase"], normalizer["strip_accents"], normalizer["handle_chinese_chars"]
-
-
 def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
     """How often each word occurs, as the tokenizer sees it before it is cut; the longest ones, always [UNK], not."""
     inner = tokenizer.encoder
@@ -101,7 +95,7 @@ def _words(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
 
 def _candidates(tokenizer: Tokenizer, texts: list[str], number: int) -> list[str]:
     """The entries that training on the texts gives and the vocabulary lacks, sorted."""
-    lowercase, strip_accents, _ = _options(tokenizer)
+    lowercase, strip_accents, _ = tokenizer.normalization
     config = TokenizerConfig(
         vocab_size=max(CANDIDATES, 2 * number),
         lowercase=lowercase,

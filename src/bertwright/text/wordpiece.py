@@ -198,6 +198,12 @@ class Tokenizer:
         described: str = self.inner.to_str()
         return described
 
+    @property
+    def normalization(self) -> tuple[bool, bool | None, bool]:
+        """Whether it lowers letters, strips accents (None: where it lowers), and parts Chinese characters."""
+        said = json.loads(self.to_json())["normalizer"] or {}
+        return said.get("lowercase", False), said.get("strip_accents"), said.get("handle_chinese_chars", True)
+
     def save(self, folder: Path, max_length: int | None = None, truncation: str | None = None) -> None:
         """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does.
 
@@ -208,7 +214,7 @@ class Tokenizer:
             max_length: the most tokens that the folder's model reads; `transformers` cuts texts there when asked to.
             truncation: which part of a longer text the model was trained on: a note for us, which others pass over.
         """
-        normalizer = json.loads(self.to_json())["normalizer"] or {}
+        lowercase, strip_accents, chinese = self.normalization
         reading = {
             "model_max_length": max_length,
             "text_truncation": truncation,
@@ -220,9 +226,9 @@ class Tokenizer:
             folder / "tokenizer_config.json",
             {
                 "tokenizer_class": "BertTokenizer",
-                "do_lower_case": normalizer.get("lowercase", False),
-                "strip_accents": normalizer.get("strip_accents"),
-                "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
+                "do_lower_case": lowercase,
+                "strip_accents": strip_accents,
+                "tokenize_chinese_chars": chinese,
                 "pad_token": PAD,
                 "unk_token": UNK,
                 "cls_token": CLS,

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -118,7 +118,7 @@ class Engine:
         # Compiled steps take half the time, so that as much is saved as they take.
         return self.compiles and max(flops / plain / 2, seconds) > COMPILE_SECONDS
 
-    def prepare(self, module: nn.Module, parts: Iterable[nn.Module] = ()) -> nn.Module:
+    def prepare(self, module: nn.Module, parts: Sequence[nn.Module] = ()) -> nn.Module:
         """The module on the device, in the precision, and joined to the other processes.
 
         Args:
@@ -126,7 +126,7 @@ class Engine:
             parts: of it that are compiled, if the machine has a compiler, each by itself: the layers of a network are
                 alike, so that one compilation serves them all, and takes a third of the whole network's time.
         """
-        if self.compiles:
+        if self.compiles and parts:
             # Dropout's seeds come from PyTorch's own generator, so that plain and compiled runs drop the same elements.
             torch._inductor.config.fallback_random = True
             # Between processes the compiler would cut its parts where DDP's buckets end, and fails there on dropout's

@@ -13,7 +13,15 @@ from bertwright.train.prefetch import Batch, BatchSource
 
 
 class Objective(nn.Module):
-    """A model with its losses: called with a batch, it returns a `Loss` for each objective, by name."""
+    """A model with its losses: called with a batch, it returns a `Loss` for each objective, by name.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: AnyModel) -> None:
+        super().__init__()
+        self.model = model
 
     def parts(self) -> list[nn.Module]:
         """The modules that the compiler compiles each by itself: here all as one, slow to compile and fast."""
