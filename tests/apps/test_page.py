@@ -19,8 +19,11 @@ from bertwright.apps.batching import Limits
 from bertwright.apps.page import settings
 from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
+from bertwright.models.answer_heads import ChoiceHead, SpanHead
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.heads import SequenceHead, TaskModel
 from serving import Server
-from small_models import save_tagger
+from small_models import SHAPE, save_tagger, shaken
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -162,6 +165,56 @@ def test_entities_are_marked_in_the_text_and_listed(visit, small_tokenizer, tmp_
             "text => { text.querySelectorAll('small').forEach(label => label.remove()); return text.textContent; }"
         )
         assert shown == text
+
+
+def serve_small(tokenizer, folder, task, head, names, notes=()):
+    """A small model at random for a task, and its server."""
+    torch.manual_seed(0)
+    made = shaken(TaskModel(new_encoder(SHAPE, tokenizer.vocab_size), head, names, task), 0.2)
+    made.notes = dict(notes)
+    save_model(made, tokenizer, folder, max_length=64)
+    model = bertwright.load(folder)
+    return model, Server(make_app(model))
+
+
+def test_the_answer_to_a_question_is_marked_in_its_context(visit, small_tokenizer, tmp_path):
+    context = "The \U0001f44d cat <sat> on\na mat while rain was falling over old roofs."
+    model, server = serve_small(small_tokenizer, tmp_path / "m", "question-answering", SpanHead(48), ["start", "end"])
+    found = model.predict({"question": "what was falling?", "context": context})
+    with server as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Answer", "Answer", question="what was falling?", context=context)
+        expect(answer.locator("mark.answer")).to_have_text(found.text)
+        assert answer.locator(".text").evaluate("text => text.textContent") == context
+        page.get_by_role("button", name="What did the boat carry?").click()
+        expect(answer.locator("mark.answer")).not_to_have_text(found.text)
+        assert "coal" in answer.locator(".text").inner_text()
+
+
+def test_choices_get_their_probabilities(visit, small_tokenizer, tmp_path):
+    model, server = serve_small(
+        small_tokenizer, tmp_path / "m", "multiple-choice", ChoiceHead(48, 0.1), ["0", "1", "2"]
+    )
+    found = model.predict({"context": "the cat sat on", "choices": ["a mat", "old roofs", "rain"]})
+    with server as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Choose", "Choose", context="the cat sat on", choices="a mat\n\n old roofs\nrain")
+        expect(answer.locator(".prediction b")).to_have_text(found.text)
+        expect(answer.get_by_role("rowheader")).to_have_text(["a mat", "old roofs", "rain"])
+
+
+def test_pairs_get_the_probabilities_of_all_classes(visit, small_tokenizer, tmp_path):
+    names = ["same", "other", "<b>"]
+    model, server = serve_small(
+        small_tokenizer, tmp_path / "m", "classification", SequenceHead(48, 3, 0.1), names, {"text_pair": True}
+    )
+    found = model.predict({"text": "the cat sat", "text_pair": "rain was falling"})
+    with server as client:
+        page = visit(str(client.base_url))
+        expect(page.locator("#about")).to_have_text("Assigns one of 3 classes to a pair of texts.")
+        answer = ask(page, "Predict", "Predict", text="the cat sat", text_pair="rain was falling")
+        expect(answer.locator(".prediction b")).to_have_text(found.label)
+        expect(answer.get_by_role("rowheader")).to_have_text(sorted(names, key=lambda name: -found.probabilities[name]))
 
 
 def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):
