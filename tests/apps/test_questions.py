@@ -98,7 +98,7 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
     model = bertwright.load(folders[task])
     with Server(make_app(model)) as client:
         assert client.get("/health").json()["task"] == task
-        assert f'FORMS["{task}"]' in client.get("/").text
+        assert f'"form": "{task}"' in client.get("/").text
         answer = client.post("/predict", json={"rows": [given, given]})
         assert answer.status_code == 200
         expected = model.predict(given)

@@ -15,7 +15,8 @@ import pytest
 import bertwright
 from bertwright.apps.batching import Limits
 from bertwright.apps.explain import explain
-from bertwright.apps.server import FILM_REVIEWS, make_app
+from bertwright.apps.page import FILM_REVIEWS
+from bertwright.apps.server import make_app
 from serving import Server
 
 TEXTS = ["A wonderful film about a river.", "A dreadful film.", "We saw a boat and a stone. Wonderful."]
@@ -297,7 +298,12 @@ def test_health_metrics_description_and_pages(client, model):
         page = client.get(path).text
         assert "<title>Bertwright" in page
         assert "https://" not in page
-        assert "innerHTML" not in page  # what a client sent is only ever text
+        assert "Content-Security-Policy" in page
+    for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        assert client.get(path).headers["content-type"].startswith(kind)
+        assert "https://" not in client.get(path).text
+    for path in ("/page.js", "/docs"):
+        assert "innerHTML" not in client.get(path).text  # what a client sent is only ever text
 
 
 @pytest.mark.parametrize("path", EVERYWHERE)

@@ -103,7 +103,7 @@ def test_the_pairs_of_a_file_are_predicted_and_half_a_pair_costs_itself(folders,
 def test_the_server_and_its_page_take_pairs(folders, kind):
     model = bertwright.load(folders[kind])
     with Server(make_app(model)) as client:
-        assert 'FORMS["pairs"]' in client.get("/").text
+        assert '"form": "pairs"' in client.get("/").text
         (found,) = client.post("/predict", json={"rows": [PAIR]}).json()
         expected = vars(model.predict(PAIR))
         assert found.keys() == expected.keys()

@@ -8,8 +8,6 @@ stored.
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,13 +15,14 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import bertwright
 from bertwright.apps import answers
 from bertwright.apps.batching import FairQueue, Limits, Work
 from bertwright.apps.gateway import Gateway, Metrics
+from bertwright.apps.page import page_routes
 from bertwright.apps.requests import (
     EmbedRequest,
     MaskRequest,
@@ -39,12 +38,6 @@ from bertwright.errors import UserError
 from bertwright.inference import Model
 
 Answer = Callable[[Request, Callable[[], Work]], Any]
-
-FILM_REVIEWS = {
-    "positive": "A wonderful film: funny, moving and beautifully made. I loved every minute of it.",
-    "negative": "A dreadful film: boring, badly acted and far too long. I left before the end.",
-}
-"""The page's examples for the bundled classifier, which classifies film reviews, by their class."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": description}
@@ -96,7 +89,8 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     app.add_middleware(Gateway, limits=limits, metrics=metrics)
     app.add_exception_handler(UserError, partial(_refuse, model))
     app.add_exception_handler(RequestValidationError, _refuse_form)
-    app.include_router(_pages(model, metrics, searcher is not None))
+    app.include_router(page_routes(model, searcher is not None))
+    app.include_router(_state_routes(model, metrics))
     app.include_router(_classifier_routes(model, limits, answer))
     app.include_router(_encoder_routes(model, limits, answer))
     if searcher is not None:
@@ -119,27 +113,9 @@ async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": sentence(error)}, 422)
 
 
-def _form(model: Model) -> str:
-    """Which form of the page asks for what the model reads: that of its task, or of two texts."""
-    return "pairs" if model.classifier.notes.get("text_pair") else model.task.name
-
-
-def _pages(model: Model, metrics: Metrics, can_search: bool) -> APIRouter:
-    """The routes /, /docs, /health and /metrics."""
+def _state_routes(model: Model, metrics: Metrics) -> APIRouter:
+    """The routes /health and /metrics."""
     routes = APIRouter()
-    examples = FILM_REVIEWS if model.name == "bundled" else {}
-    folder = importlib.resources.files("bertwright.apps")
-    page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
-    page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(_form(model)))
-    page = page.replace("/*search*/ false", json.dumps(can_search))
-
-    @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def show_page() -> str:
-        return page
-
-    @routes.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-    async def show_docs() -> str:
-        return docs
 
     @routes.get("/health")
     async def health() -> dict[str, Any]:
