@@ -75,7 +75,7 @@ def test_explanations_are_those_of_the_model(client, model):
     for found, text in zip(client.post("/explain", json={"texts": TEXTS}).json(), TEXTS, strict=True):
         ours = explain(model, text)
         assert found["label"] == ours.prediction.label
-        assert found["baseline_log_odds"] == pytest.approx(ours.baseline_log_odds, abs=1e-4)
+        assert found["baseline_log_odds"] == pytest.approx(ours.baseline, abs=1e-4)
         attributions = [word["attribution"] for word in found["words"]]
         assert attributions == pytest.approx([word.attribution for word in ours.words], abs=1e-3)
         assert max(abs(word["relative_attribution"]) for word in found["words"]) == 1

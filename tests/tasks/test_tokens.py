@@ -150,7 +150,7 @@ def test_the_server_gives_entities_with_their_places(folder):
     assert [answer["tags"] for answer in answers] == [answer.tags for answer in model.predict(TEXTS)]
     assert sum(len(answer["entities"]) for answer in answers) > 3
     assert refused.status_code == 422
-    assert "words are explained of the class of a single text" in refused.json()["detail"]
+    assert "words are explained of classes, labels and numbers" in refused.json()["detail"]
     assert str(folder) not in refused.text
 
 
@@ -226,7 +226,7 @@ class TestAnswers:
 
     def test_words_are_not_explained(self, folder):
         with pytest.raises(
-            UserError, match="for token-classification; words are explained of the class of a single text"
+            UserError, match="for token-classification; words are explained of classes, labels and numbers"
         ):
             explain(bertwright.load(folder), "the cat")
 

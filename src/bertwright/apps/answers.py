@@ -16,8 +16,17 @@ from typing import Any
 import numpy as np
 
 from bertwright.apps.batching import Limits, Steps, Work
-from bertwright.apps.explain import PASSES, explaining, read, relative_attributions
-from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, PredictRequest, SearchRequest, TextsRequest
+from bertwright.apps.explain import as_json, check, explaining, read
+from bertwright.apps.integrated_gradients import PASSES
+from bertwright.apps.requests import (
+    EmbedRequest,
+    ExplainRequest,
+    MaskRequest,
+    PairRequest,
+    PredictRequest,
+    SearchRequest,
+    TextsRequest,
+)
 from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
@@ -44,23 +53,20 @@ def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) 
     return _body([_json(asdict(prediction)) for prediction in predictions])
 
 
-def explain(model: Model, request: TextsRequest, limits: Limits) -> Work:
-    """Classes of texts, and attributions of their words."""
-    texts = request.texts
-    sequences = [read(model, text, number, len(texts)) for number, text in enumerate(texts)]
-    return Work(_within(limits, [len(one) for one in sequences], PASSES), _explaining(model, texts, sequences))
+def explain(model: Model, request: ExplainRequest, limits: Limits) -> Work:
+    """Predictions, and attributions of words."""
+    check(model, request.label)
+    records = model.records(request.given())
+    sequences = [read(model, record, number, len(records)) for number, record in enumerate(records)]
+    work = _explaining(model, records, sequences, request.label)
+    return Work(_within(limits, [len(one) for one in sequences], PASSES), work)
 
 
-def _explaining(model: Model, texts: list[str], sequences: list[Sequence]) -> Steps:
+def _explaining(model: Model, records: list[Record], sequences: list[Sequence], label: str | None) -> Steps:
     answers = []
-    for text, sequence in zip(texts, sequences, strict=True):
-        found = yield from explaining(model, text, sequence)
-        words = [
-            {**asdict(word), "relative_attribution": relative}
-            for word, relative in zip(found.words, relative_attributions(found), strict=True)
-        ]
-        answer = {"text": found.text, **asdict(found.prediction), "baseline_log_odds": found.baseline_log_odds}
-        answers.append(_json({**answer, "words": words}))
+    for record, sequence in zip(records, sequences, strict=True):
+        found = yield from explaining(model, record, sequence, label)
+        answers.append(_json(as_json(found)))
     return _body(answers)
 
 

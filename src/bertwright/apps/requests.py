@@ -54,6 +54,12 @@ class PredictRequest(BaseModel):
         return [*(self.texts or ()), *(self.rows or ())]
 
 
+class ExplainRequest(PredictRequest):
+    """What a model predicts, with the label that is explained."""
+
+    label: Annotated[str | None, Field(description="To explain; the default is the most probable.")] = None
+
+
 class MaskRequest(BaseModel):
     """Texts, each with one [MASK] or more."""
 

@@ -26,6 +26,7 @@ from bertwright.apps.batching import FairQueue, Limits, Work
 from bertwright.apps.gateway import Gateway, Metrics
 from bertwright.apps.requests import (
     EmbedRequest,
+    ExplainRequest,
     MaskRequest,
     PairRequest,
     PredictRequest,
@@ -169,11 +170,14 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
         return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")
-    async def explain(request: Request, body: TextsRequest) -> Any:
-        """The class of each text, as /predict gives it, and each word's attribution, in log-odds of that class.
+    async def explain(request: Request, body: ExplainRequest) -> Any:
+        """What /predict gives for each text or pair, and each word's attribution, for classes, labels and numbers.
 
-        `words` have `text`, `start`, `end`, `attribution`, and `relative_attribution`, which is divided by the largest
-        magnitude. `text` is the text as the model reads it. `baseline_log_odds` are those of a text of masks.
+        Attributions are log-odds of the `label` that is asked for, else of the most probable one, or parts of the
+        number; `explained_label` names it. `words` have `text`, `start`, `end`, `attribution`, and
+        `relative_attribution`, which is divided by the largest magnitude; those of a second text are `words_pair`.
+        `text` and `text_pair` are the texts as the model reads them. `baseline_log_odds` are those of a text of masks;
+        of a number it is `baseline_score`.
         """
         return await answer(request, lambda: answers.explain(model, body, limits))
 
