@@ -162,10 +162,10 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
     async def predict(request: Request, body: PredictRequest) -> Any:
         """The class of each text: `label`, `score`, and the `probabilities` of all classes.
 
-        A model for tokens gives `text`, `tokens`, `tags`, `scores`, and `entities` with `start`, `end`, `text`, `label`
-        and `score`; places count characters from 0. One for questions reads `rows` with `question` and `context`, and
-        gives `text`, `start`, `end` and `score`; one for choices reads `context` and `choices`, and gives `text`,
-        `index`, `score` and `probabilities`.
+        A model for tokens reads `texts`, or `rows` with `tokens`. It gives `text`, `tokens`, `tags`, `scores`, and
+        `entities` with `start`, `end`, `text`, `label` and `score`; places count characters from 0. One for questions
+        reads `rows` with `question` and `context`, and gives `text`, `start`, `end` and `score`; one for choices reads
+        `context` and `choices`, and gives `text`, `index`, `score` and `probabilities`.
         """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
