@@ -82,7 +82,7 @@ def engine():
     return Engine(SystemConfig(precision="fp32", compile="off"), print)
 
 
-LOOP = LoopConfig(OptimizerConfig(max_grad_norm=1e9), 7, 10, None, 1, 1, 1)
+LOOP = LoopConfig(OptimizerConfig(learning_rate=1e-4, max_grad_norm=1e9), 7, 10, None, 1, 1, 1)
 
 
 def gradients_of(job, engine, number=0):
