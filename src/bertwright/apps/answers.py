@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bertwright.apps.batching import Limits, Steps, Work
+from bertwright.apps.batching import Limits, Steps, Windows, Work
 from bertwright.apps.explain import as_json, check, explaining, read
 from bertwright.apps.integrated_gradients import PASSES
 from bertwright.apps.requests import (
@@ -33,6 +33,7 @@ from bertwright.inference import Model
 from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
+from bertwright.vectors import TextEncoder
 
 MOST_ATTENTION = 64
 """Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
@@ -47,7 +48,7 @@ def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
 
 def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) -> Steps:
     parts = [model.windows(one) for one in encoded]
-    logits = yield [part for own in parts for part in own]
+    logits = yield Windows([part for own in parts for part in own], model.window_logits)
     assert logits is not None
     predictions = model.answers(logits, parts, records)
     return _body([_json(asdict(prediction)) for prediction in predictions])
@@ -103,18 +104,34 @@ def next_sentence(model: Model, request: PairRequest, limits: Limits) -> Work:
 
 
 def embed(model: Model, request: EmbedRequest, limits: Limits) -> Work:
-    """Vectors of texts."""
-    lengths = _lengths(model, request.texts)
-    per_text = 2 + (sum(lengths) * request.layers if request.per_token else 0)
+    """Vectors of texts, or of their tokens."""
+    if request.per_token:
+        return _embed_tokens(model, request.texts, request.layers or 1, limits)
+    if request.layers is not None:
+        raise UserError('"layers" is about the vectors of tokens; add "per_token": true, or leave it out')
+    encoder = model.text_encoder()
+    sequences, left_out = encoder.inputs(request.texts)
+    tokens = _within(limits, [len(one) for one in sequences], numbers=len(sequences) * encoder.width)
+    return Work(tokens, _embedding(encoder, sequences, left_out.tolist()))
+
+
+def _embedding(encoder: TextEncoder, sequences: list[Sequence], left_out: list[int]) -> Steps:
+    vectors = yield Windows(sequences, encoder.compute)
+    assert vectors is not None
+    answers = zip(vectors, left_out, strict=True)
+    return _body([_json({"vector": vector.tolist(), "left_out": number}) for vector, number in answers])
+
+
+def _embed_tokens(model: Model, texts: list[str], layers: int, limits: Limits) -> Work:
+    lengths = _lengths(model, texts)
     width = model.pretrained.model.encoder.config.hidden_size
-    tokens = _within(limits, lengths, numbers=per_text * width)
+    tokens = _within(limits, lengths, numbers=(2 + sum(lengths) * layers) * width)
 
     def answer(number: int) -> Any:
-        found = model.embed([request.texts[number]], request.layers)[0]
-        values = asdict(found) if request.per_token else {"pooled": found.pooled, "mean": found.mean}
+        values = asdict(model.embed([texts[number]], layers)[0])
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
-    return Work(tokens, _one_by_one(len(request.texts), answer))
+    return Work(tokens, _one_by_one(len(texts), answer))
 
 
 def attention(model: Model, request: TextsRequest, limits: Limits) -> Work:

@@ -11,7 +11,7 @@ import asyncio
 import importlib.resources
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -71,13 +71,15 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
     model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
+    with suppress(UserError):  # of a folder whose vectors are not computed here; /embed says so
+        model.encode("warm")
     if searcher is not None:
         searcher.find("warm", 1)
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        app.state.queue = queue = FairQueue(model, limits, metrics.batch_windows.observe)
+        app.state.queue = queue = FairQueue(limits, metrics.batch_windows.observe)
         metrics.waiting.set_function(lambda: queue.waiting)
         yield
         await asyncio.to_thread(queue.close)
@@ -203,9 +205,10 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
 
     @routes.post("/embed")
     async def embed(request: Request, body: EmbedRequest) -> Any:
-        """Vectors of each text: `pooled`, the pooler's output, and `mean`, the average of the tokens' last vectors.
+        """One vector of each text to compare texts by, `vector`, as `Model.encode` computes it.
 
-        With `per_token` also `tokens`, and their `vectors`.
+        `left_out` counts the tokens at the text's end that the encoder does not read. With `per_token` the answer is
+        `tokens` and their `vectors` of the pre-trained encoder, with `pooled`, the pooler's output, and `mean`.
         """
         return await answer(request, lambda: answers.embed(model, body, limits))
 
