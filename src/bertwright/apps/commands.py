@@ -46,34 +46,25 @@ def predict(
         question: to be answered from the context.
         context: of the question, or of the choices.
         text_pair: the second text of the one that is given, where the model reads pairs.
-        text_pair_column: of the file, where the model reads pairs; the default is the column that it was trained on, or
-            text_pair.
+        text_pair_column: of the file, where the model reads pairs; the default is that of training, or text_pair.
         choices: of which one follows the context, as a list: '["in May", "in June"]'.
         label: with explain, the class or label whose words are shown; the default is the most probable.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
-    if label is not None and not explain:
-        raise UserError("--label names what is explained; add --explain, or leave it out")
+    _check_explained(explain, format, label)
     asked = _asked(question=question, context=context, choices=choices) | _pair(texts, text_pair)
-    if format == "html" and not explain:
-        raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
     if asked:
-        if (texts and text_pair is None) or file or out:
-            raise UserError(
-                "--question, --context, --choices and --text-pair say what is to be answered; leave out other texts, "
-                "--file and --out"
-            )
-        return _predict_one(asked, bertwright.load(model), format, explain, label)
+        other = bool((texts and text_pair is None) or file or out)
+        return _predict_one(asked, model, other, format, explain, label)
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
     _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = bertwright.load(model)
-    task, usual, rows = classifier.task, trained_columns(model), None
-    if file is not None:
-        rows = open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
+    task, usual = classifier.task, trained_columns(model)
+    rows = None if file is None else open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
     if rows is not None and out is not None:
         predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict, task)
     elif explain:
@@ -114,8 +105,30 @@ def _pair(texts: Sequence[str], text_pair: str | None) -> dict[str, Any]:
     return _asked(text=texts[0], text_pair=text_pair)
 
 
-def _predict_one(asked: dict[str, Any], model: bertwright.Model, format: str, explain: bool, label: str | None) -> None:
-    """Answer what is given by name."""
+def _check_explained(explain: bool, format: str, label: str | None) -> None:
+    """See that what explanations alone have is not asked of predictions.
+
+    Raises:
+        UserError: if it is.
+    """
+    if label is not None and not explain:
+        raise UserError("--label names what is explained; add --explain, or leave it out")
+    if format == "html" and not explain:
+        raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
+
+
+def _predict_one(asked: dict[str, Any], name: str, other: bool, format: str, explain: bool, label: str | None) -> None:
+    """Answer what is given by name.
+
+    Raises:
+        UserError: if there is something else to answer, or the model reads other columns.
+    """
+    if other:
+        raise UserError(
+            "--question, --context, --choices and --text-pair say what is to be answered; leave out other texts, "
+            "--file and --out"
+        )
+    model = bertwright.load(name)
     if explain:
         print_explanations(model, [Given(asked, "what is given")], format, None, label)
     else:
