@@ -59,7 +59,7 @@ def test_choices_are_chosen_from_on_the_command_line(folders, capsys):
     ("words", "said"),
     [
         (["A text."], "this model answers questions: give {"),
-        (["A text.", "--question", "a", "--context", "b"], "leave out others"),
+        (["A text.", "--question", "a", "--context", "b"], "leave out other texts"),
         (["--question", "a"], "text 1 has question; this model answers questions"),
     ],
 )

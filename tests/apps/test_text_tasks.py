@@ -64,8 +64,8 @@ def test_a_pair_is_predicted_on_the_command_line(folders, capsys, kind):
     [
         ([FIRST], "text 1 is one text, and the model reads pairs"),
         ([FIRST, FIRST, "--text-pair", SECOND], "--text-pair is the second text of one, and 2 are given"),
-        ([FIRST, "--text-pair", SECOND, "--explain"], "leave out others"),
-        ([FIRST, "--explain"], "is a model for pairs of texts"),
+        ([FIRST, "--text-pair", SECOND, "--file", "b.csv"], "leave out other texts"),
+        ([FIRST, "--explain"], "text 1 of 1 is one text, and the model reads pairs"),
         (["--text-pair-column", "b", FIRST], "is that of a --file"),
     ],
 )

@@ -591,7 +591,9 @@ def test_no_weight_decay_on_biases_and_normalisation(small_recipe):
     for name in ("adamw", "muon"):
         decay = {
             id(p): group["weight_decay"]
-            for optimizer in make_optimizers(model, model.encoder.matrices(), OptimizerConfig(name=name))
+            for optimizer in make_optimizers(
+                model, model.encoder.matrices(), OptimizerConfig(name=name, learning_rate=1e-3)
+            )
             for group in optimizer.param_groups
             for p in group["params"]
         }

@@ -86,6 +86,7 @@ def make_optimizers(
         matrices: those that Muon takes, if the recipe asks for it (`Encoder.matrices`).
         config: rates and weight decay.
     """
+    assert config.learning_rate is not None, "a recipe chooses it"
     matrices = [matrix for matrix in matrices if config.name == "muon" and matrix.requires_grad]
     taken = {id(parameter) for parameter in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
