@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import bertwright
 from bertwright.apps.batching import Limits
+from bertwright.apps.explain import explain
 from bertwright.apps.page import settings
 from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
@@ -215,6 +216,9 @@ def test_pairs_get_the_probabilities_of_all_classes(visit, small_tokenizer, tmp_
         answer = ask(page, "Predict", "Predict", text="the cat sat", text_pair="rain was falling")
         expect(answer.locator(".prediction b")).to_have_text(found.label)
         expect(answer.get_by_role("rowheader")).to_have_text(sorted(names, key=lambda name: -found.probabilities[name]))
+        explained = explain(model, {"text": "the cat sat", "text_pair": "rain was falling"})
+        expect(answer.locator("mark")).to_have_text([word.text for word in (*explained.words, *explained.words_pair)])
+        expect(answer).to_contain_text(f"Green words raised the odds of {found.label}")
 
 
 def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):

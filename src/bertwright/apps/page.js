@@ -65,18 +65,30 @@ function marked(text, parts, mark) {
 }
 
 function attributed(found) {
-  const text = marked(found.text, found.words, (word, written) => {
-    const mark = make("mark", {title: `${odds(word.attribution)} log-odds`}, written);
+  const isNumber = "baseline_score" in found, unit = isNumber ? "" : " log-odds";
+  const coloured = (text, words) => marked(text, words, (word, written) => {
+    const mark = make("mark", {title: `${odds(word.attribution)}${unit}`}, written);
     mark.style.background = shade(word.attribution > 0 ? "for" : "against", Math.abs(word.relative_attribution) * 0.75);
     return mark;
   });
-  const first = [...found.words].sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution)).slice(0, 10);
+  const pair = found.words_pair ? [coloured(found.text_pair, found.words_pair)] : [];
+  const first = [...found.words, ...(found.words_pair ?? [])].sort((a, b) => Math.abs(b.attribution) - Math.abs(a.attribution)).slice(0, 10);
+  const explained = isNumber ? "the number" : `the odds of ${found.explained_label}`;
   return [
-    text,
-    key(`Green words raised the odds of ${found.label}, red ones lowered them.`),
-    folded("The ten words that changed the odds most", table(...first.map(word => row(word.text, odds(word.attribution)))),
-      key(`In log-odds. A text in which every token is masked has ${odds(found.baseline_log_odds)}.`)),
+    coloured(found.text, found.words), ...pair,
+    key(`Green words raised ${explained}, red ones lowered ${isNumber ? "it" : "them"}.`),
+    folded(`The ten words that changed ${explained} most`, table(...first.map(word => row(word.text, odds(word.attribution)))),
+      key(`${isNumber ? "" : "In log-odds. "}A text in which every token is masked has ${odds(found.baseline_score ?? found.baseline_log_odds)}.`)),
   ];
+}
+
+// A prediction at once, and with its words coloured as soon as they are.
+async function* withWords(found, body, ask) {
+  const parts = predicted(found);
+  yield [...parts, key("Looking for the words that decided …")];
+  try { parts.push(...attributed((await ask("explain", body))[0])); }
+  catch (error) { parts.push(key(`No words are coloured. ${error.message}`)); }
+  yield parts;
 }
 
 function tagged(found) {
@@ -200,15 +212,11 @@ const show = {
     const texts = [value("text")];
     const [found] = await ask("predict", {texts});
     if (found.entities) { yield tagged(found); return; }
-    const parts = predicted(found);
-    if (!found.label) { yield parts; return; }
-    yield [...parts, key("Looking for the words that decided …")];
-    try { parts.push(...attributed((await ask("explain", {texts}))[0])); }
-    catch (error) { parts.push(key(`No words are coloured. ${error.message}`)); }
-    yield parts;
+    yield* withWords(found, {texts}, ask);
   },
   async *compare(value, ask) {
-    yield predicted((await ask("predict", {rows: [{text: value("text"), text_pair: value("text_pair")}]}))[0]);
+    const rows = [{text: value("text"), text_pair: value("text_pair")}];
+    yield* withWords((await ask("predict", {rows}))[0], {rows}, ask);
   },
   async *answer(value, ask) {
     const question = value("question"), context = value("context");
