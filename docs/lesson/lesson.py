@@ -577,7 +577,7 @@ assert abs(nsp - wanted_nsp) < 1e-5
 # %% [markdown]
 # **A training step**: the losses, their gradient, and a small move of each weight against it. Adam divides the mean
 # gradient by the root of the mean square, so that all weights move at a similar pace. The gradients equal those of the
-# package's network. Then the step is repeated on the same eight sequences until they are learnt by heart. Read:
+# package's network. Then the step is repeated on the same eight sequences until they are memorized. Read:
 # `train/loop.py`.
 
 # %%
