@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -48,9 +50,17 @@ def test_the_first_cells_import_public_names_alone_in_at_most_five_lines(build):
     for text in kinds[:2]:
         imports = [line for line in text.splitlines() if re.match(r"(import|from)\b", line)]
         assert 1 <= len(imports) <= 5
-        assert "bertwright." not in text.replace("bertwright.__", "")
+        assert not re.search(r"\bbertwright\.\w", text)
     assert "import bertwright" in kinds[0]
     assert "://" not in kinds[0]  # no address: the wheel is uploaded
+
+
+def test_without_the_package_the_first_cell_asks_for_the_wheel(build, tmp_path):
+    first = next(text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind == "code")
+    program = f"import sys\nsys.modules['bertwright'] = None  # as if it were not installed\n{first}"
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "the package is not installed: upload its wheel next to this notebook" in told.stderr
 
 
 def test_the_part_by_hand_takes_nothing_of_the_package_but_for_comparisons(build):
