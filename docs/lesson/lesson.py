@@ -524,7 +524,7 @@ for mine, other in zip((mlm, nsp), losses_of(theirs), strict=True):
 # A step computes the losses, their gradient, and a small move of each weight against it. Adam divides the mean gradient
 # by the root of the mean square, so that all weights move at a similar pace.
 #
-# Ten steps on the same nine sequences: the network learns them by heart. That is no knowledge of language, but it shows
+# Ten steps on the same nine sequences: the network memorizes them. That is no knowledge of language, but it shows
 # that every piece works. The package's network, with PyTorch's Adam, makes the same ten steps. Read: `train/loop.py`,
 # and `train/optim.py` for AdamW, Muon and the learning rate over time.
 
@@ -566,7 +566,7 @@ assert mine[-1] < 0.05 * mine[0]
 
 figure, axes = plt.subplots(figsize=(5, 2.6))
 axes.plot(range(10), mine, "o-", color=BLUE)
-axes.set(xlabel="steps", ylabel="loss, nats", title="Nine sequences, learnt by heart", ylim=(0, None))
+axes.set(xlabel="steps", ylabel="loss, nats", title="Nine sequences, memorized", ylim=(0, None))
 plt.show()
 
 # %% [markdown]
@@ -860,7 +860,7 @@ families = {
     "praise": "great wonderful excellent superb",
     "blame": "bad awful terrible boring",
 }
-figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
+figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.7), layout="constrained")
 contrast = {}
 for axes, (title, model) in zip(
     grid, (("at first", beginning), ("at the end", micro), ("bundled", bundled)), strict=True
@@ -873,6 +873,7 @@ for axes, (title, model) in zip(
     alike = np.equal.outer(list(family.values()), list(family.values()))
     contrast[title] = float(cosines[alike & ~np.eye(len(family), dtype=bool)].mean() - cosines[~alike].mean())
     draw_matrix(axes, cosines, list(family), title, 0.6)
+    axes.tick_params(labelsize=5)
 plt.show()
 for title, value in contrast.items():
     print(f"{title}: the mean cosine within families is {value:.2f} above that between them")
@@ -934,33 +935,36 @@ axes.set(xlabel="probability of being positive", ylabel="test reviews")
 axes.legend(frameon=False, title="label")
 plt.show()
 right = (probability > 0.5) == labels
-print(f"accuracy {right.mean():.1%} on {len(labels)} test reviews")
-assert right.mean() > 0.75
+confident = np.abs(probability - 0.5) > 0.4
+print(f"{(~right).sum()} of {len(labels)} predictions are wrong, {(confident & ~right).sum()} of these are confident")
+print(f"of the {confident.sum()} confident ones (below 0.1 or above 0.9) {right[confident].mean():.0%} are right")
+assert right[confident].mean() > right.mean() > 0.75
 
 # %% [markdown]
 # Which words decide? *Integrated gradients*: the input goes in small steps from a text in which every token is `[MASK]`
 # to the text itself, and each word's attribution is the change of the log-odds along its way. Blue words raise the
 # probability of the predicted class, orange ones lower it. Read: `apps/explain.py`.
 #
-# The last two are the most confident mistakes on the test reviews. Irony, faint praise, a friendly word about the
-# lighting: single words point to the wrong class, and the meaning is in their combination.
+# The first two texts were written for this lesson; the line below each says whether the prediction is right. The last
+# two are the most confident mistakes on the test reviews. Irony, faint praise, a friendly word about the lighting:
+# single words point to the wrong class, and the meaning is in their combination.
 
 
 # %%
-def show_attributions(text):
+def show_attributions(text, label):
     """A prediction with its words, coloured by their attribution relative to the largest."""
     found = bertwright.explain(classifier, text)
     largest = max(abs(word.attribution) for word in found.words)
     hues = [(BLUE if word.attribution > 0 else RED, 0.8 * abs(word.attribution) / largest) for word in found.words]
     draw_tokens([word.text for word in found.words], hues)
-    print(f"prediction: {found.prediction.label}, {found.prediction.score:.2f}\n")
+    outcome = "right" if found.prediction.label == label else f"WRONG, it is {label}"
+    print(f"prediction: {found.prediction.label}, {found.prediction.score:.2f}: {outcome}\n")
 
 
-show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.")
-show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.")
+show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.", "positive")
+show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.", "negative")
 for number in np.argsort(np.where(right, -1, np.abs(probability - 0.5)))[::-1][:2]:
-    print("a failure; the label is", ("negative", "positive")[labels[number]])
-    show_attributions(reviews["test"][number]["text"])
+    show_attributions(reviews["test"][number]["text"], ("negative", "positive")[labels[number]])
 
 # %% [markdown]
 # ## 12. Starting from an encoder
