@@ -564,7 +564,7 @@ print("the package:", *(f"{loss:.3f}" for loss in others))
 assert np.allclose(mine, others, atol=0.01)
 assert mine[-1] < 0.05 * mine[0]
 
-figure, axes = plt.subplots(figsize=(5, 2.6))
+figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
 axes.plot(range(10), mine, "o-", color=BLUE)
 axes.set(xlabel="steps", ylabel="loss, nats", title="Nine sequences, memorized", ylim=(0, None))
 plt.show()
@@ -700,7 +700,7 @@ frequencies = counts[counts > 0] / counts.sum()
 entropy, uniform = -(frequencies * np.log(frequencies)).sum(), np.log(own.vocab_size)
 
 order = np.argsort(-counts)
-figure, axes = plt.subplots(figsize=(7, 3))
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 axes.loglog(np.arange(1, len(frequencies) + 1), counts[order[: len(frequencies)]], color=BLUE)
 for rank in (0, 2, 8, 40, 200, 1000):
     name, place = f"“{own.tokens[order[rank]]}”", (rank + 1, counts[order[rank]])
@@ -794,7 +794,7 @@ for sentence, answer in cloze.items():
 # are still wrong: the sample is small. How probable is the right answer, from checkpoint to checkpoint?
 
 # %%
-figure, axes = plt.subplots(figsize=(7.4, 3.6))
+figure, axes = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
 course = {
     sentence: [probabilities(model, sentence).get(answer, 0) for model in moments.values()]
     for sentence, answer in cloze.items()
@@ -901,9 +901,12 @@ larger_run = run("fine-tuning the bundled classifier", "recipes/demo-bundled.yam
 
 # %%
 lines = [("micro BERT, minutes of pre-training", small_run.results["scores"]["bert"])]
-lines += [(name.replace("_", " "), found) for name, found in larger_run.results["scores"].items() if name != "bert"]
+compared = {
+    name: found for name, found in larger_run.results["scores"].items() if name.endswith(("regression", "bayes"))
+}
+lines += [(name.replace("_", " "), found) for name, found in compared.items()]
 lines.append(("bundled BERT, hours of training", larger_run.results["scores"]["bert"]))
-figure, axes = plt.subplots(figsize=(7.4, 2.6))
+figure, axes = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
 for place, (name, found) in enumerate(lines):
     axes.plot((found["f1_low"], found["f1_high"]), (place, place), color=(BLUE if "BERT" in name else "#5c6370"))
     axes.plot(found["f1"], place, "o", color=(BLUE if "BERT" in name else "#5c6370"))
@@ -929,7 +932,7 @@ classifier = bertwright.load(larger_run.path)
 answers = classifier.predict([review["text"] for review in reviews["test"]])
 labels = np.array([review["label"] for review in reviews["test"]])
 probability = np.array([answer.probabilities["positive"] for answer in answers])
-figure, axes = plt.subplots(figsize=(7, 2.8))
+figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
 parts = [probability[labels == 0], probability[labels == 1]]
 axes.hist(parts, np.linspace(0, 1, 21), color=[RED, BLUE], label=["negative", "positive"])
 axes.set(xlabel="probability of being positive", ylabel="test reviews")
@@ -1101,7 +1104,7 @@ CAUSAL = "left-to-right"  # the causal model, as these results call it
 if RESULTS.exists():
     study = json.loads((RESULTS / "bidirectional" / "results.json").read_text())["rows"]
     models = (("masked", "without-next-sentence", "whole sentence"), ("causal", CAUSAL, "left side alone"))
-    figure, axes = plt.subplots(figsize=(7, 3))
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
     for place, (name, row, sees) in enumerate(models):
         sides = [study[row]["probes"][sees][side] for side in ("left", "right", "both", "agreement")]
         ratios = np.array([side["mean"] for side in sides])
