@@ -45,7 +45,7 @@ import torch
 # Helpers for the figures. They teach nothing about BERT, and can stay folded.
 
 # %% [folded]
-BLUE, RED, GREEN, PINK, YELLOW, WHITE = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00", "#ffffff"
+BLUE, RED, GREEN, PINK, YELLOW = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00"
 plt.rcParams.update({"figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False})
 
 
@@ -235,7 +235,8 @@ assert torch.allclose(x, states[0], atol=1e-5)
 # sum to 1, and the result is the weighted mean of the values. Nothing hides what is on the right: a position attends to
 # both sides. The scores are divided by $\sqrt{D}$, because sums over D products grow with D.
 #
-# Read: `models/bert.py`, `attend` and `SelfAttention`.
+# The first head drawn below attends to each token's left neighbour. In the last block one does so as well, but where it
+# finds nothing of use it attends to the full stop. Read: `models/bert.py`, `attend` and `SelfAttention`.
 
 
 # %%
@@ -270,7 +271,7 @@ plt.show()
 
 # %% [folded]
 axes = canvas(9.6, 5.0)
-names = {"S": 128, "H": w["encoder.embeddings.token.weight"].shape[1], "V": len(entries)}
+V, H = w["encoder.embeddings.token.weight"].shape
 middle = (
     (0.15, "token + segment + position, norm", "(B, S, H)", YELLOW),
     (1.05, "attention: A heads, joined", "(B, A, S, S) weights", BLUE),
@@ -294,7 +295,7 @@ for x_end in (2.45, 5.35):
     arrow(axes, (3.9, 3.6), (x_end, 4.25))
 axes.text(0.05, 0.37, "ids (B, S)", va="center", fontsize=9)
 arrow(axes, (0.95, 0.37), (2.3, 0.37))
-axes.text(6.8, 4.5, ", ".join(f"{name} = {size:,}" for name, size in names.items() if name != "S"), fontsize=9)
+axes.text(6.8, 4.5, f"here: H = {H}, A = {A}, V = {V:,}, 2 blocks", va="center", fontsize=9)
 plt.show()
 
 # %% [markdown]
@@ -607,7 +608,6 @@ with torch.no_grad():
 
     assert torch.allclose((0 * query @ key.T).softmax(-1), torch.full_like(scores, 1 / len(scores)))  # 4
 
-    V = len(entries)
     p = torch.arange(1, V + 1) ** -1.0  # frequencies as in Zipf's law
     p /= p.sum()
     uniform, frequent = -np.log(1 / V), float(-(p * p.log()).sum())
