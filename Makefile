@@ -39,7 +39,7 @@ companion: .venv/ready
 docs: .venv/ready
 	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
 
-# The lesson: BERT.ipynb from docs/lesson/lesson.py, executed from top to bottom; some six minutes on two cores.
+# The lesson: BERT.ipynb from docs/lesson/lesson.py, executed from top to bottom; its last cell says how long it took.
 notebook: .venv/ready
 	$(BIN)/python docs/lesson/build.py
 

@@ -1,7 +1,8 @@
 """Make BERT.ipynb from lesson.py, cell by cell, and execute it: `python docs/lesson/build.py [--check]`.
 
 The source is plain Python with `# %%` before each cell and `# %% [markdown]` before each text, so that it can be read,
-compared and linted like any other file. With --check the cells run and their assertions hold or fail, and BERT.ipynb
+compared and linted like any other file. A cell of `# %% [folded]` is shown without its source until the reader unfolds
+it, in Jupyter and on Colab. With --check the cells run and their assertions hold or fail, and BERT.ipynb
 stays as it is.
 """
 
@@ -20,10 +21,12 @@ from bertwright.files import write_text
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = Path(__file__).parent / "lesson.py"
 NOTEBOOK = ROOT / "BERT.ipynb"
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+"""Metadata of a cell whose source is hidden at first: Jupyter's and Colab's."""
 
 
 def read_cells(source: str) -> list[tuple[str, str]]:
-    """Kind (markdown or code) and text of each cell of a file in percent format."""
+    """Kind (markdown, code or folded) and text of each cell of a file in percent format."""
     parts = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)[1:]
     cells = []
     for mark, body in zip(parts[::2], parts[1::2], strict=True):
@@ -31,14 +34,16 @@ def read_cells(source: str) -> list[tuple[str, str]]:
         if mark.strip() == "[markdown]":
             cells.append(("markdown", re.sub(r"^# ?", "", body, flags=re.MULTILINE)))
         else:
-            cells.append(("code", body))
+            cells.append((mark.strip(" []") or "code", body))
     return cells
 
 
 def make_notebook(source: str) -> nbformat.NotebookNode:
     """The notebook of a source, not yet executed. Cells are numbered, so that equal sources give equal files."""
-    make = {"markdown": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
-    cells = [make[kind](text, id=f"cell-{number:03}") for number, (kind, text) in enumerate(read_cells(source))]
+    cells = []
+    for number, (kind, text) in enumerate(read_cells(source)):
+        make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
+        cells.append(make(text, id=f"cell-{number:03}", metadata=FOLDED if kind == "folded" else {}))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
 
@@ -48,11 +53,11 @@ def execute(notebook: nbformat.NotebookNode) -> None:
 
     An earlier lesson's runs go first: a stage that is done would be reused, whatever has changed in the code since.
     """
-    for name in ("lesson", "lesson-bundled"):
-        shutil.rmtree(ROOT / "runs" / name, ignore_errors=True)
+    for folder in (ROOT / "runs").glob("lesson*"):
+        shutil.rmtree(folder)
     NotebookClient(
         notebook,
-        timeout=None,  # a cell of the real lesson takes hours
+        timeout=None,  # on a busy machine a cell may take long
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(ROOT)}},

@@ -1,108 +1,75 @@
 # %% [markdown]
 # # BERT, from a sentence to a prediction
 #
-# This lesson builds a BERT from scratch: text becomes tokens, tokens become two pre-training tasks, these train a
-# network, and the network learns to tell positive reviews from negative ones. You should know Python and a little
-# PyTorch.
+# This lesson builds a BERT from scratch. **Part one** does it by hand, in plain PyTorch: tokens, attention, a block,
+# the two pre-training tasks, the loss and a training step. After each piece an `assert` compares it with the package's.
+# **Part two** lets the package do the same on more text: it pre-trains a network before your eyes and fine-tunes it to
+# tell positive reviews from negative ones. You should know Python and a little PyTorch.
+#
+# At the end you can say what a head computes, why masked tokens are split 80/10/10, what the loss is at a token that is
+# not masked, why the learning curve has a plateau, and what pre-training buys.
 #
 # The paper is *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding* (Devlin, Chang, Lee
-# and Toutanova 2019). The code is Bertwright's: each cell calls a few of its functions and shows the result, and each
-# section names the files to read next to it (paths under `src/bertwright`).
+# and Toutanova 2019). "Read" names the file of Bertwright where a piece lives; paths are those under `src/bertwright`
+# of a clone, and under `bertwright` in an installation.
 #
-# All of it takes some six minutes on two cores; the training is two and a half of them. The lesson checks its claims:
-# an `assert` that fails stops it.
+# The first cell needs the package. On a hosted machine, such as Colab's, upload its wheel next to this notebook; in a
+# clone `pip wheel --no-deps .` makes one. The wheel holds the sample texts and a small trained model, so nothing else
+# is downloaded but the packages that it needs.
 
 # %%
-import importlib
-import importlib.util
-import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
-REPOSITORY = "<this repository>"  # its address, for machines such as Colab's that have neither files nor package
-
-if not Path("recipes").exists():
-    subprocess.run(["git", "clone", REPOSITORY, "bertwright"], check=True)
-    os.chdir("bertwright")
-if importlib.util.find_spec("bertwright") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "."], check=True)
-    importlib.invalidate_caches()
+STARTED = time.perf_counter()
 warnings.filterwarnings("ignore", "IProgress not found")  # progress bars for notebooks, which are not needed here
+try:
+    import bertwright
+except ModuleNotFoundError:
+    wheels = sorted(Path().glob("bertwright-*.whl"))
+    assert wheels, "the package is not installed: upload its wheel next to this notebook, and run this cell again"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(wheels[-1])], check=True)
+    import bertwright
 
 # %%
-import contextlib
-import io
+import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from IPython.display import Image, display
-from matplotlib.colors import to_rgba
-
-import bertwright
-from bertwright.apps.explain import explain, pieces
-from bertwright.evaluate.comparison import comparison, saved_predictions
-from bertwright.evaluate.curves import read_metrics
-from bertwright.evaluate.plots import THEMES, Series, save_curves, save_intervals
-from bertwright.evaluate.tables import results_table, score_rows
-from bertwright.files import read_json
-from bertwright.inputs.pretraining import IGNORED_LABEL, IS_RANDOM, PretrainStream
-from bertwright.models.checkpoints import new_encoder
-from bertwright.models.heads import PretrainingModel
-from bertwright.tasks.pretraining import Pretraining
-from bertwright.text.cooccurrence import sampled_documents
-from bertwright.text.corpus import read_documents
-from bertwright.text.records import read_records
-from bertwright.text.sentences import split_sentences
-from bertwright.text.store import PreparedCorpus
-from bertwright.text.wordpiece import Tokenizer
-from bertwright.train import checkpoint
-from bertwright.train.engine import Engine
 
 # %% [markdown]
-# ## The recipe
-#
-# The lesson uses the bundled sample: forty-five thousand words of stories and essays, and 400 reviews of films that do
-# not exist. With `REAL = True` it reads BookCorpus and IMDB from the Hugging Face hub instead, and takes three hours.
-#
-# A recipe is the whole experiment in one YAML file. `bertwright.load_recipe` reads it, and any setting can be replaced.
-# The sample's budget is set in steps here, not in minutes, so that every machine shows the same results.
+# Helpers for the figures. They teach nothing about BERT, and can stay folded.
 
-# %%
-REAL = False
-
-RUN = Path("runs/lesson")
-if REAL:
-    RECIPE, changes = "recipes/imdb-mini.yaml", {"checkpoint_every": 500}
-else:
-    RECIPE = "recipes/demo-from-scratch.yaml"
-    changes = {"max_minutes": None, "max_steps": 900, "log_every": 5, "evaluate_every": 50, "checkpoint_every": 30}
-recipe = bertwright.load_recipe(RECIPE, out=RUN, pretrain=changes)
-print(recipe.model)
-
-# %% [markdown]
-# Two helper functions. `run` is `bertwright.run` without its progress messages; the command line does the same with
-# `bertwright run`. `draw_tokens` draws tokens as coloured boxes.
-
-# %%
-BLUE, RED, GREEN, PINK, YELLOW = THEMES[0].cycle
+# %% [folded]
+BLUE, RED, GREEN, PINK, YELLOW = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00"
 plt.rcParams.update({"figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False})
 
 
-def run(recipe, **options):
-    """Do stages of a recipe; the progress messages are shown only if one fails."""
-    with contextlib.redirect_stderr(io.StringIO()) as messages:
-        try:
-            return bertwright.run(recipe, **options)
-        except Exception:
-            print(messages.getvalue())
-            raise
+def canvas(width, height):
+    """Empty axes, in inches."""
+    figure = plt.figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    return axes
+
+
+def box(axes, x, y, width, height, text, color, size=9, alpha=0.25):
+    """A coloured rectangle with a text in its middle; (x, y) is its lower left corner."""
+    axes.add_patch(plt.Rectangle((x, y), width, height, facecolor=(color, alpha), edgecolor=(color, 0.8)))
+    axes.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size)
+
+
+def arrow(axes, start, end):
+    """An arrow from one point to another."""
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#5c6370", "shrinkA": 0, "shrinkB": 0})
 
 
 def draw_tokens(tokens, colors, width=118):
-    """Draw tokens in rows of at most `width` characters."""
+    """Draw tokens on coloured ground, in rows of at most `width` characters; a color is a pair with its alpha."""
     places, x, row = [], 0.0, 0
     for token in tokens:
         if x + len(token) > width:
@@ -113,200 +80,9 @@ def draw_tokens(tokens, colors, width=118):
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-1, 127), ylim=(-row - 0.6, 0.6))
     axes.axis("off")
     for (x, y), token, color in zip(places, tokens, colors, strict=True):
-        box = {"facecolor": color, "edgecolor": "none", "pad": 2.6}
-        axes.text(x, y, token.replace("$", r"\$"), family="monospace", fontsize=9, va="center", bbox=box)
+        ground = {"facecolor": color, "edgecolor": "none", "pad": 2.6}
+        axes.text(x, y, token.replace("$", r"\$"), family="monospace", fontsize=9, va="center", bbox=ground)
     plt.show()
-
-
-# %% [markdown]
-# ## 1. Text
-#
-# BERT learns from documents, because next-sentence prediction needs sentences in their order. A document is cut into
-# sentences by one regular expression. Read: `text/corpus.py`, `text/sentences.py`.
-
-# %%
-document = next(read_documents(recipe.source("books"), None))
-sentences = split_sentences(document.text)
-print(f"{len(document.text):,} characters, {len(sentences)} sentences. The first ones:\n")
-for number, sentence in enumerate(sentences[:6], 1):
-    print(f"{number}  {sentence[:110]}")
-
-# %% [markdown]
-# ## 2. Tokens
-#
-# A network computes with numbers. WordPiece turns text into entries of a fixed vocabulary: a frequent word has an entry
-# of its own, a rare one is made of pieces, and a piece that continues a word begins with `##`. So every word can be
-# written.
-#
-# The prepare stage learns the vocabulary from the text, and writes all of the text to disk as token ids, once. Read:
-# `text/wordpiece.py`, `text/prepare.py`, `text/store.py`.
-
-# %%
-run(recipe, stages=["prepare"])
-tokenizer = Tokenizer.load(RUN / "prepare" / "tokenizer")
-corpus, heldout = (
-    PreparedCorpus(RUN / "prepare" / f"{part}.arrow", tokenizer.fingerprint) for part in ("train", "heldout")
-)
-print(f"{tokenizer.vocab_size:,} entries; {corpus.num_tokens:,} tokens for training, {heldout.num_tokens:,} held out")
-print("\nSpecial:", *tokenizer.tokens[:5], "\nSome more:", *tokenizer.tokens[100 :: tokenizer.vocab_size // 20])
-
-# %%
-text = "The lighthouse keeper's unforgettable performance was, frankly, marvellously overcooked."
-ids = tokenizer.encode([text])[0]
-draw_tokens(
-    [tokenizer.tokens[i] for i in ids],
-    [to_rgba(YELLOW if tokenizer.is_continuation[i] else BLUE, 0.3) for i in ids],
-)
-print(*ids)
-
-# %% [markdown]
-# Tokenization loses only capitals and accents: text that is decoded from ids and encoded again has the same ids. The
-# check covers every document of the held-out text.
-
-# %%
-documents = sampled_documents(heldout, None)
-again = tokenizer.encode([tokenizer.decode(ids) for ids in documents])
-same = np.mean([np.array_equal(one, two) for one, two in zip(documents, again, strict=True)])
-print(f"{same:.1%} of {len(documents)} documents have the same ids again")
-assert same == 1
-
-# %% [markdown]
-# How frequent is each token? A few are everywhere and most are rare: Zipf's law, a straight line on two logarithmic
-# axes.
-#
-# These frequencies give a baseline for later. A model that knows *only* how frequent each token is can predict masked
-# tokens no better than with a loss of the entropy of the frequencies, in nats: $H = -\sum_i p_i \ln p_i$. A model that
-# knows nothing has a loss of $\ln V$, where $V$ is the size of the vocabulary.
-
-# %%
-counts = np.bincount(np.concatenate(sampled_documents(corpus, None)), minlength=tokenizer.vocab_size)
-frequencies = counts[counts > 0] / counts.sum()
-entropy, uniform = -(frequencies * np.log(frequencies)).sum(), np.log(tokenizer.vocab_size)
-
-order = np.argsort(-counts)
-figure, axes = plt.subplots(figsize=(7, 3.2))
-axes.loglog(np.arange(1, len(frequencies) + 1), counts[order[: len(frequencies)]], color=BLUE)
-for rank in (0, 2, 8, 40, 200, 1000):
-    name, place = f"“{tokenizer.tokens[order[rank]]}”", (rank + 1, counts[order[rank]])
-    axes.annotate(name, place, (4, 4), textcoords="offset points")
-axes.set(xlabel="rank of the token", ylabel="occurrences", title="A few tokens are everywhere, most are rare")
-plt.show()
-print(f"loss of uniform predictions: {uniform:.2f} nats per token; of the token frequencies: {entropy:.2f}")
-
-# %% [markdown]
-# ## 3. The pre-training tasks: pairs and masks
-#
-# The text has no labels, so BERT makes two tasks out of it (paper, section 3.1).
-#
-# - **Next-sentence prediction.** A sequence is `[CLS] A [SEP] B [SEP]`. In half of the sequences B follows A; in the
-#   others B comes from another document. The model predicts which.
-# - **Masked language modelling.** 15 % of the tokens are chosen. Of these, 80 % become `[MASK]`, 10 % become a random
-#   token and 10 % stay, so that the model must form a representation of every token. It predicts the original tokens.
-#
-# Batch number *n* is a function of (text, seed, *n*): masks are drawn when a batch is asked for, and never stored.
-# Read: `inputs/next_sentence.py`, `inputs/masking.py`, `inputs/pretraining.py`.
-
-# %%
-stream = PretrainStream(
-    corpus,
-    tokenizer,
-    batch_size=64,
-    masking=recipe.pretrain.masking,
-    sequence_length=64,
-    next_sentence=True,
-    short_sequence_probability=0.1,
-    sources=None,
-    seed=0,
-)
-batch = stream.batch(0)
-
-
-def show_sequence(row):
-    """One sequence of the batch: A blue, B green, tokens to predict orange; and the answers."""
-    real = batch.attention_mask[row]
-    ids, answers, segments = batch.input_ids[row][real], batch.labels[row][real], batch.token_type_ids[row][real]
-    asked = answers != IGNORED_LABEL
-    words = [tokenizer.tokens[i] for i in ids]
-    hues = to_rgba(BLUE, 0.25), to_rgba(GREEN, 0.25), to_rgba(RED, 0.7)
-    draw_tokens(words, [hues[i] for i in np.where(asked, 2, segments)])
-    print("answers:", *(tokenizer.tokens[i] for i in answers[asked]))
-    print("B comes from another document" if batch.next_sentence_label[row] == IS_RANDOM else "B follows A", "\n")
-
-
-for row in (0, 1, 2):
-    show_sequence(row)
-
-# %% [markdown]
-# A whole batch, one row per sequence. White is padding, which fills short sequences up and is masked in attention.
-# Sequences of similar length share a batch, so that there is little padding.
-
-# %%
-picture = np.where(batch.attention_mask, 1 + batch.token_type_ids, 0)
-picture[batch.labels != IGNORED_LABEL] = 3
-figure, axes = plt.subplots(figsize=(5.2, 5))
-axes.imshow(np.array([to_rgba(c, a) for c, a in (("white", 1), (BLUE, 0.3), (GREEN, 0.35), (RED, 0.9))])[picture])
-axes.set(xlabel="position", ylabel="sequence", title="A (blue), B (green), to be predicted (orange)")
-plt.show()
-
-# %% [markdown]
-# Do the proportions hold? The check counts over fifty batches.
-
-# %%
-chosen = real = pairs = 0
-fates = np.zeros(3)
-for number in range(50):
-    batch, plain = stream.batch(number), stream.batch(number).labels
-    asked = plain != IGNORED_LABEL
-    special = np.isin(batch.input_ids, (tokenizer.cls_id, tokenizer.sep_id))
-    chosen, real = chosen + asked.sum(), real + (batch.attention_mask & ~special).sum()
-    pairs += (batch.next_sentence_label == IS_RANDOM).mean() / 50
-    masked, kept = batch.input_ids[asked] == tokenizer.mask_id, batch.input_ids[asked] == plain[asked]
-    fates += masked.sum(), kept.sum(), (~masked & ~kept).sum()
-fates /= fates.sum()
-print(f"chosen: {chosen / real:.1%} of the tokens; random B: {pairs:.1%} of the pairs")
-print(f"of the chosen, {fates[0]:.1%} are masked, {fates[1]:.1%} kept, {fates[2]:.1%} replaced")
-assert abs(chosen / real - recipe.pretrain.masking.rate) < 0.01
-assert abs(pairs - 0.5) < 0.05
-assert np.allclose(fates, (0.8, 0.1, 0.1), atol=0.02)
-
-# %% [markdown]
-# ## 4. The network
-#
-# The encoder is one file, `models/bert.py`, in the order of the paper: embeddings, attention, feed-forward, block,
-# encoder; the pooler is in `models/heads.py`. Ours is tiny. The figure shows the number of weights of each part: in a
-# small network the token embeddings are a large part.
-
-# %%
-engine = Engine(recipe.system, print)
-torch.manual_seed(recipe.seed)
-fresh = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id)).to(engine.device).eval()
-sizes = {}
-for name, value in fresh.named_parameters():
-    first, second = name.removeprefix("encoder.").split(".")[:2]
-    part = f"{first}.{second}" if first in ("embeddings", "blocks") else first
-    sizes[part] = sizes.get(part, 0) + value.numel()
-figure, axes = plt.subplots(figsize=(7, 0.3 * len(sizes) + 0.8))
-axes.barh(list(sizes)[::-1], [size / 1000 for size in list(sizes.values())[::-1]], color=BLUE)
-axes.set(xlabel="thousand weights", title=f"{sum(sizes.values()):,} weights")
-plt.show()
-
-# %% [markdown]
-# ### Embeddings
-#
-# Each token starts as the sum of three learned vectors: of the token, of its position, and of its segment, A or B. At
-# first all three are random and of one size. Two different words of A have only the segment's vector in common, and so
-# their cosine is about one third; the same word at two positions has two of three vectors in common.
-
-# %%
-text = "The old man loved the old boat and the old boat loved the sea."
-ids = torch.tensor([tokenizer.cls_id, *tokenizer.encode([text])[0], tokenizer.sep_id], device=engine.device)
-words = [tokenizer.tokens[i] for i in ids]
-
-
-def cosines(vectors):
-    """The cosine of each pair of vectors, (tokens, tokens)."""
-    unit = torch.nn.functional.normalize(vectors, dim=-1)
-    return (unit @ unit.T).cpu().numpy()
 
 
 def draw_matrix(axes, values, names, title, top=None):
@@ -317,137 +93,675 @@ def draw_matrix(axes, values, names, title, top=None):
     axes.set_title(title, fontsize=10)
 
 
-with torch.inference_mode():
-    embedded = cosines(fresh.encoder.hidden_states(ids[None])[0][0])
-figure, axes = plt.subplots(figsize=(4.6, 4.6))
-draw_matrix(axes, embedded, words, "Cosines of embeddings, before training", 1)
+# %% [markdown]
+# ## The two stages
+#
+# BERT is trained twice. *Pre-training* needs text alone: the network predicts masked tokens and whether one sentence
+# follows another. *Fine-tuning* puts a small new layer, a *head*, on the same network and trains all of it on a task
+# with labels. The first stage is long and done once; the second is short and done for each task.
+
+# %% [folded]
+axes = canvas(9.6, 3.1)
+for x, title, color in ((0.1, "1  Pre-training, once", BLUE), (5.0, "2  Fine-tuning, for each task", GREEN)):
+    axes.text(x, 2.85, title, fontsize=11, weight="bold", color=color)
+box(axes, 0.1, 0.1, 3.9, 0.5, "unlabelled text: books, articles, reviews", YELLOW)
+box(axes, 0.1, 1.0, 3.9, 0.6, "encoder, random weights at first", BLUE)
+box(axes, 0.1, 2.0, 1.85, 0.5, "masked tokens", RED)
+box(axes, 2.15, 2.0, 1.85, 0.5, "next sentence?", RED)
+box(axes, 5.0, 0.1, 4.4, 0.5, "a few hundred or thousand labelled texts", YELLOW)
+box(axes, 5.0, 1.0, 4.4, 0.6, "the same encoder, pre-trained weights", BLUE)
+for place, (task, example) in enumerate((("classes", "sentiment"), ("tags", "names"), ("spans", "answers"))):
+    box(axes, 5.0 + 1.5 * place, 2.0, 1.4, 0.5, f"{task}\n{example}", GREEN, 8)
+    arrow(axes, (5.7 + 1.5 * place, 1.6), (5.7 + 1.5 * place, 2.0))
+for start, end in (((2, 0.6), (2, 1)), ((1, 1.6), (1, 2)), ((3, 1.6), (3, 2)), ((7.2, 0.6), (7.2, 1))):
+    arrow(axes, start, end)
+arrow(axes, (4.0, 1.3), (5.0, 1.3))
+axes.text(4.5, 1.38, "weights", ha="center", fontsize=8)
 plt.show()
-same = np.array(words)[:, None] == np.array(words)
-same_word, different = embedded[same & ~np.eye(len(words), dtype=bool)].mean(), embedded[~same].mean()
-print(f"the same word at two positions: {same_word:.2f}; different words: {different:.2f}")
-assert abs(same_word - 2 / 3) < 0.1
-assert abs(different - 1 / 3) < 0.1
 
 # %% [markdown]
-# ### Attention
+# # Part one: by hand
 #
-# Then each position attends to all positions, on its left and on its right, and receives a weighted average of their
-# *values*. The weights are a softmax over products of the position's *query* with the *keys* of all positions. Several
-# heads do this independently.
-#
-# With small random weights attention is almost uniform: the model has not learnt yet what to attend to.
+# The package brings a small BERT that was pre-trained for more than an hour on books and film reviews. Part one takes
+# its vocabulary and its weights, a dictionary of tensors, and none of its functions. `theirs` is the package's network,
+# for the comparisons.
 
 # %%
-with torch.inference_mode():
-    before = fresh.encoder.attention_maps(ids[None])[0].cpu()  # (layers, heads, positions, positions)
-figure, axes = plt.subplots(figsize=(4.6, 4.6))
-draw_matrix(axes, before[0, 0].numpy(), words, "Attention weights before training (row attends to column)", 0.5)
-plt.show()
-print(
-    f"each row sums to {before[0, 0].sum(-1).mean():.2f}; uniform attention would have {1 / len(words):.3f} everywhere"
+bundled = bertwright.load("bundled")
+tokenizer, theirs = bundled.pretrained.tokenizer, bundled.pretrained.model.eval()
+w = {name: value.detach().clone().cpu() for name, value in theirs.cpu().state_dict().items()}
+for name in list(w)[:5]:
+    print(f"{name:36}{tuple(w[name].shape)}")
+print(f"... {len(w)} tensors with {sum(value.numel() for value in w.values()):,} numbers")
+
+# %% [markdown]
+# ## 1. WordPiece: from text to numbers
+#
+# A network computes with numbers. WordPiece turns text into entries of a fixed vocabulary: a frequent word has an entry
+# of its own, a rare one is made of pieces, and a piece that continues a word begins with `##`. Take the longest entry
+# that the word begins with, then the longest `##` entry that continues it, and so on. Read: `text/wordpiece.py`.
+
+# %%
+entries = {token: number for number, token in enumerate(tokenizer.tokens)}
+PAD, CLS, SEP, MASK = (entries[name] for name in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
+
+
+def wordpiece(word):
+    """The ids of a word's pieces, the longest first; [UNK] if some piece is not in the vocabulary."""
+    found, start = [], 0
+    while start < len(word):
+        for end in range(len(word), start, -1):
+            piece = ("##" if start else "") + word[start:end]
+            if piece in entries:
+                break
+        else:
+            return [entries["[UNK]"]]
+        found.append(entries[piece])
+        start = end
+    return found
+
+
+def ids_of(text):
+    """The ids of a text in lower case, with spaces around its punctuation."""
+    return [number for word in text.split() for number in wordpiece(word)]
+
+
+sentence = "the lighthouse keeper was marvellously unforgettable ."
+ids = ids_of(sentence)
+draw_tokens(
+    [tokenizer.tokens[i] for i in ids],
+    [(YELLOW if tokenizer.tokens[i].startswith("##") else BLUE, 0.3) for i in ids],
 )
-print(f"lowest weight {before[0, 0].min():.3f}, highest {before[0, 0].max():.3f}")
-assert torch.allclose(before.sum(-1), torch.ones(()), atol=1e-4)
-assert before[0, 0].max() < 2 / len(words)
+print(*ids)
+assert ids == list(tokenizer.encode([sentence])[0])
 
 # %% [markdown]
-# ### Two heads, two losses
+# ## 2. The input: three embeddings
 #
-# The vector of a masked position is multiplied with every token embedding, which gives a probability for each entry of
-# the vocabulary. The vector of `[CLS]` gives a probability that B follows A. The loss is the cross-entropy, $-\ln p$ of
-# the right answer, averaged over all masked tokens and over all pairs. Read: `models/heads.py`.
+# The network reads `[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` for a lone text. Each token starts as the sum of three
+# learned vectors: of the token, of its segment (A or B), and of its position.
+
+# %% [folded]
+axes = canvas(9.6, 2.4)
+read = "[CLS] my dog is cute [SEP] he likes play ##ing [SEP]".split()
+for place, token in enumerate(read):
+    x = 1.0 + 0.77 * place
+    second = place > 5
+    box(axes, x, 1.9, 0.72, 0.38, token, "#5c6370", 8, 0.1)
+    lines = (("token", token.strip("[]#"), YELLOW), ("segment", "AB"[second], GREEN), ("position", place, BLUE))
+    for row, (_, text, color) in enumerate(lines):
+        box(axes, x, 1.3 - 0.55 * row, 0.72, 0.38, f"$E_{{{text}}}$", color, 8)
+        if row:
+            axes.text(x + 0.36, 1.765 - 0.55 * row, "+", ha="center", va="center", fontsize=9)
+for row, name in enumerate(("input", "token", "segment", "position")):
+    axes.text(0.05, (2.09, 1.49, 0.94, 0.39)[row], name, va="center", fontsize=9)
+plt.show()
+
+# %% [markdown]
+# Then each vector is normalised: mean 0 and variance 1 over its numbers, followed by a learned scale and shift.
 #
-# A fresh network predicts almost uniformly: its loss is $\ln V$ on masked tokens and $\ln 2$ on pairs.
+# Letters: B sequences in a batch, S positions in a sequence, H hidden size, A heads, D = H / A the width of a head, V
+# entries of the vocabulary. Read: `models/bert.py`, `Embeddings`.
 
 
 # %%
-def evaluate_heldout(model):
-    """Loss and accuracy of both tasks on held-out text."""
-    task = Pretraining(recipe, model, tokenizer, corpus, heldout)
-    with torch.inference_mode():
-        return task.evaluate(task.objective.eval(), engine, phase=0)
+def norm(x, name):
+    """Layer normalisation."""
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-12).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
-untrained = evaluate_heldout(fresh)
-print(f"masked tokens: {untrained['mlm_loss']:.2f} nats (ln {tokenizer.vocab_size:,} = {uniform:.2f})")
-print(f"next sentences: {untrained['nsp_loss']:.2f} nats (ln 2 = {np.log(2):.2f})")
-assert abs(untrained["mlm_loss"] - uniform) < 0.5
-assert abs(untrained["nsp_loss"] - np.log(2)) < 0.1
+def embed(ids, segments):
+    """(B, S) to (B, S, H)."""
+    e = "encoder.embeddings"
+    token = w[f"{e}.token.weight"][ids] * (ids != PAD)[..., None]  # padding has no vector, and learns none
+    segment, position = w[f"{e}.segment.weight"][segments], w[f"{e}.position.weight"][: ids.shape[1]]
+    return norm(token + segment + position, f"{e}.norm")
+
+
+text = "the old man loved the old boat and the old boat loved the sea ."
+ids = torch.tensor([[CLS, *ids_of(text), SEP]])  # (B, S), with B = 1
+words = [tokenizer.tokens[i] for i in ids[0]]
+x = embed(ids, torch.zeros_like(ids))
+print("ids", tuple(ids.shape), "-> vectors", tuple(x.shape))
+states = theirs.encoder.hidden_states(ids)  # of the embeddings, and of each block
+assert torch.allclose(x, states[0], atol=1e-5)
 
 # %% [markdown]
-# ## 5. Pre-training
+# ## 3. One attention head
 #
-# The pretrain stage takes two and a half minutes on two cores. Each step takes a batch, predicts, and changes all
-# weights a little in the direction of a smaller loss. Read: `train/loop.py`, `tasks/pretraining.py`.
+# A head is three matrices. Each position gets a *query* (what it looks for), a *key* (what it can be found by) and a
+# *value* (what it passes on). A query times all keys gives scores, the softmax turns a row of scores into weights that
+# sum to 1, and the result is the weighted mean of the values. Nothing hides what is on the right: a position attends to
+# both sides. The scores are divided by $\sqrt{D}$, because sums over D products grow with D.
+#
+# The first head drawn below attends to each token's left neighbour. In the last block one does so as well, but where it
+# finds nothing of use it attends to the full stop. Read: `models/bert.py`, `attend` and `SelfAttention`.
+
+
+# %%
+def linear(x, name):
+    """A learned matrix and a shift."""
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+A = theirs.encoder.config.num_attention_heads
+D = x.shape[-1] // A
+first = "encoder.blocks.0.attention"
+query, key, value = (linear(x[0], f"{first}.{part}")[:, :D] for part in ("query", "key", "value"))  # (S, D) each
+scores = query @ key.T / D**0.5  # (S, S)
+weights = scores.softmax(-1)  # (S, S), each row sums to 1
+head = weights @ value  # (S, D)
+for name, tensor in (("x[0]", x[0]), ("query", query), ("scores", scores), ("weights", weights), ("head", head)):
+    print(f"{name:8}{tuple(tensor.shape)}")
+maps = theirs.encoder.attention_maps(ids)[0].detach()  # (blocks, heads, S, S)
+assert torch.allclose(weights, maps[0, 0], atol=1e-5)
+
+figure, grid = plt.subplots(1, 2, figsize=(9.6, 4.8), layout="constrained")
+draw_matrix(grid[0], weights.numpy(), words, "Head 1 of block 1: a row attends to columns")
+draw_matrix(grid[1], maps[-1, 0].numpy(), words, "Head 1 of the last block")
+plt.show()
+
+# %% [markdown]
+# ## 4. Many heads, a block, the encoder
+#
+# All heads do the same at once, each with D columns of the matrices, and one more matrix joins them. Then a
+# *feed-forward* network maps each position by itself. The output of each of the two is added to its input (a residual
+# sum) and normalised. The encoder is its blocks, one after the other. Two heads stand on it in pre-training.
+
+# %% [folded]
+axes = canvas(9.6, 5.0)
+V, H = w["encoder.embeddings.token.weight"].shape
+middle = (
+    (0.15, "token + segment + position, norm", "(B, S, H)", YELLOW),
+    (1.05, "attention: A heads, joined", "(B, A, S, S) weights", BLUE),
+    (1.75, "add, norm", "(B, S, H)", "#5c6370"),
+    (2.45, "feed-forward: H to 4 H to H, GELU", "(B, S, 4 H) inside", GREEN),
+    (3.15, "add, norm", "(B, S, H)", "#5c6370"),
+)
+for y, text, shape, color in middle:
+    box(axes, 2.3, y, 3.2, 0.45, text, color)
+    axes.text(5.6, y + 0.22, shape, va="center", fontsize=9)
+for y in [y for y, *_ in middle][1:]:
+    arrow(axes, (3.9, y - 0.25 if y > 1.1 else 0.6), (3.9, y))
+for start, end in ((0.8, 1.95), (2.3, 3.35)):  # the residual sums go around
+    axes.plot([3.9, 2.0, 2.0], [start, start, end], color="#5c6370", linewidth=1)
+    arrow(axes, (2.0, end), (2.3, end))
+axes.add_patch(plt.Rectangle((1.75, 0.72), 5.6, 3.0, fill=False, edgecolor="#5c6370", linestyle="--"))
+axes.text(7.45, 2.2, "one block; the output of each\nis the input of the next", va="center", fontsize=9)
+box(axes, 1.2, 4.25, 2.5, 0.5, "masked tokens: (M, V)", RED)
+box(axes, 4.1, 4.25, 2.5, 0.5, "[CLS] alone: (B, 2)", RED)
+for x_end in (2.45, 5.35):
+    arrow(axes, (3.9, 3.6), (x_end, 4.25))
+axes.text(0.05, 0.37, "ids (B, S)", va="center", fontsize=9)
+arrow(axes, (0.95, 0.37), (2.3, 0.37))
+axes.text(6.8, 4.5, f"here: H = {H}, A = {A}, V = {V:,}, 2 blocks", va="center", fontsize=9)
+plt.show()
+
+# %% [markdown]
+# Read: `models/bert.py`, `Block` and `Bert`.
+
+
+# %%
+def attention(x, name, mask):
+    """(B, S, H) to (B, S, H); `mask` (B, S) is True at real tokens."""
+    parts = (linear(x, f"{name}.{part}").unflatten(-1, (A, D)) for part in ("query", "key", "value"))
+    query, key, value = (part.transpose(1, 2) for part in parts)  # (B, A, S, D)
+    scores = query @ key.transpose(2, 3) / D**0.5  # (B, A, S, S)
+    scores = scores.masked_fill(~mask[:, None, None, :], -1e9)  # nobody attends to padding
+    return linear((scores.softmax(-1) @ value).transpose(1, 2).flatten(2), f"{name}.output")
+
+
+def block(x, name, mask):
+    """One Transformer layer: attention, then feed-forward."""
+    x = norm(x + attention(x, f"{name}.attention", mask), f"{name}.attention_norm")
+    wide = torch.nn.functional.gelu(linear(x, f"{name}.feed_forward.expand"))  # (B, S, 4 H)
+    return norm(x + linear(wide, f"{name}.feed_forward.contract"), f"{name}.feed_forward_norm")
+
+
+def encode(ids, segments, mask):
+    """(B, S) to (B, S, H)."""
+    x = embed(ids, segments)
+    for number in range(theirs.encoder.config.num_hidden_layers):
+        x = block(x, f"encoder.blocks.{number}", mask)
+    return x
+
+
+hidden = encode(ids, torch.zeros_like(ids), ids != PAD)
+print("ids", tuple(ids.shape), "-> encoded", tuple(hidden.shape))
+assert torch.allclose(hidden, states[-1], atol=1e-5)
+
+# %% [markdown]
+# ## 5. First task: does B follow A?
+#
+# Text has no labels, so BERT makes two tasks out of it (paper, section 3.1). For *next-sentence prediction*, B follows
+# A in half of the pairs; in the others B comes from another document. Read: `inputs/next_sentence.py`, which also fills
+# sequences up with several sentences, and `frame` in `inputs/sequences.py`.
+
+# %%
+stories = [
+    """the bakery on tern street opened at seven , but the oven was lit at two .
+    i was sixteen , i swept the floor , and i was not allowed to touch the dough .
+    at four every morning somebody knocked on the back door .
+    mr . halloran would wipe his hands and take the first loaf off the rack .""",
+    """the last bus of the day stopped in the snow below the pass .
+    the driver counted us , twice , and turned the engine off to save the fuel .
+    a woman in the back row had a bag of oranges , and passed them forward .
+    by midnight we all knew who was afraid of whom .""",
+    """my grandmother learnt to swim when she was seventy .
+    she bought a red bathing suit and told nobody about it .
+    the teacher was a boy of twenty , who called her madam .
+    in the second summer she swam across the lake and back .""",
+]
+documents = [[ids_of(line) for line in story.splitlines()] for story in stories]
+rng = np.random.default_rng(0)
+
+
+def frame(first, second):
+    """[CLS] A [SEP] B [SEP] as ids and segments."""
+    return np.array([CLS, *first, SEP, *second, SEP]), np.array([0] * (len(first) + 2) + [1] * (len(second) + 1))
+
+
+def make_pair(document, place):
+    """A, the sentence at a place of a document; B, the next one or a random one of another document; 1 if random."""
+    if rng.random() < 0.5:
+        return documents[document][place], documents[document][place + 1], 0
+    other = rng.choice([number for number in range(len(documents)) if number != document])
+    return documents[document][place], documents[other][rng.integers(len(documents[other]))], 1
+
+
+drawn = [(document, *make_pair(document, 1)) for document in rng.integers(0, 3, 2000)]
+random = np.mean([label for *_, label in drawn])
+print(f"B is random in {random:.1%} of the pairs")
+assert abs(random - 0.5) < 0.05
+assert all(
+    b == documents[document][2] if label == 0 else b not in documents[document] for document, _, b, label in drawn
+)
+
+# The package's frame gives the same ids and segments.
+from bertwright.inputs import sequences
+
+_, one, two, _ = drawn[0]
+same = sequences.frame(tokenizer, np.array(one), np.array(two))
+assert all(np.array_equal(*both) for both in zip(frame(one, two), (same.input_ids, same.token_type_ids), strict=True))
+
+# %% [markdown]
+# ## 6. Second task: masked tokens
+#
+# In each sequence 15 % of the tokens are chosen. Of these 80 % become `[MASK]`, 10 % become a random token and 10 %
+# stay. The network predicts the original token at all of them.
+
+# %% [folded]
+axes = canvas(9.6, 2.5)
+box(axes, 0.1, 1.0, 1.9, 0.5, "all tokens", "#5c6370")
+box(axes, 2.7, 1.7, 2.0, 0.5, "85 % not chosen", "#5c6370", alpha=0.1)
+box(axes, 2.7, 0.6, 2.0, 0.5, "15 % chosen", RED)
+axes.text(4.85, 1.95, "read, but no loss here", va="center", fontsize=9)
+arrow(axes, (2.0, 1.35), (2.7, 1.9))
+arrow(axes, (2.0, 1.15), (2.7, 0.9))
+fates = (("80 %", "she [MASK] home", BLUE), ("10 %", "she violin home", PINK), ("10 %", "she went home", GREEN))
+for row, (rate, shown, color) in enumerate(fates):
+    y = 1.15 - 0.55 * row
+    box(axes, 5.6, y, 2.5, 0.42, f"{rate}   {shown}", color)
+    arrow(axes, (4.7, 0.85), (5.6, y + 0.21))
+    axes.text(8.25, y + 0.21, "predict “went”", va="center", fontsize=9)
+plt.show()
+
+# %% [markdown]
+# Why not mask all of them? In fine-tuning there is no `[MASK]`. A network that only ever predicts at `[MASK]` need not
+# form a useful vector at a token that it can read. As some of the tokens that it must predict are random and some are
+# right, it cannot tell which, and has to check every token against its context.
+#
+# The package draws random numbers in the same order, and so a comparison with the same seed is exact. Read:
+# `inputs/masking.py`.
+
+# %%
+ordinary = tokenizer.ordinary_ids  # all entries but [PAD], [UNK], [CLS], [SEP], [MASK]
+
+
+def mask_tokens(ids, rng):
+    """Ids as the network reads them, and labels: the original token where it was chosen, -100 elsewhere; (S,) each."""
+    maskable = (ids != CLS) & (ids != SEP)
+    order = np.argsort(np.where(maskable, rng.random(len(ids)), np.inf))  # special tokens come last
+    chosen = np.isin(np.arange(len(ids)), order[: max(1, round(0.15 * maskable.sum()))])
+    fate, other = rng.random(len(ids)), ordinary[rng.integers(0, len(ordinary), len(ids))]
+    shown = np.where(chosen & (fate < 0.8), MASK, ids)
+    shown = np.where(chosen & (fate >= 0.8) & (fate < 0.9), other, shown)
+    return shown, np.where(chosen, ids, -100)
+
+
+pair, segments = frame(*drawn[0][1:3])
+shown, labels = mask_tokens(pair, np.random.default_rng(1))
+draw_tokens(
+    [tokenizer.tokens[i] for i in shown],
+    [
+        (RED, 0.6) if label >= 0 else ((BLUE, GREEN)[segment], 0.25)
+        for label, segment in zip(labels, segments, strict=True)
+    ],
+)
+print("to predict:", *(tokenizer.tokens[i] for i in labels[labels >= 0]))
+
+long = np.array([CLS, *rng.choice(ordinary, 100_000), SEP])
+shown, labels = mask_tokens(long, np.random.default_rng(2))
+chosen = labels >= 0
+fates = np.array(
+    [shown[chosen] == MASK, (shown[chosen] != MASK) & (shown[chosen] != long[chosen]), shown[chosen] == long[chosen]]
+)
+print(f"chosen {chosen.mean():.1%}; masked, replaced and kept: {fates.mean(1).round(3)}")
+assert abs(chosen.mean() - 0.15) < 1e-3
+assert np.allclose(fates.mean(1), (0.8, 0.1, 0.1), atol=0.01)
+
+# The package's masks, from the same random numbers, are the same.
+from bertwright.inputs import masking
+from bertwright.settings import MaskingConfig
+
+vocabulary = masking.Vocabulary(MASK, ordinary, tokenizer.is_continuation)
+maskable = (long != CLS) & (long != SEP)
+same, where = masking.mask_tokens(long[None], maskable[None], MaskingConfig(), vocabulary, np.random.default_rng(2))
+assert np.array_equal(same[0], shown)
+assert np.array_equal(where[0], chosen)
+
+# %% [markdown]
+# ## 7. Two losses
+#
+# At a chosen position the vector is mapped once more and multiplied with all token embeddings: one score per entry of
+# the vocabulary. The loss is $-\ln p$ of the right token. **At all other positions there is no loss:** their scores are
+# not even computed. The vector of `[CLS]` decides between "follows" and "random". Both losses are means, and training
+# makes their sum small. Read: `models/heads.py`.
+
+
+# %%
+def negative_log(scores, right):
+    """The mean of -ln p(right); scores (N, K), right (N,)."""
+    return -scores.log_softmax(-1)[torch.arange(len(right)), right].mean()
+
+
+def losses(ids, segments, labels, random):
+    """The loss of masked tokens and that of next sentences; ids, segments and labels (B, S), random (B,)."""
+    hidden = encode(ids, segments, ids != PAD)
+    chosen = hidden[labels != -100]  # (M, H), the chosen positions alone
+    m = "masked_language_model"
+    moved = norm(torch.nn.functional.gelu(linear(chosen, f"{m}.dense")), f"{m}.norm")
+    scores = moved @ w["encoder.embeddings.token.weight"].T + w[f"{m}.bias"]  # (M, V)
+    pooled = torch.tanh(linear(hidden[:, 0], "pooler.dense"))  # (B, H)
+    return negative_log(scores, labels[labels != -100]), negative_log(linear(pooled, "next_sentence"), random)
+
+
+rows = []
+for number in range(9):
+    one, two, is_random = make_pair(number % 3, number // 3)
+    ids, segments = frame(one, two)
+    rows.append((*mask_tokens(ids, rng), segments, is_random))
+S = max(len(ids) for ids, *_ in rows)
+
+
+def padded(column, filling):
+    """Rows of different lengths as one tensor (B, S)."""
+    return torch.tensor(
+        np.array([np.pad(row[column], (0, S - len(row[column])), constant_values=filling) for row in rows])
+    )
+
+
+batch = padded(0, PAD), padded(2, 0), padded(1, -100), torch.tensor([row[3] for row in rows])
+mlm, nsp = losses(*batch)
+print(f"batch {tuple(batch[0].shape)}, {(batch[2] != -100).sum()} tokens to predict")
+print(f"masked tokens {mlm:.3f} nats, next sentence {nsp:.3f} nats")
+
+
+def losses_of(model):
+    """The same losses from the package's network, with PyTorch's cross-entropy, which leaves out -100."""
+    ids, segments, labels, random = batch
+    token_scores, pair_scores = model(ids, segments, ids != PAD)
+    cross_entropy = torch.nn.functional.cross_entropy
+    return cross_entropy(token_scores.flatten(0, 1), labels.flatten()), cross_entropy(pair_scores, random)
+
+
+for mine, other in zip((mlm, nsp), losses_of(theirs), strict=True):
+    assert abs(mine - other) < 1e-5
+
+# %% [markdown]
+# ## 8. A training step
+#
+# A step computes the losses, their gradient, and a small move of each weight against it. Adam divides the mean gradient
+# by the root of the mean square, so that all weights move at a similar pace.
+#
+# Ten steps on the same nine sequences: the network memorizes them. That is no knowledge of language, but it shows
+# that every piece works. The package's network, with PyTorch's Adam, makes the same ten steps. Read: `train/loop.py`,
+# and `train/optim.py` for AdamW, Muon and the learning rate over time.
+
+# %%
+for tensor in w.values():
+    tensor.requires_grad_()
+mean, square = ({name: torch.zeros_like(tensor) for name, tensor in w.items()} for _ in range(2))
+
+
+def step(number, rate=1e-3):
+    """One step of Adam; returns the loss before it and the gradients."""
+    loss = sum(losses(*batch))
+    gradients = dict(zip(w, torch.autograd.grad(loss, list(w.values())), strict=True))
+    with torch.no_grad():
+        for name, g in gradients.items():
+            mean[name] = 0.9 * mean[name] + 0.1 * g
+            square[name] = 0.999 * square[name] + 0.001 * g**2
+            unbiased, spread = mean[name] / (1 - 0.9**number), square[name] / (1 - 0.999**number)
+            w[name] -= rate * unbiased / (spread.sqrt() + 1e-8)
+    return loss.item(), gradients
+
+
+adam = torch.optim.Adam(theirs.parameters(), lr=1e-3)
+mine, others = [], []
+for number in range(1, 11):
+    loss, gradients = step(number)
+    other = sum(losses_of(theirs))
+    adam.zero_grad()
+    other.backward()
+    if number == 1:
+        assert all(torch.allclose(gradients[name], p.grad, atol=1e-5) for name, p in theirs.named_parameters())
+    adam.step()
+    mine.append(loss)
+    others.append(other.item())
+print("by hand:    ", *(f"{loss:.3f}" for loss in mine))
+print("the package:", *(f"{loss:.3f}" for loss in others))
+assert np.allclose(mine, others, atol=0.01)
+assert mine[-1] < 0.05 * mine[0]
+
+figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
+axes.plot(range(10), mine, "o-", color=BLUE)
+axes.set(xlabel="steps", ylabel="loss, nats", title="Nine sequences, memorized", ylim=(0, None))
+plt.show()
+
+# %% [markdown]
+# ### Exercises
+#
+# Answer first, then unfold; the cell below checks all five.
+#
+# 1. A sequence is twice as long. How many more scores does a head compute?
+#    <details><summary>Answer</summary>Four times as many: scores are (S, S).</details>
+# 2. What happens to the loss if the label of a chosen position is set to -100?
+#    <details><summary>Answer</summary>The position leaves the loss, which becomes the mean over the others. Its label
+#    is never read again: there is no loss at a position that was not chosen.</details>
+# 3. What does a block do if the order of the vectors that come in is reversed?
+#    <details><summary>Answer</summary>It gives the same vectors in reverse: only the position embeddings tell the
+#    order.</details>
+# 4. What are the weights of a head if its query matrix and shift are zero?
+#    <details><summary>Answer</summary>All equal, 1 / S: all scores are 0.</details>
+# 5. Which loss has a network that gives each entry the same score? And one that knows only how frequent each is?
+#    <details><summary>Answer</summary>ln V; and the entropy of the frequencies, which is less. Remember both for the
+#    learning curve below.</details>
+
+# %%
+with torch.no_grad():
+    twice = torch.cat([query, query]) @ torch.cat([key, key]).T
+    assert twice.numel() == 4 * scores.numel()  # 1
+
+    ids, segments, labels, random = batch
+    fewer, left_out = labels.clone(), (labels != -100).nonzero()[0]
+    fewer[tuple(left_out)] = -100
+    count = (labels != -100).sum()
+    only = torch.where(labels == fewer, -100, labels)  # the one position that was left out
+    parts = [losses(ids, segments, some, random)[0] for some in (labels, fewer, only)]
+    assert abs(count * parts[0] - (count - 1) * parts[1] - parts[2]) < 1e-3  # 2
+
+    everything = torch.ones(x.shape[:2], dtype=torch.bool)
+    straight, turned = (block(given, "encoder.blocks.0", everything) for given in (x, x.flip(1)))
+    assert torch.allclose(straight, turned.flip(1), atol=1e-4)  # 3
+
+    assert torch.allclose((0 * query @ key.T).softmax(-1), torch.full_like(scores, 1 / len(scores)))  # 4
+
+    p = torch.arange(1, V + 1) ** -1.0  # frequencies as in Zipf's law
+    p /= p.sum()
+    uniform, frequent = -np.log(1 / V), float(-(p * p.log()).sum())
+    print(f"ln V = {uniform:.2f} nats, the entropy of Zipf's frequencies {frequent:.2f}")
+    assert abs(negative_log(torch.zeros(1, V), torch.tensor([7])) - uniform) < 1e-5
+    drawn_tokens = torch.multinomial(p, 50_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    assert abs(-p.log()[drawn_tokens].mean() - frequent) < 0.05  # 5
+
+# %% [markdown]
+# # Part two: with the package
+#
+# The same pieces, on more text and with more care: `bertwright.run` does everything from raw text to a report.
+#
+# ## 9. A recipe
+#
+# A recipe is the whole experiment in one YAML file, and any setting can be replaced. This one pre-trains a BERT of two
+# layers on the bundled sample: forty-five thousand words of stories and essays, and 400 reviews of films that do not
+# exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All sequences have up
+# to 64 tokens: a run that makes them longer on the way has a jump in its curve. Read: `recipe.py`, `settings.py`.
+
+# %%
+RUN = Path("runs/lesson")
+recipe = bertwright.load_recipe(
+    "recipes/demo-from-scratch.yaml",
+    out=RUN,
+    pretrain={
+        "phases": [{"sequence_length": 64}],
+        "max_minutes": None,
+        "max_steps": 900,
+        "log_every": 5,
+        "evaluate_every": 50,
+        "checkpoint_every": 60,
+    },
+    finetune={"max_length": 64},
+)
+print(recipe.model)
+
+# %% [folded]
+SECONDS = {}
+
+
+def run(name, recipe, **options):
+    """`bertwright.run`, whose progress messages go to a file, and the seconds that it took."""
+    Path("runs").mkdir(exist_ok=True)
+    begin, shown = time.perf_counter(), sys.stderr
+    with open("runs/lesson-messages.txt", "a") as sys.stderr:
+        try:
+            return bertwright.run(recipe, **options)
+        finally:
+            sys.stderr, SECONDS[name] = shown, time.perf_counter() - begin
+
+
+# %% [markdown]
+# ## 10. Pre-training
+#
+# The prepare stage learns a vocabulary from the text and writes all of it to disk as token ids, once. The pretrain
+# stage repeats the step of part one: a batch with fresh pairs and fresh masks, the two losses, a move of all weights.
+# Read: `text/prepare.py`, `inputs/pretraining.py`, `tasks/pretraining.py`, `train/loop.py`.
 #
 # Bertwright keeps the newest two checkpoints of a run. This lesson compares all of them, and so it keeps more.
 
 # %%
+from bertwright.train import checkpoint
+
 checkpoint.KEEP = 1_000
-run(recipe, stages=["pretrain"])
-rows = read_metrics(RUN / "pretrain" / "metrics.jsonl")
+run("pre-training", recipe, stages=["prepare", "pretrain"])
+rows = [json.loads(line) for line in (RUN / "pretrain" / "metrics.jsonl").read_text().splitlines()]
 training, evaluated = ([row for row in rows if row["kind"] == kind] for kind in ("train", "eval"))
 end = training[-1]
-print(f"{end['step']} steps, {end['tokens'] / 1e6:.1f} million tokens in {end['seconds']:.0f} seconds")
+print(f"{end['step']} steps, {end['tokens'] / 1e6:.1f} million tokens in {end['seconds'] / 60:.1f} minutes")
 
 # %% [markdown]
-# ### The learning curve
+# How frequent is each token? A few are everywhere and most are rare: Zipf's law, a straight line on two logarithmic
+# axes. The frequencies give two marks for the learning curve (exercise 5): a network that knows nothing has a loss of
+# $\ln V$, and one that knows *only* how frequent each token is has their entropy, $H = -\sum_i p_i \ln p_i$.
+
+# %%
+micro = bertwright.load(RUN / "pretrain" / "model")
+own = micro.pretrained.tokenizer
+stories = [path.read_text() for path in sorted(Path(recipe.source("books").path).glob("*.txt"))]
+reviews = {
+    part: [
+        json.loads(line) for line in (Path(recipe.source("reviews").path) / f"{part}.jsonl").read_text().splitlines()
+    ]
+    for part in ("train", "test")
+}
+texts = stories + [review["text"] for review in reviews["train"]]
+counts = np.bincount(np.concatenate(own.encode(texts)), minlength=own.vocab_size)
+frequencies = counts[counts > 0] / counts.sum()
+entropy, uniform = -(frequencies * np.log(frequencies)).sum(), np.log(own.vocab_size)
+
+order = np.argsort(-counts)
+figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+axes.loglog(np.arange(1, len(frequencies) + 1), counts[order[: len(frequencies)]], color=BLUE)
+for rank in (0, 2, 8, 40, 200, 1000):
+    name, place = f"“{own.tokens[order[rank]]}”", (rank + 1, counts[order[rank]])
+    axes.annotate(name, place, (4, 4), textcoords="offset points")
+axes.set(xlabel="rank of the token", ylabel="occurrences", title="A few tokens are everywhere, most are rare")
+plt.show()
+print(f"loss of uniform predictions: {uniform:.2f} nats per token; of the token frequencies: {entropy:.2f}")
+
+# %% [markdown]
+# ### The learning curves
 #
-# The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this plateau the network has
-# learnt only how frequent each token is, and predicts the same for every masked position. To improve, it must use the
-# context, and for that queries, keys and values of attention have to be learnt together. That takes some time, and then
-# the loss falls again.
+# **Masked tokens.** The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this
+# *plateau* the network has learnt only how frequent each token is, and predicts the same for every masked position. To
+# improve, it must use the context, and for that queries, keys and values have to be learnt together: each is of use
+# only when the others are. That takes some time, and then the loss falls again.
 #
 # Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so in the end the
-# network memorizes it: the training loss still falls where the loss on held-out text has stopped. The step up at four
-# fifths is where sequences become twice as long: half of the positions are new to the network there.
+# network memorizes it: the training loss still falls where the loss on held-out text no longer does.
+#
+# **Next sentences.** The accuracy stays at one half until the network can compare the contents of A and B.
 
 
 # %%
-def draw_curve(name, key, title, level, unit="step", rows=rows):
-    """A figure of training and held-out text, as in the report of a run."""
-    lines = []
-    for kind, label, style, color in (("train", "training", "smoothed", 0), ("eval", "held out", "points", 1)):
-        points = np.array([(r[unit], r[key]) for r in rows if r["kind"] == kind and key in r], dtype=float)
-        lines.append(Series(points[:, 0], points[:, 1], label, style, color))
-    save_curves(RUN / "plots", name, lines, x_label=unit, y_label=title, level=level)
-    display(Image(RUN / "plots" / f"{name}.png", width=560))
+def draw_curve(axes, key, title, level):
+    """Training as a running mean of nine points, held-out text as dots, a dashed line for comparison."""
+    steps, values = np.array([(row["step"], row[key]) for row in training if key in row]).T
+    axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.8)
+    axes.plot(steps[4:-4], np.convolve(values, np.full(9, 1 / 9), "valid"), color=BLUE, label="training")
+    axes.plot(
+        *np.array([(row["step"], row[key]) for row in evaluated if key in row]).T, "o", color=RED, label="held out"
+    )
+    axes.axhline(level, color="black", linestyle="--", linewidth=1)
+    axes.set(xlabel="step", title=title)
+    axes.legend(frameon=False)
+    return steps, values
 
 
-draw_curve("lesson-words", "mlm_loss", "Masked tokens: loss", (entropy, "token frequencies alone"))
-
-# %%
-steps = np.array([row["step"] for row in training])
-losses = np.array([row["mlm_loss"] for row in training])
-near = steps[np.abs(losses - entropy) < 0.15]
-print(
-    f"plateau at {entropy:.2f}: {len(near)} of {len(steps)} points are within 0.15 of it, the first at step {near[0]}"
-)
-print(f"at the end: training {losses[-5:].mean():.2f}, held-out text {evaluated[-1]['mlm_loss']:.2f}")
-assert REAL or len(near) >= 5
-assert losses[-5:].mean() < entropy - 0.5
+figure, grid = plt.subplots(1, 2, figsize=(9.6, 3.4), layout="constrained")
+steps, curve = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", entropy)
+grid[0].annotate("token frequencies alone", (steps[-1], entropy), (0, 4), textcoords="offset points", ha="right")
+_, pairs = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", 0.5)
+plt.show()
+near = steps[np.abs(curve - entropy) < 0.15]
+last = evaluated[-1]
+print(f"near {entropy:.2f}: {len(near)} of {len(steps)} points, steps {near[0]:.0f} to {near[-1]:.0f}")
+print(f"at the end: training {curve[-5:].mean():.2f}, held-out text {last['mlm_loss']:.2f}")
+print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {last['nsp_accuracy']:.1%}")
+assert abs(curve[0] - uniform) < 0.5
+assert len(near) >= 5
+assert curve[-5:].mean() < entropy - 0.5
 assert min(row["mlm_loss"] for row in evaluated) < entropy
-assert evaluated[-1]["mlm_loss"] < untrained["mlm_loss"] - 0.5
-
-# %% [markdown]
-# The accuracy of next-sentence prediction starts at one half, and stays there until the network can compare the
-# contents of A and B.
-
-# %%
-draw_curve("lesson-pairs", "nsp_accuracy", "Next sentences: accuracy", (0.5, "chance"))
-with_pairs = [row["nsp_accuracy"] for row in training if "nsp_accuracy" in row]  # imdb-mini has them at first only
-pairs_learnt = np.mean(with_pairs[-5:])
-print(f"training, the last steps: {pairs_learnt:.1%}; held-out text, at the end: {evaluated[-1]['nsp_accuracy']:.1%}")
-assert pairs_learnt > 0.52
+assert pairs[-5:].mean() > 0.52
 
 # %% [markdown]
 # ### Predictions for masked tokens, during training
 #
 # How do the predictions for a masked token change? A checkpoint is a model folder and loads like any other model; it
-# only needs the tokenizer in the same folder. For comparison there is the bundled encoder, which was pre-trained for
-# more than an hour on books and reviews.
+# only needs the tokenizer in the same folder. `bundled` is the encoder of part one, as it was before its ten steps.
 
 # %%
+bundled = bertwright.load("bundled")
 cloze = {
     "There [MASK] nothing to be done.": "was",
     "He did [MASK] know what to say.": "not",
@@ -457,16 +771,15 @@ cloze = {
 }
 moments = {}
 for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
-    tokenizer.save(folder)
+    own.save(folder)
     moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
-bundled = bertwright.load("bundled")
+beginning = next(iter(moments.values()))
 
 
 def probabilities(model, sentence):
     """The probability of each token at the [MASK] of a sentence, the most probable first."""
-    return {
-        found.token: found.score for found in model.fill_mask(sentence, top_k=model.pretrained.tokenizer.vocab_size)[0]
-    }
+    found = model.fill_mask(sentence, top_k=model.pretrained.tokenizer.vocab_size)[0]
+    return {one.token: one.score for one in found}
 
 
 shown = [list(moments)[i] for i in np.linspace(0, len(moments) - 1, 4).round().astype(int)]
@@ -477,16 +790,16 @@ for sentence, answer in cloze.items():
         print(f"  {name:>9}: " + "  ".join(f"{token} {p:.2f}" for token, p in best))
 
 # %% [markdown]
-# The predictions of the first checkpoint are the same in every sentence: `.`, `the` and `,`, the most frequent tokens.
-# How probable is the right answer, from checkpoint to checkpoint?
+# The first checkpoint predicts much the same in every sentence: the most frequent tokens. Some answers of the last one
+# are still wrong: the sample is small. How probable is the right answer, from checkpoint to checkpoint?
 
 # %%
-figure, axes = plt.subplots(figsize=(7.4, 3.6))
+figure, axes = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
 course = {
     sentence: [probabilities(model, sentence).get(answer, 0) for model in moments.values()]
     for sentence, answer in cloze.items()
 }
-for color, (sentence, answer) in zip(THEMES[0].cycle, cloze.items(), strict=True):
+for color, (sentence, answer) in zip((BLUE, RED, GREEN, PINK, YELLOW), cloze.items(), strict=True):
     axes.plot(list(moments), course[sentence], color=color, label=sentence.replace("[MASK]", f"[{answer}]"))
 axes.set(xlabel="step", ylabel="probability of the answer in brackets")
 axes.set_ylim(0, 1.6 * max(map(max, course.values())))  # space for the legend
@@ -499,29 +812,36 @@ assert gain > 0.05
 assert known > 0.3
 
 # %% [markdown]
-# ### Attention after pre-training
+# ### Attention before and after
 #
-# The same sentence as above. The heads have specialized: many attend to a neighbour, others to `[CLS]`, `[SEP]` or the
-# full stop, which serve as a default where a head finds nothing.
+# At the first checkpoint attention is almost uniform: with small random weights all scores are near 0 (exercise 4). At
+# the end the heads have specialized: many attend to a neighbour, others to `[CLS]`, `[SEP]` or the full stop, which
+# serve as a default where a head finds nothing. No head was told to. (The bundled encoder's first heads, in part one,
+# began as heads for the left neighbour: an initialization that shortens the plateau, `models/initialization.py`.)
 
 # %%
-trained = bertwright.load(RUN / "pretrain" / "model")
-with torch.inference_mode():
-    after = trained.pretrained.model.encoder.attention_maps(ids[None])[0].cpu()
-layers, heads = after.shape[:2]
-figure, grid = plt.subplots(layers, heads, figsize=(8, 8 * layers / heads), layout="constrained", squeeze=False)
-for layer in range(layers):
-    for head in range(heads):
-        draw_matrix(grid[layer, head], after[layer, head].numpy(), words, f"block {layer + 1}, head {head + 1}", 0.8)
+text = "The old man loved the old boat and the old boat loved the sea."
+words, before = beginning.attention(text, 128)  # weights (blocks, heads, S, S)
+_, after = micro.attention(text, 128)
+blocks, heads = after.shape[:2]
+figure, grid = plt.subplots(2, blocks * heads, figsize=(9.6, 5.2), layout="constrained")
+for row, (name, maps) in enumerate((("at first", before), ("at the end", after))):
+    for place in range(blocks * heads):
+        block_number, head_number = divmod(place, heads)
+        title = f"block {block_number + 1}, head {head_number + 1}, {name}"
+        draw_matrix(grid[row, place], maps[block_number, head_number], words, title, 0.8)
+        grid[row, place].set_title(title, fontsize=8)
+        grid[row, place].tick_params(labelsize=5)
 plt.show()
 
 
 def spread(maps):
     """How many positions a token attends to, on average: the exponential of the entropy of its weights."""
-    return float((-(maps * maps.clamp_min(1e-9).log()).sum(-1)).exp().mean())
+    return float(np.exp(-(maps * np.log(np.maximum(maps, 1e-9))).sum(-1)).mean())
 
 
-print(f"a token attends to {spread(before):.1f} of {len(words)} positions before training, {spread(after):.1f} after")
+print(f"a token attends to {spread(before):.1f} of {len(words)} positions at first, {spread(after):.1f} at the end")
+assert np.allclose(after.sum(-1), 1, atol=1e-4)
 assert spread(after) < spread(before)
 
 # %% [markdown]
@@ -541,260 +861,292 @@ families = {
     "praise": "great wonderful excellent superb",
     "blame": "bad awful terrible boring",
 }
-tables = {"before": (fresh.encoder, tokenizer), "after": (trained.pretrained.model.encoder, tokenizer)}
-tables["bundled"] = (bundled.pretrained.model.encoder, bundled.pretrained.tokenizer)
-figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
+figure, grid = plt.subplots(1, 3, figsize=(9.6, 3.7), layout="constrained")
 contrast = {}
-for axes, (title, (encoder, its)) in zip(grid, tables.items(), strict=True):
-    known = {word: kind for kind, line in families.items() for word in line.split() if word in its.tokens}
-    vectors = encoder.token_embeddings.weight.detach()[[its.tokens.index(word) for word in known]]
-    values = cosines(vectors - vectors.mean(0))
-    alike = np.equal.outer(list(known.values()), list(known.values()))
-    contrast[title] = float(values[alike & ~np.eye(len(known), dtype=bool)].mean() - values[~alike].mean())
-    draw_matrix(axes, values, list(known), title, 0.6)
+for axes, (title, model) in zip(
+    grid, (("at first", beginning), ("at the end", micro), ("bundled", bundled)), strict=True
+):
+    tokens, network = model.pretrained.tokenizer.tokens, model.pretrained.model
+    family = {word: kind for kind, line in families.items() for word in line.split() if word in tokens}
+    vectors = network.encoder.token_embeddings.weight.detach()[[tokens.index(word) for word in family]]
+    unit = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=-1)
+    cosines = (unit @ unit.T).cpu().numpy()
+    alike = np.equal.outer(list(family.values()), list(family.values()))
+    contrast[title] = float(cosines[alike & ~np.eye(len(family), dtype=bool)].mean() - cosines[~alike].mean())
+    draw_matrix(axes, cosines, list(family), title, 0.6)
+    axes.tick_params(labelsize=5)
 plt.show()
-print(
-    "mean cosine within families, minus the mean between them:",
-    {name: round(value, 2) for name, value in contrast.items()},
-)
-assert contrast["before"] < 0.05
-assert contrast["after"] > contrast["before"]
-assert contrast["bundled"] > contrast["before"] + 0.1
+for title, value in contrast.items():
+    print(f"{title}: the mean cosine within families is {value:.2f} above that between them")
+assert contrast["at the end"] > contrast["at first"]
+assert contrast["bundled"] > contrast["at first"]
 
 # %% [markdown]
-# ## 6. Fine-tuning
+# ## 11. Fine-tuning
 #
 # Now the labelled reviews, positive or negative. A linear layer is put on the vector of `[CLS]`, and the whole network
 # is trained further on the labels (paper, section 4.1). A part of the training reviews is the validation set, which
-# chooses the checkpoint.
+# chooses the checkpoint. The baselines are trained on the same reviews: naive Bayes on word counts and two logistic
+# regressions on n-grams.
 #
-# The baselines are trained on the same reviews: naive Bayes on word counts and two logistic regressions on n-grams.
-# They train in a second. `bertwright.run` does all remaining stages and prints the table. Read: `tasks/sequence.py`,
-# `tasks/finetune.py`, `tasks/baselines.py`, `evaluate/evaluation.py`.
+# It is done twice: with the network from above, and with a bundled one that was pre-trained for more than an hour on
+# real text and fine-tuned on IMDB's reviews; a recipe of a few lines trains that one further. None of the sample's
+# reviews was among its texts. Read: `tasks/sequence.py`, `tasks/finetune.py`, `tasks/baselines.py`.
 
 # %%
-micro = run(recipe).results
-
-# %% [markdown]
-# With forty-five thousand words for pre-training and 200 reviews for fine-tuning, this BERT has no advantage over the
-# n-gram baselines: fine-tuning can only use what pre-training has learnt.
+small_run = run("fine-tuning", recipe)
 
 # %%
-display(Image(RUN / "plots" / "finetune-loss.png", width=560))
+larger_run = run("fine-tuning the bundled classifier", "recipes/demo-bundled.yaml", out="runs/lesson-bundled")
+
+# %%
+lines = [("micro BERT, minutes of pre-training", small_run.results["scores"]["bert"])]
+compared = {
+    name: found for name, found in larger_run.results["scores"].items() if name.endswith(("regression", "bayes"))
+}
+lines += [(name.replace("_", " "), found) for name, found in compared.items()]
+lines.append(("bundled BERT, hours of training", larger_run.results["scores"]["bert"]))
+figure, axes = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
+for place, (name, found) in enumerate(lines):
+    axes.plot((found["f1_low"], found["f1_high"]), (place, place), color=(BLUE if "BERT" in name else "#5c6370"))
+    axes.plot(found["f1"], place, "o", color=(BLUE if "BERT" in name else "#5c6370"))
+axes.set_yticks(range(len(lines)), [name for name, _ in lines])
+axes.set(xlabel="F1 on the sample's test reviews, with 95 % intervals")
+plt.show()
+micro_f1, *others, bundled_f1 = (found["f1"] for _, found in lines)
+print(f"micro BERT {micro_f1:.3f}, best baseline {max(others):.3f}, bundled BERT {bundled_f1:.3f}")
+assert bundled_f1 > max(others) + 0.05
+assert bundled_f1 > micro_f1
 
 # %% [markdown]
-# ## 7. The same, after hours on real text
+# With forty-five thousand words for pre-training and 200 reviews for fine-tuning, the micro BERT has no advantage over
+# the n-gram baselines: fine-tuning can only use what pre-training has learnt. The same code with more text has.
 #
-# Bertwright comes with a classifier that was trained on two such cores: pre-trained for more than an hour on books and
-# film reviews, and fine-tuned on the labelled reviews of IMDB. None of the sample's reviews, of films that do not
-# exist, was among them. A recipe of a few lines fine-tunes it further on the sample, with the same code:
-
-# %%
-larger_run = run("recipes/demo-bundled.yaml", out="runs/lesson-bundled")
-larger = larger_run.results
-
-# %%
-baselines = [row for row in score_rows(larger) if row["system"] != "bert"]
-lines = [(row["name"], row["f1"], row["f1_low"], row["f1_high"]) for row in baselines]
-for name, results in (("micro BERT, minutes on the sample", micro), ("bundled BERT, hours on real text", larger)):
-    if results["data"] == larger["data"]:
-        lines.append((name, *(results["scores"]["bert"][key] for key in ("f1", "f1_low", "f1_high"))))
-save_intervals(RUN / "plots", "lesson-systems", lines, x_label="F1 on the sample's test reviews", emphasis=lines[-1][0])
-display(Image(RUN / "plots" / "lesson-systems.png", width=560))
-best = max(row["f1"] for row in baselines)
-print(f"bundled BERT {larger['scores']['bert']['f1']:.3f}, best baseline {best:.3f}")
-assert larger["scores"]["bert"]["f1"] > best + 0.05
-assert REAL or larger["scores"]["bert"]["f1"] > micro["scores"]["bert"]["f1"]
-
-# %% [markdown]
-# How much of that comes from the 200 reviews? The bundled classifier without them, on the same test reviews:
-
-# %%
-demo = bertwright.load_recipe("recipes/demo-bundled.yaml")
-reviews = read_records(demo.source("reviews"), "test", ("text", "label"))
-predictions = bundled.predict([review.text for review in reviews])
-right = np.mean(
-    [
-        one.label == demo.finetune.label_names[int(review.label)]
-        for one, review in zip(predictions, reviews, strict=True)
-    ]
-)
-best_accuracy = max(row["accuracy"] for row in baselines)
-print(f"accuracy {right:.1%}; the best baseline, trained on 200 reviews: {best_accuracy:.1%}")
-assert right > best_accuracy
-
-# %% [markdown]
-# ### How confident is it?
+# ### How confident is it, and where is it wrong?
 #
 # Each test review gets a probability of being positive. A good classifier puts most reviews near 0 or 1, and its
-# mistakes in the middle.
-
-# %%
-predictions = saved_predictions(larger_run.path / "evaluate" / "predictions")
-labels, probability = predictions["labels"], predictions["bert"][:, 1]
-figure, axes = plt.subplots(figsize=(7, 3))
-edges = np.linspace(0, 1, 21)
-axes.hist(
-    [probability[labels == 0], probability[labels == 1]], edges, color=[RED, BLUE], label=["negative", "positive"]
-)
-axes.set(xlabel="probability of being positive", ylabel="test reviews")
-axes.legend(frameon=False, title="label")
-plt.show()
-
-# %% [markdown]
-# ### Attributions: which words decide?
-#
-# Integrated gradients: the input goes in small steps from a text in which every token is `[MASK]` to the text itself,
-# and each word's attribution is the change of the log-odds along its way. Blue words raise the probability of the
-# predicted class, orange ones lower it. Read: `apps/explain.py`.
+# mistakes in the middle. Some of its mistakes are not in the middle.
 
 # %%
 classifier = bertwright.load(larger_run.path)
-
-
-def show_attributions(text):
-    """A prediction with its words, coloured by their relative attribution."""
-    found = explain(classifier, text)
-    words = [(word, attribution) for piece, attribution in pieces(found) for word in piece.split()]
-    hues = [to_rgba(BLUE if attribution > 0 else RED, min(0.8, abs(attribution))) for _, attribution in words]
-    draw_tokens([word for word, _ in words], hues)
-    print(f"{found.prediction.label}, {found.prediction.score:.2f}\n")
-
-
-show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.")
-show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.")
+answers = classifier.predict([review["text"] for review in reviews["test"]])
+labels = np.array([review["label"] for review in reviews["test"]])
+probability = np.array([answer.probabilities["positive"] for answer in answers])
+figure, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
+parts = [probability[labels == 0], probability[labels == 1]]
+axes.hist(parts, np.linspace(0, 1, 21), color=[RED, BLUE], label=["negative", "positive"])
+axes.set(xlabel="probability of being positive", ylabel="test reviews")
+axes.legend(frameon=False, title="label")
+plt.show()
+right = (probability > 0.5) == labels
+confident = np.abs(probability - 0.5) > 0.4
+print(f"{(~right).sum()} of {len(labels)} predictions are wrong, {(confident & ~right).sum()} of these are confident")
+print(f"of the {confident.sum()} confident ones (below 0.1 or above 0.9) {right[confident].mean():.0%} are right")
+assert right[confident].mean() > right.mean() > 0.75
 
 # %% [markdown]
-# ### Errors
+# Which words decide? *Integrated gradients*: the input goes in small steps from a text in which every token is `[MASK]`
+# to the text itself, and each word's attribution is the change of the log-odds along its way. Blue words raise the
+# probability of the predicted class, orange ones lower it. Read: `apps/explain.py`.
 #
-# The most confident mistakes say most about a classifier. Irony, faint praise, a friendly word about the lighting:
+# The first two texts were written for this lesson; the line below each says whether the prediction is right. The last
+# two are the most confident mistakes on the test reviews. Irony, faint praise, a friendly word about the lighting:
 # single words point to the wrong class, and the meaning is in their combination.
 
+
 # %%
-for mistake in read_json(larger_run.path / "evaluate" / "examples.json")["mistakes"][:3]:
-    print("label:", mistake["label"])
-    show_attributions(mistake["text"])
+def show_attributions(text, label):
+    """A prediction with its words, coloured by their attribution relative to the largest."""
+    found = bertwright.explain(classifier, text)
+    largest = max(abs(word.attribution) for word in found.words)
+    hues = [(BLUE if word.attribution > 0 else RED, 0.8 * abs(word.attribution) / largest) for word in found.words]
+    draw_tokens([word.text for word in found.words], hues)
+    outcome = "right" if found.prediction.label == label else f"WRONG, it is {label}"
+    print(f"prediction: {found.prediction.label}, {found.prediction.score:.2f}: {outcome}\n")
+
+
+show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.", "positive")
+show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.", "negative")
+for number in np.argsort(np.where(right, -1, np.abs(probability - 0.5)))[::-1][:2]:
+    show_attributions(reviews["test"][number]["text"], ("negative", "positive")[labels[number]])
 
 # %% [markdown]
-# ## 8. The real run
+# ## 12. Starting from an encoder
+#
+# Few train from random weights in practice: they take an encoder and continue its pre-training on texts of their field.
+# One setting does it, `pretrain.encoder`; any BERT folder in the Hugging Face layout can be named. Here the bundled
+# encoder reads the sample for 30 steps. The loss on held-out text, before and after:
+
+# %%
+adapted = bertwright.load_recipe(
+    "recipes/demo.yaml",
+    out="runs/lesson-adapted",
+    pretrain={"max_minutes": None, "max_steps": 30, "batch_tokens": 4096, "micro_batch_tokens": 4096},
+)
+run("continued pre-training", adapted, stages=["prepare", "pretrain"])
+lines = Path("runs/lesson-adapted/pretrain/metrics.jsonl").read_text().splitlines()
+heldout = [row for row in map(json.loads, lines) if row["kind"] == "eval"]
+for row in heldout:
+    print(f"step {row['step']:3}: {row['mlm_loss']:.3f} nats per masked token of held-out text")
+assert heldout[-1]["mlm_loss"] < heldout[0]["mlm_loss"]
+
+# %% [markdown]
+# ## 13. Another task
+#
+# Another task is another head on the same encoder (paper, sections 4 and 5), and in a recipe another word: `task`.
+# There are heads for a class, a number, several labels, tags of words, answers in a text, choices, and vectors for
+# search; `bertwright init` writes a recipe for a file of labels.
+#
+# This one tags words. The sample's stories have no tags, but their capitals show where names are. So each word in lower
+# case is an input, and its tag says whether it had a capital within a sentence. The baselines read the same lower case.
+
+# %%
+tagged = []
+for line in (line for story in stories for line in story.splitlines()):
+    for sentence in line.replace("?", ".").replace("!", ".").split(". "):
+        told = [word.strip(",;:.“”\"'()").removesuffix("'s") for word in sentence.split()]
+        told = [word for word in told if word.isalpha()]
+        names = [number > 0 and word[0].isupper() and word != "I" for number, word in enumerate(told)]
+        tags = ["O" if not name else "I-NAME" if names[i - 1] else "B-NAME" for i, name in enumerate(names)]
+        if any(names) and len(told) < 60:
+            tagged.append(json.dumps({"tokens": [word.lower() for word in told], "tags": tags}))
+folder = Path("runs/lesson-names-data")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "train.jsonl").write_text("\n".join(tagged[: -len(tagged) // 4]))
+(folder / "test.jsonl").write_text("\n".join(tagged[-len(tagged) // 4 :]))
+Path("runs/lesson-names.yaml").write_text("""
+name: lesson-names
+data: {names: runs/lesson-names-data}
+finetune:
+  data: names
+  task: token-classification
+  encoder: bundled
+  metric_for_best_model: entity_f1
+  epochs: 4
+  batch_size: 16
+  max_length: 96
+  optimizer: {learning_rate: 2.0e-4, warmup_ratio: 0.1}
+system: {compile: "off"}
+""")
+names_run = run("fine-tuning on names", "runs/lesson-names.yaml")
+scores_of = names_run.results["scores"]
+assert scores_of["bert"]["entity_f1"] > scores_of["most_frequent_tag"]["entity_f1"] + 0.1
+answer = bertwright.load(names_run.path).predict("when mr halloran came home to tern street , anna was asleep")
+print(*(f"{entity.text} ({entity.score:.2f})" for entity in answer.entities), sep=", ")
+
+# %% [markdown]
+# ## 14. Full size
 #
 # The same code with `recipes/imdb-mini.yaml`: books and 75,000 film reviews for pre-training, IMDB's 25,000 labelled
-# training reviews for fine-tuning and validation, and the official 25,000 test reviews, evaluated once. It takes three
-# hours on two cores. The recipe also learns from unlabelled reviews, whose pseudo-labels come from a first BERT and
-# from the table's best n-gram baseline together; `results/imdb-mini/README.md` says how much that adds. Everything
-# below is read from `results/imdb-mini/`.
+# training reviews for fine-tuning and validation, and the official 25,000 test reviews, evaluated once. The figures
+# below come from `results/` of a clone; without it their cells say so, and the notebook shows them as they were made.
+#
+# With all labels the best baseline is close. One review in six is longer than 510 tokens, the most that the first run
+# classifies. The same encoder, fine-tuned to classify long reviews in windows, is above the best baseline with both of
+# its seeds, and the interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread:
+# `results/README.md` says what a more cautious rule gives.
 
 # %%
-FULL = Path("results/imdb-mini")
-full = read_json(FULL / "results.json")
-print(f"{full['machine']}: {full['seconds'] / 3600:.1f} hours\n")
-print(results_table(full))
+RESULTS = Path("results")
+if RESULTS.exists():
+    from bertwright.evaluate.comparison import comparison, saved_predictions
+
+    found = {}
+    for folder in ("imdb-mini", "imdb-mini-windows"):
+        found[folder] = json.loads((RESULTS / folder / "results.json").read_text())
+        print(f"{folder}: {found[folder]['seconds'] / 3600:.1f} hours on {found[folder]['machine']}")
+        for system, scores_of in found[folder]["scores"].items():
+            print(f"  {system:25} F1 {scores_of['f1']:.4f}, {scores_of['f1_low']:.4f} to {scores_of['f1_high']:.4f}")
+        compared = comparison(found[folder], saved_predictions(RESULTS / folder / "predictions"))
+        print(f"  {compared['text']}\n")
+    assert compared["outcome"] == "wins"
+    assert found["imdb-mini"]["scores"]["bert"]["count"] == 25_000
+else:
+    print("no folder results/: open this notebook in a clone to make these figures anew")
 
 # %% [markdown]
-# This run starts from a better initialization: its first heads attend to neighbours, and its embeddings are computed
-# from co-occurrence counts (`docs/decisions.md`). The plateau of token frequencies almost disappears.
+# ### What does pre-training buy?
+#
+# Two answers. First, the same network fine-tuned from random weights (`results/ablation/`): on IMDB the accuracy on
+# validation reviews is lower without pre-training. Second, labels: the same encoder and the same baselines, trained on
+# 100 to 25,000 labelled reviews, three draws each, evaluated on 5,000 test reviews (`results/few-labels/`). With 100
+# labels BERT's worst draw is better than the best of any baseline.
 
 # %%
-draw_curve(
-    "lesson-full", "mlm_loss", "Masked tokens: loss, real run", None, "seconds", read_metrics(FULL / "pretrain.jsonl")
-)
+if RESULTS.exists():
+    steps_of = json.loads((RESULTS / "ablation" / "ablation.json").read_text())["rows"]
+    without = steps_of["all of these without pre-training"]["validation_accuracy"][0]
+    with_it = steps_of["+ averaging block"]["validation_accuracy"][0]
+    print(f"accuracy on validation reviews: {with_it:.3f} with pre-training, {without:.3f} without")
+    assert with_it > without
 
-# %%
-rows = score_rows(full)
-lines = [(row["name"], row["f1"], row.get("f1_low"), row.get("f1_high")) for row in rows]
-save_intervals(RUN / "plots", "lesson-full-systems", lines, x_label="F1, IMDB test", emphasis="BERT (this run)")
-display(Image(RUN / "plots" / "lesson-full-systems.png", width=560))
-print(comparison(full, saved_predictions(FULL / "predictions"))["text"])
-assert full["scores"]["bert"]["f1"] > full["scores"]["naive_bayes"]["f1"]
-assert full["scores"]["bert"]["count"] == 25_000
+    figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    axes.imshow(plt.imread(RESULTS / "few-labels" / "few-labels.png"))
+    axes.axis("off")
+    plt.show()
+    draws = json.loads((RESULTS / "few-labels" / "few-labels.json").read_text())["f1"]["100"]
+    worst = min(draw["bert"] for draw in draws)
+    best = max(value for draw in draws for system, value in draw.items() if system != "bert")
+    print(f"100 labels: BERT {worst:.3f} or more, the baselines {best:.3f} or less")
+    assert worst > best
 
 # %% [markdown]
-# One review in six is longer than 510 tokens, the most that this run classifies. The same encoder, fine-tuned to
-# classify long reviews in windows (`results/imdb-mini-windows/`). Both of its seeds are above the best baseline, and
-# the interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread: a more cautious
-# rule (the sum of Behrens and Fisher) gives -0.0032 to 0.0106, and would leave it open.
-
-# %%
-WHOLE = Path("results/imdb-mini-windows")
-whole = comparison(read_json(WHOLE / "results.json"), saved_predictions(WHOLE / "predictions"))
-print(whole["text"])
-assert whole["outcome"] == "wins"
-
-# %% [markdown]
-# With all labels the best baseline is close. Pre-training helps most where labels are few: the same encoder and the
-# same baselines, trained on 100 to 25,000 labelled reviews, three draws each, evaluated on 5,000 test reviews
-# (`benchmarks/few_labels.py`). With 100 labels BERT's worst draw is better than the best of any baseline.
-
-# %%
-FEW = Path("results/few-labels")
-display(Image(FEW / "few-labels.png", width=560))
-draws = read_json(FEW / "few-labels.json")["f1"]["100"]
-others = [value for found in draws for system, value in found.items() if system != "bert"]
-print(f"100 labels: BERT {min(found['bert'] for found in draws):.3f} or more, the baselines {max(others):.3f} or less")
-assert min(found["bert"] for found in draws) > max(others)
-
-# %% [markdown]
-# ## 9. Does it use context on both sides?
+# ## 15. Does it use context on both sides?
 #
 # The paper's claim is in its title: *bidirectional*. In this study one network was pre-trained on the same tokens in
 # two ways: with masked tokens, and as a causal (left-to-right) model that predicts each next token. Then both completed
 # cloze sentences with one of two words. The deciding word stands to the left of the mask, to its right, or on both
 # sides; or the masked word is a verb that must agree with its subject. Each word is right in half of the sentences, so
-# chance is one half. The study (`benchmarks/bidirectional.py`) takes two and a half hours; its results are in
-# `results/bidirectional/`.
+# chance is one half (`benchmarks/bidirectional.py`, `results/bidirectional/`).
 
 # %%
-STUDY = Path("results/bidirectional")
 CAUSAL = "left-to-right"  # the causal model, as these results call it
-study = read_json(STUDY / "results.json")["rows"]
-models = (
-    ("masked", "without-next-sentence", "whole sentence"),
-    ("causal", CAUSAL, "left side alone"),
-)
-figure, axes = plt.subplots(figsize=(7, 3))
-for place, (name, row, sees) in enumerate(models):
-    found = [study[row]["probes"][sees][side] for side in ("left", "right", "both", "agreement")]
-    ratios = np.array([side["mean"] for side in found])
-    ends = np.abs(np.array([[side["low"], side["high"]] for side in found]).T - ratios)
-    axes.bar(np.arange(4) + 0.4 * place - 0.2, ratios, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
-axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-axes.set_xticks(range(4), ["left", "right", "both sides", "agreement"])
-axes.set(ylim=(0, 1.15), xlabel="position of the deciding word", ylabel="accuracy")
-axes.legend(frameon=False, ncols=2, loc="upper right")
-plt.show()
-on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in models]
-assert on_the_right[0] > on_the_right[1] + 0.1
+if RESULTS.exists():
+    study = json.loads((RESULTS / "bidirectional" / "results.json").read_text())["rows"]
+    models = (("masked", "without-next-sentence", "whole sentence"), ("causal", CAUSAL, "left side alone"))
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    for place, (name, row, sees) in enumerate(models):
+        sides = [study[row]["probes"][sees][side] for side in ("left", "right", "both", "agreement")]
+        ratios = np.array([side["mean"] for side in sides])
+        ends = np.abs(np.array([[side["low"], side["high"]] for side in sides]).T - ratios)
+        places = np.arange(4) + 0.4 * place - 0.2
+        axes.bar(places, ratios, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
+    axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    axes.set_xticks(range(4), ["left", "right", "both sides", "agreement"])
+    axes.set(ylim=(0, 1.15), xlabel="position of the deciding word", ylabel="accuracy")
+    axes.legend(frameon=False, ncols=2, loc="upper right")
+    plt.show()
+    on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in models]
+    assert on_the_right[0] > on_the_right[1] + 0.1
 
 # %% [markdown]
 # If the deciding word is on the right, the masked model is better than chance, and the causal one cannot be. But masked
-# language modelling is less efficient: it learns from three tokens in ten, a causal model from all. After five million
-# tokens the masked model is behind on deciding words to the left, and far behind on agreement. Neither has learnt to
-# combine two sides yet.
+# language modelling is less efficient: it learns from the chosen tokens alone, a causal model from all. After five
+# million tokens the masked model is behind on deciding words to the left, and far behind on agreement. Neither has
+# learnt to combine two sides yet.
 #
-# The next figure shows the effect of right context. The words after the mask are uncovered one at a time; the masked
-# model changes its prediction when the deciding word appears. (The causal model is shown by the likelihood of the whole
-# sentence.)
+# ## The five questions
+#
+# - **What does a head compute?** For each position a weighted mean of the values of all positions; the weights are a
+#   softmax over products of its query with their keys (section 3).
+# - **Why 80/10/10?** So that the network cannot tell where it must predict, and forms a useful vector at every token,
+#   also where, as in fine-tuning, there is no `[MASK]` (section 6).
+# - **What is the loss at a token that was not chosen?** There is none (section 7, exercise 2).
+# - **Why the plateau?** Frequencies are easily learnt; the use of context needs queries, keys and values together
+#   (section 10).
+# - **What does pre-training buy?** A start from which a few labels suffice (sections 11 and 14).
+#
+# What this lesson took:
 
 # %%
-display(Image(STUDY / "figures" / "uncovered-right-01-a.png", width=560))
-
-# %% [markdown]
-# What do the heads attend to? Each row is a head, each column a position relative to the attending token. In the first
-# layer of the masked model one head attends to the left neighbour and one to the right neighbour. The causal model has
-# no weights on the right.
-
-# %%
-for row in ("without-next-sentence", CAUSAL):
-    display(Image(STUDY / "figures" / f"attention-{row}.png", width=560))
+for name, seconds in SECONDS.items():
+    print(f"{name:38}{seconds / 60:5.1f} minutes")
+print(f"{'the whole lesson':38}{(time.perf_counter() - STARTED) / 60:5.1f} minutes, {torch.get_num_threads()} threads")
 
 # %% [markdown]
 # ## Further reading
 #
 # - **Your own text and labels**: `docs/guide/your-text.md`, `docs/guide/your-labels.md`.
-# - **The full run**: `bertwright run recipes/imdb-mini.yaml`, or this lesson with `REAL = True`; three hours.
+# - **The full run**: `bertwright run recipes/imdb-mini.yaml`.
 # - **The code, in reading order**: the map in `CONTRIBUTING.md`; each file opens with a short summary.
 # - **Reasons**: `docs/decisions.md`, and `docs/experiments/` with the measurements, negative results included.
-#
-# Exercises: put your own sentences into the cloze test above, change the masking rate (`pretrain={"masking": {"rate":
-# 0.3}}`), or start with heads that attend to a neighbour (`pretrain={"initialization": "local_attention"}`) and see the
-# plateau disappear.

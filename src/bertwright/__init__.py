@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from bertwright.errors import UserError
 
 if TYPE_CHECKING:
+    from bertwright.apps.explain import explain
     from bertwright.inference import Model, load
     from bertwright.pipeline import Run, run
     from bertwright.recipe import Recipe
     from bertwright.recipe_file import load_recipe
     from bertwright.tasks.answers import Prediction
 
-__all__ = ["Model", "Prediction", "Recipe", "Run", "UserError", "__version__", "load", "load_recipe", "run"]
+__all__ = ["Model", "Prediction", "Recipe", "Run", "UserError", "__version__", "explain", "load", "load_recipe", "run"]
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Prediction": "tasks.answers",
     "Recipe": "recipe",
     "Run": "pipeline",
+    "explain": "apps.explain",
     "load": "inference",
     "load_recipe": "recipe_file",
     "run": "pipeline",
