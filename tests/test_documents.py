@@ -2,6 +2,8 @@
 
 import ast
 import re
+from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -177,5 +179,33 @@ def test_every_word_of_the_glossary_lives_where_it_says():
 def test_every_module_stands_in_the_site_s_reference():
     package = ROOT / "src"
     modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[!_]*.py")}
-    shown = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
-    assert shown == modules | {"bertwright"}
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = re.findall(r"automodule:: ([\w.]+)", pages)
+    assert sorted(shown) == sorted(modules | {"bertwright"})
+
+
+def test_the_table_of_options_has_every_option_of_a_recipe_with_a_meaning():
+    spec = spec_from_file_location("options_table", ROOT / "docs" / "options_table.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table = module.table()
+    assert re.findall(r"^## (?:`(.+)`|Top level)$", table, re.MULTILINE) == [
+        "",
+        "data.NAME",
+        "prepare",
+        "pretrain",
+        "pretrain.masking",
+        "pretrain.phases[]",
+        "pretrain.optimizer",
+        "finetune",
+        "finetune.embedding",
+        "finetune.optimizer",
+        "evaluate",
+        "tokenizer",
+        "model",
+        "system",
+    ]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \| (.+) \|$", table, re.MULTILINE)
+    assert [row[0] for row in rows] == [field.name for _, section, _ in module.sections() for field in fields(section)]
+    assert all(len(meaning) > 5 for _, _, meaning in rows)
+    assert [default for name, default, _ in rows if name == "learning_rate"] == ["`0.0001`", "`5e-05`"]
