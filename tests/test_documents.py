@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from dataclasses import fields
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import ablation
 import few_labels
+from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
 from conftest import ROOT
@@ -209,3 +211,20 @@ def test_the_table_of_options_has_every_option_of_a_recipe_with_a_meaning():
     assert [row[0] for row in rows] == [field.name for _, section, _ in module.sections() for field in fields(section)]
     assert all(len(meaning) > 5 for _, _, meaning in rows)
     assert [default for name, default, _ in rows if name == "learning_rate"] == ["`0.0001`", "`5e-05`"]
+
+
+SKILL = re.findall(r"^bertwright (.+)$", (ROOT / "SKILL.md").read_text(), re.MULTILINE)
+
+
+def test_the_skill_has_ten_commands_and_fits_a_page():
+    assert len({command.split()[0] for command in SKILL}) == 10
+    assert len((ROOT / "SKILL.md").read_text().splitlines()) <= 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [command for command in SKILL if not command.startswith(("run", "serve"))])
+def test_commands_of_the_skill_run(command, tmp_path, monkeypatch):
+    # Of those left out, test_cli.py and tests/apps/test_server.py run the like: one trains, one does not end.
+    (tmp_path / "sample").symlink_to(ROOT / "sample")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)) == 0
