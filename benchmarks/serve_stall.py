@@ -24,7 +24,7 @@ from jsonargparse import auto_cli
 import bertwright
 from bertwright.apps.answers import MOST_ATTENTION
 from bertwright.apps.batching import Limits
-from bertwright.apps.explain import PASSES
+from bertwright.apps.integrated_gradients import PASSES
 from common import Json, described, write
 
 Requests = dict[str, tuple[str, Json]]

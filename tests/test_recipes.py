@@ -14,7 +14,7 @@ import bertwright
 from bertwright import recipe as configuration
 from bertwright.cli import main, make_parser
 from bertwright.errors import UserError
-from bertwright.recipe import decisive, fingerprint
+from bertwright.recipe import decisive, fingerprint, to_dict
 from bertwright.recipe_file import build_recipe, load_recipe, make_recipe_parser
 from conftest import ROOT
 
@@ -348,6 +348,27 @@ def test_settings_of_the_machine_and_no_others_leave_a_fingerprint_as_it_was(sma
         object.__setattr__(other, each.name, "another value")  # none of them has it
         same = fingerprint(other) == fingerprint(config)
         assert same == (each.name in MACHINE[section]), f"{section}.{each.name}"
+
+
+@pytest.mark.parametrize(
+    ("given", "pretrain", "finetune"),
+    [
+        ({}, 1e-4, 5e-5),
+        ({"encoder": "bundled"}, 3e-5, 5e-5),
+        ({"encoder": "bundled", "optimizer": {"learning_rate": 1e-4}}, 1e-4, 5e-5),
+        ({"encoder": "bundled", "optimizer": {"warmup_ratio": 0.5}}, 3e-5, 5e-5),
+    ],
+)
+def test_the_default_learning_rate_is_lower_for_an_encoder_and_stands_in_the_recipe(
+    tmp_path, given, pretrain, finetune
+):
+    path = tmp_path / "own.yaml"
+    plain = {"name": "own", "data": {"own": "texts"}, "prepare": {"corpora": ["own"]}}
+    path.write_text(yaml.safe_dump({**plain, "pretrain": {"max_steps": 1, **given}}))
+    recipe = load_recipe(path)
+    assert to_dict(recipe)["pretrain"]["optimizer"]["learning_rate"] == pretrain
+    assert to_dict(recipe)["finetune"]["optimizer"]["learning_rate"] == finetune
+    assert load_recipe(path, finetune={"optimizer": {"warmup_ratio": 0.5}}).finetune.optimizer.learning_rate == finetune
 
 
 def test_a_budget_does_not_decide_what_a_longer_one_continues(small_recipe):

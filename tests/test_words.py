@@ -106,6 +106,7 @@ DOCUMENTS = (
     "recipes/**/*.yaml",
     "src/**/*.md",
     "src/**/*.html",
+    "src/**/*.js",
     "src/**/*.j2",
 )
 

@@ -12,13 +12,28 @@ import typst
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def make_compiler(root: Path = ROOT) -> typst.Compiler:
+    """A compiler that is told what lies in results/, since Typst cannot ask whether a file exists.
+
+    Args:
+        root: of the repository.
+    """
+    found = sorted("/" + str(path.relative_to(root)) for path in (root / "results").glob("*/*.json"))
+    return typst.Compiler(
+        root / "docs" / "companion" / "main.typ",
+        root=root,
+        ignore_system_fonts=True,
+        sys_inputs={"results": " ".join(found)},
+    )
+
+
 def main() -> None:
     """Typeset, and say where the pages are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "BERT.pdf")
     parser.add_argument("--pages", type=Path, help="also write page-N.png here")
     arguments = parser.parse_args()
-    compiler = typst.Compiler(ROOT / "docs" / "companion" / "main.typ", root=ROOT, ignore_system_fonts=True)
+    compiler = make_compiler()
     compiler.compile(output=arguments.output, format="pdf", timestamp=0)
     print(arguments.output)
     if arguments.pages:

@@ -119,7 +119,7 @@ class FinetuneConfig(Section):
     validation_ratio: float = number(0.1, "(0, 1)")
     evaluations_per_epoch: int = number(1, ">= 1")
     seeds: tuple[int, ...] = (0,)
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-5, warmup_ratio=0.1))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(warmup_ratio=0.1))
     log_every: int = number(10, ">= 1", machine=True)
     checkpoint_every: int = number(200, ">= 1", machine=True)
 

@@ -60,7 +60,7 @@ def load(model: str | Path = "bundled") -> Model:
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}; give one, such as runs/demo, or runs/demo/pretrain/model")
     if (folder / "config.json").exists():
-        return Model(folder.resolve().name, folder, folder)
+        return Model(Path(model).resolve().name, folder, folder)
     seeds = sorted(folder.glob("finetune/seed-*/model"), key=lambda path: int(path.parent.name.partition("-")[2]))
     pretrained = folder / "pretrain" / "model"
     if not seeds and not pretrained.exists():

@@ -200,11 +200,13 @@ class Recipe:
     system: SystemConfig = field(default_factory=SystemConfig)
 
     def __post_init__(self) -> None:
-        """See that the sections fit each other.
+        """See that the sections fit each other, and choose the learning rates that are left open.
 
         Raises:
             UserError: with the first that does not.
         """
+        self._choose_learning_rate("pretrain", 1e-4 if self.pretrain.encoder is None else 3e-5)
+        self._choose_learning_rate("finetune", 5e-5)
         require(0 <= self.seed < LARGEST_SEED, f"seed is {self.seed}; it must be in [0, 2^63)")
         if self.finetune.encoder is None:
             require(
@@ -228,6 +230,12 @@ class Recipe:
             self._check_lengths()
         else:
             self._check_encoder()
+
+    def _choose_learning_rate(self, section: Literal["pretrain", "finetune"], rate: float) -> None:
+        config = getattr(self, section)
+        if config.optimizer.learning_rate is None:
+            optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+            object.__setattr__(self, section, dataclasses.replace(config, optimizer=optimizer))
 
     def _check_data(self) -> None:
         used = {entry.partition(":")[0] for entry in (*self.prepare.corpora, *self.finetune.entries)}

@@ -117,7 +117,8 @@ class OptimizerConfig(Section):
 
     Args:
         name: adamw as in the paper, or muon for the weight matrices of the blocks with adamw for all else.
-        learning_rate: peak rate of adamw.
+        learning_rate: peak rate of adamw. The default is 1e-4 for pre-training from random weights, 3e-5 for an encoder
+            whose pre-training is continued, so that it keeps what it knows, and 5e-5 for fine-tuning.
         muon_learning_rate: peak rate of muon, in units of adamw's update size.
         weight_decay: decoupled weight decay; never on biases and layer normalisation.
         beta1: decay of adamw's first moment.
@@ -128,7 +129,7 @@ class OptimizerConfig(Section):
     """
 
     name: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = number(1e-4, "> 0")
+    learning_rate: float | None = number(None, "> 0")
     muon_learning_rate: float = number(1e-3, "> 0")
     weight_decay: float = number(0.01, ">= 0")
     beta1: float = number(0.9, "[0, 1)")
@@ -169,8 +170,7 @@ class PretrainConfig(Section):
     Args:
         encoder: a model folder or a run's folder whose pre-training is continued, or bundled: the encoder that comes
             with Bertwright. It brings weights, shape and tokenizer, so that the recipe gives neither `model` nor
-            `tokenizer`; a pre-training head that the folder lacks is fresh. The default starts from random weights. A
-            learning rate of a third or less of that for random weights keeps what the encoder knows.
+            `tokenizer`; a pre-training head that the folder lacks is fresh. The default starts from random weights.
         max_steps: the budget in optimizer steps; give this or max_minutes. A finished run with a larger budget than
             before continues from where it ended.
         max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.

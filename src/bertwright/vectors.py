@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bertwright.errors import UserError
 from bertwright.given import require_words
-from bertwright.inputs.sequences import beginning, build_many
+from bertwright.inputs.sequences import Sequence, beginning, build_many
 from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
@@ -133,10 +133,23 @@ class TextEncoder:
         Raises:
             UnreadableText: if a text has no token.
         """
+        sequences, left_out = self.inputs(texts)
+        rows = self.compute(sequences)
+        vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)
+        return vectors, left_out
+
+    def inputs(self, texts: Many[str]) -> tuple[list[Sequence], Counts]:
+        """Texts as the encoder reads them, and how many tokens at the end of each were left out, int64 (texts,).
+
+        Raises:
+            UnreadableText: if a text has no token.
+        """
         built = build_many(self.tokenizer, texts, max_length=None)
         for number, one in enumerate(built):
             require_words(one, number, len(texts))
         left_out = np.array([max(0, len(one) - self.max_length) for one in built], np.int64)
-        rows = logits_on_all_cores(self.model, [beginning(one, self.max_length) for one in built], _BATCH_TOKENS)
-        vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)
-        return vectors, left_out
+        return [beginning(one, self.max_length) for one in built], left_out
+
+    def compute(self, sequences: Many[Sequence]) -> list[Tensor]:
+        """The vector of each text that `inputs` gives, float32 (hidden,)."""
+        return logits_on_all_cores(self.model, sequences, _BATCH_TOKENS)

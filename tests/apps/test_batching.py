@@ -6,7 +6,7 @@ import time
 import pytest
 from fastapi import HTTPException
 
-from bertwright.apps.batching import FairQueue, Limits, Work
+from bertwright.apps.batching import FairQueue, Limits, Windows, Work
 
 PIECE = 0.01
 
@@ -27,7 +27,7 @@ def with_queue(test, limits=None):
     """Call an asynchronous test with a queue."""
 
     async def run():
-        queue = FairQueue(None, limits or Limits(), lambda _: None)
+        queue = FairQueue(limits or Limits(), lambda _: None)
         try:
             await asyncio.wait_for(test(queue), 30)
         finally:
@@ -125,5 +125,37 @@ def test_what_a_request_raises_is_its_own_answer():
         with pytest.raises(ValueError, match="mine"):
             await queue.answer(lambda: Work(1, fails()), 100)
         assert await queue.answer(pieces(1), 100) == b"done"
+
+    with_queue(test)
+
+
+def test_windows_of_one_model_make_a_batch_and_those_of_another_do_not():
+    batches = []
+
+    def model(name):
+        def compute(parts):
+            time.sleep(PIECE)
+            batches.append((name, len(parts)))
+            return [f"{name}{part[0]}" for part in parts]
+
+        return compute
+
+    models = {"a": model("a"), "b": model("b")}
+
+    def request(name, number):
+        def steps():
+            yield None
+            time.sleep(5 * PIECE if number == 0 else 0)  # so that the others are there by then
+            found = yield Windows([[number]] * 2, models[name])
+            return "".join(found).encode()
+
+        return lambda: Work(10, steps())
+
+    async def test(queue):
+        asked = [(name, number) for number in range(4) for name in "ab"]
+        found = await asyncio.gather(*(queue.answer(request(*one), 100) for one in asked))
+        assert found == [f"{name}{number}".encode() * 2 for name, number in asked]
+        assert sum(size for _, size in batches) == 16
+        assert max(size for _, size in batches) > 2
 
     with_queue(test)

@@ -5,19 +5,25 @@ Wants a Chromium or Chrome on the machine; without one these tests skip.
 
 import json
 import shutil
+import subprocess
 
 import httpx2
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 from safetensors.torch import load_file, save_file
 
 import bertwright
 from bertwright.apps.batching import Limits
+from bertwright.apps.page import settings
 from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
+from bertwright.models.answer_heads import ChoiceHead, SpanHead
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.heads import SequenceHead, TaskModel
 from serving import Server
-from small_models import save_tagger
+from small_models import SHAPE, save_tagger, shaken
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -89,17 +95,24 @@ def page(visit, address):
 def ask(page: Page, tab: str, button: str, **fields: str):
     """Open a tab, fill its form in, press its button; returns the place of the answer."""
     page.get_by_role("tab", name=tab).click()
-    form = page.locator("form:visible")
+    panel = page.locator("section:visible")
     for name, text in fields.items():
-        form.locator(f"[name={name}]").fill(text)
-    form.get_by_role("button", name=button, exact=True).click()
-    return form.locator("output")
+        panel.locator(f"[name={name}]").fill(text)
+    panel.get_by_role("button", name=button, exact=True).click()
+    return panel.locator("output")
 
 
 def test_a_text_is_classified_and_its_words_are_coloured(page):
     answer = ask(page, "Classify", "Classify", text="A dreadful film, the worst of the year.\nBoring & <b>bad</b>.")
     expect(answer.locator(".prediction")).to_contain_text("negative")
-    expect(answer.get_by_role("row")).to_have_count(0)  # the list of words is closed
+    probabilities = bertwright.load("bundled").predict("A dreadful film, the worst of the year.\nBoring & <b>bad</b>.")
+    rows = answer.get_by_role("row")  # of all classes: the list of words is closed
+    expect(rows).to_have_count(2)
+    for row, label in zip(rows.all(), ("negative", "positive"), strict=True):
+        name, score = row.get_by_role("rowheader"), row.get_by_role("cell").first
+        expect(name).to_have_text(label)
+        shown = float(score.inner_text().removesuffix(" %"))
+        assert shown == pytest.approx(100 * probabilities.probabilities[label], abs=0.2)
     expect(answer.locator(".text")).to_have_text("A dreadful film, the worst of the year.\nBoring & <b>bad</b>.")
     shade = answer.locator("mark", has_text="worst").evaluate("mark => getComputedStyle(mark).backgroundColor")
     assert shade.startswith("rgba(34, 139, 84")  # the colour of words for the predicted class
@@ -122,11 +135,14 @@ def test_a_text_too_long_to_explain_is_classified_all_the_same(page):
 def test_the_page_of_another_model_shows_its_classes_and_no_film_reviews(visit, twelve):
     page = visit(twelve)
     assert "film" not in page.content().lower()
-    expect(page.locator("#model")).to_contain_text("tickets: queue 0")
+    expect(page.get_by_role("heading", name="tickets")).to_be_visible()
+    expect(page.locator("#about")).to_have_text("Assigns one of 12 classes to a text.")
+    expect(page.locator("#labels li")).to_have_count(12)
     assert page.locator("#classify [name=text]").input_value() == ""
-    expect(page.locator(".examples")).to_be_hidden()
+    expect(page.locator("#classify .examples")).to_have_count(0)
+    expect(page.get_by_role("tab")).to_have_text(["Classify", "Attention"])  # it has no other heads
     answer = ask(page, "Classify", "Classify", text="The invoice is wrong. " + "W" * 400)
-    expect(answer.locator("table").first.locator("tr")).to_have_count(12)
+    expect(answer.locator(".scores tr")).to_have_count(12)
     expect(answer.locator("mark").first).to_be_visible()
 
 
@@ -138,14 +154,67 @@ def test_entities_are_marked_in_the_text_and_listed(visit, small_tokenizer, tmp_
     assert len({one.label for one in found}) == 2
     with Server(make_app(model)) as client:
         page = visit(str(client.base_url))
-        answer = ask(page, "Classify", "Classify", text=text)
+        expect(page.locator("#labels li")).to_have_text(["LOC", "PER"])
+        answer = ask(page, "Entities", "Find entities", text=text)
         marks = answer.locator("mark.entity")
         expect(marks).to_have_text([f"{one.text}{one.label}" for one in found])
+        colours = marks.evaluate_all("marks => marks.map(mark => getComputedStyle(mark).backgroundColor)")
+        assert len(set(zip(colours, [one.label for one in found], strict=True))) == len(set(colours)) == 2
         expect(answer.get_by_role("row")).to_have_count(len(found))
         shown = answer.locator(".text").evaluate(
             "text => { text.querySelectorAll('small').forEach(label => label.remove()); return text.textContent; }"
         )
         assert shown == text
+
+
+def serve_small(tokenizer, folder, task, head, names, notes=()):
+    """A small model at random for a task, and its server."""
+    torch.manual_seed(0)
+    made = shaken(TaskModel(new_encoder(SHAPE, tokenizer.vocab_size), head, names, task), 0.2)
+    made.notes = dict(notes)
+    save_model(made, tokenizer, folder, max_length=64)
+    model = bertwright.load(folder)
+    return model, Server(make_app(model))
+
+
+def test_the_answer_to_a_question_is_marked_in_its_context(visit, small_tokenizer, tmp_path):
+    context = "The \U0001f44d cat <sat> on\na mat while rain was falling over old roofs."
+    model, server = serve_small(small_tokenizer, tmp_path / "m", "question-answering", SpanHead(48), ["start", "end"])
+    found = model.predict({"question": "what was falling?", "context": context})
+    with server as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Answer", "Answer", question="what was falling?", context=context)
+        expect(answer.locator("mark.answer")).to_have_text(found.text)
+        assert answer.locator(".text").evaluate("text => text.textContent") == context
+        page.get_by_role("button", name="What did the boat carry?").click()
+        expect(answer.locator("mark.answer")).not_to_have_text(found.text)
+        assert "coal" in answer.locator(".text").inner_text()
+
+
+def test_choices_get_their_probabilities(visit, small_tokenizer, tmp_path):
+    model, server = serve_small(
+        small_tokenizer, tmp_path / "m", "multiple-choice", ChoiceHead(48, 0.1), ["0", "1", "2"]
+    )
+    found = model.predict({"context": "the cat sat on", "choices": ["a mat", "old roofs", "rain"]})
+    with server as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Choose", "Choose", context="the cat sat on", choices="a mat\n\n old roofs\nrain")
+        expect(answer.locator(".prediction b")).to_have_text(found.text)
+        expect(answer.get_by_role("rowheader")).to_have_text(["a mat", "old roofs", "rain"])
+
+
+def test_pairs_get_the_probabilities_of_all_classes(visit, small_tokenizer, tmp_path):
+    names = ["same", "other", "<b>"]
+    model, server = serve_small(
+        small_tokenizer, tmp_path / "m", "classification", SequenceHead(48, 3, 0.1), names, {"text_pair": True}
+    )
+    found = model.predict({"text": "the cat sat", "text_pair": "rain was falling"})
+    with server as client:
+        page = visit(str(client.base_url))
+        expect(page.locator("#about")).to_have_text("Assigns one of 3 classes to a pair of texts.")
+        answer = ask(page, "Predict", "Predict", text="the cat sat", text_pair="rain was falling")
+        expect(answer.locator(".prediction b")).to_have_text(found.label)
+        expect(answer.get_by_role("rowheader")).to_have_text(sorted(names, key=lambda name: -found.probabilities[name]))
 
 
 def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):
@@ -156,24 +225,57 @@ def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):
         expect(page.get_by_role("tabpanel", name=tab)).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("textbox", name="A text with one [MASK] or more")).to_be_focused()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
+    page.keyboard.press("Control+Enter")
     expect(page.locator("#fill output table").first).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Fill", exact=True)).to_be_focused()
 
 
-def test_masks_are_filled(page):
-    answer = ask(page, "Fill masks", "Fill", text="The [MASK] was so bad that I left the [MASK].")
+def test_masks_are_filled_in_the_sentence(page):
+    text = "The [MASK] was so bad that I left the [MASK]."
+    answer = ask(page, "Fill masks", "Fill", text=text)
     expect(answer.locator("table")).to_have_count(2)
     expect(answer.locator("table").first.locator("tr")).to_have_count(6)
+    first, second = bertwright.load("bundled").fill_mask(text, 6)
+    expect(answer.locator(".text")).to_have_text(f"The {first[0].token} was so bad that I left the {second[0].token}.")
+    answer.get_by_role("button", name=second[2].token, exact=True).last.click()
+    expect(answer.locator(".text mark")).to_have_text([first[0].token, second[2].token])
+    expect(answer.locator("[aria-pressed=true]")).to_have_text([first[0].token, second[2].token])
 
 
-def test_attention_is_drawn_for_the_head_that_is_chosen(page):
+def test_the_rest_of_a_word_is_joined_to_it(page):
+    page.route("**/fill-mask", lambda route: route.fulfill(json=[[[{"token": "##ers", "score": 0.5}]]]))
+    expect(ask(page, "Fill masks", "Fill", text="The bak [MASK] worked.").locator(".text")).to_have_text(
+        "The bakers worked."
+    )
+
+
+def test_all_heads_are_drawn_and_the_chosen_one_large(page):
+    tokens, weights = bertwright.load("bundled").attention("Not a good film.", 64)
     answer = ask(page, "Attention", "Show", text="Not a good film.")
-    cells = answer.locator("tbody td")
-    expect(cells).to_have_count(49)  # seven tokens, [CLS], [SEP] and the full stop among them
-    first = cells.evaluate_all("cells => cells.map(cell => cell.title)")
-    answer.locator("select[name=Head]").select_option("1")
-    assert cells.evaluate_all("cells => cells.map(cell => cell.title)") != first
+    heads = answer.get_by_role("radio")
+    expect(heads).to_have_count(8)  # two layers of four
+    cells = answer.locator(".map tbody td")
+    expect(cells).to_have_count(len(tokens) ** 2)
+
+    def shown():
+        return [
+            float(title.rpartition(": ")[2]) for title in cells.evaluate_all("cells => cells.map(cell => cell.title)")
+        ]
+
+    assert shown() == pytest.approx(weights[0, 0].ravel().tolist(), abs=2e-3)
+    answer.get_by_role("radio", name="Layer 1, head 3").click()
+    assert shown() == pytest.approx(weights[0, 2].ravel().tolist(), abs=2e-3)
+    page.keyboard.press("ArrowDown")
+    expect(answer.get_by_role("radio", name="Layer 2, head 3")).to_be_focused()
+    expect(answer.get_by_role("radio", checked=True)).to_have_count(1)
+    assert shown() == pytest.approx(weights[1, 2].ravel().tolist(), abs=2e-3)
+    drawn = (
+        heads.nth(6)
+        .locator("canvas")
+        .evaluate("canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]")
+    )
+    assert drawn[3::4] == pytest.approx((255 * weights[1, 2].ravel() ** 0.5).tolist(), abs=4)
 
 
 def test_two_texts_are_compared(page):
@@ -201,11 +303,99 @@ def test_texts_of_an_index_are_found_and_stay_text(visit, searching):
     expect(answer.get_by_role("listitem").first).to_contain_text("The boat sank in May. <b>Nobody</b> was on board.")
     expect(answer.get_by_role("listitem").first).to_contain_text("notes.txt, line 1; score ")
     expect(answer.get_by_role("listitem").last).to_contain_text(" …")
+    expect(answer.locator("mark").first).to_have_text("boat")
+    assert "the" not in {mark.lower() for mark in answer.locator("mark").all_inner_texts()}
 
 
 def test_a_page_without_an_index_has_no_search(page):
-    expect(page.get_by_role("tab")).to_have_count(4)
+    expect(page.get_by_role("tab")).to_have_text(["Classify", "Fill masks", "Attention", "Next sentence"])
     expect(page.locator("#search")).to_have_count(0)
+
+
+SPOKEN = "It's $HOME's `best` \"film\",\nnot! \\ <b>\U0001f44d</b> {[MASK]}"
+"""A text with what shells and JSON treat as their own."""
+
+
+@pytest.mark.parametrize(
+    ("tab", "button", "paths", "fields"),
+    [
+        ("Classify", "Classify", ["predict", "explain"], {"text": SPOKEN}),
+        ("Fill masks", "Fill", ["fill-mask"], {"text": SPOKEN}),
+        ("Next sentence", "Compare", ["next-sentence"], {"first": SPOKEN, "second": "It's late."}),
+        ("Attention", "Show", ["attention"], {"text": SPOKEN}),
+        ("Search", "Search", ["search"], {"text": SPOKEN}),
+    ],
+)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_the_request_beside_an_answer_is_answered_alike_when_pasted(visit, searching, tab, button, paths, fields):
+    page, bodies = visit(searching), []
+    page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
+    ask(page, tab, button, **fields)
+    folded = page.locator("section:visible summary", has_text="The request as curl")
+    folded.click()
+    commands = page.locator("section:visible").get_by_role("region", name="as curl").all_inner_texts()
+    assert [answer.url for answer in bodies] == [f"{searching.rstrip('/')}/{path}" for path in paths]
+    for command, answer in zip(commands, bodies, strict=True):
+        pasted = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
+        assert answer.ok
+        assert json.loads(pasted.stdout) == answer.json()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, searching, scheme):
+    page = visit(searching)
+    page.emulate_media(color_scheme=scheme)
+    for tab, button, fields in (
+        ("Classify", "Classify", {}),
+        ("Fill masks", "Fill", {}),
+        ("Attention", "Show", {}),
+        ("Next sentence", "Compare", {}),
+        ("Search", "Search", {"text": "When did the boat sink?"}),
+        ("Fill masks", "Fill", {"text": "No mask."}),
+    ):
+        ask(page, tab, button, **fields)
+        expect(page.locator("section:visible summary", has_text="as curl")).to_be_visible()
+        page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+        assert serious(page) == []
+    page.goto(f"{searching}/docs")
+    expect(page.locator("section").first).to_be_visible()
+    assert serious(page) == []
+    page.evaluate("document.body.append(document.createElement('textarea'))")
+    assert serious(page) == ["label"]  # a field without a name: the test can fail
+
+
+def serious(page: Page):
+    """The rules of axe that a page breaks badly enough to shut users out."""
+    found = Axe().run(page).response["violations"]
+    return [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
+
+
+def test_the_examples_of_a_model_card_are_those_of_the_page(tmp_path):
+    folder = tmp_path / "tickets"
+    shutil.copytree(bertwright.load("bundled").classifier_folder, folder)
+    model = bertwright.load(folder)
+    assert settings(model, False)["examples"] == []
+    widgets = "- text: My <b>bill</b> is wrong.\n  example_title: A bill\n- text: Hi.\n- src: a.png\n"
+    (folder / "README.md").write_text(f"---\nlicense: mit\nwidget:\n{widgets}---\n")
+    wanted = [{"title": "A bill", "values": ["My <b>bill</b> is wrong."]}, {"title": "Hi.", "values": ["Hi."]}]
+    assert settings(model, False)["examples"] == wanted
+    for broken in ("---\nwidget: [\n---\n", "---\nwidget: 3\n---\n", "no head", "---\n- 1\n---\n"):
+        (folder / "README.md").write_text(broken)
+        assert settings(model, False)["examples"] == []
+
+
+def test_what_a_model_is_called_never_becomes_markup(visit, tmp_path):
+    folder = tmp_path / "<b>own"
+    shutil.copytree(bertwright.load("bundled").classifier_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    named = {"0": "</script><script>document.title = 'taken'</script>", "1": "<b>"}
+    names = {"id2label": named, "label2id": {label: int(number) for number, label in named.items()}}
+    (folder / "config.json").write_text(json.dumps({**config, **names}))
+    with Server(make_app(bertwright.load(folder))) as client:
+        page = visit(str(client.base_url))
+        expect(page.locator("#labels li")).to_have_text(list(named.values()))
+        assert page.title() == "Bertwright: <b>own"
 
 
 def test_a_refusal_is_shown_as_a_sentence(page):

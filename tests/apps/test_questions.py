@@ -59,7 +59,7 @@ def test_choices_are_chosen_from_on_the_command_line(folders, capsys):
     ("words", "said"),
     [
         (["A text."], "this model answers questions: give {"),
-        (["A text.", "--question", "a", "--context", "b"], "leave out others"),
+        (["A text.", "--question", "a", "--context", "b"], "leave out other texts"),
         (["--question", "a"], "text 1 has question; this model answers questions"),
     ],
 )
@@ -98,7 +98,7 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
     model = bertwright.load(folders[task])
     with Server(make_app(model)) as client:
         assert client.get("/health").json()["task"] == task
-        assert f'FORMS["{task}"]' in client.get("/").text
+        assert f'"form": "{task}"' in client.get("/").text
         answer = client.post("/predict", json={"rows": [given, given]})
         assert answer.status_code == 200
         expected = model.predict(given)

@@ -15,7 +15,8 @@ import pytest
 import bertwright
 from bertwright.apps.batching import Limits
 from bertwright.apps.explain import explain
-from bertwright.apps.server import FILM_REVIEWS, make_app
+from bertwright.apps.page import FILM_REVIEWS
+from bertwright.apps.server import make_app
 from serving import Server
 
 TEXTS = ["A wonderful film about a river.", "A dreadful film.", "We saw a boat and a stone. Wonderful."]
@@ -75,7 +76,7 @@ def test_explanations_are_those_of_the_model(client, model):
     for found, text in zip(client.post("/explain", json={"texts": TEXTS}).json(), TEXTS, strict=True):
         ours = explain(model, text)
         assert found["label"] == ours.prediction.label
-        assert found["baseline_log_odds"] == pytest.approx(ours.baseline_log_odds, abs=1e-4)
+        assert found["baseline_log_odds"] == pytest.approx(ours.baseline, abs=1e-4)
         attributions = [word["attribution"] for word in found["words"]]
         assert attributions == pytest.approx([word.attribution for word in ours.words], abs=1e-3)
         assert max(abs(word["relative_attribution"]) for word in found["words"]) == 1
@@ -90,9 +91,11 @@ def test_the_encoder_s_answers_are_those_of_the_model(client, model):
     for found, *pair in zip(client.post("/next-sentence", json=pairs).json(), *pairs.values(), strict=True):
         assert found["score"] == pytest.approx(model.next_sentence(*pair), abs=1e-5)
         assert found["is_next"] == (found["score"] >= 0.5)
-    for found, ours in zip(client.post("/embed", json={"texts": TEXTS}).json(), model.embed(TEXTS), strict=True):
-        assert set(found) == {"pooled", "mean"}
-        np.testing.assert_allclose(found["mean"], ours.mean, atol=1e-5)
+    found = client.post("/embed", json={"texts": [*TEXTS, "a " * 600]}).json()
+    vectors = model.encode([*TEXTS, "a " * 510])
+    assert [one["left_out"] for one in found] == [0, 0, 0, 90]
+    cosines = (np.array([one["vector"] for one in found]) * vectors).sum(1) / (np.linalg.norm(vectors, axis=1) ** 2)
+    np.testing.assert_allclose(cosines, 1, atol=1e-2)
     (found,) = client.post("/embed", json={"texts": TEXTS[:1], "layers": 2, "per_token": True}).json()
     (ours,) = model.embed(TEXTS[:1], 2)
     assert found["tokens"] == ours.tokens
@@ -152,8 +155,9 @@ def test_bad_requests_get_a_clear_4xx(client):
         ("/predict", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
         ("/explain", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
         ("/embed", {"texts": ["A film.", " "]}, 422, "text 2 of 2 has nothing to read"),
-        ("/embed", {"texts": ["A film.", "a " * 600]}, 422, "text 2 of 2 has 600 tokens"),
-        ("/embed", {"texts": ["A film."], "layers": 9}, 422, "layers is 9"),
+        ("/embed", {"texts": ["A film.", "a " * 600], "per_token": True}, 422, "text 2 of 2 has 600 tokens"),
+        ("/embed", {"texts": ["A film."], "layers": 9, "per_token": True}, 422, "layers is 9"),
+        ("/embed", {"texts": ["A film."], "layers": 2}, 422, 'add "per_token": true'),
         ("/fill-mask", {"texts": ["no mask"]}, 422, "has no [MASK]"),
         ("/fill-mask", {"texts": ["a [MASK]", "no mask"]}, 422, "text 2 of 2"),
         ("/fill-mask", {"texts": ["a [MASK]"], "top_k": 0}, 422, "greater than or equal to 1"),
@@ -254,7 +258,7 @@ def test_an_unexpected_error_is_neutral_counted_and_in_the_log(model, monkeypatc
         raise RuntimeError("something at /secret/place")
 
     with Server(make_app(model)) as client:
-        monkeypatch.setattr(model, "embed", fail)
+        monkeypatch.setattr(model.text_encoder(), "compute", fail)
         monkeypatch.setattr(model, "window_logits", fail)
         for path in ("/embed", "/predict"):
             with caplog.at_level(logging.ERROR):
@@ -297,7 +301,12 @@ def test_health_metrics_description_and_pages(client, model):
         page = client.get(path).text
         assert "<title>Bertwright" in page
         assert "https://" not in page
-        assert "innerHTML" not in page  # what a client sent is only ever text
+        assert "Content-Security-Policy" in page
+    for path, kind in (("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        assert client.get(path).headers["content-type"].startswith(kind)
+        assert "https://" not in client.get(path).text
+    for path in ("/page.js", "/docs"):
+        assert "innerHTML" not in client.get(path).text  # what a client sent is only ever text
 
 
 @pytest.mark.parametrize("path", EVERYWHERE)

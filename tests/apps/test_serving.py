@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from bertwright.apps.batching import Limits
-from bertwright.apps.explain import PASSES
+from bertwright.apps.integrated_gradients import PASSES
 from bertwright.apps.serving import DRAIN_SECONDS, MOST_CONNECTIONS, listen
 from bertwright.cli import main
 from conftest import ROOT

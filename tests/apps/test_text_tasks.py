@@ -64,8 +64,8 @@ def test_a_pair_is_predicted_on_the_command_line(folders, capsys, kind):
     [
         ([FIRST], "text 1 is one text, and the model reads pairs"),
         ([FIRST, FIRST, "--text-pair", SECOND], "--text-pair is the second text of one, and 2 are given"),
-        ([FIRST, "--text-pair", SECOND, "--explain"], "leave out others"),
-        ([FIRST, "--explain"], "is a model for pairs of texts"),
+        ([FIRST, "--text-pair", SECOND, "--file", "b.csv"], "leave out other texts"),
+        ([FIRST, "--explain"], "text 1 of 1 is one text, and the model reads pairs"),
         (["--text-pair-column", "b", FIRST], "is that of a --file"),
     ],
 )
@@ -103,7 +103,7 @@ def test_the_pairs_of_a_file_are_predicted_and_half_a_pair_costs_itself(folders,
 def test_the_server_and_its_page_take_pairs(folders, kind):
     model = bertwright.load(folders[kind])
     with Server(make_app(model)) as client:
-        assert 'FORMS["pairs"]' in client.get("/").text
+        assert '"form": "pairs"' in client.get("/").text
         (found,) = client.post("/predict", json={"rows": [PAIR]}).json()
         expected = vars(model.predict(PAIR))
         assert found.keys() == expected.keys()

@@ -1,6 +1,7 @@
 """embed --file --out: a vector for each row, all columns kept, and a bad row costs itself."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,8 @@ import pytest
 
 import bertwright
 from bertwright.apps import file_answers
+from bertwright.apps.file_answers import open_rows
+from bertwright.apps.vector_files import embed_into
 from bertwright.cli import main
 
 pytestmark = pytest.mark.slow  # each command loads the bundled encoder
@@ -101,3 +104,37 @@ def test_a_printed_line_has_the_same_vector(capsys, expected):
     line = json.loads(capsys.readouterr().out)
     assert line.keys() == {"text", "vector"}
     np.testing.assert_allclose(line["vector"], expected[0], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
+def test_memory_does_not_grow_with_the_rows(folder, name):
+    class Encoder:
+        """In place of a model, which would take minutes for as many rows: vectors from the texts alone."""
+
+        width, max_length = 64, 8
+
+        def encode(self, texts):
+            vectors = np.array([[len(text)] * self.width for text in texts], np.float32)
+            return vectors, np.zeros(len(texts), np.int64)
+
+    def peak(rows):
+        with (folder / "many.csv").open("w") as stream:
+            stream.write("id,text\n")
+            stream.writelines(f"{number},a film to remember number {number}\n" for number in range(rows))
+        opened = open_rows(folder / "many.csv", None)
+        usual = pa.default_memory_pool()
+        pool = pa.proxy_memory_pool(usual)  # a fresh count of Arrow's memory, which is not Python's
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            embed_into(opened, folder / name, Encoder())
+            found = tracemalloc.get_traced_memory()[1] + pool.max_memory()
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(usual)
+        written = np.load(folder / name) if name == "v.npy" else pq.read_table(folder / name)
+        assert len(written) == rows
+        return found
+
+    small, large = peak(10_000), peak(40_000)  # 2.5 and 10 MB of vectors
+    assert large < 1.1 * small + 5e5

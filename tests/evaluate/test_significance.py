@@ -217,9 +217,9 @@ def test_arrays_that_have_no_metrics_are_refused(labels, probabilities):
         scores(TASK, np.array(probabilities), np.array(labels, np.int64))
 
 
-def test_systems_of_different_shapes_are_not_compared():
+def test_systems_of_different_rows_are_not_compared():
     first, labels = noisy(20, 0)
-    with pytest.raises(ValueError, match="differ in shape"):
+    with pytest.raises(ValueError, match="20 labels, and a system has predictions of 10 rows"):
         difference(TASK, labels, first, first[:10])
 
 

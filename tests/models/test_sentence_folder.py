@@ -9,9 +9,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 import bertwright
+from bertwright.apps.export import export
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.checkpoints import find_model, new_encoder, save_model
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import Pooling, read_pooling
@@ -38,7 +39,7 @@ def save(folder, tokenizer, pooling, max_length=64):
 def in_float32(folder, texts):
     """Vectors without the rounding of bfloat16."""
     encoder = bertwright.load(folder).text_encoder()
-    model = load_vector_model(folder, encoder.pooling).eval()
+    model = load_vector_model(encoder.folder, encoder.pooling).eval()
     return encoder_with(encoder, model).encode(texts)[0]
 
 
@@ -104,7 +105,8 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
     ("file", "content", "expected"),
     [
         ("modules.json", [TRANSFORMER, POOLING, DENSE], "has the modules Transformer, Pooling, Dense"),
-        ("modules.json", [TRANSFORMER | {"path": "0_BERT"}, POOLING], "with the encoder in the folder itself"),
+        ("modules.json", [TRANSFORMER | {"path": "0_BERT"}, POOLING], "in the one that the first module names"),
+        ("modules.json", [], "is not a list of modules"),
         ("modules.json", {"0": "Transformer"}, "is not a list of modules"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "asks for the pooling pooling_mode_max_tokens"),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "asks for the pooling lasttoken; .* mean or cls"),
@@ -150,3 +152,28 @@ def test_the_oldest_form_means_the_mean(small_tokenizer, tmp_path):
     (folder / "config_sentence_transformers.json").unlink()
     assert read_pooling(folder) == Pooling("mean", normalize=False)
     assert read_pooling(tmp_path) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["0_Transformer", "0_BERT"])
+def test_the_older_form_with_the_encoder_in_a_folder_of_its_own_is_opened_and_exported(small_tokenizer, tmp_path, name):
+    flat = save(tmp_path / "flat", small_tokenizer, Pooling("cls", normalize=True), max_length=12)
+    whole = tmp_path / "whole"
+    shutil.copytree(flat, whole / name, ignore=shutil.ignore_patterns("modules.json", "?_*", "config_sent*"))
+    for part in ("1_Pooling", "modules.json", "config_sentence_transformers.json"):
+        (shutil.copytree if part == "1_Pooling" else shutil.copyfile)(flat / part, whole / part)
+    write_json(
+        whole / "modules.json",
+        [one | ({} if one["idx"] else {"path": name}) for one in read_json(whole / "modules.json")],
+    )
+    expected = theirs(flat, TEXTS)
+    for folder in (whole, whole / name):
+        np.testing.assert_allclose(in_float32(folder, TEXTS), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(theirs(whole, TEXTS), expected, rtol=1e-4, atol=1e-5)  # the form is theirs
+    assert bertwright.load(whole).name == "whole"
+    assert find_model(whole, "encoder") == whole / name
+    out = export(find_model(whole, "encoder"), tmp_path / "out", onnx=False, int8=False)
+    np.testing.assert_allclose(theirs(out, TEXTS), expected, rtol=1e-4, atol=1e-5)
+    write_json(whole / "modules.json", [TRANSFORMER | {"path": f"../whole/{name}"}, POOLING])
+    with pytest.raises(UserError, match="neither a config"):
+        bertwright.load(whole)

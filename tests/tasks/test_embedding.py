@@ -26,6 +26,7 @@ from bertwright.tasks.crops import crop, halves
 from bertwright.tasks.embedding import Embedding
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.resampling import Units
 from bertwright.tasks.supervised import Finetuning, Validation
 from bertwright.text.records import Record, read_split
 from bertwright.text.wordpiece import Tokenizer  # noqa: F401 (of the other process)
@@ -82,7 +83,7 @@ def engine():
     return Engine(SystemConfig(precision="fp32", compile="off"), print)
 
 
-LOOP = LoopConfig(OptimizerConfig(max_grad_norm=1e9), 7, 10, None, 1, 1, 1)
+LOOP = LoopConfig(OptimizerConfig(learning_rate=1e-4, max_grad_norm=1e9), 7, 10, None, 1, 1, 1)
 
 
 def gradients_of(job, engine, number=0):
@@ -90,6 +91,40 @@ def gradients_of(job, engine, number=0):
     job.model.zero_grad(set_to_none=True)
     metrics = gradients(job, job.objective, LOOP, engine, 3, job.micro_batches(0, number, 0, 1))
     return metrics, [p.grad.clone() for p in job.model.parameters() if p.grad is not None]
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("kind", ["pairs", "scores"])
+def test_metrics_are_those_of_vectors_that_were_cut_to_each_size(kind, small_tokenizer):
+    sizes = (16, 8, 48)  # of which the largest is the whole vector
+    task = task_for(kind, replace(CONFIG, embedding=EmbeddingConfig(dimensions=sizes)))
+    task = Embedding().on(Source(path="x", text_pair_column="text_pair")).restored(task.notes())
+    plain = task_for(kind)
+    rows = records(kind)
+    labels = task.labels(rows, ["similarity"], rows, "data.x")
+    parts = [task.windows(one, 32) for one in task.encode(rows, small_tokenizer, 32, "head")]
+    vectors = torch.randn(2 * len(rows), 48, generator=torch.Generator().manual_seed(0))
+    vectors[1::2] += vectors[::2]  # the second text of a pair is near the first
+    vectors /= vectors.norm(dim=1, keepdim=True)
+    found = task.predictions(list(vectors), parts)
+    details = task.details(found, labels)["by_size"]
+    assert list(details) == ["8", "16"]
+    for size in (8, 16, 48):
+        cut = vectors[:, :size] / vectors[:, :size].norm(dim=1, keepdim=True)
+        expected = plain.metrics(plain.predictions(list(cut), parts), labels)
+        assert (details[str(size)] if size < 48 else task.metrics(found, labels)) == pytest.approx(expected, abs=1e-6)
+    assert details["8"] != details["16"]
+    whole = plain.predictions(list(vectors), parts)
+    assert plain.details(whole, labels) == {}
+    # Neither the loss, by which a checkpoint is chosen, nor the answers depend on the sizes.
+    assert task.loss(found, labels) == pytest.approx(plain.loss(whole, labels))
+    assert task.answers(found, ["similarity"], rows) == plain.answers(whole, ["similarity"], rows)
+    units = Units(len(rows))
+    drawn = [one.resampled(values, labels, units, 5, 0) for one, values in ((task, found), (plain, whole))]
+    for name, values in drawn[0].items():
+        np.testing.assert_allclose(values, drawn[1][name], atol=1e-6)
 
 
 # Losses
@@ -457,7 +492,11 @@ def test_a_run_ends_with_a_folder_that_sentence_transformers_opens(kind, tmp_pat
             batch_size=16,
             max_length=32,
             epochs=2,
-            embedding=EmbeddingConfig(scores=kind == "scores", pooling="cls" if kind == "pairs" else "mean"),
+            embedding=EmbeddingConfig(
+                scores=kind == "scores",
+                pooling="cls" if kind == "pairs" else "mean",
+                dimensions=(64,) if kind in ("pairs", "scores") else (),
+            ),
             optimizer=OptimizerConfig(learning_rate=2e-4, warmup_ratio=0.1),
         ),
         out=str(tmp_path / "run"),
@@ -469,6 +508,8 @@ def test_a_run_ends_with_a_folder_that_sentence_transformers_opens(kind, tmp_pat
     assert bert[f"{primary}_low"] <= bert[primary] <= bert[f"{primary}_high"]
     assert bert[primary] > (0.5 if kind == "scores" else 0.2), "chance is 0, or 1 in 40"
     assert 0 <= baseline[primary] <= 1
+    assert list(bert.get("by_size", {})) == (["64"] if kind in ("pairs", "scores") else [])
+    assert ("BERT by the size of its vectors" in (run.path / "report.html").read_text()) == ("by_size" in bert)
     folder = run.path / "finetune" / "seed-0" / "model"
     texts = ["We saw a river.", "The boat was old, says number 7."]
     ours = bertwright.load(run.path).encode(texts)

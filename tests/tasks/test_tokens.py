@@ -142,6 +142,10 @@ def test_the_server_gives_entities_with_their_places(folder):
     model = bertwright.load(folder)
     with Server(make_app(model)) as client:
         answers = client.post("/predict", json={"texts": TEXTS}).json()
+        tokens = [TEXTS[0].split(), ["nobody", "came"]]
+        of_tokens = client.post("/predict", json={"rows": [{"tokens": one} for one in tokens]}).json()
+        wrong = client.post("/predict", json={"rows": [{"tokens": ["a", ""]}]})
+        bare = client.post("/predict", json={"tokens": tokens})
         refused = client.post("/explain", json={"texts": TEXTS})
     for text, answer in zip(TEXTS, answers, strict=True):
         assert answer["text"] == text
@@ -149,8 +153,12 @@ def test_the_server_gives_entities_with_their_places(folder):
         assert all(text[one["start"] : one["end"]] == one["text"] for one in answer["entities"])
     assert [answer["tags"] for answer in answers] == [answer.tags for answer in model.predict(TEXTS)]
     assert sum(len(answer["entities"]) for answer in answers) > 3
+    assert [answer["tokens"] for answer in of_tokens] == tokens
+    assert [answer["tags"] for answer in of_tokens] == [model.predict({"tokens": one}).tags for one in tokens]
+    assert (wrong.status_code, "token 2 of 2 is empty" in wrong.json()["detail"]) == (422, True)
+    assert (bare.status_code, 'or "rows" with columns' in bare.json()["detail"]) == (422, True)
     assert refused.status_code == 422
-    assert "words are explained of the class of a single text" in refused.json()["detail"]
+    assert "words are explained of classes, labels and numbers" in refused.json()["detail"]
     assert str(folder) not in refused.text
 
 
@@ -226,7 +234,7 @@ class TestAnswers:
 
     def test_words_are_not_explained(self, folder):
         with pytest.raises(
-            UserError, match="for token-classification; words are explained of the class of a single text"
+            UserError, match="for token-classification; words are explained of classes, labels and numbers"
         ):
             explain(bertwright.load(folder), "the cat")
 

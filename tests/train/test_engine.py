@@ -1,5 +1,6 @@
 """The machine's settings, as a run asks for them."""
 
+import pytest
 import torch
 
 from bertwright.recipe import SystemConfig
@@ -13,3 +14,28 @@ def test_runs_of_one_process_may_differ_in_precision():
         assert engine.precision == precision
         with engine.autocast():
             assert layer(torch.ones(1, 8)).dtype == dtype
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e3])
+def test_gradients_are_clipped_as_pytorch_does(limit):
+    engine = Engine(SystemConfig(precision="fp32", compile="off"), print)
+    networks = [torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 3)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    inputs = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    for network in networks:
+        network(inputs).square().sum().backward()
+    expected = torch.nn.utils.clip_grad_norm_(networks[0].parameters(), limit)
+    assert engine.clip_gradients(networks[1], limit) == pytest.approx(float(expected))
+    assert (expected > limit) == (limit == 0.5)
+    for theirs, ours in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_network_of_the_same_shape_finds_its_code_compiled(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(1))
+    engine = Engine(SystemConfig(precision="fp32", compile="on"), print)
+    for width, expected in ((8, 1), (8, 1), (9, 2), (8, 3)):
+        layer = torch.nn.Linear(width, width)
+        engine.prepare(layer, [layer])
+        assert len(forgotten) == expected

@@ -15,15 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from bertwright.apps.batching import Limits, Steps, Work
-from bertwright.apps.explain import PASSES, explaining, read, relative_attributions
-from bertwright.apps.requests import EmbedRequest, MaskRequest, PairRequest, PredictRequest, SearchRequest, TextsRequest
+from bertwright.apps.batching import Limits, Steps, Windows, Work
+from bertwright.apps.explain import as_json, check, explaining, read
+from bertwright.apps.integrated_gradients import PASSES
+from bertwright.apps.requests import (
+    EmbedRequest,
+    ExplainRequest,
+    MaskRequest,
+    PairRequest,
+    PredictRequest,
+    SearchRequest,
+    TextsRequest,
+)
 from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
+from bertwright.vectors import TextEncoder
 
 MOST_ATTENTION = 64
 """Tokens of a text whose attention is shown: a picture of more has no readable rows, and grows with the square."""
@@ -38,29 +48,26 @@ def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
 
 def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) -> Steps:
     parts = [model.windows(one) for one in encoded]
-    logits = yield [part for own in parts for part in own]
+    logits = yield Windows([part for own in parts for part in own], model.window_logits)
     assert logits is not None
     predictions = model.answers(logits, parts, records)
     return _body([_json(asdict(prediction)) for prediction in predictions])
 
 
-def explain(model: Model, request: TextsRequest, limits: Limits) -> Work:
-    """Classes of texts, and attributions of their words."""
-    texts = request.texts
-    sequences = [read(model, text, number, len(texts)) for number, text in enumerate(texts)]
-    return Work(_within(limits, [len(one) for one in sequences], PASSES), _explaining(model, texts, sequences))
+def explain(model: Model, request: ExplainRequest, limits: Limits) -> Work:
+    """Predictions, and attributions of words."""
+    check(model, request.label)
+    records = model.records(request.given())
+    sequences = [read(model, record, number, len(records)) for number, record in enumerate(records)]
+    work = _explaining(model, records, sequences, request.label)
+    return Work(_within(limits, [len(one) for one in sequences], PASSES), work)
 
 
-def _explaining(model: Model, texts: list[str], sequences: list[Sequence]) -> Steps:
+def _explaining(model: Model, records: list[Record], sequences: list[Sequence], label: str | None) -> Steps:
     answers = []
-    for text, sequence in zip(texts, sequences, strict=True):
-        found = yield from explaining(model, text, sequence)
-        words = [
-            {**asdict(word), "relative_attribution": relative}
-            for word, relative in zip(found.words, relative_attributions(found), strict=True)
-        ]
-        answer = {"text": found.text, **asdict(found.prediction), "baseline_log_odds": found.baseline_log_odds}
-        answers.append(_json({**answer, "words": words}))
+    for record, sequence in zip(records, sequences, strict=True):
+        found = yield from explaining(model, record, sequence, label)
+        answers.append(_json(as_json(found)))
     return _body(answers)
 
 
@@ -97,18 +104,34 @@ def next_sentence(model: Model, request: PairRequest, limits: Limits) -> Work:
 
 
 def embed(model: Model, request: EmbedRequest, limits: Limits) -> Work:
-    """Vectors of texts."""
-    lengths = _lengths(model, request.texts)
-    per_text = 2 + (sum(lengths) * request.layers if request.per_token else 0)
+    """Vectors of texts, or of their tokens."""
+    if request.per_token:
+        return _embed_tokens(model, request.texts, request.layers or 1, limits)
+    if request.layers is not None:
+        raise UserError('"layers" is about the vectors of tokens; add "per_token": true, or leave it out')
+    encoder = model.text_encoder()
+    sequences, left_out = encoder.inputs(request.texts)
+    tokens = _within(limits, [len(one) for one in sequences], numbers=len(sequences) * encoder.width)
+    return Work(tokens, _embedding(encoder, sequences, left_out.tolist()))
+
+
+def _embedding(encoder: TextEncoder, sequences: list[Sequence], left_out: list[int]) -> Steps:
+    vectors = yield Windows(sequences, encoder.compute)
+    assert vectors is not None
+    answers = zip(vectors, left_out, strict=True)
+    return _body([_json({"vector": vector.tolist(), "left_out": number}) for vector, number in answers])
+
+
+def _embed_tokens(model: Model, texts: list[str], layers: int, limits: Limits) -> Work:
+    lengths = _lengths(model, texts)
     width = model.pretrained.model.encoder.config.hidden_size
-    tokens = _within(limits, lengths, numbers=per_text * width)
+    tokens = _within(limits, lengths, numbers=(2 + sum(lengths) * layers) * width)
 
     def answer(number: int) -> Any:
-        found = model.embed([request.texts[number]], request.layers)[0]
-        values = asdict(found) if request.per_token else {"pooled": found.pooled, "mean": found.mean}
+        values = asdict(model.embed([texts[number]], layers)[0])
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
-    return Work(tokens, _one_by_one(len(request.texts), answer))
+    return Work(tokens, _one_by_one(len(texts), answer))
 
 
 def attention(model: Model, request: TextsRequest, limits: Limits) -> Work:

@@ -1,10 +1,10 @@
 """The server's fair queue: one thread computes, a short piece of one request after another.
 
-A request's work comes in pieces of a fraction of a second: its texts are tokenized, then windows are classified, or one
+A request's work comes in pieces of a fraction of a second: its texts are tokenized, then windows are computed, or one
 text is answered, or one pass of an explanation is made. After each piece the turn goes to the request that has had the
 least time, so that a short request waits for a piece of a long one, and not for its end. Windows of several requests
-are classified in one batch: the busier the server, the larger its batches. A request whose time is up, or whose client
-has left, gets no further turn.
+for the same model are computed in one batch: the busier the server, the larger its batches. A request whose time is up,
+or whose client has left, gets no further turn.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import numpy as np
 from fastapi import HTTPException
 from torch import Tensor
 
-from bertwright.inference import Model
 from bertwright.inputs.sequences import Sequence
 
-Steps = Generator[list[Sequence] | None, list[Tensor] | None, bytes]
+Compute = Callable[[list[Sequence]], list[Tensor]]
+"""What a model makes of windows: a tensor for each."""
+
+Steps = Generator["Windows | None", list[Tensor] | None, bytes]
 """A request's work after its texts are tokenized, in pieces.
 
-It yields windows to be classified in a batch with those of other requests, and is resumed with their logits; None is a
+It yields windows to be computed in a batch with those of other requests, and is resumed with their tensors; None is a
 pause. It returns the answer's body.
 """
 
@@ -39,6 +41,19 @@ _HEAD_START = 1.0
 It is ahead by as much again until its texts are tokenized, so that their windows are there when a batch is made. The
 longer the body, the smaller the head start, since tokenizing a long one takes most of a second.
 """
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows that a request needs computed.
+
+    Args:
+        parts: the windows.
+        compute: the model; windows of requests with the same one make a batch.
+    """
+
+    parts: list[Sequence]
+    compute: Compute
 
 
 @dataclass(frozen=True)
@@ -95,8 +110,8 @@ class _Job:
         deadline: by `time.monotonic`.
         answer: where the client waits for the body.
         work: None before its texts are tokenized.
-        windows: that are to be classified now.
-        logits: of the first of these windows.
+        windows: that are to be computed now, if some are.
+        found: the tensors of the first of these windows.
     """
 
     read: Callable[[], Work]
@@ -105,8 +120,13 @@ class _Job:
     deadline: float
     answer: Future[bytes] = field(default_factory=Future)
     work: Work | None = None
-    windows: list[Sequence] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
+    windows: Windows | None = None
+    found: list[Tensor] = field(default_factory=list)
+
+    @property
+    def left(self) -> list[Sequence]:
+        """The windows that are still to be computed."""
+        return [] if self.windows is None else self.windows.parts[len(self.found) :]
 
     @property
     def is_over(self) -> bool:
@@ -123,13 +143,11 @@ class FairQueue:
     """Shares one thread's time out among requests.
 
     Args:
-        model: classifies windows.
         limits: of the queue.
         observe: called with the number of windows of each batch.
     """
 
-    def __init__(self, model: Model, limits: Limits, observe: Callable[[int], None]) -> None:
-        self._model = model
+    def __init__(self, limits: Limits, observe: Callable[[int], None]) -> None:
         self._limits = limits
         self._observe = observe
         self._jobs: list[_Job] = []
@@ -182,7 +200,7 @@ class FairQueue:
             self._charge(turn, time.perf_counter() - start)
 
     def _next_turn(self) -> dict[_Job, list[Sequence]]:
-        """The request whose turn it is; where it has windows, with others that have, and the windows of a batch.
+        """The request whose turn it is; where it has windows, with others that have such, and the windows of a batch.
 
         It waits for a request, and is empty when the queue is closed.
         """
@@ -199,9 +217,9 @@ class FairQueue:
         turn: dict[_Job, list[Sequence]] = {}
         capacity = _BATCH_TOKENS
         for job in jobs:
-            left = job.windows[len(job.logits) :]
-            if not turn and not left:
+            if not turn and not job.left:
                 return {job: []}
+            left = job.left if _compute_of(job) == _compute_of(jobs[0]) else []
             fitting = int(np.searchsorted(np.cumsum([len(window) for window in left]), capacity, side="right"))
             if taken := left[: fitting if turn else max(1, fitting)]:
                 turn[job] = taken
@@ -211,8 +229,9 @@ class FairQueue:
     def _compute(self, turn: dict[_Job, list[Sequence]]) -> None:
         """A piece of the work of each request of a turn. A failure is their answer, and never ends the thread."""
         windows = [window for own in turn.values() for window in own]
+        compute = _compute_of(next(iter(turn)))
         try:
-            logits = iter(self._model.window_logits(windows) if windows else [])
+            found = iter(compute(windows) if compute is not None and windows else [])
         except Exception as error:
             for job in turn:
                 job.fail(error)
@@ -220,8 +239,8 @@ class FairQueue:
         if windows:
             self._observe(len(windows))
         for job, own in turn.items():
-            job.logits += [next(logits) for _ in own]
-            if len(job.logits) == len(job.windows):
+            job.found += [next(found) for _ in own]
+            if not job.left:
                 self._advance(job)
 
     def _advance(self, job: _Job) -> None:
@@ -230,10 +249,10 @@ class FairQueue:
             if job.work is None:
                 job.level += job.ahead
                 job.work = self._admitted(job.read())
-                job.windows = job.work.steps.send(None) or []
+                job.windows = job.work.steps.send(None)
             else:
-                logits, job.logits = job.logits, []
-                job.windows = job.work.steps.send(logits) or []
+                found, job.found = job.found, []
+                job.windows = job.work.steps.send(found)
         except StopIteration as done:
             if job.answer.set_running_or_notify_cancel():
                 job.answer.set_result(done.value)
@@ -259,6 +278,10 @@ class FairQueue:
             for job, own in tokens.items():
                 job.level += seconds * own / sum(tokens.values())
             self._level += seconds / len(self._jobs)
+
+
+def _compute_of(job: _Job) -> Compute | None:
+    return None if job.windows is None else job.windows.compute
 
 
 def _busy() -> HTTPException:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
-from bertwright.apps.printing import GivenText, print_explanations, print_json, print_prediction, print_vectors
+from bertwright.apps.printing import Given, print_explanations, print_json, print_prediction, print_vectors
 from bertwright.errors import UnreadableText, UserError
 from bertwright.text import formats
 
@@ -29,6 +29,7 @@ def predict(
     choices: list[str] | None = None,
     text_pair: str | None = None,
     text_pair_column: str | None = None,
+    label: str | None = None,
 ) -> None:
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
@@ -41,34 +42,33 @@ def predict(
             .jsonl file.
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
         format: without out, a table to read, JSON lines, or a page (with explain).
-        explain: also show which words moved each prediction.
+        explain: also show which words moved each prediction: of a class, of labels or of a number.
         question: to be answered from the context.
         context: of the question, or of the choices.
         text_pair: the second text of the one that is given, where the model reads pairs.
-        text_pair_column: of the file, where the model reads pairs; the default is the column that it was trained on, or
-            text_pair.
+        text_pair_column: of the file, where the model reads pairs; the default is that of training, or text_pair.
         choices: of which one follows the context, as a list: '["in May", "in June"]'.
+        label: with explain, the class or label whose words are shown; the default is the most probable.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
     """
+    _check_explained(explain, format, label)
     asked = _asked(question=question, context=context, choices=choices) | _pair(texts, text_pair)
     if asked:
-        return _predict_one(asked, model, format, bool((texts and text_pair is None) or file or out or explain))
-    if format == "html" and not explain:
-        raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
+        other = bool((texts and text_pair is None) or file or out)
+        return _predict_one(asked, model, other, format, explain, label)
     if out is not None and (file is None or explain or format != "table"):
         raise UserError("--out holds the predictions of a --file; give one, without --explain and --format")
     _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = bertwright.load(model)
-    task, usual, rows = classifier.task, trained_columns(model), None
-    if file is not None:
-        rows = open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
+    task, usual = classifier.task, trained_columns(model)
+    rows = None if file is None else open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
     if rows is not None and out is not None:
         predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict, task)
     elif explain:
-        print_explanations(classifier, given if rows is None else _texts_of(rows), format, rows)
+        print_explanations(classifier, given if rows is None else _given_of(rows), format, rows, label)
     elif rows is not None:
         for chunk in rows.chunks():
             for (_, one), prediction in zip(chunk, answered(rows, chunk, classifier.predict), strict=True):
@@ -78,7 +78,7 @@ def predict(
         _predict_texts(classifier, given, format)
 
 
-def _predict_texts(classifier: bertwright.Model, given: Sequence[GivenText], format: str) -> None:
+def _predict_texts(classifier: bertwright.Model, given: Sequence[Given], format: str) -> None:
     for start in range(0, len(given), AT_ONCE):
         part = given[start : start + AT_ONCE]
         with _naming(part):
@@ -105,26 +105,42 @@ def _pair(texts: Sequence[str], text_pair: str | None) -> dict[str, Any]:
     return _asked(text=texts[0], text_pair=text_pair)
 
 
-def _predict_one(asked: dict[str, Any], model: str, format: str, other: bool) -> None:
+def _check_explained(explain: bool, format: str, label: str | None) -> None:
+    """See that what explanations alone have is not asked of predictions.
+
+    Raises:
+        UserError: if it is.
+    """
+    if label is not None and not explain:
+        raise UserError("--label names what is explained; add --explain, or leave it out")
+    if format == "html" and not explain:
+        raise UserError("an HTML page shows explanations: add --explain, or choose --format table or jsonl")
+
+
+def _predict_one(asked: dict[str, Any], name: str, other: bool, format: str, explain: bool, label: str | None) -> None:
     """Answer what is given by name.
 
     Raises:
         UserError: if there is something else to answer, or the model reads other columns.
     """
-    if other or format == "html":
+    if other:
         raise UserError(
-            "--question, --context, --choices and --text-pair go with --model and --format jsonl; leave out others"
+            "--question, --context, --choices and --text-pair say what is to be answered; leave out other texts, "
+            "--file and --out"
         )
-    loaded = bertwright.load(model)
-    print_prediction(loaded.task, asked, loaded.predict(asked), format)
+    model = bertwright.load(name)
+    if explain:
+        print_explanations(model, [Given(asked, "what is given")], format, None, label)
+    else:
+        print_prediction(model.task, asked, model.predict(asked), format)
 
 
-def _texts_of(rows: TextRows) -> list[GivenText]:
-    return [GivenText(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
+def _given_of(rows: TextRows) -> list[Given]:
+    return [Given(text, rows.where(row)) for chunk in rows.chunks() for row, text in chunk if text is not None]
 
 
 @contextmanager
-def _naming(part: Sequence[GivenText]) -> Iterator[None]:
+def _naming(part: Sequence[Given]) -> Iterator[None]:
     """Say where a text stands that a model refuses: the model knows only its number among those of the call.
 
     Raises:
@@ -303,18 +319,18 @@ def _check_file(texts: Sequence[str], file: str | None, text_column: str | None)
         raise UserError("give texts or --file, not both")
 
 
-def _given(texts: Sequence[str]) -> list[GivenText]:
+def _given(texts: Sequence[str]) -> list[Given]:
     """The texts of a command: its arguments, or the lines of standard input."""
     if texts:
-        found = [GivenText(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
+        found = [Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
     else:
         found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")
-    return [GivenText(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
+    return [Given(formats.repaired(one.text), one.where) for one in found]  # so that it can be printed
 
 
-def _lines(lines: Iterable[str], source: str) -> Iterator[GivenText]:
+def _lines(lines: Iterable[str], source: str) -> Iterator[Given]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield GivenText(line.rstrip("\n"), f"{source}, line {number}")
+            yield Given(line.rstrip("\n"), f"{source}, line {number}")

@@ -1,9 +1,8 @@
-"""The words that moved a classifier's prediction, by integrated gradients.
+"""The words that moved a prediction for a text or a pair of texts, by integrated gradients.
 
-The input goes in small steps from a baseline, in which every token is [MASK], to the text's own token embeddings. A
-token's attribution is what the log-odds of the predicted class gain along its way (Sundararajan, Taly and Yan 2017,
-"Axiomatic Attribution for Deep Networks", section 3). The attributions add up to the whole gain, and a word that the
-model does not read has none.
+A token's attribution is what the explained quantity gains on its way from [MASK] to the token: the log-odds of a class,
+those of one of several labels, or a number. The attributions add up to the whole gain, and a word that the model does
+not read has none.
 """
 
 from __future__ import annotations
@@ -11,24 +10,22 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Generator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
 import jinja2
-import numpy as np
-import torch
 from torch import Tensor
 
+from bertwright.apps.integrated_gradients import Score, integrated_gradients, log_odds, output
 from bertwright.errors import NOTHING_TO_READ, UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import Sequence, build
-from bertwright.models.heads import TaskModel
 from bertwright.tasks.answers import Prediction
-
-PASSES = 24
-"""Points at which the gradient is taken: those of Gauss-Legendre quadrature."""
-
-_TOKENS_AT_ONCE = 1_024
-"""Tokens that are computed together, of one window at some points: memory stays small, and the pieces short."""
+from bertwright.tasks.multi_label import LabelsPrediction
+from bertwright.tasks.regression import NumberPrediction
+from bertwright.tasks.text_task import pair_truncation
+from bertwright.text.records import Record
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class Word:
         text: the word as the text writes it.
         start: its first character's place in the explained text.
         end: the place after its last character.
-        attribution: how much it raised the log-odds of the predicted class, in nats; negative where it lowered them.
+        attribution: how much it raised the explained quantity, in nats of log-odds or in the unit of the numbers;
+            negative where it lowered it.
     """
 
     text: str
@@ -50,44 +48,59 @@ class Word:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction with the attributions of the text's words.
+    """A prediction with the attributions of the words.
 
     Args:
         text: the text as the model reads it (`Tokenizer.clean`).
-        prediction: its class.
+        prediction: the model's answer.
+        label: the class or label whose log-odds are explained; of a model for numbers, the number's name.
         words: those that were read, in order; those cut out of a long text are missing.
-        baseline_log_odds: log-odds of the predicted class where every token is [MASK]; with the sum of all
-            attributions, those of the text.
+        baseline: the explained quantity where every token is [MASK]; with the sum of all attributions, that of the
+            text or pair.
+        text_pair: the second text as the model reads it, if there is one.
+        words_pair: its words.
     """
 
     text: str
-    prediction: Prediction
+    prediction: Prediction | LabelsPrediction | NumberPrediction
+    label: str
     words: list[Word]
-    baseline_log_odds: float
+    baseline: float
+    text_pair: str | None = None
+    words_pair: list[Word] = field(default_factory=list)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a number is explained, and not log-odds."""
+        return isinstance(self.prediction, NumberPrediction)
+
+    @property
+    def score(self) -> float:
+        """The probability of the explained label, or the number."""
+        if isinstance(self.prediction, NumberPrediction):
+            return self.prediction.score
+        return self.prediction.probabilities[self.label]
+
+    @property
+    def heading(self) -> str:
+        """The explained label with its probability, or the number with its name."""
+        return f"{self.label}, {self.score:.4g}" if self.is_number else f"{self.label}, {self.score:.3f}"
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A part of the text that the model reads at once, S tokens.
+def explain(model: Model, given: Any, label: str | None = None) -> Explanation:
+    """The prediction for a text or a pair, and the attribution of each word.
 
     Args:
-        input_ids: `[CLS] text [SEP]`, int64 (S,).
-        token_type_ids: int64 (S,).
-        special: True at the tokens of the frame, bool (S,).
-    """
-
-    input_ids: Tensor
-    token_type_ids: Tensor
-    special: Tensor
-
-
-def explain(model: Model, text: str) -> Explanation:
-    """The class of a text, and the attribution of each word.
+        model: one for classes, labels or numbers.
+        given: a text, or a pair as `Model.predict` takes it.
+        label: whose log-odds are explained; the default is the most probable.
 
     Raises:
-        UserError: if the text has no word, or the model is not a classifier.
+        UserError: if there is no word, no such label, or the model is for another task.
     """
-    work = explaining(model, text, read(model, text))
+    check(model, label)
+    (record,) = model.records([given])
+    work = explaining(model, record, read(model, record), label)
     while True:
         try:
             next(work)
@@ -96,189 +109,182 @@ def explain(model: Model, text: str) -> Explanation:
             return found
 
 
-def read(model: Model, text: str, number: int = 0, texts: int = 1) -> Sequence:
-    """A text as the classifier reads it, with the places of its words.
+def read(model: Model, record: Record, number: int = 0, texts: int = 1) -> Sequence:
+    """A text or a pair as the model reads it, with the places of its words.
 
     Args:
-        model: a classifier.
-        text: any text.
+        model: one for classes, labels or numbers.
+        record: from `Model.records`.
         number: its place among several, from 0, for a message.
         texts: how many those are.
 
     Raises:
-        UserError: if the text has no word, or the model is not a classifier.
+        UserError: if there is no word.
     """
-    if model.task.name != "classification" or model.classifier.notes.get("text_pair"):
-        what = "pairs of texts" if model.task.name == "classification" else model.task.name
-        raise UserError(
-            f"{model.classifier_folder} is a model for {what}; words are explained of the class of a single text: ask "
-            "this model for predictions alone"
-        )
     max_length, truncation = model.reading
-    sequence = build(model.classifier_tokenizer, text, max_length=max_length, truncation=truncation)
+    cut = truncation if record.text_pair is None else pair_truncation(truncation)
+    tokenizer = model.classifier_tokenizer
+    sequence = build(tokenizer, record.text, record.text_pair, max_length=max_length, truncation=cut)
     if sequence.is_empty:
         raise UnreadableText(number, texts, NOTHING_TO_READ)
     return sequence
 
 
-def explaining(model: Model, text: str, sequence: Sequence) -> Generator[None, None, Explanation]:
+def check(model: Model, label: str | None = None) -> None:
+    """See that a model's predictions can be explained.
+
+    Args:
+        model: any.
+        label: to be explained.
+
+    Raises:
+        UserError: if the model is for another task, or has no such label.
+    """
+    if model.task.name not in ("classification", "multi-label", "regression"):
+        raise UserError(
+            f"{model.classifier_folder} is a model for {model.task.name}; words are explained of classes, labels and "
+            "numbers of whole texts: ask this model for predictions alone"
+        )
+    if label is not None and label not in model.classifier.label_names:
+        raise UserError(
+            f"the model has no label {label!r} to explain; it has: {', '.join(model.classifier.label_names)}"
+        )
+
+
+def explaining(
+    model: Model, record: Record, sequence: Sequence, label: str | None = None
+) -> Generator[None, None, Explanation]:
     """`explain` in short pieces, between which the server can do something else, or stop.
 
     Args:
-        model: a classifier.
-        text: the text.
-        sequence: the text as `read` gives it.
+        model: one for classes, labels or numbers.
+        record: the text or the pair.
+        sequence: these as `read` gives them.
+        label: as in `explain`.
     """
-    prediction = model.predict_encoded([sequence], model.records(text))[0]
+    prediction = model.predict_encoded([sequence], [record])[0]
     yield
-    target = model.classifier.label_names.index(prediction.label)
+    names = model.classifier.label_names
+    if label is None:
+        label = names[0]
+        if not isinstance(prediction, NumberPrediction):
+            label = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+    target = names.index(label)
+    # Classes exclude each other; a label and a number have an output of their own.
+    score: Score = partial(log_odds if isinstance(prediction, Prediction) else output, target=target)
     parts = model.windows(sequence)
     mask_id = model.classifier_tokenizer.mask_id
-    attributions, baseline = yield from _integrated_gradients(model.classifier, parts, target, mask_id)
-    cleaned = model.classifier_tokenizer.clean(text)
-    return Explanation(cleaned, prediction, _words(cleaned, parts, attributions), baseline)
+    attributions, baseline = yield from integrated_gradients(model.classifier, parts, score, mask_id)
+    clean = model.classifier_tokenizer.clean
+    texts = [clean(text) for text in (record.text, record.text_pair) if text is not None]
+    words = _words(texts, parts, attributions)
+    if len(texts) == 1:
+        return Explanation(texts[0], prediction, label, words[0], baseline)
+    return Explanation(texts[0], prediction, label, words[0], baseline, texts[1], words[1])
 
 
-def _words(text: str, parts: Many[Sequence], attributions: Tensor) -> list[Word]:
-    """The words of a text, each with the sum of its tokens' attributions.
+def _words(texts: Many[str], parts: Many[Sequence], attributions: Tensor) -> list[list[Word]]:
+    """The words of each text, each with the sum of its tokens' attributions.
 
     Args:
-        text: as the tokenizer cleans it.
+        texts: one or two, as the tokenizer cleans them.
         parts: the windows that were read, with offsets and word numbers.
         attributions: of each token that is not of the frame, float32 (tokens,).
     """
-    sums: dict[int, float] = {}
-    borders: dict[int, tuple[int, int]] = {}
-    places: list[tuple[int, int, int]] = []
+    sums: dict[tuple[int, int], float] = {}
+    borders: dict[tuple[int, int], tuple[int, int]] = {}
+    places: list[tuple[int, int, int, int]] = []
     for part in parts:
         assert part.offsets is not None
         assert part.word_ids is not None
         own = ~part.special_tokens_mask
-        places += [
-            (word, start, end)
-            for word, (start, end) in zip(part.word_ids[own].tolist(), part.offsets[own].tolist(), strict=True)
-        ]
-    for (word, start, end), attribution in zip(places, attributions.tolist(), strict=True):
-        sums[word] = sums.get(word, 0.0) + attribution
-        low, high = borders.get(word, (start, end))
-        borders[word] = min(start, low), max(end, high)
-    return [Word(text[start:end], start, end, sums[word]) for word, (start, end) in borders.items()]
-
-
-def _integrated_gradients(
-    classifier: TaskModel, parts: Many[Sequence], target: int, mask_id: int
-) -> Generator[None, None, tuple[Tensor, float]]:
-    """Attributions of all tokens but those of the frame, float32 (tokens,), and the log-odds of the baseline.
-
-    A window is computed at a time, forward and back, so that memory does not grow with the text.
-
-    Args:
-        classifier: in evaluation mode. Its weights are only read, so that other threads can predict meanwhile.
-        parts: the text's windows.
-        target: the predicted class.
-        mask_id: id of [MASK].
-    """
-    table = classifier.encoder.token_embeddings
-    inputs = [_window(part, table.weight.device) for part in parts]
-    with torch.no_grad():
-        end = [table(window.input_ids) for window in inputs]  # of each window (S, H)
-        start = [table(torch.where(window.special, window.input_ids, mask_id)) for window in inputs]
-    masked = yield from _mean_logits(classifier, inputs, [vectors[None] for vectors in start])
-    points, weights = np.polynomial.legendre.leggauss(PASSES)
-    gradients = [torch.zeros_like(vectors) for vectors in end]
-    at_once = max(1, _TOKENS_AT_ONCE // max(map(len, parts)))
-    for begin in range(0, PASSES, at_once):
-        along, weight = (
-            torch.tensor(values[begin : begin + at_once] / 2, dtype=end[0].dtype, device=end[0].device)
-            for values in (points + 1, weights)
-        )
-        vectors = [a + along[:, None, None] * (b - a) for a, b in zip(start, end, strict=True)]  # (points, S, H)
-        # The mean over windows is needed before the first of them can be differentiated.
-        mean = (yield from _mean_logits(classifier, inputs, vectors)) if len(inputs) > 1 else None
-        for window, own, gradient in zip(inputs, vectors, gradients, strict=True):
-            logits = _logits(classifier, window, own.requires_grad_())
-            slope = _slope(logits.detach() if mean is None else mean, target) * weight[:, None] / len(inputs)
-            gradient += torch.autograd.grad(logits, own, slope)[0].sum(0)
-            yield
-    attributions = [
-        ((b - a) * gradient).sum(-1)[~window.special]
-        for window, a, b, gradient in zip(inputs, start, end, gradients, strict=True)
-    ]
-    return torch.cat(attributions).detach(), float(_log_odds(masked, target)[0])
-
-
-def _mean_logits(classifier: TaskModel, inputs: Many[_Window], vectors: Many[Tensor]) -> Generator[None, None, Tensor]:
-    """The mean over windows of the logits (B, K), with `vectors`, for each window (B, S, H), as its embeddings."""
-    total = torch.zeros(())
-    for window, own in zip(inputs, vectors, strict=True):
-        with torch.no_grad():  # of this thread; it must not last over a yield
-            total = total.to(own.device) + _logits(classifier, window, own)
-        yield
-    return total / len(inputs)
-
-
-def _window(part: Sequence, device: torch.device) -> _Window:
-    ids, segments = (torch.from_numpy(values.astype(np.int64)) for values in (part.input_ids, part.token_type_ids))
-    return _Window(ids.to(device), segments.to(device), torch.from_numpy(part.special_tokens_mask).to(device))
-
-
-def _log_odds(logits: Tensor, target: int) -> Tensor:
-    """Log-odds of a class, (B,), from logits (B, K)."""
-    others = torch.cat([logits[:, :target], logits[:, target + 1 :]], dim=-1)
-    odds: Tensor = logits[:, target] - others.logsumexp(-1)
-    return odds
-
-
-def _slope(logits: Tensor, target: int) -> Tensor:
-    """The derivative of a class's log-odds by the logits, (B, K)."""
-    leaf = logits.detach().requires_grad_()
-    return torch.autograd.grad(_log_odds(leaf, target).sum(), leaf)[0]
-
-
-def _logits(classifier: TaskModel, window: _Window, vectors: Tensor) -> Tensor:
-    """Logits (B, K) of a window with `vectors` (B, S, H) in place of its token embeddings."""
-    ids, segments = (values.expand(len(vectors), -1) for values in (window.input_ids, window.token_type_ids))
-    logits: Tensor = classifier(ids, segments, inputs_embeds=vectors)
-    return logits
+        columns = (part.token_type_ids, part.word_ids, *part.offsets.T)
+        places += zip(*(column[own].tolist() for column in columns), strict=True)
+    for (segment, word, start, end), attribution in zip(places, attributions.tolist(), strict=True):
+        sums[segment, word] = sums.get((segment, word), 0.0) + attribution
+        low, high = borders.get((segment, word), (start, end))
+        borders[segment, word] = min(start, low), max(end, high)
+    found: list[list[Word]] = [[] for _ in texts]
+    for (segment, word), (start, end) in borders.items():
+        found[segment].append(Word(texts[segment][start:end], start, end, sums[segment, word]))
+    return found
 
 
 def relative_attributions(explanation: Explanation) -> list[float]:
-    """Each word's attribution divided by the largest magnitude, in [-1, 1]: how strongly to colour it."""
-    largest = max(abs(word.attribution) for word in explanation.words)
-    return [word.attribution / largest if largest else 0.0 for word in explanation.words]
+    """The attribution of each word, those of a second text behind the first's, divided by the largest magnitude.
+
+    In [-1, 1]: how strongly to colour it.
+    """
+    attributions = [word.attribution for word in (*explanation.words, *explanation.words_pair)]
+    largest = max(map(abs, attributions))
+    return [attribution / largest if largest else 0.0 for attribution in attributions]
 
 
 def pieces(explanation: Explanation) -> list[tuple[str, float]]:
     """The text cut into words with their relative attribution, and the text between them with 0.0; joined, the text."""
+    relative = relative_attributions(explanation)[: len(explanation.words)]
+    return _cut(explanation.text, explanation.words, relative)
+
+
+def pieces_pair(explanation: Explanation) -> list[tuple[str, float]]:
+    """The same of the second text; empty without one."""
+    relative = relative_attributions(explanation)[len(explanation.words) :]
+    return _cut(explanation.text_pair or "", explanation.words_pair, relative)
+
+
+def _cut(text: str, words: Many[Word], relative: Many[float]) -> list[tuple[str, float]]:
     found, place = [], 0
-    for word, relative in zip(explanation.words, relative_attributions(explanation), strict=True):
-        found += [(explanation.text[place : word.start], 0.0), (explanation.text[word.start : word.end], relative)]
+    for word, attribution in zip(words, relative, strict=True):
+        found += [(text[place : word.start], 0.0), (text[word.start : word.end], attribution)]
         place = word.end
-    found.append((explanation.text[place:], 0.0))
+    found.append((text[place:], 0.0))
     return [piece for piece in found if piece[0]]
 
 
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """An explanation as the server and the command line give it: that of a pair also has `text_pair`, `words_pair`."""
+    relative = relative_attributions(explanation)
+    words = [
+        {**asdict(word), "relative_attribution": one}
+        for word, one in zip((*explanation.words, *explanation.words_pair), relative, strict=True)
+    ]
+    pair, first = explanation.text_pair, len(explanation.words)
+    return {
+        "text": explanation.text,
+        **({} if pair is None else {"text_pair": pair}),
+        **asdict(explanation.prediction),
+        "explained_label": explanation.label,
+        "baseline_score" if explanation.is_number else "baseline_log_odds": explanation.baseline,
+        "words": words[:first],
+        **({} if pair is None else {"words_pair": words[first:]}),
+    }
+
+
 def as_terminal(explanation: Explanation, colours: bool) -> str:
-    """A text for the terminal: words for the prediction green, against it red; without colours, +so+ and -so-."""
-    shown = []
-    for text, relative in pieces(explanation):
-        if abs(relative) < 0.15:
-            shown.append(text)
-        elif colours:
-            # Of the 256 colours, two rows of three: the larger the attribution, the brighter.
-            level = min(2, int(abs(relative) * 3))
-            shown.append(f"\x1b[48;5;{((22, 28, 34) if relative > 0 else (52, 88, 124))[level]};97m{text}\x1b[0m")
-        else:
-            sign = "+" if relative > 0 else "-"
-            shown.append(f"{sign}{text}{sign}")
-    return "".join(shown)
+    """A text for the terminal: words for the prediction green, against it red; without colours, +so+ and -so-.
+
+    A second text stands on a line of its own.
+    """
+    texts = [pieces(explanation), *([] if explanation.text_pair is None else [pieces_pair(explanation)])]
+    return "\n  ".join("".join(_marked(*piece, colours) for piece in text) for text in texts)
+
+
+def _marked(text: str, relative: float, colours: bool) -> str:
+    if abs(relative) < 0.15:
+        return text
+    if colours:
+        # Of the 256 colours, two rows of three: the larger the attribution, the brighter.
+        level = min(2, int(abs(relative) * 3))
+        return f"\x1b[48;5;{((22, 28, 34) if relative > 0 else (52, 88, 124))[level]};97m{text}\x1b[0m"
+    sign = "+" if relative > 0 else "-"
+    return f"{sign}{text}{sign}"
 
 
 def as_html(explanations: Many[Explanation]) -> str:
-    """A page that stands alone, light and dark, with every text and its coloured words."""
+    """A page that stands alone, light and dark, with every text or pair and its coloured words."""
     template = importlib.resources.files("bertwright.apps").joinpath("explain.html.j2").read_text(encoding="utf-8")
     return (
         jinja2.Environment(autoescape=True)
         .from_string(template)
-        .render(explanations=[(explanation, pieces(explanation)) for explanation in explanations])
+        .render(explanations=[(one, (pieces(one), pieces_pair(one))) for one in explanations])
     )

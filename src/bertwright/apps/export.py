@@ -26,7 +26,7 @@ from bertwright.files import atomic_path, digests, read_json, write_text
 from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
-from bertwright.models.sentence_folder import FILES, read_pooling
+from bertwright.models.sentence_folder import FILES, MODULES, read_pooling, write_pooling
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.registry import load_task_model
@@ -73,6 +73,9 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
             if (folder / name).exists():
                 (temporary / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder / name, temporary / name)
+        pooling = read_pooling(folder)
+        if pooling is not None and not (temporary / MODULES).exists():  # of the older form, in a folder above
+            write_pooling(temporary, pooling, model.encoder.config.hidden_size)
         if small or not (folder / WEIGHTS).exists():  # they may stand in several files
             tensors = read_tensors(folder)
             kept = {name: value.to(torch.bfloat16) for name, value in tensors.items()} if small else tensors

@@ -170,12 +170,16 @@ def answered(
             try:
                 answers += answer([chunk[number][1]])
             except (UnreadableText, WrongTypeError) as error:
-                problem = getattr(error, "problem", str(error).removeprefix("text 1").lstrip(": "))
-                rows.skipped.add(rows.where(chunk[number][0]), problem.partition(";")[0])
+                rows.skipped.add(rows.where(chunk[number][0]), problem_of(error).partition(";")[0])
                 answers.append(None)
     for number, one in zip(given, answers, strict=True):
         found[number] = one
     return found
+
+
+def problem_of(error: UnreadableText | WrongTypeError) -> str:
+    """Why a single row is refused, without its number among those that a model was asked about."""
+    return error.problem if isinstance(error, UnreadableText) else str(error).removeprefix("text 1").lstrip(": ")
 
 
 def predict_into(

@@ -13,6 +13,7 @@ from bertwright.apps.inspect_columns import (
     columns_of_texts,
     task_of_labels,
 )
+from bertwright.apps.inspect_pairs import look_at_pairs
 from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
 from bertwright.apps.inspection import LOOKED_AT, Contents, Texts, inspect, measure
@@ -38,9 +39,9 @@ def init(
     """Look at your texts, say what they are, and write a recipe for them.
 
     Args:
-        paths: a file with texts and labels, or with words and tags; a folder with train and test files, or with a
-            folder for each class; a file or folder of unlabelled texts; or two: first the one with labels, then the
-            one without.
+        paths: a file with texts and labels, with words and tags, or with pairs of texts that mean the same; a folder
+            with train and test files, or with a folder for each class; a file or folder of unlabelled texts; or two:
+            first the one with labels, then the one without.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
         text_pair_column: the column that holds the second text, where the label speaks of two.
@@ -104,7 +105,7 @@ def _look(
     if contents.rows == 0:
         raise UserError(f"{name} has no rows; give a file with texts")
     asked = unlabelled or text_column or label_column or pair_column
-    for look in () if asked else (look_at_tags, look_at_questions):
+    for look in () if asked else (look_at_tags, look_at_questions, look_at_pairs):
         if found := look(recipe_name(path), name, place.train, contents):
             return found
     text, pair = columns_of_texts(name, contents, text_column, pair_column, label_column)
@@ -292,7 +293,7 @@ def _rows_of_labels(found: Findings) -> list[tuple[str, str]]:
     rare = [label for label, count in largest if count < 5]
     if rare:
         rows.append(("few rows", f"fewer than 5 of: {', '.join(rare[:8])}; too few to learn from and to test on"))
-    part = f"{100 * TEST_RATIO:.0f} % of the rows{'' if found.task and found.tagged is None else ', of each class'}"
+    part = f"{100 * TEST_RATIO:.0f} % of the rows{', of each class' if found.by_class else ''}"
     return [*rows, ("test set", "its own split" if found.has_test else part)]
 
 

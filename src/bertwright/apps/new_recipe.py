@@ -72,6 +72,11 @@ class Findings:
     pair_column: str | None = None
     label_columns: Sequence[str] = ()
 
+    @property
+    def by_class(self) -> bool:
+        """Whether a part of the rows has the same fraction of each class."""
+        return self.task is None or (self.tagged is not None and self.task != "embedding")
+
 
 def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
     """A commented recipe as YAML.
@@ -120,7 +125,7 @@ def _plain(value: object) -> str:
 
 def _of_each(one: Findings) -> str:
     """Of which rows a part is taken: with classes, of each."""
-    return "" if one.task and one.tagged is None else " of each class"
+    return " of each class" if one.by_class else ""
 
 
 def _source(one: Findings, name: str) -> list[str]:
@@ -225,26 +230,38 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
         lines.insert(2, f"  task: {one.task or 'token-classification'}")
     return [
         *lines,
+        *(_embedding(one) if one.task == "embedding" else []),
         f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
-        *_by_number(training),
+        *_by_number(training, embedding=one.task == "embedding"),
     ]
 
 
-def _by_number(labels: int) -> list[str]:
+def _embedding(one: Findings) -> list[str]:
+    if "label_column" not in (one.tagged or {}):
+        return []
+    return ["  embedding: {scores: true}  # cosines are to be in the order of the scores"]
+
+
+def _by_number(labels: int, embedding: bool) -> list[str]:
     """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md)."""
     few, very_few = labels < FEW, labels < VERY_FEW
-    lines = [f"  epochs: {epochs(labels)}  # for {labels:,} labels; fewer labels need more"]
+    batch_size, what = str(16 if few else 32), "labels"
+    if embedding:
+        what = "pairs"
+        # The training set, without the validation set, fills a batch.
+        batch_size = f"{min(64, max(2, labels // 2))}  # the other texts of a batch are the negatives"
+    lines = [f"  epochs: {epochs(labels)}  # for {labels:,} {what}; fewer need more"]
     if few:
         lines.append(
             f"  early_stopping_patience: {PATIENCE}  # evaluations; it ends when the validation loss falls no more"
         )
     lines += [
-        f"  batch_size: {16 if few else 32}",
+        f"  batch_size: {batch_size}",
         f"  validation_ratio: {0.2 if very_few else 0.1}",
         f"  optimizer: {{learning_rate: {'1.0e-4' if few else '5.0e-5'}, warmup_ratio: 0.1}}",
     ]
     if very_few:
-        lines.append("  seeds: [0, 1, 2]  # few labels: results differ from seed to seed; the report has their mean")
+        lines.append(f"  seeds: [0, 1, 2]  # few {what}: results differ from seed to seed; the report has their mean")
     return lines
 
 

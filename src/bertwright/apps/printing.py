@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from bertwright.apps.file_answers import TextRows
-from bertwright.errors import UnreadableText, UserError
+from bertwright.apps.file_answers import TextRows, problem_of
+from bertwright.errors import UnreadableText, UserError, WrongTypeError
 from bertwright.tasks.answers import Answers
 
 
 @dataclass(frozen=True)
-class GivenText:
-    """A text that a user gives.
+class Given:
+    """What a user gives to be answered.
 
     Args:
-        text: the text.
+        text: a text, or the columns of a row by name.
         where: its place, for a message.
     """
 
-    text: str
+    text: Any
     where: str
 
 
@@ -81,43 +81,39 @@ def print_vectors(text: str, where: str, found: Any) -> None:
     print_json({name: value for name, value in plain.items() if value is not None})
 
 
-def print_explanations(classifier: Any, given: Sequence[GivenText], format: str, rows: TextRows | None) -> None:
+def print_explanations(
+    classifier: Any, given: Sequence[Given], format: str, rows: TextRows | None, label: str | None
+) -> None:
     """Predictions with attributions of words, as lines or as a page.
 
     Args:
         classifier: a `Model`.
-        given: the texts.
+        given: the texts or pairs.
         format: table, jsonl or html.
         rows: of the file that they come from, if they do.
+        label: that is explained; None for the most probable.
 
     Raises:
-        UserError: if a text has no word, and comes from no file.
+        UserError: if a text has no word, and comes from no file; or the model's answers are not explained.
     """
-    from bertwright.apps.explain import as_html, as_terminal, explain
+    from bertwright.apps.explain import as_html, as_json, as_terminal, explain
 
     found = []
     for one in given:
         try:
-            found.append(explain(classifier, one.text))
-        except UnreadableText as error:
+            found.append(explain(classifier, one.text, label))
+        except (UnreadableText, WrongTypeError) as error:
+            problem = problem_of(error)
             if rows is None:
-                raise UserError(f"{one.where} {error.problem}") from error
-            rows.skipped.add(one.where, error.problem.partition(";")[0])  # a bad row of a file costs itself
+                raise UserError(f"{one.where} {problem}") from error
+            rows.skipped.add(one.where, problem.partition(";")[0])  # a bad row of a file costs itself
     if rows is not None:
         rows.skipped.report(rows.rows)
     if format == "html":
         print(as_html(found))
     for explanation in found if format != "html" else []:
-        prediction = explanation.prediction
         if format == "jsonl":
-            print_json(
-                {
-                    "text": explanation.text,
-                    **asdict(prediction),
-                    "baseline_log_odds": explanation.baseline_log_odds,
-                    "words": [asdict(word) for word in explanation.words],
-                }
-            )
+            print_json(as_json(explanation))
         else:
             colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            print(f"{prediction.label}, {prediction.score:.3f}\n  {as_terminal(explanation, colours)}")
+            print(f"{explanation.heading}\n  {as_terminal(explanation, colours)}")

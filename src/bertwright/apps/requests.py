@@ -54,6 +54,12 @@ class PredictRequest(BaseModel):
         return [*(self.texts or ()), *(self.rows or ())]
 
 
+class ExplainRequest(PredictRequest):
+    """What a model predicts, with the label that is explained."""
+
+    label: Annotated[str | None, Field(description="To explain; the default is the most probable.")] = None
+
+
 class MaskRequest(BaseModel):
     """Texts, each with one [MASK] or more."""
 
@@ -80,13 +86,16 @@ class PairRequest(BaseModel):
 class EmbedRequest(BaseModel):
     """Texts to compute vectors of."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"texts": ["The boat was old."], "layers": 1, "per_token": False}}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The boat was old."]}})
 
     texts: Texts
-    layers: Annotated[int, Field(ge=1, description="The last layers that a token's vector holds side by side.")] = 1
-    per_token: Annotated[bool, Field(description="Also give a vector for each token.")] = False
+    per_token: Annotated[bool, Field(description="Give the vectors of tokens, of the pre-trained encoder.")] = False
+    layers: Annotated[
+        int | None,
+        Field(
+            ge=1, description="With per_token, the last layers that a token's vector holds side by side; 1 is usual."
+        ),
+    ] = None
 
 
 class SearchRequest(BaseModel):

@@ -8,24 +8,24 @@ stored.
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
-import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import bertwright
 from bertwright.apps import answers
 from bertwright.apps.batching import FairQueue, Limits, Work
 from bertwright.apps.gateway import Gateway, Metrics
+from bertwright.apps.page import page_routes
 from bertwright.apps.requests import (
     EmbedRequest,
+    ExplainRequest,
     MaskRequest,
     PairRequest,
     PredictRequest,
@@ -39,12 +39,6 @@ from bertwright.errors import UserError
 from bertwright.inference import Model
 
 Answer = Callable[[Request, Callable[[], Work]], Any]
-
-FILM_REVIEWS = {
-    "positive": "A wonderful film: funny, moving and beautifully made. I loved every minute of it.",
-    "negative": "A dreadful film: boring, badly acted and far too long. I left before the end.",
-}
-"""The page's examples for the bundled classifier, which classifies film reviews, by their class."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": description}
@@ -70,13 +64,15 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     """
     _ = model.pretrained.model, model.pretrained.tokenizer
     model.predict([model.task.warm()])  # loads what a prediction needs, so that no client waits for it
+    with suppress(UserError):  # of a folder whose vectors are not computed here; /embed says so
+        model.encode("warm")
     if searcher is not None:
         searcher.find("warm", 1)
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        app.state.queue = queue = FairQueue(model, limits, metrics.batch_windows.observe)
+        app.state.queue = queue = FairQueue(limits, metrics.batch_windows.observe)
         metrics.waiting.set_function(lambda: queue.waiting)
         yield
         await asyncio.to_thread(queue.close)
@@ -96,7 +92,8 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     app.add_middleware(Gateway, limits=limits, metrics=metrics)
     app.add_exception_handler(UserError, partial(_refuse, model))
     app.add_exception_handler(RequestValidationError, _refuse_form)
-    app.include_router(_pages(model, metrics, searcher is not None))
+    app.include_router(page_routes(model, searcher is not None))
+    app.include_router(_state_routes(model, metrics))
     app.include_router(_classifier_routes(model, limits, answer))
     app.include_router(_encoder_routes(model, limits, answer))
     if searcher is not None:
@@ -119,27 +116,9 @@ async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": sentence(error)}, 422)
 
 
-def _form(model: Model) -> str:
-    """Which form of the page asks for what the model reads: that of its task, or of two texts."""
-    return "pairs" if model.classifier.notes.get("text_pair") else model.task.name
-
-
-def _pages(model: Model, metrics: Metrics, can_search: bool) -> APIRouter:
-    """The routes /, /docs, /health and /metrics."""
+def _state_routes(model: Model, metrics: Metrics) -> APIRouter:
+    """The routes /health and /metrics."""
     routes = APIRouter()
-    examples = FILM_REVIEWS if model.name == "bundled" else {}
-    folder = importlib.resources.files("bertwright.apps")
-    page, docs = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "docs.html"))
-    page = page.replace("/*examples*/ {}", json.dumps(examples)).replace('/*task*/ ""', json.dumps(_form(model)))
-    page = page.replace("/*search*/ false", json.dumps(can_search))
-
-    @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def show_page() -> str:
-        return page
-
-    @routes.get("/docs", response_class=HTMLResponse, include_in_schema=False)
-    async def show_docs() -> str:
-        return docs
 
     @routes.get("/health")
     async def health() -> dict[str, Any]:
@@ -161,19 +140,22 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
     async def predict(request: Request, body: PredictRequest) -> Any:
         """The class of each text: `label`, `score`, and the `probabilities` of all classes.
 
-        A model for tokens gives `text`, `tokens`, `tags`, `scores`, and `entities` with `start`, `end`, `text`, `label`
-        and `score`; places count characters from 0. One for questions reads `rows` with `question` and `context`, and
-        gives `text`, `start`, `end` and `score`; one for choices reads `context` and `choices`, and gives `text`,
-        `index`, `score` and `probabilities`.
+        A model for tokens reads `texts`, or `rows` with `tokens`. It gives `text`, `tokens`, `tags`, `scores`, and
+        `entities` with `start`, `end`, `text`, `label` and `score`; places count characters from 0. One for questions
+        reads `rows` with `question` and `context`, and gives `text`, `start`, `end` and `score`; one for choices reads
+        `context` and `choices`, and gives `text`, `index`, `score` and `probabilities`.
         """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
     @routes.post("/explain")
-    async def explain(request: Request, body: TextsRequest) -> Any:
-        """The class of each text, as /predict gives it, and each word's attribution, in log-odds of that class.
+    async def explain(request: Request, body: ExplainRequest) -> Any:
+        """What /predict gives for each text or pair, and each word's attribution, for classes, labels and numbers.
 
-        `words` have `text`, `start`, `end`, `attribution`, and `relative_attribution`, which is divided by the largest
-        magnitude. `text` is the text as the model reads it. `baseline_log_odds` are those of a text of masks.
+        Attributions are log-odds of the `label` that is asked for, else of the most probable one, or parts of the
+        number; `explained_label` names it. `words` have `text`, `start`, `end`, `attribution`, and
+        `relative_attribution`, which is divided by the largest magnitude; those of a second text are `words_pair`.
+        `text` and `text_pair` are the texts as the model reads them. `baseline_log_odds` are those of a text of masks;
+        of a number it is `baseline_score`.
         """
         return await answer(request, lambda: answers.explain(model, body, limits))
 
@@ -199,9 +181,10 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
 
     @routes.post("/embed")
     async def embed(request: Request, body: EmbedRequest) -> Any:
-        """Vectors of each text: `pooled`, the pooler's output, and `mean`, the average of the tokens' last vectors.
+        """One vector of each text to compare texts by, `vector`, as `Model.encode` computes it.
 
-        With `per_token` also `tokens`, and their `vectors`.
+        `left_out` counts the tokens at the text's end that the encoder does not read. With `per_token` the answer is
+        `tokens` and their `vectors` of the pre-trained encoder, with `pooled`, the pooler's output, and `mean`.
         """
         return await answer(request, lambda: answers.embed(model, body, limits))
 

@@ -154,6 +154,7 @@ def _opened(given: Mapping[str, Any]) -> dict[str, Any]:
 def _usual(config: FinetuneConfig) -> dict[str, Any]:
     """What is searched where a recipe does not say: learning rate, epochs and batch size around its own."""
     own = config.optimizer
+    assert own.learning_rate is not None, "the recipe chose it"
     rates = {"learning_rate": own.learning_rate}
     if own.name == "muon":
         rates["muon_learning_rate"] = own.muon_learning_rate

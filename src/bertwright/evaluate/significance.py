@@ -130,7 +130,7 @@ def difference(
         task: computes metrics.
         labels: (rows,).
         first: predictions of one system, (rows, ...); or of its runs, one per fine-tuning seed.
-        second: predictions of the other, of the same shape; or of its runs, as many as the first has, in the order of
+        second: predictions of the other, of the same rows; or of its runs, as many as the first has, in the order of
             their seeds. The difference is taken within a seed.
         units: what is drawn for a resample; by default single rows.
         samples: resamples behind the interval.
@@ -145,8 +145,8 @@ def difference(
     if len(others) not in (1, len(runs)):
         raise ValueError(f"the systems have {len(runs)} and {len(others)} runs; give one a seed of both")
     for run in [*runs, *others]:
-        if run.shape != runs[0].shape:
-            raise ValueError(f"the systems' predictions differ in shape: {runs[0].shape}, {run.shape}")
+        if len(run) != len(labels):
+            raise ValueError(f"there are {len(labels)} labels, and a system has predictions of {len(run)} rows")
     name, units = metric or task.primary_metric, units or Units(len(labels))
 
     def measured(one: NDArray[Any]) -> tuple[float, NDArray[np.float64]]:

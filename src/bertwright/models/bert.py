@@ -265,9 +265,13 @@ class Bert(Encoder):
             [block.attention.weights(state) for block, state in zip(blocks, states[:-1], strict=True)], dim=1
         )
 
-    def parts(self) -> list[nn.Module]:
-        """The embeddings, and blocks, which are alike: what is compiled for one serves all."""
-        return [self.embeddings, *self.blocks]
+    def parts(self, positions: int | None = None) -> list[nn.Module]:
+        """The embeddings, and blocks, which are alike: what is compiled for one serves all.
+
+        A last block that computes a few positions only would be compiled once more. That takes as long as all else,
+        and saves nothing: it stays uncompiled.
+        """
+        return [self.embeddings, *(self.blocks if positions is None else self.blocks[:-1])]
 
     def matrices(self) -> list[nn.Parameter]:
         """The blocks' weight matrices."""

@@ -21,7 +21,7 @@ from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.layouts import FORMATS, to_hugging_face
-from bertwright.models.sentence_folder import write_pooling
+from bertwright.models.sentence_folder import encoder_folder, write_pooling
 from bertwright.models.sequence_heads import stored_parameters
 from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
 from bertwright.settings import ModelConfig
@@ -42,13 +42,15 @@ def find_model(model: str | Path, part: str) -> Path:
         part: encoder or sentiment: which of the bundled two.
 
     Raises:
-        UserError: for the bundled model's earlier name.
+        UserError: for the bundled model's earlier name, or a modules.json that cannot be read.
     """
     if str(model) == "boxed" and not Path(model).exists():
         raise UserError("the model that comes with Bertwright is now called bundled")
     folder = BUNDLED / part if str(model) == "bundled" else Path(model)
     trained = folder / "pretrain" / "model"
-    return trained if part == "encoder" and trained.is_dir() and not (folder / "config.json").exists() else folder
+    if part == "encoder" and trained.is_dir() and not (folder / "config.json").exists():
+        return trained
+    return encoder_folder(folder)
 
 
 def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> Encoder:

@@ -88,8 +88,12 @@ class Encoder(nn.Module, ABC):
             (B, L, A, S, S) with A heads; each row, the weights of one query position, sums to 1.
         """
 
-    def parts(self) -> list[nn.Module]:
-        """The modules that the compiler compiles each by itself, together all of the network: here, the whole."""
+    def parts(self, positions: int | None = None) -> list[nn.Module]:
+        """The modules that the compiler compiles each by itself: here, the whole network.
+
+        Args:
+            positions: how many a head reads, as in `forward`.
+        """
         return [self]
 
     @abstractmethod

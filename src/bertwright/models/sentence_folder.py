@@ -39,33 +39,61 @@ class Pooling:
     max_length: int | None = None
 
 
+def encoder_folder(folder: Path) -> Path:
+    """The folder of the encoder: that of sentence-transformers, or the one within it where an older form has it.
+
+    Args:
+        folder: any.
+
+    Raises:
+        UserError: if modules.json cannot be read.
+    """
+    if (folder / "config.json").exists() or not (folder / MODULES).exists():
+        return folder
+    name = str(_modules(folder)[0].get("path"))
+    # The name of a folder within, and no way out of it.
+    return folder / name if Path(name).name == name and (folder / name / "config.json").exists() else folder
+
+
 def read_pooling(folder: Path) -> Pooling | None:
     """How a folder of sentence-transformers makes vectors; None for a folder that is not one.
 
     Args:
-        folder: of an encoder.
+        folder: of an encoder, from `encoder_folder`.
 
     Raises:
         UserError: if it does what we do not compute: another module or pooling, a prompt before each text, vectors that
             are cut.
     """
+    whole = folder
     if not (folder / MODULES).exists():
-        return None
-    modules = read_json(folder / MODULES)
-    if not isinstance(modules, list) or not all(isinstance(one, dict) and "type" in one for one in modules):
-        raise UserError(f"{folder / MODULES} is not a list of modules, each with a type and a path; copy it again")
+        whole = folder.resolve().parent
+        if not (whole / MODULES).exists() or encoder_folder(whole).resolve() != folder.resolve():
+            return None
+    modules = _modules(whole)
     kinds = [str(one["type"]).rpartition(".")[2] for one in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0].get("path"):
+    within = modules[0].get("path") or ""
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or (
+        within != "" and whole / within != folder.resolve()
+    ):
         raise UserError(
-            f"{folder / MODULES} has the modules {', '.join(kinds)}; Bertwright computes Transformer, Pooling and "
-            "Normalize, with the encoder in the folder itself"
+            f"{whole / MODULES} has the modules {', '.join(kinds)}; Bertwright computes Transformer, Pooling and "
+            "Normalize, with the encoder in the folder itself or in the one that the first module names"
         )
-    mode = _mode(folder / str(modules[1].get("path", _POOLING)) / "config.json")
-    _check_other_settings(folder)
+    mode = _mode(whole / str(modules[1].get("path", _POOLING)) / "config.json")
+    _check_other_settings(whole, folder)
     longest = _optional(folder / _SETTINGS).get("max_seq_length")
     if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 3):
         raise UserError(f"{folder / _SETTINGS}: max_seq_length is {longest!r}; it must be a number of tokens from 3 on")
     return Pooling(mode, kinds[-1] == "Normalize", longest)
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    """What modules.json lists, one module or more."""
+    modules = read_json(folder / MODULES)
+    if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) and "type" in m for m in modules):
+        raise UserError(f"{folder / MODULES} is not a list of modules, each with a type and a path; copy it again")
+    return modules
 
 
 def _mode(path: Path) -> str:
@@ -83,17 +111,22 @@ def _mode(path: Path) -> str:
     return str(modes[0])
 
 
-def _check_other_settings(folder: Path) -> None:
-    """Refuse what changes the text before the encoder, or the vector after it."""
-    settings, texts = _optional(folder / FILES[3]), _optional(folder / _SETTINGS)
+def _check_other_settings(whole: Path, folder: Path) -> None:
+    """Refuse what changes the text before the encoder, or the vector after it.
+
+    Args:
+        whole: the folder with the modules.
+        folder: that of the encoder.
+    """
+    settings, texts = _optional(whole / FILES[3]), _optional(folder / _SETTINGS)
     prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
     if prompt:
         raise UserError(
-            f"{folder / FILES[3]} puts a prompt before each text (default_prompt_name), which Bertwright does not; "
+            f"{whole / FILES[3]} puts a prompt before each text (default_prompt_name), which Bertwright does not; "
             "write the prompt into your texts, and remove default_prompt_name"
         )
     if settings.get("truncate_dim"):
-        raise UserError(f"{folder / FILES[3]} cuts vectors (truncate_dim), which Bertwright does not; remove it")
+        raise UserError(f"{whole / FILES[3]} cuts vectors (truncate_dim), which Bertwright does not; remove it")
     lowercase = _optional(folder / "tokenizer_config.json").get("do_lower_case", True)
     if texts.get("do_lower_case") and not lowercase:
         raise UserError(

@@ -18,7 +18,7 @@ from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import EmbeddingConfig, FinetuneConfig
 from bertwright.inputs import sequences
 from bertwright.inputs.sequences import ModelInput, beginning
-from bertwright.models.embedding_head import EmbeddingHead, ranking_loss
+from bertwright.models.embedding_head import EmbeddingHead, cut_and_normalized, ranking_loss
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
 from bertwright.models.sentence_folder import Pooling
@@ -56,7 +56,9 @@ class Embedding(Task):
 
     Predictions are float32 (records, 3): the cosine of the pair, how many texts of other pairs are at least as near to
     the first text as its own second one, and the cross-entropy of the second among all. Of pairs with scores they are
-    the cosines, float32 (records,). Labels are the scores, or 0, float64 (records,).
+    the cosines, float32 (records,). Where finetune.embedding.dimensions names smaller sizes of vectors, the columns of
+    each follow, from the smallest; cosines are then (records, sizes, 1). Labels are the scores, or 0, float64
+    (records,).
 
     Args:
         columns: the fields of a record that it needs.
@@ -128,12 +130,15 @@ class Embedding(Task):
             require(not getattr(config, name), f"finetune.{name} is for classes, and vectors have none; leave it out")
 
     def notes(self) -> dict[str, Any]:
-        """The pooling, and whether predictions are those of pairs with scores."""
-        return {"embedding": {"pooling": self.settings.pooling, "scores": self.settings.scores}}
+        """The pooling, whether predictions are those of pairs with scores, and the smaller sizes of vectors."""
+        sizes = {"dimensions": list(self.settings.dimensions)} if self.settings.dimensions else {}
+        return {"embedding": {"pooling": self.settings.pooling, "scores": self.settings.scores, **sizes}}
 
     def restored(self, config: Mapping[str, Any]) -> Self:
         """The task with a model's settings."""
-        return replace(self, settings=replace(self.settings, **config.get("embedding", {})))
+        found = dict(config.get("embedding", {}))
+        found["dimensions"] = tuple(found.get("dimensions", ()))
+        return replace(self, settings=replace(self.settings, **found))
 
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """One name, `similarity`.
@@ -216,19 +221,31 @@ class Embedding(Task):
         return Examples(flat, rows, len(parts[0])) if self.pairs else Crops(flat, rows, max_length=max_length)
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
-        """Cosines of the pairs, and how near the other texts are."""
-        first, second = torch.stack(list(logits)).view(len(parts), 2, -1).unbind(1)
+        """Cosines of the pairs, and how near the other texts are, by all of a vector and by each smaller size."""
+        vectors = torch.stack(list(logits)).view(len(parts), 2, -1)
+        width = vectors.shape[-1]
+        sizes = sorted(size for size in set(self.settings.dimensions) if size < width)
+        each = [vectors, *(cut_and_normalized(vectors, size) for size in sizes)]
         if self.settings.scores:
-            cosines: Floats = (first * second).sum(-1).numpy()
-            return cosines
+            cosines: Floats = torch.stack([(one[:, 0] * one[:, 1]).sum(-1) for one in each], 1).numpy()
+            return cosines[:, :, None] if sizes else cosines[:, 0]
         keys = [[part.input_ids.tobytes() for part in own] for own in parts]
-        return compared(first.numpy(), second.numpy(), keys, self.settings.temperature)
+        temperature = self.settings.temperature
+        return np.concatenate(
+            [compared(one[:, 0].numpy(), one[:, 1].numpy(), keys, temperature) for one in each], axis=1
+        )
+
+    def _by_size(self, predictions: Floats) -> list[Floats]:
+        """The predictions by all of a vector, and by each smaller size, (records,) of scores, else (records, 3)."""
+        if predictions.ndim != 2:
+            return list(predictions.reshape(len(predictions), -1).T)
+        return np.split(predictions, predictions.shape[1] // 3, axis=1)
 
     def loss(self, predictions: Floats, labels: Ints) -> float:
         """The mean cross-entropy of the second texts among all; of scores how far the orders differ."""
         if predictions.ndim == 2:
             return float(predictions[:, 2].mean())
-        cosines, scores = torch.from_numpy(predictions), torch.from_numpy(labels)
+        cosines, scores = torch.from_numpy(self._by_size(predictions)[0]), torch.from_numpy(labels)
         return float(ranking_loss(cosines, scores, self.settings.temperature))
 
     def _columns(self, predictions: Floats) -> dict[str, Any]:
@@ -243,8 +260,15 @@ class Embedding(Task):
         """
         if predictions.ndim == 2:
             return {name: float(np.mean(values)) for name, values in self._columns(predictions).items()}
-        found = moments(predictions, labels, np.ones((1, len(labels)), np.float32))
+        found = moments(self._by_size(predictions)[0], labels, np.ones((1, len(labels)), np.float32))
         return {name: float(found[name][0]) for name in ("spearman", "pearson")}
+
+    def details(self, predictions: Floats, labels: Ints) -> dict[str, Any]:
+        """The metrics by each smaller size of vectors, if there are any: the first numbers of each, of length 1."""
+        smaller = self._by_size(predictions)[1:]
+        sizes = sorted(set(self.settings.dimensions))[: len(smaller)]
+        found = {str(size): self.metrics(own, labels) for size, own in zip(sizes, smaller, strict=True)}
+        return {"by_size": found} if found else {}
 
     def row_scores(self, predictions: Floats, labels: Ints) -> Any:
         """The reciprocal rank; none of scores."""
@@ -256,7 +280,8 @@ class Embedding(Task):
         """All metrics of resamples."""
         if predictions.ndim == 2:
             return resample_means(self._columns(predictions), units, samples, seed)
-        parts = [moments(predictions, labels, chunk) for chunk in units.resamples(samples, seed)]
+        cosines = self._by_size(predictions)[0]
+        parts = [moments(cosines, labels, chunk) for chunk in units.resamples(samples, seed)]
         return {name: np.concatenate([part[name] for part in parts]) for name in ("spearman", "pearson")}
 
     def baselines(

@@ -55,7 +55,7 @@ class BatchObjective(Objective):
 
     def parts(self) -> list[nn.Module]:
         """The encoder's parts; the pooling has no weights."""
-        return self.model.encoder.parts()
+        return self.model.encoder.parts(self.model.head.positions)
 
     def completed(self, prepared: nn.Module, batches: list[Batch], engine: Engine) -> list[Batch]:
         """The micro-batches with the gradients of their vectors."""

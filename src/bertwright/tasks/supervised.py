@@ -59,8 +59,9 @@ class TaskObjective(Objective):
         return {"label": self.model.head.loss(self.model(input_ids, token_type_ids, attention_mask), targets)}
 
     def parts(self) -> list[nn.Module]:
-        """The encoder's parts, and the head: a fine-tuning is short, and this compiles in a third of the time."""
-        return [*self.model.encoder.parts(), self.model.head]
+        """The encoder's parts, and a head on all positions: a fine-tuning is short, and so this compiles sooner."""
+        head = self.model.head
+        return self.model.encoder.parts(head.positions) + ([head] if head.positions is None else [])
 
 
 class Finetuning:

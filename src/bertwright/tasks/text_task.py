@@ -71,8 +71,7 @@ class TextTask(Task):
         texts, pairs = [record.text for record in records], [record.text_pair for record in records]
         if all(pair is None for pair in pairs):
             return sequences.build_many(tokenizer, texts, max_length=max_length, truncation=truncation)
-        # A pair is one sequence, also where single texts are read in windows.
-        cut = "head-tail" if truncation == "windows" else truncation
+        cut = pair_truncation(truncation)
         return sequences.build_many(tokenizer, texts, pairs, max_length=max_length, truncation=cut)
 
     def warm(self) -> Any:
@@ -109,6 +108,11 @@ class TextTask(Task):
             raise WrongTypeError(f"{where} is a pair of which one text is empty; write both, or leave the pair out")
         text, *second = map(repaired, texts)
         return Record(str(number), text, second[0] if second else None)
+
+
+def pair_truncation(truncation: str) -> str:
+    """Which part of a longer pair is kept: it is one sequence, also where single texts are read in windows."""
+    return "head-tail" if truncation == "windows" else truncation
 
 
 def mean_logits(logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Tensor:

@@ -84,6 +84,7 @@ class Engine:
         self.world: int = self._accelerator.num_processes
         self.config = config
         self.compiles = self._find_compiler(config, notice)
+        self._compiled = ""  # which network the compiler's code is of
 
     @staticmethod
     def _find_compiler(config: SystemConfig, notice: Notice) -> bool:
@@ -132,8 +133,12 @@ class Engine:
             # Between processes the compiler would cut its parts where DDP's buckets end, and fails there on dropout's
             # seeds (torch 2.13).
             torch._dynamo.config.optimize_ddp = False
-            # Eight compilations of one function and the compiler gives up on it: those of stages before do not count.
-            torch.compiler.reset()
+            # Eight compilations of one function and the compiler gives up on it: those of other networks do not count.
+            # A further seed's network is alike, and finds all compiled.
+            network = repr(module)
+            if network != self._compiled:
+                torch.compiler.reset()
+            self._compiled = network
             # Batches have as many rows and columns as their texts need; one compilation serves all of them.
             for part in parts:
                 part.compile(dynamic=True)
@@ -159,8 +164,23 @@ class Engine:
         self._accelerator.backward(loss)
 
     def clip_gradients(self, module: nn.Module, max_norm: float) -> float:
-        """Scale the gradients down to a global norm of at most `max_norm`; returns the norm before."""
-        return float(self._accelerator.clip_grad_norm_(module.parameters(), max_norm))
+        """Scale the gradients down to a global norm of at most `max_norm`, and forget those that are zero throughout.
+
+        A head without an item to score in a batch, as that for next sentences in a phase without pairs, has such
+        gradients. With them momentum and weight decay would go their ways, and the head would shrink phase-long.
+
+        Returns:
+            The norm before.
+        """
+        given = [(parameter, parameter.grad) for parameter in module.parameters() if parameter.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in given])
+        for (parameter, gradient), norm in zip(given, norms.tolist(), strict=True):
+            if norm == 0 and not gradient.any():  # squares of tiny numbers can be zero, too
+                parameter.grad = None
+        total = torch.linalg.vector_norm(norms)
+        if total > max_norm:
+            torch.nn.utils.clip_grads_with_norm_(module.parameters(), max_norm, total)
+        return float(total)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -72,22 +72,6 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def leave_out_unused(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Forget gradients that are zero throughout, so that a step leaves their parameters alone.
-
-    A head without an item to score in a batch, as that for next sentences in a phase without pairs, has such gradients.
-    With them momentum and weight decay would go their ways, and the head would shrink phase-long.
-
-    Args:
-        optimizer: about to step.
-    """
-    given = [(p, p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in given]).tolist() if given else []
-    for (parameter, gradient), norm in zip(given, norms, strict=True):
-        if norm == 0 and not gradient.any():  # squares of tiny numbers can be zero, too
-            parameter.grad = None
-
-
 def make_optimizers(
     model: nn.Module, matrices: list[nn.Parameter], config: OptimizerConfig
 ) -> list[torch.optim.Optimizer]:
@@ -97,13 +81,12 @@ def make_optimizers(
     google-research/bert (`exclude_from_weight_decay`). AdamW's bias correction is kept: leaving it out, as that code
     does, made fine-tuning on few labels unstable (Mosbach et al. 2021).
 
-    A parameter whose gradient is zero throughout is not moved, nor decayed, in that step.
-
     Args:
         model: to train; parameters that need no gradient are left out.
         matrices: those that Muon takes, if the recipe asks for it (`Encoder.matrices`).
         config: rates and weight decay.
     """
+    assert config.learning_rate is not None, "a recipe chooses it"
     matrices = [matrix for matrix in matrices if config.name == "muon" and matrix.requires_grad]
     taken = {id(parameter) for parameter in matrices}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
@@ -120,8 +103,6 @@ def make_optimizers(
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if matrices:
         optimizers.append(Muon(matrices, config.muon_learning_rate, config.weight_decay))
-    for optimizer in optimizers:
-        optimizer.register_step_pre_hook(leave_out_unused)
     return optimizers
 
 

@@ -1,0 +1,176 @@
+"""The server's page: what it says of the model, the forms that it has, and its files.
+
+The page is three files without requests to other machines. What it shows of a model stands in it as JSON, and becomes
+text there, never markup.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+
+from bertwright.errors import UserError
+from bertwright.inference import Model
+from bertwright.models.encoder import Encoder
+from bertwright.text.formats import repaired
+
+FILM_REVIEWS = {
+    "positive": "A wonderful film: funny, moving and beautifully made. I loved every minute of it.",
+    "negative": "A dreadful film: boring, badly acted and far too long. I left before the end.",
+}
+"""The page's examples for the bundled classifier, which classifies film reviews, by their class."""
+
+_ABOUT = {
+    "classification": "Assigns one of {count} classes to {text}.",
+    "multi-label": "Assigns any number of {count} labels to {text}.",
+    "regression": "Predicts a number for {text}.",
+    "token-classification": "Finds entities in a text and says of which type they are.",
+    "question-answering": "Finds the answer to a question in a text.",
+    "multiple-choice": "Chooses what follows or answers a text.",
+    "embedding": "Says how similar two texts are.",
+}
+"""What a model is for, by its task."""
+
+_FIELDS = {
+    "pairs": ("text", "text_pair"),
+    "question-answering": ("text", "context"),
+    "multiple-choice": (),
+}
+"""The hub's keys of an example in the order of the form's fields; `text` alone for other forms, none for choices."""
+
+
+def page_routes(model: Model, can_search: bool) -> APIRouter:
+    """The routes of the page and of the description of the API.
+
+    Args:
+        model: answers.
+        can_search: whether there is an index of texts.
+    """
+    routes = APIRouter()
+    folder = importlib.resources.files("bertwright.apps")
+    page, style, script, docs = (
+        folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "docs.html")
+    )
+    # "<" could end the element that holds the JSON.
+    page = page.replace('{"settings": null}', json.dumps(settings(model, can_search)).replace("<", r"\u003c"))
+
+    @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def show_page() -> str:
+        return page
+
+    @routes.get("/page.css", include_in_schema=False)
+    async def show_style() -> Response:
+        return Response(style, media_type="text/css")
+
+    @routes.get("/page.js", include_in_schema=False)
+    async def show_script() -> Response:
+        return Response(script, media_type="text/javascript")
+
+    @routes.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def show_docs() -> str:
+        return docs
+
+    return routes
+
+
+def settings(model: Model, can_search: bool) -> dict[str, Any]:
+    """What the page shows of a model.
+
+    Args:
+        model: answers.
+        can_search: whether there is an index of texts.
+
+    Returns:
+        `model`, its name; `form`, of its own task; `tabs`, what else it answers; `about`, what it is for; `answers`,
+        classes or types of entities; `labels`, of the head's outputs; `facts` by name; `examples`, each with `title`
+        and `values` of the form's fields.
+    """
+    task, labels = model.task, model.classifier.label_names
+    pairs = "text_pair" in task.reads(())
+    form = "pairs" if pairs else task.name
+    said = _ABOUT.get(task.name, "Answers the task {task}.")
+    about = said.format(count=len(labels), text="a pair of texts" if pairs else "a text", task=task.name)
+    if model.name == "bundled":
+        about += " The model comes with Bertwright and was trained on English film reviews."
+    answers = []
+    if task.name in ("classification", "multi-label"):
+        answers = labels
+    elif task.name == "token-classification":
+        answers = sorted({label.partition("-")[2] for label in labels if label != "O"})
+    return {
+        "model": model.name,
+        "form": form,
+        "tabs": _tabs(model, can_search),
+        "about": about,
+        "answers": answers,
+        "labels": labels,
+        "facts": _facts(model),
+        "examples": _examples(model, form),
+    }
+
+
+def _tabs(model: Model, can_search: bool) -> list[str]:
+    """What a model answers besides its own task; a tab that could only refuse is left out."""
+    tabs = ["attention"]
+    for tab, heads in (("fill", {"masked_language_model"}), ("pair", {"next_sentence", "pooler"})):
+        try:
+            model.pretrained.require(heads, "head")
+            tabs.append(tab)
+        except UserError:
+            continue
+    return [*tabs, "search"] if can_search else tabs
+
+
+def _facts(model: Model) -> dict[str, str]:
+    """The model in figures; also those of its pre-trained encoder, where that is a model of its own."""
+    longest, truncation = model.reading
+    parts = {
+        "windows": "a longer text in windows",
+        "head": "the beginning of a longer text",
+        "tail": "the end of a longer text",
+        "head-tail": "beginning and end of a longer text",
+    }
+    facts = {
+        "Task": model.task.name,
+        "Network": _network(model.classifier.encoder),
+        "Weights": f"{sum(one.numel() for one in model.classifier.parameters()):,}",
+        "Vocabulary": f"{model.classifier_tokenizer.vocab_size:,} word pieces",
+        "Reads": f"{longest:,} tokens; {parts[truncation]}",
+    }
+    if model.pretrained.folder != model.classifier_folder:
+        facts["Other tabs"] = f"its pre-trained encoder: {_network(model.pretrained.model.encoder)}"
+    return facts
+
+
+def _network(encoder: Encoder) -> str:
+    shape = encoder.config
+    return f"{shape.num_hidden_layers} layers of {shape.hidden_size}, {shape.num_attention_heads} heads"
+
+
+def _examples(model: Model, form: str) -> list[dict[str, Any]]:
+    """Examples for the model's own form: the bundled model's, or those of its model card (`widget`, as on the hub)."""
+    if model.name == "bundled":
+        return [{"title": f"a {label} review", "values": [text]} for label, text in FILM_REVIEWS.items()]
+    found = []
+    for given in _widgets(model.classifier_folder / "README.md"):
+        values = [given.get(key) for key in _FIELDS.get(form, ("text",))]
+        texts = [repaired(value) for value in values if isinstance(value, str) and value.strip()]
+        if texts and len(texts) == len(values):
+            found.append({"title": str(given.get("example_title") or texts[0]), "values": texts})
+    return found
+
+
+def _widgets(card: Path) -> list[dict[str, Any]]:
+    """The examples of a model card; none where there is no card, or its head is not what the hub describes."""
+    try:
+        _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+        widgets = yaml.safe_load(head)["widget"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return []
+    return [one for one in widgets if isinstance(one, dict)] if isinstance(widgets, list) else []

@@ -1,0 +1,185 @@
+"""The companion: every figure has a source, every section a summary, labels can be read and pages are full.
+
+Two figures for one thing cannot differ if one file holds it. So the sections of docs/companion type no figure of ours:
+`run.typ` reads results/, and `noted` names the page of docs/experiments that holds a figure without raw output. Figures
+of the paper (`paper`), of others (`published`) and constants (`given`) are typed, and marked as such.
+"""
+
+import io
+import json
+import re
+import runpy
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPANION = ROOT / "docs" / "companion"
+SECTIONS = sorted((COMPANION / "sections").glob("*.typ"))
+SOURCES = [*SECTIONS, *COMPANION.glob("*.typ")]
+
+MARK = r"\b(?:paper|published|noted|given)(?=[(\[])"
+# Lengths, and numbers that are names: of sections, and of the two SQuADs.
+NOT_A_FIGURE = r"\d+\.\d+(?=(?:em|pt|cm)\b)|\bsections?\s+[\dA-C]\.\d|\bSQuAD\s+\d\.\d"
+DECIMAL = r"(?<![\w.])\d+\.\d+(?![\d.]*\w)"
+PER_CENT = r"(?<![\w.,])\d+(?= ?%)"
+
+
+def closing(text: str, start: int) -> int:
+    """The place after the bracket that closes the one at `start`."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth == 0:
+            return place + 1
+    raise AssertionError(f"a bracket is not closed: {text[start : start + 60]!r}")
+
+
+def blanked(text: str) -> str:
+    """A text of which raw parts and comments, which may hold single brackets, are blank."""
+    return re.sub(r"`[^`]*`|//[^\n]*", lambda found: re.sub(r"\S", " ", found[0]), text)
+
+
+def calls(text: str, name: str) -> Iterator[tuple[int, int]]:
+    """Where the calls of a function begin and end, their blocks of content included."""
+    for found in re.finditer(name, text):
+        end = closing(text, found.end())
+        while text[end : end + 1] == "[":
+            end = closing(text, end)
+        yield found.start(), end
+
+
+def typed_figures(source: str) -> list[str]:
+    """Decimal numbers without a mark, and percentages in the notes on our measurements, with their lines."""
+    text = blanked(source)
+    for start, end in reversed(list(calls(text, MARK))):
+        text = text[:start] + re.sub(r"\S", " ", text[start:end]) + text[end:]
+    text = re.sub(NOT_A_FIGURE, lambda found: re.sub(r"\S", " ", found[0]), text, flags=re.IGNORECASE)
+    figures = [(found.start(), found[0]) for found in re.finditer(DECIMAL, text)]
+    for start, end in calls(text, r"#measured(?=\[)"):
+        figures += [(start + found.start(), found[0] + " %") for found in re.finditer(PER_CENT, text[start:end])]
+    return [f"line {text.count(chr(10), 0, place) + 1}: {figure}" for place, figure in sorted(figures)]
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
+def test_no_figure_is_typed_without_its_source(path):
+    assert typed_figures(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("an F1 of 0.9185", ["line 1: 0.9185"]),
+        ("text\n[row], [84.2 %],", ["line 2: 84.2"]),
+        ("#measured[right in 57 % of pairs]", ["line 1: 57 %"]),
+        ("#claim[15 % of the tokens]", []),
+        ("#paper[86.7], #published(0.2) and then 86.8", ["line 1: 86.8"]),
+        ('#noted("initialization.md")[84.2 % (of 6,000)] or 79.6', ["line 1: 79.6"]),
+        ("#measured[#given[95 %] interval (section 3.1), SQuAD 1.1, `0.5`]", []),
+        ("#text(size: 0.85em)[small] // 0.5", []),
+        ("$beta = #paper(0.9), gamma = 0.99$", ["line 1: 0.99"]),
+    ],
+)
+def test_a_typed_figure_is_found(text, found):
+    assert typed_figures(text) == found
+
+
+def noted_figures(source: str) -> Iterator[tuple[str, str]]:
+    """Page and number of each figure that a page of docs/experiments is named for."""
+    text = blanked(source)
+    for start, end in calls(text, r"\bnoted(?=\()"):
+        page, figures = re.fullmatch(r'noted\(\s*"([^"]+)"(.*)', text[start:end], re.DOTALL).groups()
+        yield from ((page, number) for number in re.findall(NUMBER, figures))
+
+
+NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d)?(?![\w.]*\d)"
+
+
+def test_noted_figures_stand_on_their_page():
+    noted = {pair for path in SOURCES if path.name != "style.typ" for pair in noted_figures(path.read_text())}
+    assert len(noted) > 40
+    for page in {page for page, _ in noted}:
+        there = re.findall(NUMBER, (ROOT / "docs" / "experiments" / page).read_text())
+        assert {number for own, number in noted if own == page} <= set(there), page
+
+
+def test_each_section_opens_with_claim_measurement_and_code():
+    opened = 0
+    for path in SECTIONS:
+        text = path.read_text()
+        for heading in re.finditer(r"^= .+$", text, re.MULTILINE):
+            summary = re.compile(r"\n(?:\n|#let [^\n]*\n)+#summary(?=\()").match(text, heading.end())
+            assert summary, heading[0]
+            parts = re.findall(r"^  (\w+): \[", text[summary.end() : closing(text, summary.end())], re.MULTILINE)
+            assert parts == ["claim", "measured", "code"], heading[0]
+            opened += 1
+    assert opened == 9  # sections 1 to 6 and appendices A to C
+
+
+def test_no_semicolon_of_a_sentence_ends_an_expression():
+    # Typst takes `;` after `#paper[0.1]` for the end of the expression, and prints nothing.
+    for path in SECTIONS:
+        text = blanked(path.read_text())
+        lost = [text[start:end] for start, end in calls(text, r"#[a-z][\w.-]*(?=[(\[])") if text[end : end + 1] == ";"]
+        assert lost == [], path.name
+
+
+def test_no_text_is_smaller_than_seven_points():
+    sizes = {float(size) for path in SOURCES for size in re.findall(r"size: ([\d.]+)pt", path.read_text())}
+    assert sizes
+    assert min(sizes) >= 7
+    # Indices are set at seven tenths.
+    assert 0.7 * float(re.search(r"#let indexed = ([\d.]+)pt", (COMPANION / "figures.typ").read_text())[1]) >= 7
+
+
+@pytest.fixture(scope="module")
+def pages() -> list[np.ndarray]:
+    """The text's area of each page, true where there is ink, (rows, columns)."""
+    compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"]()
+    images = [Image.open(io.BytesIO(page)).convert("L") for page in compiler.compile(format="png", ppi=24)]
+    return [np.array(image)[int(0.095 * image.height) : int(0.912 * image.height)] < 200 for image in images]
+
+
+@pytest.mark.slow
+def test_no_page_is_half_empty(pages):
+    assert len(pages) > 25
+    for number, page in enumerate(pages[:-1], 1):  # the last one ends with the references
+        inked = np.flatnonzero(page.any(axis=1))
+        blank = np.diff([0, *inked, len(page)]).max() / len(page)
+        assert blank < 0.25, f"page {number}: {blank:.0%} of its height is blank"
+
+
+def with_later_results(root: Path) -> Path:
+    """A repository in which what is measured late has results: made-up ones of few tasks and systems."""
+    shutil.copytree(COMPANION, root / "docs" / "companion")
+    (root / "benchmarks").symlink_to(ROOT / "benchmarks")
+    for path in (ROOT / "results").glob("*/"):
+        (root / "results" / path.name).mkdir(parents=True)
+        for file in path.iterdir():
+            (root / "results" / path.name / file.name).symlink_to(file)
+    one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
+    f1, vectors = {"f1": 0.8, "sd": 0.01}, {"ndcg_10": 0.5, "recall_1": 0.4, "recall_10": 0.6, "stsb_spearman": None}
+    pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
+    later = {
+        "suite/results.json": {"random": {"squad": one}, "bundled": {"squad": one, "rte": one | {"baseline": None}}},
+        "suite/differences.json": [pair],
+        "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
+        "embeddings/results.json": dict.fromkeys(("bm25", "bundled", "bundled+bm25", "another"), vectors),
+    }
+    for file, content in later.items():
+        target = root / "results" / file
+        target.parent.mkdir(exist_ok=True)
+        target.unlink(missing_ok=True)
+        target.write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.slow
+def test_tables_of_what_is_measured_late_appear_with_their_files(tmp_path):
+    compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"](with_later_results(tmp_path))
+    for label in ("suite", "continued", "embeddings"):
+        assert len(json.loads(compiler.query(f"<{label}>"))) == 1
