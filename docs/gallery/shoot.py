@@ -12,15 +12,15 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+import bertwright
+from bertwright.apps.search import build, open_searcher
+from bertwright.apps.server import make_app
+from serving import Server
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-import bertwright  # noqa: E402
-from bertwright.apps.search import build, open_searcher  # noqa: E402
-from bertwright.apps.server import make_app  # noqa: E402
-from serving import Server  # noqa: E402
-
 COLOURS = 128
 """A screenshot of text and flat areas looks the same with so many, at a third of the bytes."""
 
@@ -48,9 +48,7 @@ def send(page: Page, tab: str, text: str) -> None:
     panel = page.locator(f"#{tab}")
     panel.locator("[name=text]").fill(text)
     panel.locator("button.act").click()
-    page.wait_for_timeout(200)
-    panel.locator("button.act:enabled").wait_for(timeout=60_000)  # the words are coloured by a second request
-    page.wait_for_timeout(300)
+    panel.locator("form[aria-busy=false]").wait_for(timeout=60_000)  # the words are coloured by a second request
 
 
 def shoot_page(browser: Browser) -> None:
