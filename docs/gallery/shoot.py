@@ -60,7 +60,7 @@ def shoot_page(browser: Browser) -> None:
             page = browser.new_page(viewport={"width": 1000, "height": 800})
             page.goto(str(client.base_url))
             for tab, text in (
-                ("classify", "A slow film, but the last half hour is worth the wait."),
+                ("classify", "The plot is silly, but the actors are wonderful and I laughed a lot."),
                 ("attention", "The boat was old, and it sank in May."),
                 ("search", "a film about a sea voyage"),
             ):
