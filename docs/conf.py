@@ -18,6 +18,7 @@ version = release = bertwright.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["lesson"]
 myst_heading_anchors = 3
+highlight_language = "none"  # blocks without a language are output of commands
 
 default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_member_order = "bysource"
