@@ -1,6 +1,14 @@
 """The site: guides in Markdown, and a reference made from the package's docstrings. `make docs` builds it."""
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import bertwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import options_table
 
 project = "Bertwright"
 author = "the Bertwright project"
@@ -10,6 +18,7 @@ version = release = bertwright.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["lesson"]
 myst_heading_anchors = 3
+highlight_language = "none"  # blocks without a language are output of commands
 
 default_role = "code"  # docstrings write `names` as Markdown does
 autodoc_member_order = "bysource"
@@ -23,3 +32,8 @@ html_theme = "furo"
 html_title = "Bertwright"
 html_show_sphinx = False
 html_copy_source = False
+
+
+def setup(app: Any) -> None:
+    """Fill docs/options.md from the dataclasses of a recipe."""
+    app.connect("source-read", options_table.fill)

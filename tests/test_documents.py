@@ -2,12 +2,18 @@
 
 import ast
 import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 import ablation
 import few_labels
+from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
 from conftest import ROOT
@@ -177,5 +183,65 @@ def test_every_word_of_the_glossary_lives_where_it_says():
 def test_every_module_stands_in_the_site_s_reference():
     package = ROOT / "src"
     modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[!_]*.py")}
-    shown = set(re.findall(r"automodule:: ([\w.]+)", (ROOT / "docs" / "reference.md").read_text()))
-    assert shown == modules | {"bertwright"}
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = re.findall(r"automodule:: ([\w.]+)", pages)
+    assert sorted(shown) == sorted(modules | {"bertwright"})
+
+
+def test_the_table_of_options_has_every_option_of_a_recipe_with_a_meaning():
+    spec = spec_from_file_location("options_table", ROOT / "docs" / "options_table.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table = module.table()
+    assert re.findall(r"^## (?:`(.+)`|Top level)$", table, re.MULTILINE) == [
+        "",
+        "data.NAME",
+        "prepare",
+        "pretrain",
+        "pretrain.masking",
+        "pretrain.phases[]",
+        "pretrain.optimizer",
+        "finetune",
+        "finetune.embedding",
+        "finetune.optimizer",
+        "evaluate",
+        "tokenizer",
+        "model",
+        "system",
+    ]
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \| (.+) \|$", table, re.MULTILINE)
+    assert [row[0] for row in rows] == [field.name for _, section, _ in module.sections() for field in fields(section)]
+    assert all(len(meaning) > 5 for _, _, meaning in rows)
+    assert [default for name, default, _ in rows if name == "batch_tokens"] == ["`32768`", "none"]
+    # Open until the recipe knows what it trains, so that the meaning has the numbers.
+    assert ["1e-4" in meaning for name, _, meaning in rows if name == "learning_rate"] == [True, True]
+
+
+SKILL = re.findall(r"^bertwright (.+)$", (ROOT / "SKILL.md").read_text(), re.MULTILINE)
+
+
+def test_the_skill_has_ten_commands_and_fits_a_page():
+    assert len({command.split()[0] for command in SKILL}) == 10
+    assert len((ROOT / "SKILL.md").read_text().splitlines()) <= 60
+
+
+SHORTENED = {"run": "--pretrain.max_minutes 0.05 --finetune.epochs 1 --finetune.seeds [0]", "serve": "--port 0"}
+"""Options that are added in the test, so that training takes seconds and the port is a free one."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SKILL, ids=lambda command: command.split()[0])
+def test_commands_of_the_skill_run(command, tmp_path, monkeypatch):
+    (tmp_path / "sample").symlink_to(ROOT / "sample")
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(f"{command} {SHORTENED.get(command.split()[0], '')}")
+    if words[0] != "serve":
+        assert main(words) == 0
+        return
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    with subprocess.Popen([sys.executable, "-m", "bertwright", *words], stdout=subprocess.PIPE) as server:
+        try:
+            assert b"serving on http://127.0.0.1:" in server.stdout.readline()
+        finally:
+            server.terminate()
+    assert server.returncode == 0
