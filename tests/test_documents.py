@@ -9,6 +9,7 @@ from dataclasses import fields
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import httpx2
 import pytest
 
 import ablation
@@ -241,7 +242,8 @@ def test_commands_of_the_skill_run(command, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     with subprocess.Popen([sys.executable, "-m", "bertwright", *words], stdout=subprocess.PIPE) as server:
         try:
-            assert b"serving on http://127.0.0.1:" in server.stdout.readline()
+            address = re.search(r"http://127.0.0.1:\d+", server.stdout.readline().decode())[0]
+            assert httpx2.get(f"{address}/health").status_code == 200
         finally:
             server.terminate()
     assert server.returncode == 0

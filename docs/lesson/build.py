@@ -53,8 +53,8 @@ def execute(notebook: nbformat.NotebookNode) -> None:
 
     An earlier lesson's runs go first: a stage that is done would be reused, whatever has changed in the code since.
     """
-    for folder in (ROOT / "runs").glob("lesson*"):
-        shutil.rmtree(folder)
+    for earlier in (ROOT / "runs").glob("lesson*"):
+        shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
     NotebookClient(
         notebook,
         timeout=None,  # on a busy machine a cell may take long

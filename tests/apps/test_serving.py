@@ -102,7 +102,7 @@ def test_requests_that_outlast_the_end_are_told_so():
 @pytest.mark.slow
 def test_the_commands_of_the_guide_work_as_printed():
     commands = re.findall(r"^curl .*$", (ROOT / "docs" / "guide" / "serve.md").read_text(), re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
     with serving() as (_, address):
         for command in commands:
             typed = shlex.split(command.replace("http://127.0.0.1:8000", address))

@@ -176,12 +176,13 @@ def test_one_compilation_serves_layers_that_are_alike_all_batches_and_evaluation
     texts = texts_of([5 + i % 50 for i in range(33)])  # the last batch has one text
     job = job_of(texts, small_tokenizer, tmp_path / "best", model, batch_size=8)
     engine = Engine(SystemConfig(precision="fp32", compile="on"), print)
-    config = LoopConfig(job.config.optimizer, 0, 10, None, log_every=1, evaluate_every=3, checkpoint_every=100)
+    optimizer = replace(job.config.optimizer, learning_rate=1e-4)
+    config = LoopConfig(optimizer, 0, 10, None, log_every=1, evaluate_every=3, checkpoint_every=100)
     after: list[int] = []
     config = replace(config, watch=lambda *_: after.append(len(graphs)))
     train(job, config, engine, tmp_path / "run", "f", lambda _: None)
     assert after[0] == after[-1] == len(graphs), "nothing is compiled after the first steps"
-    assert len(graphs) <= 6, "embeddings, a block, a last block, a head; the compiler begins two of them twice"
+    assert len(graphs) <= 4, "embeddings and a block; the compiler begins both twice"
 
 
 def test_micro_batches_are_bounded_and_hold_the_rows_unchanged(small_tokenizer, tmp_path):
