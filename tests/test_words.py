@@ -47,7 +47,7 @@ BANNED = {
     r"surer|surest": "(more, most) confident",
     r"what (comes?|came) (back|out)|as it is(?=[.,;:)])|beside it": "name the thing",
     r"by heart": "memorize",
-    r"tick(?!_params)": "step_fraction",
+    r"tick(?! params)": "step_fraction",
 }
 """Regular expressions of words, in which a space is any white space, with what to write in their place."""
 
