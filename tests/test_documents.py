@@ -1,6 +1,7 @@
 """What README and docs point at is there."""
 
 import ast
+import itertools
 import re
 import shlex
 import subprocess
@@ -103,6 +104,41 @@ def test_the_studies_tables_say_what_was_measured():
     tables = {"few-labels": few_labels.table(few["f1"]), "ablation": ablation.table(rows)}
     for study, table in tables.items():
         assert table in (ROOT / "results" / study / "README.md").read_text(), study
+
+
+def test_the_suite_s_tables_say_what_was_measured():
+    suite = read_json(ROOT / "results" / "suite" / "results.json")
+    tasks = ("cola", "sst2", "mrpc", "stsb", "rte", "conll2003", "squad", "commonsenseqa")
+    encoders = ("random", "bundled", "all-MiniLM-L6-v2")
+    baselines = [f"{100 * suite['bundled'][task]['baseline']:.1f}" for task in tasks]
+    means = [[f"{100 * suite[encoder][task]['mean']:.1f}" for task in tasks] for encoder in encoders]
+    assert _numbers(ROOT / "README.md", "| encoder | CoLA") == [baselines, *means]
+    spreads = [
+        [
+            baseline,
+            *(f"{100 * suite[name][task]['mean']:.1f} ± {100 * suite[name][task]['sd']:.1f}" for name in encoders),
+        ]
+        for task, baseline in zip(tasks, baselines, strict=True)
+    ]
+    own = ROOT / "results" / "suite" / "README.md"
+    assert [row[1:] for row in _numbers(own, "| task | metric")] == spreads
+    pairs = read_json(ROOT / "results" / "suite" / "differences.json")
+    for task, row in zip(tasks, _numbers(own, "| task | bundled minus random"), strict=True):
+        for cell, pair in zip(row, (("bundled", "random"), ("all-MiniLM-L6-v2", "bundled")), strict=True):
+            (found,) = (one for one in pairs if one["task"] == task and {one["first"], one["second"]} == set(pair))
+            sign = 100 if found["first"] == pair[0] else -100
+            low, high = sorted((sign * found["low"], sign * found["high"]))
+            expected = [sign * found["difference"], low, high]
+            assert [float(number) for number in re.findall(r"[+-]?\d+\.\d", cell)] == pytest.approx(
+                expected if any(expected) else [0.0], abs=0.05 + 1e-9
+            ), (task, pair)
+
+
+def _numbers(path: Path, header: str) -> list[list[str]]:
+    """The cells of a table below a header line, without its first column."""
+    after = path.read_text().partition(f"\n{header}")[2].splitlines()[2:]
+    rows = [line.strip("|").split("|")[1:] for line in itertools.takewhile(lambda line: line.startswith("|"), after)]
+    return [[cell.strip() for cell in row] for row in rows]
 
 
 def _defined_in(path: Path) -> set[str]:
