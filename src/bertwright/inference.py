@@ -24,6 +24,7 @@ from bertwright.given import ONE, require_text, require_words, several, texts_of
 from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
 from bertwright.models.heads import TaskModel
+from bertwright.models.packed import pack
 from bertwright.models.sentence_folder import MODULES
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
@@ -102,11 +103,16 @@ class Model:
 
     @LoadedOnce
     def _fast_classifier(self) -> TaskModel:
-        """The classifier in bfloat16, where the hardware multiplies that faster.
+        """The classifier in bfloat16, where the hardware multiplies that faster, with matrices as a CPU reads them.
 
         Autocast would turn every weight into bfloat16 in every batch, and carry float32 between the matrix products.
         """
-        return copy.deepcopy(self.classifier).to(torch.bfloat16) if has_bf16() else self.classifier
+        if not has_bf16():
+            return self.classifier
+        fast = copy.deepcopy(self.classifier).to(torch.bfloat16)
+        if self._device.type == "cpu":
+            pack(fast.encoder)
+        return fast
 
     @property
     def task(self) -> Task:

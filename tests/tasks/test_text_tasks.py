@@ -261,7 +261,7 @@ def test_numbers_are_learnt_from_files_evaluated_and_predicted(bundled_run):
 @pytest.mark.slow
 def test_pairs_are_learnt_from_files_and_predicted_as_pairs(bundled_run):
     source = {"text_column": "a", "text_pair_column": "b"}
-    run = bundled_run("pairs", source, "classification", positive_label="same", epochs=8)
+    run = bundled_run("pairs", source, "classification", positive_label="same", epochs=1)
     scores = run.results["scores"]
     assert {"bert", "most_frequent", "overlap_logistic_regression", "crossed_nb_logistic_regression"} == set(scores)
     assert -1 < scores["bert"]["matthews_low"] <= scores["bert"]["matthews"] <= scores["bert"]["matthews_high"] < 1
