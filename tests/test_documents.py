@@ -15,6 +15,7 @@ import pytest
 
 import ablation
 import few_labels
+import finetune_parity
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
@@ -104,6 +105,12 @@ def test_the_studies_tables_say_what_was_measured():
     tables = {"few-labels": few_labels.table(few["f1"]), "ablation": ablation.table(rows)}
     for study, table in tables.items():
         assert table in (ROOT / "results" / study / "README.md").read_text(), study
+
+
+def test_the_table_of_whole_fine_tunings_says_what_was_measured():
+    found = read_json(ROOT / "results" / "speed" / "finetune-parity.json")
+    tasks = {task: found[task] for task in finetune_parity.METRICS if task in found}
+    assert finetune_parity.table(tasks) in (ROOT / "docs" / "performance.md").read_text()
 
 
 def test_the_suite_s_tables_say_what_was_measured():
