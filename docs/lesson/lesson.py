@@ -713,8 +713,8 @@ print(f"loss of uniform predictions: {uniform:.2f} nats per token; of the token 
 # ### The learning curves
 #
 # **Masked tokens.** The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this
-# *plateau* the network has learnt only how frequent each token is, and predicts the same for every masked position. To
-# improve, it must use the context, and for that queries, keys and values have to be learnt together: each is of use
+# *plateau* the network has learned only how frequent each token is, and predicts the same for every masked position. To
+# improve, it must use the context, and for that queries, keys and values have to be learned together: each is of use
 # only when the others are. That takes some time, and then the loss falls again.
 #
 # Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so in the end the
@@ -920,7 +920,7 @@ assert bundled_f1 > micro_f1
 
 # %% [markdown]
 # With forty-five thousand words for pre-training and 200 reviews for fine-tuning, the micro BERT has no advantage over
-# the n-gram baselines: fine-tuning can only use what pre-training has learnt. The same code with more text has.
+# the n-gram baselines: fine-tuning can only use what pre-training has learned. The same code with more text has.
 #
 # ### How confident is it, and where is it wrong?
 #
@@ -1123,7 +1123,7 @@ if RESULTS.exists():
 # If the deciding word is on the right, the masked model is better than chance, and the causal one cannot be. But masked
 # language modelling is less efficient: it learns from the chosen tokens alone, a causal model from all. After five
 # million tokens the masked model is behind on deciding words to the left, and far behind on agreement. Neither has
-# learnt to combine two sides yet.
+# learned to combine two sides yet.
 #
 # ## The five questions
 #
@@ -1132,7 +1132,7 @@ if RESULTS.exists():
 # - **Why 80/10/10?** So that the network cannot tell where it must predict, and forms a useful vector at every token,
 #   also where, as in fine-tuning, there is no `[MASK]` (section 6).
 # - **What is the loss at a token that was not chosen?** There is none (section 7, exercise 2).
-# - **Why the plateau?** Frequencies are easily learnt; the use of context needs queries, keys and values together
+# - **Why the plateau?** Frequencies are easily learned; the use of context needs queries, keys and values together
 #   (section 10).
 # - **What does pre-training buy?** A start from which a few labels suffice (sections 11 and 14).
 #

@@ -117,6 +117,30 @@ def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Te
     return context.view(batch, seq, heads, width).transpose(1, 2)
 
 
+def attend_in_heads(
+    projected: Tensor, num_heads: int, mask: Tensor | None, positions: int | None, dropout_prob: float, causal: bool
+) -> Tensor:
+    """`attend` in all heads at once.
+
+    Args:
+        projected: queries, keys and values side by side, (B, S, 3 H).
+        num_heads: A.
+        mask: as in `attend`.
+        positions: P, how many positions, from the first, are wanted; None for all.
+        dropout_prob: as in `attend`.
+        causal: as in `attend`.
+
+    Returns:
+        The heads' results side by side, (B, P, H).
+    """
+    batch, seq, _ = projected.shape
+    parts = projected.view(batch, seq, 3, num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
+    query, key, value = parts.unbind(0)
+    query = query[:, :, :positions]  # (B, A, P, D)
+    context = attend(query, key, value, mask, dropout_prob, causal)  # (B, A, P, D)
+    return context.transpose(1, 2).flatten(2)  # (B, P, H)
+
+
 class SelfAttention(nn.Module):
     """Every position attends to every position, left and right, in A subspaces at once (Vaswani et al., section 3.2).
 
@@ -144,22 +168,20 @@ class SelfAttention(nn.Module):
         Returns:
             (B, P, H).
         """
-        batch, seq, width = hidden.shape
-        maps = (self.query, self.key, self.value)
-        # One matrix product for all three: three small ones would read the hidden states three times.
-        projected = F.linear(
-            hidden, torch.cat([part.weight for part in maps]), torch.cat([part.bias for part in maps])
-        )  # (B, S, 3 H)
-        query, key, value = (
-            projected.view(batch, seq, 3, self.num_heads, width // self.num_heads)
-            .permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
-            .unbind(0)
-        )
-        query = query[:, :, :positions]  # (B, A, P, D)
+        projected = F.linear(hidden, *self.projection())  # (B, S, 3 H)
         dropout_prob = self.dropout_prob if self.training else 0.0
-        context = attend(query, key, value, mask, dropout_prob, self.causal)  # (B, A, P, D)
-        joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
+        joined: Tensor = self.output(
+            attend_in_heads(projected, self.num_heads, mask, positions, dropout_prob, self.causal)
+        )
         return joined  # (B, P, H)
+
+    def projection(self) -> tuple[Tensor, Tensor]:
+        """The maps to queries, keys and values as one, weight (3 H, H) and bias (3 H,).
+
+        One matrix product for all three: three small ones would read the hidden states three times.
+        """
+        maps = (self.query, self.key, self.value)
+        return torch.cat([part.weight for part in maps]), torch.cat([part.bias for part in maps])
 
     def weights(self, hidden: Tensor) -> Tensor:
         """The attention weights on hidden states (B, S, H) without padding, as `attend` has them: (B, A, S, S)."""

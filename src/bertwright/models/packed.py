@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bertwright.models.bert import Bert, Block, attend
+from bertwright.models.bert import Bert, Block, attend_in_heads
 from bertwright.models.encoder import Encoder
 
 _ROWS = 64
@@ -49,8 +49,7 @@ class PackedBlock(nn.Module):
         super().__init__()
         attention, feed_forward = block.attention, block.feed_forward
         self.num_heads, self.causal = attention.num_heads, attention.causal
-        maps = (attention.query, attention.key, attention.value)
-        self.project = PackedLinear(torch.cat([one.weight for one in maps]), torch.cat([one.bias for one in maps]))
+        self.project = PackedLinear(*attention.projection())
         self.output = PackedLinear(attention.output.weight, attention.output.bias)
         self.expand = PackedLinear(feed_forward.expand.weight, feed_forward.expand.bias, gelu=True)
         self.contract = PackedLinear(feed_forward.contract.weight, feed_forward.contract.bias)
@@ -59,12 +58,8 @@ class PackedBlock(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor | None, positions: int | None = None) -> Tensor:
         """As `Block.forward`."""
-        batch, seq, width = hidden.shape
-        projected = self.project(hidden).view(batch, seq, 3, self.num_heads, width // self.num_heads)  # (B, S, 3, A, D)
-        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)  # (B, A, S, D) each
-        context = attend(query[:, :, :positions], key, value, mask, 0.0, self.causal)  # (B, A, P, D)
-        attended = self.output(context.transpose(1, 2).flatten(2))  # (B, P, H)
-        hidden = self.attention_norm(hidden[:, :positions] + attended)
+        context = attend_in_heads(self.project(hidden), self.num_heads, mask, positions, 0.0, self.causal)  # (B, P, H)
+        hidden = self.attention_norm(hidden[:, :positions] + self.output(context))
         normed: Tensor = self.feed_forward_norm(hidden + self.contract(self.expand(hidden)))
         return normed
 
