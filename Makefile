@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast lint companion docs notebook check-notebook bench clean
+.PHONY: demo test test-fast lint companion docs notebook check-notebook speed-check bench clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -18,7 +18,7 @@ demo: .venv/ready
 	@echo '      $(BIN)/bertwright serve'
 	@echo '      your own text and labels: docs/guide/adapt.md, docs/guide/your-text.md'
 
-# All tests, a file at a time on each core: some seven minutes on two cores.
+# All tests, a file at a time on each core: some eleven minutes on two cores.
 test: .venv/ready
 	$(PYTEST)
 
@@ -46,6 +46,10 @@ notebook: .venv/ready
 # The same, leaving BERT.ipynb as it is: do all cells run, and do their assertions hold?
 check-notebook: .venv/ready
 	$(BIN)/python docs/lesson/build.py --check
+
+# Has the working tree become slower than an earlier commit? make speed-check BEFORE=v1; it warns, and does not fail.
+speed-check: .venv/ready
+	$(BIN)/python benchmarks/speed_change.py --before $(or $(BEFORE),HEAD~1)
 
 # The figures of results/speed: make bench BOOKS='/path/to/books-*.jsonl.xz' IMDB=/path/to/imdb, and let nothing else run.
 bench: .venv/ready

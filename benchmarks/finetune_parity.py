@@ -56,9 +56,13 @@ FINETUNE = {
     "mrpc": replace(PAIRS, positive_label="equivalent"),
     "stsb": replace(PAIRS, task="regression"),
     "conll2003": replace(PAIRS, task="token-classification", epochs=3, batch_size=32, max_length=128),
-    "squad": replace(PAIRS, task="question-answering", epochs=2, batch_size=32, max_length=384),
+    "squad": replace(PAIRS, task="question-answering", epochs=2, batch_size=8, max_length=384),
 }
-"""The settings of both sides, chosen beforehand and for neither: usual ones of small encoders."""
+"""The settings of both sides, chosen beforehand and for neither: usual ones of small encoders.
+
+Few questions need small batches: after 94 steps with 1,500 questions in batches of 32, F1 varies by eight points
+between seeds.
+"""
 METRICS = {"rte": "accuracy", "mrpc": "f1", "stsb": "spearman", "conll2003": "entity_f1", "squad": "f1"}
 """The tasks, and what each is scored by."""
 SCORED_ON_DEV = ("rte", "squad")
@@ -116,11 +120,6 @@ def recipe_of(task: str, data: Path, encoder: Path, seeds: tuple[int, ...], out:
     return Recipe(name=task, data={task: Source(path=str(data), text_pair_column=pairs)}, finetune=config, out=str(out))
 
 
-def first_seed(recipe: Recipe) -> Recipe:
-    """The recipe with the first of its seeds."""
-    return replace(recipe, finetune=replace(recipe.finetune, seeds=recipe.finetune.seeds[:1]))
-
-
 def train_ours(recipe: Recipe) -> list[Path]:
     """Our fine-tuning; returns each seed's folder of the model."""
     run = bertwright.run(recipe, stages=["finetune"])
@@ -161,11 +160,14 @@ def score(recipe: Recipe, model: Path) -> dict[str, float]:
 def unit(recipe: Recipe, side: str) -> Json:
     """One system's fine-tunings of a task: the wall time of a seed, and each seed's metrics on the test rows."""
     assert recipe.out is not None
+    fast = side == "transformers_bf16"
+    if fast:  # it is there for its time
+        recipe = replace(recipe, finetune=replace(recipe.finetune, seeds=recipe.finetune.seeds[:1]))
     shutil.rmtree(recipe.out, ignore_errors=True)  # what an interruption left
     if side != "ours":
         import parity_trainer  # noqa: F401 (before the clock starts, and not in our side's process)
     start = time.perf_counter()
-    models = train_ours(recipe) if side == "ours" else train_theirs(recipe, fast=side == "transformers_bf16")
+    models = train_ours(recipe) if side == "ours" else train_theirs(recipe, fast=fast)
     seconds = (time.perf_counter() - start) / len(models)
     found = {"seconds": round(seconds, 2), "metrics": [score(recipe, model) for model in models]}
     shutil.rmtree(recipe.out)
@@ -238,10 +240,9 @@ def main(
     for task in tasks:
         rows = write_data(Path(data), task, caps, folder / "data" / task)
         lines = []
-        whole = recipe_of(task, folder / "data" / task, Path(encoder).resolve(), seeds, folder / "now")
-        key = fingerprint(to_dict(whole.finetune), rows, to_dict(caps), environment["machine"])
+        recipe = recipe_of(task, folder / "data" / task, Path(encoder).resolve(), seeds, folder / "now")
+        key = fingerprint(to_dict(recipe.finetune), rows, to_dict(caps), environment["machine"])
         for side in SIDES:
-            recipe = first_seed(whole) if side == "transformers_bf16" else whole
             known = [line for line in (read_lines(log) if log.exists() else []) if line["key"] == [key, side]]
             if not known:
                 known = [{"key": [key, side], "task": task, "side": side, "rows": rows}]

@@ -3,21 +3,26 @@
     python benchmarks/retrieval.py --tasks /path/to/tasks --encoders '{"MiniLM": "/path/to/folder"}'
 
 The questions are those of SQuAD 1.1's dev part; each has one right answer among all distinct paragraphs of that part,
-the one it was asked about. Systems are BM25, TF-IDF, an encoder of random weights, the bundled one, and those that are
-given; each encoder also as a hybrid with BM25 (reciprocal rank fusion), which is what `bertwright search` does. Vectors
-come from the function that it calls, and so do words and fusion. Nothing is trained on SQuAD, and no setting is chosen
-on it. Intervals draw whole articles, since the questions of an article are alike; a system is compared with BM25 on the
-same draws. STS-B is the rank correlation (Spearman) of the cosines of two sentences and their scores. The rate of
-encoding is compared with that of sentence-transformers in turns, for each given encoder that it can open.
+the one it was asked about. Systems are BM25, TF-IDF, an encoder of random weights, the bundled one, that one after
+contrastive training on the paragraphs alone (`trained`, some half an hour on two cores: what a user can do with texts
+to be searched), and those that are given; each encoder also as a hybrid with BM25 (reciprocal rank fusion), which is
+what `bertwright search` does. Vectors come from the function that it calls, and so do words and fusion. No system sees
+a question before it is asked. The settings of the training (`TRAINING`) were chosen on the questions of SQuAD's train
+part and its paragraphs (`--part train`). Intervals draw whole articles, since the questions of an article are alike; a
+system is compared with BM25 on the same draws. STS-B is the rank correlation (Spearman) of the cosines of two sentences
+and their scores. The rate of encoding is compared with that of sentence-transformers in turns, for each given encoder
+that it can open.
 
 results.json maps each system to its figures; details.json, beside it, has intervals, rates and the machine.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +38,23 @@ from bertwright.apps.search import text_vectors
 from bertwright.apps.search_index import best_first, fuse
 from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.significance import SAMPLES, interval
+from bertwright.files import read_json, write_text
 from bertwright.tasks.resampling import Units
 from common import Json, described, read_lines, write
 
 DEPTH = 10
 MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@10"}
 ROUNDS = 3
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING: Json = {
+    "epochs": 80,
+    "batch_size": 128,
+    "max_length": 128,
+    "micro_batch_tokens": 4096,
+    "validation_ratio": 0.05,
+    "optimizer": {"learning_rate": 3e-4, "warmup_ratio": 0.1},
+}
+"""Of the contrastive training."""
 Values = dict[str, NDArray[np.float64]]
 Rankings = list[NDArray[np.int64]]
 Encode = Callable[[list[str]], NDArray[Any]]
@@ -135,6 +151,28 @@ def encoder_of(folder: str) -> Encode:
     return lambda texts: text_vectors(model, texts)[0]
 
 
+def trained_encoder(paragraphs: list[str], settings: Json, work: Path) -> tuple[str, float]:
+    """Train the bundled encoder on unlabelled paragraphs; returns its folder, and the seconds.
+
+    Args:
+        paragraphs: to draw crops of.
+        settings: of fine-tuning, as `TRAINING`.
+        work: a folder to work in; what is done is not done again.
+    """
+    texts = work / "paragraphs" / "train.jsonl"
+    write_text(texts, "".join(json.dumps({"text": one}) + "\n" for one in paragraphs))
+    run = bertwright.run(
+        ROOT / "recipes" / "embeddings.yaml",
+        stages=["finetune"],
+        out=str(work / "trained"),
+        data={"texts": {"path": str(texts.parent), "test_ratio": 0.01}},  # a run has a test split
+        finetune=settings,
+        system={"compile": "auto"},
+    )
+    folder = run.path / "finetune"
+    return str(folder / "seed-0" / "model"), float(read_json(folder / "stage.json")["seconds"])
+
+
 def rates(folder: str, texts: list[str]) -> Json:
     """Texts a second of ours and of sentence-transformers, one after the other in each round, after one for warmth."""
     from sentence_transformers import SentenceTransformer
@@ -161,51 +199,81 @@ def rates(folder: str, texts: list[str]) -> Json:
     }
 
 
+@dataclass(frozen=True)
+class Texts:
+    """What all systems are evaluated on.
+
+    Args:
+        questions: of SQuAD.
+        paragraphs: all distinct ones.
+        right: the number of each question's paragraph, int64 (questions,).
+        units: which questions are drawn together: those of an article.
+        pairs: rows of STS-B to evaluate, by part.
+        other_pairs: rows of STS-B's train part.
+    """
+
+    questions: list[str]
+    paragraphs: list[str]
+    right: NDArray[Any]
+    units: Units
+    pairs: dict[str, list[Json]]
+    other_pairs: list[Json]
+
+
+def read_data(tasks: Path, part: str, most: int | None) -> Texts:
+    """Questions and paragraphs of a part of SQuAD, and STS-B; at most so many rows of each."""
+    squad = read_lines(tasks / "squad" / f"{part}.jsonl.xz")
+    asked, paragraphs, right, articles = questions_of(some(squad, most))
+    pairs = {name: some(read_lines(tasks / "stsb" / f"{name}.jsonl.xz"), most) for name in ("train", "dev", "test")}
+    return Texts(asked, paragraphs, right, Units(len(asked), articles), pairs, pairs.pop("train"))
+
+
 def main(
     tasks: str,
     encoders: dict[str, str] | None = None,
     most: int | None = None,
+    part: str = "dev",
+    training: Json | None = None,
     work: str = "runs/retrieval",
     out: str = "results/embeddings/results.json",
 ) -> None:
     """Evaluate all systems on SQuAD's paragraphs and on STS-B.
 
     Args:
-        tasks: a folder with squad/dev.jsonl.xz, and stsb/ with train, dev and test.
+        tasks: a folder with squad/PART.jsonl.xz, and stsb/ with train, dev and test.
         encoders: model folders by the name that they get in the table.
         most: questions, with their paragraphs, and pairs of STS-B, to try the benchmark out; the default is all.
-        work: a folder for the encoder of random weights.
+        part: of SQuAD, whose questions are asked.
+        training: settings of fine-tuning in place of those of `TRAINING`.
+        work: a folder for the encoders of random weights and of the training.
         out: the JSON file; a relative path starts at the repository.
     """
-    squad = read_lines(Path(tasks) / "squad" / "dev.jsonl.xz")
-    asked, paragraphs, right, articles = questions_of(some(squad, most))
-    pairs = {
-        part: some(read_lines(Path(tasks) / "stsb" / f"{part}.jsonl.xz"), most) for part in ("train", "dev", "test")
-    }
-    units = Units(len(asked), articles)
-    random = Path(work).resolve() / "random"
-    make_random_encoder(random)
-    words = by_words(asked, paragraphs)
-    tfidf = TfidfVectorizer().fit(paragraphs)
-    of_pairs = TfidfVectorizer().fit(sentences(pairs.pop("train")))
+    data = read_data(Path(tasks), part, most)
+    folder, settings = Path(work).resolve() / part, TRAINING | (training or {})
+    make_random_encoder(folder / "random")
+    trained, train_seconds = trained_encoder(data.paragraphs, settings, folder)
+    words = by_words(data.questions, data.paragraphs)
+    tfidf = TfidfVectorizer().fit(data.paragraphs)
+    of_pairs = TfidfVectorizer().fit(sentences(data.other_pairs))
     rankings: dict[str, Rankings] = {
         "bm25": words,
-        "tfidf": by_cosines(tfidf.transform(asked).toarray(), tfidf.transform(paragraphs)),
+        "tfidf": by_cosines(tfidf.transform(data.questions).toarray(), tfidf.transform(data.paragraphs)),
     }
-    correlations = {"tfidf": correlated(lambda texts: of_pairs.transform(texts).toarray(), pairs)}
+    correlations = {"tfidf": correlated(lambda texts: of_pairs.transform(texts).toarray(), data.pairs)}
     seconds, encode_rates = {}, {}
-    for name, folder in {"random": str(random), "bundled": "bundled", **(encoders or {})}.items():
-        encode = encoder_of(folder)
+    own_encoders = {"random": str(folder / "random"), "bundled": "bundled", "trained": trained}
+    for name, place in {**own_encoders, **(encoders or {})}.items():
+        encode = encoder_of(place)
         start = time.perf_counter()
-        vectors = [encode(texts) for texts in (asked, paragraphs)]
+        rankings[name] = by_cosines(encode(data.questions), encode(data.paragraphs))
         seconds[name] = time.perf_counter() - start
-        print(f"{name}: {len(asked) + len(paragraphs):,} texts encoded in {seconds[name]:.0f} seconds", flush=True)
-        rankings[name] = by_cosines(*vectors)
-        rankings[f"{name}+bm25"] = fused(words, rankings[name], len(paragraphs))
-        correlations[name] = correlated(encode, pairs)
-        if (Path(folder) / "modules.json").exists():
-            encode_rates[name] = rates(folder, paragraphs)
-    values = {name: measures(own, right) for name, own in rankings.items()}
+        print(f"{name}: questions and paragraphs encoded and ranked in {seconds[name]:.0f} seconds", flush=True)
+        rankings[f"{name}+bm25"] = fused(words, rankings[name], len(data.paragraphs))
+        correlations[name] = correlated(encode, data.pairs)
+        if (Path(place) / "modules.json").exists():
+            encode_rates[name] = rates(place, data.paragraphs)
+    values = {name: measures(own, data.right) for name, own in rankings.items()}
+    above = {name: measured(own, data.units, values["bm25"]) for name, own in values.items() if name != "bm25"}
     systems = {
         name: {
             "stsb_spearman": correlations.get(name, {}).get("test"),
@@ -215,20 +283,22 @@ def main(
         for name, own in values.items()
     }
     details = {
-        "intervals": {name: measured(own, units) for name, own in values.items()},
-        "above_bm25": {name: measured(own, units, values["bm25"]) for name, own in values.items() if name != "bm25"},
+        "intervals": {name: measured(own, data.units) for name, own in values.items()},
+        "above_bm25": above,
         "stsb_spearman": correlations,
         "encode_rates": encode_rates,
         "encode_seconds": seconds,
+        "train_seconds": train_seconds,
+        "training": settings,
         "encoders": encoders,
-        "questions": len(asked),
-        "paragraphs": len(paragraphs),
-        "articles": units.count,
+        "questions": len(data.questions),
+        "paragraphs": len(data.paragraphs),
+        "articles": data.units.count,
         "environment": described(),
     }
     write(systems, out)
     write(details, str(Path(out).with_name("details.json")))
-    print(table(systems, details["above_bm25"]))
+    print(table(systems, above))
 
 
 def table(systems: dict[str, Json], above: dict[str, Json]) -> str:

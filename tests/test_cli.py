@@ -136,9 +136,8 @@ def test_no_odd_value_of_a_setting_ends_in_a_traceback(capsys, tmp_path, monkeyp
     known = make_recipe_parser().known
     assert len(known) > 60
     for number, option in enumerate(known):
-        for value in (ODD[number % len(ODD)], ODD[(5 * number + 1) % len(ODD)]):
-            words = [f"--{option.replace('_', '-')}={value}"]
-            assert run(capsys, "run", "demo", "--system.precision=fp32", *words, "--out=file")[0] == 2, words
+        words = [f"--{option.replace('_', '-')}={ODD[5 * number % len(ODD)]}"]
+        assert run(capsys, "run", "demo", "--system.precision=fp32", *words, "--out=file")[0] == 2, words
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--version"]])

@@ -1,7 +1,6 @@
 """A whole run through the command line, on small data: what a user does and sees."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import STAGES
 from bertwright.train.engine import Engine
-from conftest import ROOT
+from processes import environment, in_two_processes
 
 
 def test_a_run_goes_from_raw_text_to_a_report(finished):
@@ -378,12 +377,11 @@ def test_an_encoder_from_elsewhere_is_not_fine_tuned_on_the_test_split(recipe_fi
 @pytest.mark.slow
 def test_an_interrupted_command_resumes_where_it_was(recipe_file, tmp_path):
     out = tmp_path / "run"
-    words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "400", "--finetune.epochs", "1"]
+    words = ["run", str(recipe_file), "--out", str(out), "--pretrain.max_steps", "150", "--finetune.epochs", "1"]
     command = [sys.executable, "-m", "bertwright", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -400,7 +398,7 @@ def test_an_interrupted_command_resumes_where_it_was(recipe_file, tmp_path):
     assert process.returncode == 130
     assert "resumes from the last checkpoint" in said
     assert "Traceback" not in said
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    again = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "prepare: nothing has changed" in again.stderr
     assert "resuming from step" in again.stderr
@@ -477,14 +475,10 @@ def quick_recipe(recipe_file, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mistake", [("--finetune.encoder", "/nowhere"), ("--finetune.epoch_number", "3")])
-def test_a_mistake_under_two_processes_is_said_once(recipe_file, tmp_path, mistake):
-    launch = "from accelerate.commands.accelerate_cli import main; main()"
-    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "bertwright", "run", str(recipe_file), "--out", str(tmp_path / "run"), *mistake]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def test_a_mistake_under_two_processes_is_said_once(recipe_file, tmp_path):
+    words = ["run", str(recipe_file), "--out", str(tmp_path / "run"), "--finetune.encoder", "/nowhere"]
+    command = in_two_processes(["-m", "bertwright", *words])
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert done.stderr.count("bertwright: error: ") == 1
     # The launcher's own traceback says that its processes failed; there is none of ours.
@@ -499,13 +493,8 @@ def test_two_processes_of_accelerate_do_a_whole_run_as_one_does(quick_recipe, tm
 
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main(["run", str(quick_recipe), "--out", str(alone)]) == 0
-    # Accelerate's --multi_gpu starts processes by torch.distributed, with GPUs or without; its --cpu would start one.
-    launch = "from accelerate.commands.accelerate_cli import main; main()"
-    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += ["-m", "bertwright", "run", str(quick_recipe), "--out", str(together)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    command = in_two_processes(["-m", "bertwright", "run", str(quick_recipe), "--out", str(together)])
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("finetune: done in") == 1  # one process tells
     assert read_json(together / "environment.json")["processes"] == 2

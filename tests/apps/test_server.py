@@ -350,10 +350,9 @@ def test_three_clients_with_the_worst_request_do_not_stall_a_fourth():
 
     requests = largest_requests(bertwright.load("bundled"), LIMITS)
     with serving() as (_, address):
-        for name in ("explain one text", "words that take long to tokenize"):
-            found = stall(address, *requests[name], seconds=2)
-            assert found["median_ms_of_others"] < 2_000, name
-            assert found["failed_of_others"] == 0
+        found = stall(address, *requests["words that take long to tokenize"], seconds=2)
+        assert found["median_ms_of_others"] < 2_000
+        assert found["failed_of_others"] == 0
         # One client with many connections fills the queue with large requests; a small one is still let in.
         found = stall(address, *requests["explain one text"], seconds=2, connections=8)
         assert found["median_ms_of_others"] < 2_000

@@ -69,6 +69,12 @@ def recipe(recipe_path):
     return load_recipe(recipe_path)
 
 
+def search_alone(recipe, minutes, trials=None):
+    """A sweep without its final run, which takes longer than the trials: that run alone reads the test split."""
+    with pytest.raises(UserError, match=r"test\.jsonl, line 1"):
+        sweep(recipe, minutes, trials=trials)
+
+
 def swept(recipe, **options):
     return search_space(replace(recipe, sweep=options))
 
@@ -320,9 +326,8 @@ def test_no_trial_reads_the_test_split_and_the_final_run_is_the_winning_trial_s(
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_ends_as_the_uninterrupted_one(recipe, tmp_path, monkeypatch, capsys):
-    write_rows(tmp_path / "data/test.jsonl", 40, start=20)
     whole = replace(recipe, out=str(tmp_path / "whole"))
-    sweep(whole, 60, trials=5)
+    search_alone(whole, 60, trials=5)
     expected = values_of(tmp_path / "whole")
     assert len({json.dumps(values) for values, *_ in expected}) > 3
     watch, evaluations = Watch.__call__, []
@@ -341,19 +346,18 @@ def test_an_interrupted_sweep_ends_as_the_uninterrupted_one(recipe, tmp_path, mo
     (tmp_path / "run/sweep/trial/seed-3").mkdir(parents=True)  # as a kill leaves it
     (tmp_path / "run/sweep/trial/seed-3/done.json").write_text("{}")
     assert 0 < len(values_of(tmp_path / "run")) < 5
-    sweep(recipe, 60, trials=5)
+    search_alone(recipe, 60, trials=5)
     assert values_of(tmp_path / "run") == expected
     assert "resuming after" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_time_that_is_up_ends_a_trial_that_is_not_the_first(recipe, tmp_path):
-    write_rows(tmp_path / "data/test.jsonl", 40, start=20)
     recipe = change_recipe(recipe, finetune={"evaluations_per_epoch": 4})
-    sweep(recipe, 1e-9)  # one trial reaches its end, however long that takes
+    search_alone(recipe, 1e-9)  # one trial reaches its end, however long that takes
     first = read_json(tmp_path / "run/sweep/trials.json")
     assert [trial["state"] for trial in first["trials"]] == ["complete"]
-    sweep(recipe, first["seconds"] / 60 + 1e-6)
+    search_alone(recipe, first["seconds"] / 60 + 1e-6)
     second = read_json(tmp_path / "run/sweep/trials.json")
     assert second["trials"] == first["trials"]
     assert second["seconds"] > first["seconds"]
@@ -361,9 +365,8 @@ def test_time_that_is_up_ends_a_trial_that_is_not_the_first(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_a_trial_whose_loss_is_no_number_is_a_poor_trial(recipe, tmp_path, capsys):
-    write_rows(tmp_path / "data/test.jsonl", 40, start=20)
     recipe = replace(recipe, sweep={"optimizer.learning_rate": [1e-3, 1e30], "epochs": [2, 3]})
-    sweep(recipe, 60, trials=5)
+    search_alone(recipe, 60, trials=5)
     states = {(values["optimizer.learning_rate"], state) for values, state, *_ in values_of(tmp_path / "run")}
     assert states == {(1e-3, "complete"), (1e30, "diverged")}
     assert "the loss became infinite or no number" in capsys.readouterr().err
@@ -374,12 +377,12 @@ def test_a_trial_whose_loss_is_no_number_is_a_poor_trial(recipe, tmp_path, capsy
 
 @pytest.mark.slow
 def test_trials_of_another_recipe_or_of_other_data_are_not_continued(recipe, tmp_path):
-    write_rows(tmp_path / "data/test.jsonl", 40, start=20)
-    sweep(recipe, 60, trials=1)
+    search_alone(recipe, 60, trials=1)
     for changes in ({"finetune": {"max_length": 12}}, {"sweep": {"epochs": [1, 2]}}, {"seed": 1}):
         with pytest.raises(UserError, match=r"trials\.json has the trials of another recipe.*--out"):
             sweep(change_recipe(recipe, **changes), 60, trials=1)
-    sweep(change_recipe(recipe, finetune={"seeds": [3], "log_every": 2}), 60, trials=1)  # trials have the first seed
+    # Trials have the first seed.
+    search_alone(change_recipe(recipe, finetune={"seeds": [3], "log_every": 2}), 60, trials=1)
     write_rows(tmp_path / "data/train.jsonl", 26)
     with pytest.raises(UserError, match="of other data"):
         sweep(recipe, 60, trials=1)

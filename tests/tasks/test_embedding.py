@@ -1,9 +1,7 @@
 """Vectors of texts: losses against plain loops, one gradient whatever the micro-batches, and runs from files."""
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +31,7 @@ from bertwright.text.wordpiece import Tokenizer  # noqa: F401 (of the other proc
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, gradients
 from conftest import LEXICON, ROOT
+from processes import environment, in_two_processes
 from small_models import SHAPE, relative, shaken
 
 WORDS = "the cat sat on a mat while rain was falling over old roofs and nobody came to look for it".split()
@@ -243,13 +242,9 @@ if engine.is_main:
 def test_two_processes_have_the_gradients_of_one(small_tokenizer, engine, tmp_path):
     small_tokenizer.save(tmp_path / "tokenizer")
     (tmp_path / "two.py").write_text(TWO)
-    launch = "from accelerate.commands.accelerate_cli import main; main()"
-    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]
-    command += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += [str(tmp_path / "two.py"), str(tmp_path / "tokenizer"), str(tmp_path), str(ROOT / "tests" / "tasks")]
-    paths = os.pathsep.join(str(ROOT / name) for name in ("src", "tests"))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    words = [str(tmp_path / "two.py"), str(tmp_path / "tokenizer"), str(tmp_path), str(ROOT / "tests" / "tasks")]
+    command = in_two_processes(words)
+    done = subprocess.run(command, env=environment("tests"), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     two = torch.load(tmp_path / "found.pt", weights_only=True)
     for kind in KINDS:

@@ -44,7 +44,7 @@ from bertwright.train.engine import Engine
 from bertwright.train.metrics_log import ProgressBar
 from bertwright.train.optim import Muon, learning_rate_factor, make_optimizers, orthogonal
 from bertwright.train.prefetch import Prefetcher
-from conftest import ROOT
+from processes import environment, in_two_processes
 
 FINETUNE = """
 from dataclasses import replace
@@ -146,9 +146,9 @@ def test_a_run_on_a_gpu_resumes_as_well(small_recipe, small_prepared, engine, tm
 
 
 @pytest.mark.slow
-def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, small_prepared, tmp_path):
+def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, small_prepared, engine, tmp_path):
     # A real process and a real SIGKILL, at whatever moment it comes.
-    recipe = small_recipe(pretrain={"max_steps": 60})
+    recipe = small_recipe(pretrain={"max_steps": 40})
     (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
 
     def start(folder):
@@ -160,10 +160,9 @@ def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, s
             str(small_prepared),
             str(tmp_path / folder),
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    assert start("whole").wait(600) == 0
+    pretrain(recipe, small_prepared, tmp_path / "whole", "x", engine, print)
     process = start("parts")
     deadline = time.monotonic() + 300
     while not list((tmp_path / "parts").glob("checkpoints/step-*")):
@@ -223,12 +222,8 @@ def test_two_processes_give_the_run_of_one(small_recipe, small_prepared, engine,
     (tmp_path / "recipe").write_bytes(pickle.dumps(tracked))
     script = tmp_path / "two.py"
     script.write_text(PRETRAIN + FINETUNE)
-    launch = "from accelerate.commands.accelerate_cli import main; main()"
-    command = [sys.executable, "-c", launch, "launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no"]
-    command += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += [str(script), str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / "two")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    words = [str(script), str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / "two")]
+    done = subprocess.run(in_two_processes(words), env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert weights(tmp_path / "two" / "finetune" / "seed-0")
     for folder in (tmp_path / "two", tmp_path / "two" / "finetune" / "seed-0"):
@@ -715,7 +710,8 @@ def test_orthogonal_applies_jordan_s_polynomial_to_singular_values():
 
 @pytest.mark.slow
 def test_the_compiled_step_gives_the_plain_step(small_recipe, small_prepared, tmp_path):
-    recipe = small_recipe(pretrain={"max_steps": 2})  # with dropout, which drops the same elements
+    # With dropout, which drops the same elements. A second block would be compiled as the first one is.
+    recipe = small_recipe(model={"num_hidden_layers": 1}, pretrain={"max_steps": 2})
     for mode in ("on", "off"):
         engine = Engine(SystemConfig(precision="fp32", compile=mode), print)
         pretrain(recipe, small_prepared, tmp_path / mode, "x", engine, print)
@@ -739,9 +735,8 @@ with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=T
 
 def run_alone(script, *arguments):
     """Run a script in a process of its own: this one has chosen its precision."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
