@@ -293,14 +293,9 @@ class Recipe:
             f"is {head_width}",
         )
         require(
-            not (self.model.is_decoder and self.pretrain.next_sentence),
-            "pretrain.next_sentence is on, but model.is_decoder makes a causal model, whose [CLS] attends to neither "
-            "sentence; switch it off with --pretrain.next_sentence false",
-        )
-        require(
-            self.model.type_vocab_size > 1 or not self.pretrain.next_sentence,
-            "model.type_vocab_size is 1, but next-sentence prediction tells two segments apart; raise it, or set "
-            "pretrain.next_sentence to false",
+            self.model.why_no_pairs is None or not self.pretrain.next_sentence,
+            f"pretrain.next_sentence is on, but the model {self.model.why_no_pairs}; switch it off with "
+            "--pretrain.next_sentence false",
         )
 
     def _check_lengths(self) -> None:

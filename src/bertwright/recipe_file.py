@@ -24,6 +24,7 @@ RENAMED = {
     "validation_share": "validation_ratio",
     "warmup_share": "warmup_ratio",
     "share": "budget_ratio",
+    "model_type": "architecture",
 }
 """Keys of recipes that had another name in version 0.1, with the name that they have now."""
 

@@ -62,7 +62,8 @@ class PretrainingObjective(Objective):
         if not next_sentence:
             # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
             for part in (model.next_sentence, model.pooler):
-                part.requires_grad_(False)
+                if part is not None:
+                    part.requires_grad_(False)
 
     def forward(
         self,
@@ -77,6 +78,7 @@ class PretrainingObjective(Objective):
         token_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
         losses = {self.tokens: cross_entropy(token_logits, labels)}
         if self.uses_next_sentence:
+            assert nsp_logits is not None, "a recipe for an encoder without that head does not ask for it"
             losses["nsp"] = cross_entropy(nsp_logits, next_sentence_label)
         return losses
 

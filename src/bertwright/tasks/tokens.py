@@ -121,7 +121,7 @@ class TokenClassification(Task):
 
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """A classifier on every token."""
-        return TokenHead(encoder.config.hidden_size, len(names), dropout)
+        return TokenHead(encoder.config.hidden_size, len(names), dropout, encoder.transform())
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
