@@ -135,7 +135,7 @@ class PretrainedEncoder:
         probabilities = logits.float().softmax(-1)[:, : self.tokenizer.vocab_size]
         best = probabilities.topk(min(top_k, probabilities.shape[-1]))
         return [
-            [TokenPrediction(self.tokenizer.tokens[i], p) for i, p in zip(*pair, strict=True)]
+            [TokenPrediction(self.tokenizer.spellings[i], p) for i, p in zip(*pair, strict=True)]
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
@@ -209,7 +209,7 @@ class PretrainedEncoder:
 
     def tokens(self, sequence: Sequence) -> list[str]:
         """The tokens of a framed text, as the vocabulary writes them."""
-        return [self.tokenizer.tokens[i] for i in sequence.input_ids]
+        return [self.tokenizer.spellings[i] for i in sequence.input_ids]
 
     def tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
         """Numbers as int64 on the device."""

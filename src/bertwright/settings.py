@@ -18,9 +18,11 @@ LARGEST_SEED = 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(Section):
-    """The WordPiece vocabulary (paper, section 3: input representations).
+    """The vocabulary (paper, section 3: input representations).
 
     Args:
+        type: of a vocabulary that is trained: wordpiece as in the paper, or byte_bpe, to which no character is unknown,
+            as in ModernBERT.
         path: an existing vocab.txt, tokenizer.json or folder with one; the default trains a vocabulary on the corpora.
         vocab_size: the most entries to train, special tokens included; a small corpus allows fewer.
         lowercase: whether upper-case letters are made lower-case (an uncased model).
@@ -39,6 +41,7 @@ class TokenizerConfig(Section):
     """
 
     section: ClassVar[str] = "tokenizer."
+    type: Literal["wordpiece", "byte_bpe"] = field(default="wordpiece", metadata={"later": True})
     path: str | None = None
     vocab_size: int = number(30_522, ">= 64")
     lowercase: bool = True
@@ -48,6 +51,16 @@ class TokenizerConfig(Section):
     sample_megabytes: float = number(120.0, "> 0")
     html_line_breaks: bool = False
     new_words: int = number(0, ">= 0", later=True)
+
+    def __post_init__(self) -> None:
+        """As for every section; and bytes need no rules for characters."""
+        super().__post_init__()
+        for name in ("strip_accents", "limit_alphabet") if self.type == "byte_bpe" else ():
+            require(
+                getattr(self, name) is None,
+                f"tokenizer.{name} is {getattr(self, name)}, but a byte_bpe reads bytes, whatever the character; leave "
+                "it out",
+            )
 
 
 _ONLY_OF = {
@@ -76,8 +89,8 @@ class ModelConfig(Section):
         intermediate_size: width of the feed-forward layer, 4 H in the paper.
         max_position_embeddings: the longest sequence, in tokens.
         type_vocab_size: number of segments; of bert.
-        hidden_dropout_prob: dropout on embeddings and on each sub-layer's output; in modernbert on embeddings and within
-            the feed-forward layer.
+        hidden_dropout_prob: dropout on embeddings and on each sub-layer's output; of modernbert on embeddings and
+            within the feed-forward layer.
         attention_probs_dropout_prob: dropout on attention weights.
         layer_norm_eps: the constant inside layer normalisation.
         initializer_range: standard deviation of the truncated normal that weights are drawn from.

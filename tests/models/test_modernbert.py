@@ -93,7 +93,7 @@ def test_hidden_states_and_attention_equal_transformers(tmp_path, every):
     ours = pretrained(global_attn_every_n_layers=every).eval()
     save_weights(ours, tmp_path)
     theirs = transformers.ModernBertModel.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    ids, segments, mask, _ = batch(LENGTHS["full"])
+    ids, segments, _, _ = batch(LENGTHS["full"])
     with torch.no_grad():
         reference = theirs(ids, output_hidden_states=True, output_attentions=True)
         states, maps = ours.encoder.hidden_states(ids), ours.encoder.attention_maps(ids)
@@ -269,7 +269,7 @@ def test_a_folder_of_transformers_opens_and_goes_back_to_the_bit(theirs, tmp_pat
 
 
 def test_an_output_matrix_of_its_own_is_read_and_written(theirs, tmp_path):
-    model, folder = theirs
+    _, folder = theirs
     change(folder, tie_word_embeddings=False)
     untied = shaken(transformers.ModernBertForMaskedLM.from_pretrained(folder)).eval()
     untied.save_pretrained(folder)
@@ -316,7 +316,9 @@ def test_settings_that_are_not_computed_are_refused(theirs, settings, words):
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])
 def test_settings_of_the_other_architecture_are_refused_in_a_recipe(architecture):
     other = {"bert": {"local_attention": 64}, "modernbert": {"type_vocab_size": 1}}[architecture]
-    with pytest.raises(UserError, match=rf"model\.{next(iter(other))} is \d+, but model.architecture is {architecture}"):
+    with pytest.raises(
+        UserError, match=rf"model\.{next(iter(other))} is \d+, but model.architecture is {architecture}"
+    ):
         ModelConfig(architecture=architecture, **other)
 
 
@@ -345,7 +347,7 @@ def test_padding_and_batch_mates_do_not_change_outputs_and_give_no_nan_in_bfloat
 
 
 def test_a_token_is_reached_from_as_far_as_the_windows_of_all_layers_go():
-    """With one global layer, the first, what a token tells others by way of local layers alone ends with the windows."""
+    """What a token tells others by way of local layers alone ends with their windows."""
     model = pretrained(num_hidden_layers=3, global_attn_every_n_layers=3).encoder.eval()
     hidden = torch.randn(1, 31, 48, requires_grad=True)
     views = model.views(31, None, torch.device("cpu"))

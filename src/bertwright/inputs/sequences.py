@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.wordpiece import Tokenizer
 
 Ids = npt.NDArray[np.int32]
@@ -111,8 +110,8 @@ def frame(tokenizer: Tokenizer, first: npt.NDArray[Any], second: npt.NDArray[Any
 
 def _frame(tokenizer: Tokenizer, first: _Tokens, second: _Tokens | None) -> Sequence:
     texts = (first,) if second is None else (first, second)
-    a = len(first.ids) + 2
-    size = a + (len(second.ids) + 1 if second is not None else 0)
+    a, more = len(first.ids) + 2, tokenizer.separators - 1
+    size = a + (more + len(second.ids) + 1 if second is not None else 0)
     special = np.zeros(size, np.bool_)
     special[[0, a - 1, size - 1]] = True
     ids = np.full(size, tokenizer.sep_id, np.int32)
@@ -120,7 +119,8 @@ def _frame(tokenizer: Tokenizer, first: _Tokens, second: _Tokens | None) -> Sequ
     ids[1 : a - 1] = first.ids
     segments = np.zeros(size, np.int32)
     if second is not None:
-        ids[a : size - 1] = second.ids
+        special[a : a + more] = True
+        ids[a + more : size - 1] = second.ids
         segments[a:] = 1
     offsets = words = None
     if first.offsets is not None and first.word_ids is not None:
@@ -142,7 +142,7 @@ def _cut_and_frame(
     if max_length is not None and second is None:
         first = first.take(truncate(len(first.ids), max_length - 2, truncation))
     elif max_length is not None and second is not None:
-        capacity = max_length - 3
+        capacity = max_length - 2 - tokenizer.separators
         own = max(capacity // 2, capacity - len(second.ids))
         first = first.take(truncate(len(first.ids), own, truncation))
         second = second.take(truncate(len(second.ids), capacity - len(first.ids), truncation_pair or truncation))
@@ -186,8 +186,14 @@ def _with_offsets(tokenizer: Tokenizer, text: str) -> _Tokens:
 
 
 def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
-    """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text."""
-    parts = tokenizer.encode(tokenizer.clean(text).split(MASK))
+    """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text.
+
+    Where a tokenizer says so (lstrip), a masked token takes the place of the spaces before it, too.
+    """
+    texts = tokenizer.clean(text).split(tokenizer.special.mask)
+    if tokenizer.mask_takes_space:
+        texts = [*(one.rstrip() for one in texts[:-1]), texts[-1]]
+    parts = tokenizer.encode(texts)
     mask = np.array([tokenizer.mask_id], np.int32)
     joined = [piece for part in parts for piece in (mask, part)][1:]
     return frame(tokenizer, np.concatenate(joined))

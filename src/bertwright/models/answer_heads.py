@@ -66,9 +66,7 @@ class ChoiceHead(SequenceHead):
     kind = "choice"
     same_outputs = True
 
-    def __init__(
-        self, hidden_size: int, dropout: float, causal: bool = False, pooler: nn.Module | None = None
-    ) -> None:
+    def __init__(self, hidden_size: int, dropout: float, causal: bool = False, pooler: nn.Module | None = None) -> None:
         super().__init__(hidden_size, 1, dropout, causal, pooler)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:

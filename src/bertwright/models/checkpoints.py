@@ -146,7 +146,7 @@ def save_model(
         truncation = "head"  # as sentence-transformers, which opens the folder, cuts texts
         width = model.encoder.config.hidden_size
         write_pooling(folder, dataclasses.replace(model.head.pooling, max_length=longest), width)
-    tokenizer.save(folder, longest, truncation)
+    tokenizer.save(folder, longest, truncation, model.encoder.has_segments)
 
 
 MOST_PADDING = 1_024

@@ -202,5 +202,7 @@ def as_bert(encoder: Encoder, setting: str) -> Bert:
         UserError: if it is of another architecture.
     """
     if not isinstance(encoder, Bert):
-        raise UserError(f"{setting} is made for model.architecture bert, and this encoder is a {encoder.config.architecture}")
+        raise UserError(
+            f"{setting} is made for model.architecture bert, and this encoder is a {encoder.config.architecture}"
+        )
     return encoder

@@ -93,7 +93,9 @@ def _check_turns(turns: Mapping[str, Any], where: str) -> None:
     for name, value in turns.items():
         plain = {"rope_type": ("default",), "type": ("default",), "partial_rotary_factor": (1, None)}
         if name != "rope_theta" and value not in plain.get(name, (None,)):
-            raise UserError(f"{where} has {name} {value}; Bertwright computes plain rotary positions (rope_type default)")
+            raise UserError(
+                f"{where} has {name} {value}; Bertwright computes plain rotary positions (rope_type default)"
+            )
 
 
 def _global_every(kinds: list[str], layers: int) -> int:

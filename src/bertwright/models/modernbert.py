@@ -1,7 +1,7 @@
 """ModernBERT, the encoder, top to bottom: embeddings, rotary positions, attention, gated units, block, encoder, heads.
 
-Warner et al. 2024, "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder for Fast, Memory Efficient, and Long
-Context Finetuning and Inference", section 2.1. It differs from `bert.py` in five ways: normalisation stands before
+Warner et al. 2024, "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder for Fast, Memory Efficient, and
+Long Context Finetuning and Inference", section 2.1. It differs from `bert.py` in five ways: normalisation stands before
 attention and feed-forward instead of after the sum; positions are rotations of queries and keys instead of vectors that
 are added; the feed-forward layer has a gate; no layer has a bias; and two of three layers attend to neighbours only.
 There are no segments.
@@ -146,10 +146,11 @@ class SelfAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """A GELU of one linear map, times another one, then a third (GeGLU; Shazeer 2020, "GLU Variants Improve Transformer").
+    """A GELU of one linear map, times another one, then a third: GeGLU.
 
-    The second map is the gate: it says how much of each number passes. Three matrices in place of two: at the same
-    number of weights, F is two thirds of what it would be without.
+    Shazeer 2020, "GLU Variants Improve Transformer", equation 6. The second map is the gate: it says how much of each
+    number passes. Three matrices in place of two: at the same number of weights, F is two thirds of what it would be
+    without.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -262,7 +263,9 @@ class ModernBert(Encoder):
         """The blocks."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def views(self, seq: int, attention_mask: Tensor | None, device: torch.device) -> dict[bool, tuple[Tensor, Tensor | None]]:
+    def views(
+        self, seq: int, attention_mask: Tensor | None, device: torch.device
+    ) -> dict[bool, tuple[Tensor, Tensor | None]]:
         """Rotation and mask of global layers (True) and of local ones (False).
 
         Args:

@@ -196,6 +196,11 @@ def pretrain(
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     _check_phases(recipe, corpus, engine)
+    if config.next_sentence and tokenizer.separators > 1:
+        raise UserError(
+            f"pretrain.next_sentence is on, but the tokenizer puts {tokenizer.separators} {tokenizer.special.sep} "
+            "between two texts, and pairs are planned for one; switch it off with --pretrain.next_sentence false"
+        )
     model = first_model(recipe, tokenizer, corpus, notice)
     training = Pretraining(recipe, model, tokenizer, corpus, heldout)
     position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)
