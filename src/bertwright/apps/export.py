@@ -26,6 +26,7 @@ from bertwright.files import atomic_path, digests, read_json, write_text
 from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.layouts import FORMATS
 from bertwright.models.sentence_folder import FILES, MODULES, read_pooling, write_pooling
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
 from bertwright.tasks.answers import Prediction
@@ -295,6 +296,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
         .from_string(template)
         .render(
             tag=_pipeline_tag(model),
+            kind=FORMATS[model.encoder.config.architecture].title,
             shape=model.encoder.config,
             vocab_size=model.encoder.vocab_size,
             label_names=model.label_names if isinstance(model, TaskModel) else [],

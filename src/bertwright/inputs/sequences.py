@@ -177,12 +177,12 @@ def _with_offsets(tokenizer: Tokenizer, text: str) -> _Tokens:
     encoding = tokenizer.encoder.encode(tokenizer.clean(text), add_special_tokens=False)
     last = max((word for word in encoding.word_ids if word is not None), default=-1)
     # A token that was added to the vocabulary belongs to no word of the library's: it is a word of its own.
-    words = [last + 1 + place if word is None else word for place, word in enumerate(encoding.word_ids)]
-    return _Tokens(
-        np.array(encoding.ids, np.int32),
-        np.array(encoding.offsets, np.int64).reshape(-1, 2),
-        np.array(words, np.int64),
-    )
+    numbers = [last + 1 + place if word is None else word for place, word in enumerate(encoding.word_ids)]
+    words, offsets = np.array(numbers, np.int64), np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    solid = np.flatnonzero(offsets[:, 0] < offsets[:, 1])
+    if tokenizer.is_bytes and len(solid):  # a token that is a space alone is of the next word, or of the last one
+        words = words[solid[np.searchsorted(solid, np.arange(len(words))).clip(max=len(solid) - 1)]]
+    return _Tokens(np.array(encoding.ids, np.int32), offsets, words)
 
 
 def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:

@@ -132,6 +132,7 @@ class Format:
 
     Args:
         build: the encoder's class.
+        title: the architecture's name, for readers.
         prefix: of the encoder's tensors in a model with a head; a bare encoder's have none.
         names: modules, ours to Hugging Face's; {n} is the number of a layer. A module that is not here has one name.
         classes: Hugging Face's class for each kind of model.
@@ -142,6 +143,7 @@ class Format:
     """
 
     build: type[Encoder]
+    title: str = "BERT"
     prefix: str = ""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -191,6 +193,7 @@ FORMATS: dict[str, Format] = {
     ),
     "modernbert": Format(
         build=ModernBert,
+        title="ModernBERT",
         prefix="model.",
         names={
             "encoder.embeddings.token": "model.embeddings.tok_embeddings",
