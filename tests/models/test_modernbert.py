@@ -9,6 +9,7 @@ import transformers
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
+from bertwright.models import local_attention
 from bertwright.models.checkpoints import (
     FORMATS,
     load_pretraining_model,
@@ -350,10 +351,31 @@ def test_a_token_is_reached_from_as_far_as_the_windows_of_all_layers_go():
     """What a token tells others by way of local layers alone ends with their windows."""
     model = pretrained(num_hidden_layers=3, global_attn_every_n_layers=3).encoder.eval()
     hidden = torch.randn(1, 31, 48, requires_grad=True)
-    views = model.views(31, None, torch.device("cpu"))
+    turns = model.rotations(31, hidden.device)[False]
     state = hidden
     for block in model.layers[1:]:
-        state = block(state, *views[False])
+        state = block(state, turns, None)
     state[0, 15].sum().backward()
     reached = hidden.grad[0].abs().sum(-1) > 0
     assert reached.tolist() == [abs(place - 15) <= 2 * 4 for place in range(31)]  # two layers, four on either side
+
+
+@pytest.mark.parametrize("seq", [17, 18, 29, 64])
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_in_parts_is_that_of_one_product_with_a_mask_and_has_its_gradients(monkeypatch, seq, padded):
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 2, 4, seq, 6, requires_grad=True)
+    lengths = torch.tensor([seq, seq // 3 if padded else seq])
+    mask = (torch.arange(seq) < lengths[:, None])[:, None, None] if padded else None
+    real = torch.arange(seq) < lengths[:, None, None]
+    outcomes = []
+    for short in (0, 100):
+        monkeypatch.setattr(local_attention, "_SHORT", short)
+        context = local_attention.attend_nearby(*inputs, mask, 8, 0.0)
+        shown = context.transpose(2, 3) * real[:, :, None]
+        outcomes.append((shown, *torch.autograd.grad(shown.sin().sum(), inputs)))
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    near = local_attention.neighbours(seq, seq, 8, mask, inputs.device)
+    expected = torch.nn.functional.scaled_dot_product_attention(*inputs, near)
+    torch.testing.assert_close(outcomes[0][0], expected.transpose(2, 3) * real[:, :, None], atol=1e-6, rtol=1e-5)

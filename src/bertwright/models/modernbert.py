@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bertwright.models.bert import attend
 from bertwright.models.dropout import Dropout
 from bertwright.models.encoder import Encoder
+from bertwright.models.local_attention import attend_nearby, neighbours
 from bertwright.settings import ModelConfig
 
 
@@ -81,30 +82,17 @@ def rotate(vectors: Tensor, turns: Tensor) -> Tensor:
     return turned.to(vectors.dtype)
 
 
-def neighbours(seq: int, window: int, mask: Tensor | None, device: torch.device) -> Tensor:
-    """The positions that a local layer attends to: those at most window / 2 away, on either side.
+class SelfAttention(nn.Module):
+    """Attention of A heads as in BERT, with rotated queries and keys, and without biases.
 
     Args:
-        seq: S.
-        window: the width of the window.
-        mask: bool (B, 1, 1, S), True at real tokens; None where all are.
-        device: of the result.
-
-    Returns:
-        bool (B or 1, 1, S, S), True at what a query (third dimension) attends to. A position of padding attends to
-        itself at least, since attention to nothing is not a number.
+        config: the shape of the network.
+        window: in which a position attends to others, half of it on each side; None for all positions.
     """
-    place = torch.arange(seq, device=device)
-    distance = (place[:, None] - place).abs()  # (S, S)
-    near = (distance <= window // 2)[None, None]
-    return near if mask is None else near & mask | (distance == 0)
 
-
-class SelfAttention(nn.Module):
-    """Attention of A heads as in BERT, with rotated queries and keys, and without biases."""
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, window: int | None) -> None:
         super().__init__()
+        self.window = window
         self.num_heads = config.num_attention_heads
         self.dropout_prob = config.attention_probs_dropout_prob
         self.project = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
@@ -124,24 +112,30 @@ class SelfAttention(nn.Module):
         Args:
             hidden: (B, S, H).
             turns: from `rotation`, (2, S, D / 2).
-            mask: bool (B or 1, 1, 1 or S, S), True at the positions to attend to; None for all.
+            mask: bool (B, 1, 1, S), True at real tokens; None where all are.
             positions: P, how many positions, from the first, are wanted; None for all.
 
         Returns:
             (B, P, H).
         """
         query, key, value = self.rotated(hidden, turns)
-        mask = mask if mask is None or mask.shape[2] == 1 else mask[:, :, :positions]
+        query = query[:, :, :positions]  # (B, A, P, D)
         dropout_prob = self.dropout_prob if self.training else 0.0
-        context = attend(query[:, :, :positions], key, value, mask, dropout_prob)  # (B, A, P, D)
+        if self.window is None:
+            context = attend(query, key, value, mask, dropout_prob)  # (B, A, P, D)
+        else:
+            context = attend_nearby(query, key, value, mask, self.window, dropout_prob)  # (B, A, P, D)
         joined: Tensor = self.dropout(self.output(context.transpose(1, 2).flatten(2)))
         return joined  # (B, P, H)
 
-    def weights(self, hidden: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
-        """The attention weights on hidden states (B, S, H), (B, A, S, S); arguments as in `forward`."""
+    def weights(self, hidden: Tensor, turns: Tensor) -> Tensor:
+        """The attention weights on hidden states (B, S, H) without padding, (B, A, S, S)."""
         query, key, _ = self.rotated(hidden, turns)
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5  # (B, A, S, S)
-        weights: Tensor = (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+        if self.window is not None:
+            seq = hidden.shape[1]
+            scores = scores.masked_fill(~neighbours(seq, seq, self.window, None, hidden.device), -torch.inf)
+        weights: Tensor = scores.softmax(-1)
         return weights
 
 
@@ -178,8 +172,9 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, number: int) -> None:
         super().__init__()
         self.is_global = number % config.global_attn_every_n_layers == 0
+        window = None if self.is_global else config.local_attention
         self.attention_norm = layer_norm(config) if number > 0 else nn.Identity()
-        self.attention = SelfAttention(config)
+        self.attention = SelfAttention(config, window)
         self.feed_forward_norm = layer_norm(config)
         self.feed_forward = GatedFeedForward(config)
 
@@ -263,23 +258,10 @@ class ModernBert(Encoder):
         """The blocks."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def views(
-        self, seq: int, attention_mask: Tensor | None, device: torch.device
-    ) -> dict[bool, tuple[Tensor, Tensor | None]]:
-        """Rotation and mask of global layers (True) and of local ones (False).
-
-        Args:
-            seq: S.
-            attention_mask: (B, S) as in `forward`.
-            device: of the result.
-        """
-        config = self.config
-        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
-        near = neighbours(seq, config.local_attention, mask, device)  # (B or 1, 1, S, S)
-        return {
-            True: (rotation(seq, self.head_width, config.global_rope_theta, device), mask),
-            False: (rotation(seq, self.head_width, config.local_rope_theta, device), near),
-        }
+    def rotations(self, seq: int, device: torch.device) -> dict[bool, Tensor]:
+        """How positions turn in global layers (True) and in local ones (False), `rotation` for S positions each."""
+        bases = {True: self.config.global_rope_theta, False: self.config.local_rope_theta}
+        return {is_global: rotation(seq, self.head_width, theta, device) for is_global, theta in bases.items()}
 
     def forward(
         self,
@@ -291,11 +273,12 @@ class ModernBert(Encoder):
     ) -> Tensor:
         """Encode a batch, as `Encoder.forward` says; `token_type_ids` are not read."""
         hidden = self.embeddings(input_ids, inputs_embeds)
-        views = self.views(input_ids.shape[1], attention_mask, input_ids.device)
+        mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
+        turns = self.rotations(input_ids.shape[1], input_ids.device)
         *blocks, last = self.layers
         for block in blocks:
-            hidden = block(hidden, *views[block.is_global])
-        encoded: Tensor = self.norm(last(hidden, *views[last.is_global], positions))
+            hidden = block(hidden, turns[block.is_global], mask)
+        encoded: Tensor = self.norm(last(hidden, turns[last.is_global], mask, positions))
         return encoded
 
     def hidden_states(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> list[Tensor]:
@@ -305,18 +288,18 @@ class ModernBert(Encoder):
 
     def _sums(self, input_ids: Tensor) -> list[Tensor]:
         """What each block gets, and what the last one gives, L + 1 tensors (B, S, H)."""
-        views = self.views(input_ids.shape[1], None, input_ids.device)
+        turns = self.rotations(input_ids.shape[1], input_ids.device)
         states = [self.embeddings(input_ids)]
         for block in self.layers:
-            states.append(block(states[-1], *views[block.is_global]))
+            states.append(block(states[-1], turns[block.is_global], None))
         return states
 
     def attention_maps(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """The attention weights of every head, (B, L, A, S, S)."""
-        views = self.views(input_ids.shape[1], None, input_ids.device)
+        turns = self.rotations(input_ids.shape[1], input_ids.device)
         return torch.stack(
             [
-                block.attention.weights(block.attention_norm(state), *views[block.is_global])
+                block.attention.weights(block.attention_norm(state), turns[block.is_global])
                 for block, state in zip(self.layers, self._sums(input_ids)[:-1], strict=True)
             ],
             dim=1,
