@@ -26,7 +26,7 @@ RENAMED = {
     "share": "budget_ratio",
     "model_type": "architecture",
 }
-"""Keys of recipes that had another name in version 0.1, with the name that they have now."""
+"""Keys of recipes that had another name before, with the name that they have now."""
 
 RENAMED_VALUES = {
     "initialization": {"local": "local_attention"},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
@@ -379,3 +380,10 @@ def test_attention_in_parts_is_that_of_one_product_with_a_mask_and_has_its_gradi
     near = local_attention.neighbours(seq, seq, 8, mask, inputs.device)
     expected = torch.nn.functional.scaled_dot_product_attention(*inputs, near)
     torch.testing.assert_close(outcomes[0][0], expected.transpose(2, 3) * real[:, :, None], atol=1e-6, rtol=1e-5)
+
+
+def test_the_base_size_has_the_published_number_of_parameters(recipes):
+    config = ModelConfig(**yaml.safe_load((recipes / "models" / "modern-base.yaml").read_text()))
+    with torch.device("meta"):
+        model = PretrainingModel(new_encoder(config, 50_368))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 149_655_232
