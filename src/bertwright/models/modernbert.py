@@ -217,8 +217,8 @@ class Pooler(Transform):
             return super().forward(hidden[:, 0])
         if attention_mask is None:
             return super().forward(hidden.mean(1))
-        real = attention_mask.to(hidden.dtype)[..., None]  # (B, S, 1)
-        return super().forward((hidden * real).sum(1) / real.sum(1))
+        real = attention_mask.float()[..., None]  # (B, S, 1), in float32: bfloat16 counts no further than 256
+        return super().forward(((hidden * real).sum(1) / real.sum(1)).to(hidden.dtype))
 
 
 class ModernBert(Encoder):
