@@ -292,6 +292,15 @@ class Recipe:
             "pretrain.initialization local_attention needs an even model.hidden_size / model.num_attention_heads; it "
             f"is {head_width}",
         )
+        made_for_bert = {
+            "pretrain.initialization local_attention": self.pretrain.initialization == "local_attention",
+            "finetune.averaging_block": self.finetune.averaging_block and self.finetune.encoder is None,
+        }
+        for setting, asked in made_for_bert.items():
+            require(
+                not asked or self.model.architecture != "modernbert",
+                f"{setting} is made for model.architecture bert, and this recipe's is modernbert; leave it out",
+            )
         require(
             self.model.why_no_pairs is None or not self.pretrain.next_sentence,
             f"pretrain.next_sentence is on, but the model {self.model.why_no_pairs}; switch it off with "
