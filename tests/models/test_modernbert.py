@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 import yaml
+from torch._dynamo.testing import CompileCounter
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
@@ -387,3 +388,15 @@ def test_the_base_size_has_the_published_number_of_parameters(recipes):
     with torch.device("meta"):
         model = PretrainingModel(new_encoder(config, 50_368))
     assert sum(parameter.numel() for parameter in model.parameters()) == 149_655_232
+
+
+@pytest.mark.slow
+def test_two_compilations_serve_texts_of_all_lengths():
+    counted = CompileCounter()
+    compiled = torch.compile(local_attention.attend_nearby, dynamic=True, backend=counted)
+    for rows, seq in ((2, 31), (3, 30), (4, 40), (2, 12), (3, 9), (2, 50)):
+        inputs = torch.randn(3, rows, 4, seq, 6)
+        mask = (torch.arange(seq) < torch.arange(2, 2 + rows)[:, None])[:, None, None]
+        expected = local_attention.attend_nearby(*inputs, mask, 8, 0.0)
+        torch.testing.assert_close(compiled(*inputs, mask, 8, 0.0), expected)
+    assert counted.frame_count == 2

@@ -60,8 +60,8 @@ def attend_nearby(
     if torch.compiler.is_exporting() or queries < seq or seq <= _SHORT * window:
         near = neighbours(queries, seq, window, mask, query.device)
         return attend(query, key, value, near, dropout_prob)
-    parts = -(-seq // half)  # N
-    more = parts * half - seq  # padding, to whole parts
+    parts = seq // half + 1  # N
+    more = parts * half - seq  # padding to whole parts; never none, which the compiler would take for another case
     query = F.pad(query, (0, 0, 0, more)).view(batch, heads, parts, half, width).transpose(1, 2).flatten(0, 1)
     key, value = (
         F.pad(each, (0, 0, half, half + more)).unfold(2, 3 * half, half).permute(0, 2, 1, 4, 3).flatten(0, 1)
