@@ -32,6 +32,7 @@ from bertwright.tasks.answers import Prediction
 from bertwright.tasks.prediction import logits_on_all_cores
 from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import has_bf16
@@ -215,9 +216,7 @@ class Model:
         self.pretrained.require({"masked_language_model"}, "masked-language head")
         ids = self._fitting(build_cloze(self.pretrained.tokenizer, text)).input_ids
         if not (ids == self.pretrained.tokenizer.mask_id).any():
-            raise UserError(
-                f"the text has no {self.pretrained.tokenizer.special.mask}; put one where a token is to be predicted"
-            )
+            raise UserError(f"the text has no {MASK}; put one where a token is to be predicted")
         return self.pretrained.fill_mask(ids, top_k)
 
     def next_sentence(self, first: str, second: str) -> float:

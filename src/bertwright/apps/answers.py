@@ -31,6 +31,7 @@ from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
 from bertwright.inputs.sequences import ModelInput, Sequence
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.vectors import TextEncoder
 
@@ -72,10 +73,10 @@ def _explaining(model: Model, records: list[Record], sequences: list[Sequence], 
 
 def fill_mask(model: Model, request: MaskRequest, limits: Limits) -> Work:
     """Tokens for masks."""
-    mask = model.pretrained.tokenizer.special.mask
-    masks = sum(text.count(mask) for text in request.texts)
+    own = model.pretrained.tokenizer.special.mask
+    masks = sum(text.replace(own, MASK).count(MASK) for text in request.texts)
     if masks > limits.masks:
-        raise UserError(f"the request has {masks:,} {mask}, and may have at most {limits.masks}; send several requests")
+        raise UserError(f"the request has {masks:,} {MASK}, and may have at most {limits.masks}; send several requests")
     tokens = _within(limits, _lengths(model, request.texts))
 
     def answer(number: int) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.wordpiece import Tokenizer
 
 Ids = npt.NDArray[np.int32]
@@ -188,9 +189,10 @@ def _with_offsets(tokenizer: Tokenizer, text: str) -> _Tokens:
 def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
     """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text.
 
+    The vocabulary's own spelling, such as `<mask>`, serves as well.
     Where a tokenizer says so (lstrip), a masked token takes the place of the spaces before it, too.
     """
-    texts = tokenizer.clean(text).split(tokenizer.special.mask)
+    texts = tokenizer.clean(text).replace(tokenizer.special.mask, MASK).split(MASK)
     if tokenizer.mask_takes_space:
         texts = [*(one.rstrip() for one in texts[:-1]), texts[-1]]
     parts = tokenizer.encode(texts)
