@@ -117,7 +117,7 @@ def test_each_section_opens_with_claim_measurement_and_code():
             parts = re.findall(r"^  (\w+): \[", text[summary.end() : closing(text, summary.end())], re.MULTILINE)
             assert parts == ["claim", "measured", "code"], heading[0]
             opened += 1
-    assert opened == 9  # sections 1 to 6 and appendices A to C
+    assert opened == 10  # sections 1 to 6 and appendices A to D
 
 
 def test_no_semicolon_of_a_sentence_ends_an_expression():

@@ -45,6 +45,18 @@ def test_the_ablation_s_changes_lead_from_the_paper_s_recipe_to_imdb_mini():
     assert dataclasses.replace(reached, name="imdb-mini") == load_recipe(ROOT / "recipes" / "imdb-mini.yaml")
 
 
+def test_a_modern_imdb_mini_loads():
+    recipe = load_recipe([ROOT / "recipes" / name for name in ("imdb-mini.yaml", "modern/imdb-mini.yaml")])
+    assert (recipe.model.architecture, recipe.tokenizer.type) == ("modernbert", "byte_bpe")
+    assert recipe.finetune == dataclasses.replace(
+        load_recipe(ROOT / "recipes" / "imdb-mini.yaml").finetune, averaging_block=False
+    )
+
+
+def test_what_came_with_another_architecture_leaves_earlier_fingerprints_as_they_were():
+    assert fingerprint(configuration.ModelConfig(), configuration.TokenizerConfig()) == "5fc95c5e9df47a23"
+
+
 @pytest.mark.parametrize("extra", ["without-pretraining", "without-next-sentence"])
 def test_the_ablation_s_budget_and_what_it_leaves_out_load(extra):
     files = [ROOT / "recipes" / "ablation" / f"{name}.yaml" for name in ("short", extra)]
@@ -135,7 +147,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("finetune.seeds", "[18446744073709551616]", "a seed must be in [0, 2^63)"),
         ("finetune.unlabelled_max_length", "0", "finetune.unlabelled_max_length is 0; it must be at least 3"),
         ("model.initializer_range", "0", "model.initializer_range is 0.0; it must be above 0"),
-        ("model.type_vocab_size", "1", "model.type_vocab_size is 1, but next-sentence prediction"),
+        ("model.type_vocab_size", "1", "the model has type_vocab_size 1, and cannot tell two segments apart"),
         ("finetune.data", "reviews:train", "name the entry of `data` alone"),
         ("seed", "-1", "seed is -1; it must be in [0, 2^63)"),
         ("prepare.heldout_ratio", "0.9", "prepare.heldout_ratio is 0.9; it must be in (0, 0.5)"),
@@ -291,6 +303,7 @@ OLD_NAMES = [
     (("finetune", "encoder"), "boxed", "the model that comes with Bertwright is now called bundled"),
     (("pretrain", "initialization"), "local", "local_attention"),
     (("pretrain", "embedding_initialization"), "counted", "pmi"),
+    (("model", "model_type"), "bert", "model.model_type is now called architecture"),
 ]
 
 

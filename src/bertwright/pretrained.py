@@ -135,7 +135,7 @@ class PretrainedEncoder:
         probabilities = logits.float().softmax(-1)[:, : self.tokenizer.vocab_size]
         best = probabilities.topk(min(top_k, probabilities.shape[-1]))
         return [
-            [TokenPrediction(self.tokenizer.tokens[i], p) for i, p in zip(*pair, strict=True)]
+            [TokenPrediction(self.tokenizer.spellings[i], p) for i, p in zip(*pair, strict=True)]
             for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
@@ -177,6 +177,7 @@ class PretrainedEncoder:
         """The probability that the second text of a framed pair follows the first."""
         none = torch.zeros(1, dtype=torch.long, device=self.device)
         _, logits = self.model(self.tensor(pair.input_ids)[None], self.tensor(pair.token_type_ids)[None], None, none)
+        assert logits is not None, "`require` has seen to it"
         return float(logits.float().softmax(-1)[0, IS_NEXT])
 
     @torch.inference_mode()
@@ -189,9 +190,9 @@ class PretrainedEncoder:
             left_out: tokens that were cut off.
         """
         hidden = self.model.encoder.hidden_states(self.tensor(sequence.input_ids)[None])
-        last = hidden[-1][0]  # (S, H)
+        last, pooler = hidden[-1][0], self.model.pooler  # (S, H)
         return Features(
-            None if "pooler" in self.model.absent else self.model.pooler(hidden[-1])[0].cpu().numpy(),
+            None if pooler is None or "pooler" in self.model.absent else pooler(hidden[-1])[0].cpu().numpy(),
             last[1:-1].mean(0).cpu().numpy(),
             self.tokens(sequence),
             torch.cat([state[0] for state in hidden[: -layers - 1 : -1]], dim=-1).cpu().numpy(),
@@ -208,7 +209,7 @@ class PretrainedEncoder:
 
     def tokens(self, sequence: Sequence) -> list[str]:
         """The tokens of a framed text, as the vocabulary writes them."""
-        return [self.tokenizer.tokens[i] for i in sequence.input_ids]
+        return [self.tokenizer.spellings[i] for i in sequence.input_ids]
 
     def tensor(self, values: npt.NDArray[np.generic]) -> Tensor:
         """Numbers as int64 on the device."""

@@ -79,7 +79,8 @@ def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
     """The settings of a section that decide a result, as plain values; those of the machine are left out.
 
     A setting is the machine's if its field says so (`number`): it changes rounding and the order of work, never
-    what is computed, so that changing it starts no work anew. Nor does a setting that came later, at its default.
+    what is computed, so that changing it starts no work anew. Nor does a setting that came later, at its default,
+    or a new name (`formerly`).
 
     Args:
         config: a section of a recipe.
@@ -92,7 +93,8 @@ def decisive(config: Any, *, budget: bool = True) -> dict[str, Any]:
         or (each.metadata.get("budget") and not budget)
         or (each.metadata.get("later") and getattr(config, each.name) == _default(each))
     }
-    return {name: value for name, value in to_dict(config).items() if name not in left_out}
+    names = {each.name: each.metadata.get("formerly", each.name) for each in fields(config)}
+    return {names[name]: value for name, value in to_dict(config).items() if name not in left_out}
 
 
 def _default(each: Field[Any]) -> Any:

@@ -292,15 +292,19 @@ class Recipe:
             "pretrain.initialization local_attention needs an even model.hidden_size / model.num_attention_heads; it "
             f"is {head_width}",
         )
+        made_for_bert = {
+            "pretrain.initialization local_attention": self.pretrain.initialization == "local_attention",
+            "finetune.averaging_block": self.finetune.averaging_block and self.finetune.encoder is None,
+        }
+        for setting, asked in made_for_bert.items():
+            require(
+                not asked or self.model.architecture != "modernbert",
+                f"{setting} is made for model.architecture bert, and this recipe's is modernbert; leave it out",
+            )
         require(
-            not (self.model.is_decoder and self.pretrain.next_sentence),
-            "pretrain.next_sentence is on, but model.is_decoder makes a causal model, whose [CLS] attends to neither "
-            "sentence; switch it off with --pretrain.next_sentence false",
-        )
-        require(
-            self.model.type_vocab_size > 1 or not self.pretrain.next_sentence,
-            "model.type_vocab_size is 1, but next-sentence prediction tells two segments apart; raise it, or set "
-            "pretrain.next_sentence to false",
+            self.model.why_no_pairs is None or not self.pretrain.next_sentence,
+            f"pretrain.next_sentence is on, but the model {self.model.why_no_pairs}; switch it off with "
+            "--pretrain.next_sentence false",
         )
 
     def _check_lengths(self) -> None:

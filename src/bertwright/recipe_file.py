@@ -24,8 +24,9 @@ RENAMED = {
     "validation_share": "validation_ratio",
     "warmup_share": "warmup_ratio",
     "share": "budget_ratio",
+    "model_type": "architecture",
 }
-"""Keys of recipes that had another name in version 0.1, with the name that they have now."""
+"""Keys of recipes that had another name before, with the name that they have now."""
 
 RENAMED_VALUES = {
     "initialization": {"local": "local_attention"},

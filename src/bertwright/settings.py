@@ -18,9 +18,11 @@ LARGEST_SEED = 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(Section):
-    """The WordPiece vocabulary (paper, section 3: input representations).
+    """The vocabulary (paper, section 3: input representations).
 
     Args:
+        type: of a vocabulary that is trained: wordpiece as in the paper, or byte_bpe, to which no character is unknown,
+            as in ModernBERT.
         path: an existing vocab.txt, tokenizer.json or folder with one; the default trains a vocabulary on the corpora.
         vocab_size: the most entries to train, special tokens included; a small corpus allows fewer.
         lowercase: whether upper-case letters are made lower-case (an uncased model).
@@ -39,6 +41,7 @@ class TokenizerConfig(Section):
     """
 
     section: ClassVar[str] = "tokenizer."
+    type: Literal["wordpiece", "byte_bpe"] = field(default="wordpiece", metadata={"later": True})
     path: str | None = None
     vocab_size: int = number(30_522, ">= 64")
     lowercase: bool = True
@@ -49,29 +52,60 @@ class TokenizerConfig(Section):
     html_line_breaks: bool = False
     new_words: int = number(0, ">= 0", later=True)
 
+    def __post_init__(self) -> None:
+        """As for every section; and bytes need no rules for characters."""
+        super().__post_init__()
+        for name in ("strip_accents", "limit_alphabet") if self.type == "byte_bpe" else ():
+            require(
+                getattr(self, name) is None,
+                f"tokenizer.{name} is {getattr(self, name)}, but a byte_bpe reads bytes, whatever the character; leave "
+                "it out",
+            )
+
+
+_ONLY_OF = {
+    "bert": ("type_vocab_size", "is_decoder"),
+    "modernbert": (
+        "local_attention",
+        "global_attn_every_n_layers",
+        "global_rope_theta",
+        "local_rope_theta",
+        "classifier_pooling",
+    ),
+}
+"""Settings of the network that one architecture has and the others have not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
     """The shape of the network, with the names and defaults of Hugging Face's BertConfig (BERT-base).
 
     Args:
-        model_type: the architecture, by Hugging Face's name for it.
+        architecture: bert, or modernbert: with rotary positions, gated units and local attention, and without segments
+            and biases; Hugging Face's `model_type`.
         hidden_size: width H of every layer's output.
         num_hidden_layers: number L of Transformer blocks.
         num_attention_heads: number A of attention heads; must divide hidden_size.
         intermediate_size: width of the feed-forward layer, 4 H in the paper.
         max_position_embeddings: the longest sequence, in tokens.
-        type_vocab_size: number of segments.
-        hidden_dropout_prob: dropout on embeddings and on each sub-layer's output.
+        type_vocab_size: number of segments; of bert.
+        hidden_dropout_prob: dropout on embeddings and on each sub-layer's output; of modernbert on embeddings and
+            within the feed-forward layer.
         attention_probs_dropout_prob: dropout on attention weights.
         layer_norm_eps: the constant inside layer normalisation.
         initializer_range: standard deviation of the truncated normal that weights are drawn from.
         is_decoder: whether the model is causal: each position attends to itself and to those before it, and
-            pre-training predicts the next token in place of masked ones (paper, section 5.1, "LTR").
+            pre-training predicts the next token in place of masked ones (paper, section 5.1, "LTR"); of bert.
+        local_attention: the width of the window in which a token of a local layer attends to others, half of it on each
+            side; of modernbert, as all below.
+        global_attn_every_n_layers: the first of so many layers is global, the others are local.
+        global_rope_theta: the base of rotary positions' wave lengths in global layers.
+        local_rope_theta: the same in local layers.
+        classifier_pooling: what a head on a whole text reads: the vector at [CLS] (cls), or the mean of all tokens'.
     """
 
     section: ClassVar[str] = "model."
-    model_type: str = "bert"
+    architecture: str = field(default="bert", metadata={"formerly": "model_type"})
     hidden_size: int = number(768, ">= 1")
     num_hidden_layers: int = number(12, ">= 1")
     num_attention_heads: int = number(12, ">= 1")
@@ -83,14 +117,41 @@ class ModelConfig(Section):
     layer_norm_eps: float = 1e-12
     initializer_range: float = number(0.02, "> 0")
     is_decoder: bool = False
+    local_attention: int = number(128, ">= 2", later=True)
+    global_attn_every_n_layers: int = number(3, ">= 1", later=True)
+    global_rope_theta: float = number(160_000.0, "> 0", later=True)
+    local_rope_theta: float = number(10_000.0, "> 0", later=True)
+    classifier_pooling: Literal["cls", "mean"] = field(default="cls", metadata={"later": True})
+
+    @property
+    def why_no_pairs(self) -> str | None:
+        """Why the network cannot be trained to predict next sentences, in words; None if it can."""
+        if self.is_decoder:
+            return "is a causal model, whose [CLS] attends to neither sentence"
+        if self.architecture == "modernbert":
+            return "is a modernbert, which has no segments and no next-sentence prediction"
+        return "has type_vocab_size 1, and cannot tell two segments apart" if self.type_vocab_size < 2 else None
 
     def __post_init__(self) -> None:
-        """As for every section; and heads share the width evenly."""
+        """As for every section; heads share the width evenly, and no setting is one of another architecture."""
         super().__post_init__()
+        for other, names in _ONLY_OF.items():
+            for name in names if self.architecture in _ONLY_OF and self.architecture != other else ():
+                require(
+                    getattr(self, name) == getattr(type(self), name),
+                    f"model.{name} is {getattr(self, name)}, but model.architecture is {self.architecture}, which has "
+                    f"no such setting; leave it out, or set model.architecture to {other}",
+                )
         require(
             self.hidden_size % self.num_attention_heads == 0,
             f"model.hidden_size ({self.hidden_size}) must be a multiple of "
             f"model.num_attention_heads ({self.num_attention_heads})",
+        )
+        width = self.hidden_size // self.num_attention_heads
+        require(
+            self.architecture != "modernbert" or width % 2 == 0,
+            "modernbert turns pairs of a head's numbers, so that model.hidden_size / model.num_attention_heads must be "
+            f"even; it is {width}",
         )
 
 

@@ -339,7 +339,7 @@ class TestSettings:
             ({"vocab_size": None}, "has no vocab_size"),
             ({"num_attention_heads": 5}, "must be a multiple of"),
             ({"hidden_size": "32"}, "not the shape of a model"),
-            *[({"model_type": kind}, f"holds a {kind} model") for kind in ("roberta", "distilbert", "modernbert")],
+            *[({"model_type": kind}, f"holds a {kind} model") for kind in ("roberta", "distilbert")],
         ],
     )
     def test_what_is_not_computed_is_refused(self, make, settings, words):

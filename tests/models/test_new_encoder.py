@@ -81,7 +81,7 @@ def registered(monkeypatch):
 @pytest.fixture
 def toy_recipe(registered, small_recipe):
     """The small recipe on the toy encoder, with a classifier that can be learned in seconds."""
-    recipe = small_recipe(model={"model_type": "toy"}, pretrain={"max_steps": 8})
+    recipe = small_recipe(model={"architecture": "toy"}, pretrain={"max_steps": 8})
     optimizer = replace(recipe.finetune.optimizer, learning_rate=3e-3)
     return replace(recipe, finetune=replace(recipe.finetune, epochs=24, optimizer=optimizer))
 
@@ -148,5 +148,5 @@ def test_fine_tuning_starts_from_the_new_encoder_s_weights_and_pooler(toy_recipe
 
 def test_an_initialization_for_bert_is_refused_by_name(toy_recipe, small_prepared, tmp_path):
     recipe = replace(toy_recipe, pretrain=replace(toy_recipe.pretrain, initialization="local_attention"))
-    with pytest.raises(UserError, match="made for model_type bert, and this encoder is a toy"):
+    with pytest.raises(UserError, match=r"made for model\.architecture bert, and this encoder is a toy"):
         pretrain(recipe, small_prepared, tmp_path, "x", Engine(recipe.system, print), print)

@@ -626,7 +626,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a binary file": (_file("vocab.txt", bytes(range(256)) * 9), r"vocab\.txt is not a tokenizer that can be read"),
     "an empty vocab.txt": (_file("vocab.txt", b""), r"the vocabulary has no \[PAD\]; add it"),
     "prose": (_file("README.txt", PROSE.encode()), r"the vocabulary has no \[PAD\]; add it"),
-    "byte pairs": (_byte_pairs, r"the tokenizer is a BPE model; BERT needs WordPiece"),
+    "byte pairs": (_byte_pairs, r"the tokenizer is a BPE model; Bertwright reads WordPiece and byte-level BPE"),
     "broken options": (_file("vocab.txt", LIST, b"{"), r"tokenizer_config\.json"),
     "options that are a list": (_file("vocab.txt", LIST, b"[1]"), r"tokenizer_config\.json"),
     "options that are no options": (_file("vocab.txt", LIST, b'{"do_lower_case": "x"}'), r"tokenizer_config\.json"),

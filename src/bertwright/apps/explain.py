@@ -125,7 +125,7 @@ def read(model: Model, record: Record, number: int = 0, texts: int = 1) -> Seque
     cut = truncation if record.text_pair is None else pair_truncation(truncation)
     tokenizer = model.classifier_tokenizer
     sequence = build(tokenizer, record.text, record.text_pair, max_length=max_length, truncation=cut)
-    if sequence.is_empty:
+    if sequence.offsets is None or not (sequence.offsets[:, 0] < sequence.offsets[:, 1]).any():
         raise UnreadableText(number, texts, NOTHING_TO_READ)
     return sequence
 
@@ -202,8 +202,9 @@ def _words(texts: Many[str], parts: Many[Sequence], attributions: Tensor) -> lis
         places += zip(*(column[own].tolist() for column in columns), strict=True)
     for (segment, word, start, end), attribution in zip(places, attributions.tolist(), strict=True):
         sums[segment, word] = sums.get((segment, word), 0.0) + attribution
-        low, high = borders.get((segment, word), (start, end))
-        borders[segment, word] = min(start, low), max(end, high)
+        if start < end:
+            low, high = borders.get((segment, word), (start, end))
+            borders[segment, word] = min(start, low), max(end, high)
     found: list[list[Word]] = [[] for _ in texts]
     for (segment, word), (start, end) in borders.items():
         found[segment].append(Word(texts[segment][start:end], start, end, sums[segment, word]))

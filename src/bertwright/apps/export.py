@@ -26,6 +26,7 @@ from bertwright.files import atomic_path, digests, read_json, write_text
 from bertwright.inference import Model
 from bertwright.models.checkpoints import AnyModel, load_pretraining_model, load_tokenizer, read_config
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.layouts import FORMATS
 from bertwright.models.sentence_folder import FILES, MODULES, read_pooling, write_pooling
 from bertwright.models.stored import WEIGHTS, has_task_head, read_tensors, reading
 from bertwright.tasks.answers import Prediction
@@ -127,7 +128,8 @@ class _Logits(nn.Module):
         self.model = model
         self.places = places
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Any:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
+        token_type_ids = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         if self.model.kind == "choice":
             flat = [one.flatten(0, 1) for one in (input_ids, token_type_ids, attention_mask)]
             return self.model(*flat).view(input_ids.shape[:2])
@@ -140,12 +142,12 @@ class _Logits(nn.Module):
 def write_onnx(model: AnyModel, path: Path) -> None:
     """Write a model for ONNX Runtime: any batch size, any length up to the model's positions.
 
-    Inputs are input_ids, attention_mask and token_type_ids, int64 (batch, sequence). The output is logits, (batch,
-    classes), or of tokens (batch, sequence, classes), in the order of the labels; of a pre-trained model
-    prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as it has them. A
-    model for questions gives start_logits and end_logits, (batch, sequence); one for choices reads (batch, choices,
-    sequence), and gives logits (batch, choices). A folder of sentence-transformers gives sentence_embedding, (batch,
-    hidden).
+    Inputs are input_ids, attention_mask and, of an encoder with segments, token_type_ids, int64 (batch, sequence). The
+    output is logits, (batch, classes), or of tokens (batch, sequence, classes), in the order of the labels; of a
+    pre-trained model prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as
+    it has them. A model for questions gives start_logits and end_logits, (batch, sequence); one for choices reads
+    (batch, choices, sequence), and gives logits (batch, choices). A folder of sentence-transformers gives
+    sentence_embedding, (batch, hidden).
 
     Args:
         model: ours.
@@ -160,8 +162,8 @@ def write_onnx(model: AnyModel, path: Path) -> None:
     shape: tuple[int, ...] = (2, 16)
     if model.kind == "choice":
         shape, sizes = (2, 3, 16), {0: torch.export.Dim("batch"), 1: torch.export.Dim("choices"), 2: sequence}
-    example = (torch.ones(shape, dtype=torch.long), torch.ones(shape, dtype=torch.long), torch.zeros(shape).long())
-    names = ["input_ids", "attention_mask", "token_type_ids"]
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if model.encoder.has_segments else [])]
+    example = (torch.ones(shape).long(), torch.ones(shape).long(), torch.zeros(shape).long())[: len(names)]
     # It warns of packages that no model here needs.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -294,6 +296,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
         .from_string(template)
         .render(
             tag=_pipeline_tag(model),
+            kind=FORMATS[model.encoder.config.architecture].title,
             shape=model.encoder.config,
             vocab_size=model.encoder.vocab_size,
             label_names=model.label_names if isinstance(model, TaskModel) else [],

@@ -120,7 +120,7 @@ function filledIn(text, masks) {
     sentence.replaceChildren();
     text.split("[MASK]").forEach((part, number) => {
       const token = masks[number]?.[chosen[number]].token ?? "";
-      sentence.append(token.startsWith("##") ? part.trimEnd() : part);  // ## continues the word before it
+      sentence.append(/^(##| )/.test(token) ? part.trimEnd() : part);  // ## continues the word before it; others bring a space
       if (number < masks.length) sentence.append(make("mark", {className: "answer"}, token.replace(/^##/, "")));
     });
   };

@@ -140,7 +140,7 @@ def _facts(model: Model) -> dict[str, str]:
         "Task": model.task.name,
         "Network": _network(model.classifier.encoder),
         "Weights": f"{sum(one.numel() for one in model.classifier.parameters()):,}",
-        "Vocabulary": f"{model.classifier_tokenizer.vocab_size:,} word pieces",
+        "Vocabulary": f"{model.classifier_tokenizer.vocab_size:,} entries",
         "Reads": f"{longest:,} tokens; {parts[truncation]}",
     }
     if model.pretrained.folder != model.classifier_folder:

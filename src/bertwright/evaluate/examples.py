@@ -13,6 +13,7 @@ from bertwright.inputs.sequences import frame
 from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
 from bertwright.tasks.answers import Shown
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.store import PreparedCorpus
 from bertwright.train.engine import Engine
 
@@ -65,7 +66,7 @@ def _filled_masks(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[d
         words = [
             i
             for i in range(len(ids))
-            if not continues[i] and not continues[i + 1] and tokenizer.tokens[ids[i]].isalpha()
+            if not continues[i] and not continues[i + 1] and tokenizer.spellings[ids[i]].strip().isalpha()
         ]
         if not words:
             continue
@@ -75,9 +76,9 @@ def _filled_masks(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[d
         predictions = encoder.fill_mask(frame(tokenizer, masked).input_ids, 5)[0]
         examples.append(
             {
-                "text": tokenizer.decode(masked.tolist()),
+                "text": tokenizer.decode(masked.tolist()).replace(tokenizer.special.mask, MASK),
                 "predictions": [{"token": one.token, "score": one.score} for one in predictions],
-                "answer": tokenizer.tokens[ids[chosen]],
+                "answer": tokenizer.spellings[ids[chosen]],
             }
         )
     return examples

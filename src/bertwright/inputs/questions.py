@@ -65,7 +65,9 @@ def encode_questions(
         contexts: as many; equal ones are tokenized once.
         max_length: the most tokens of a window; None leaves a question as long as it may be.
     """
-    longest = LONGEST_QUESTION if max_length is None else min(LONGEST_QUESTION, (max_length - 3) // 2)
+    longest = (
+        LONGEST_QUESTION if max_length is None else min(LONGEST_QUESTION, (max_length - 2 - tokenizer.separators) // 2)
+    )
     known: dict[str, tuple[Any, Ints]] = {}
     missing = list(dict.fromkeys(contexts))
     for start in range(0, len(missing), AT_ONCE):
@@ -92,6 +94,7 @@ def _given_offsets(tokenizer: Tokenizer, text: str, offsets: Many[tuple[int, int
         return cleaned
     begins = places[np.minimum(cleaned[:, 0], len(places) - 1), 0]
     ends = places[np.maximum(cleaned[:, 1] - 1, 0), 1]
+    begins = np.where(cleaned[:, 0] < cleaned[:, 1], begins, ends)  # a token that is a space alone has no character
     return np.stack([begins, np.maximum(begins, ends)], axis=1)
 
 
@@ -134,7 +137,7 @@ def context_parts(question: Question, max_length: int) -> list[tuple[int, int]]:
 def _context_of(sequence: Sequence) -> tuple[int, int]:
     """Where the context begins in a framed pair, and the place after its last token."""
     edges = sequence.special_tokens_mask.nonzero()[0]
-    return int(edges[1]) + 1, int(edges[2])
+    return int(edges[-2]) + 1, int(edges[-1])
 
 
 def answer_in_windows(question: Question, max_length: int, start: int, end: int) -> list[tuple[int, int] | None] | None:

@@ -111,8 +111,8 @@ def frame(tokenizer: Tokenizer, first: npt.NDArray[Any], second: npt.NDArray[Any
 
 def _frame(tokenizer: Tokenizer, first: _Tokens, second: _Tokens | None) -> Sequence:
     texts = (first,) if second is None else (first, second)
-    a = len(first.ids) + 2
-    size = a + (len(second.ids) + 1 if second is not None else 0)
+    a, more = len(first.ids) + 2, tokenizer.separators - 1
+    size = a + (more + len(second.ids) + 1 if second is not None else 0)
     special = np.zeros(size, np.bool_)
     special[[0, a - 1, size - 1]] = True
     ids = np.full(size, tokenizer.sep_id, np.int32)
@@ -120,7 +120,8 @@ def _frame(tokenizer: Tokenizer, first: _Tokens, second: _Tokens | None) -> Sequ
     ids[1 : a - 1] = first.ids
     segments = np.zeros(size, np.int32)
     if second is not None:
-        ids[a : size - 1] = second.ids
+        special[a : a + more] = True
+        ids[a + more : size - 1] = second.ids
         segments[a:] = 1
     offsets = words = None
     if first.offsets is not None and first.word_ids is not None:
@@ -142,7 +143,7 @@ def _cut_and_frame(
     if max_length is not None and second is None:
         first = first.take(truncate(len(first.ids), max_length - 2, truncation))
     elif max_length is not None and second is not None:
-        capacity = max_length - 3
+        capacity = max_length - 2 - tokenizer.separators
         own = max(capacity // 2, capacity - len(second.ids))
         first = first.take(truncate(len(first.ids), own, truncation))
         second = second.take(truncate(len(second.ids), capacity - len(first.ids), truncation_pair or truncation))
@@ -177,17 +178,24 @@ def _with_offsets(tokenizer: Tokenizer, text: str) -> _Tokens:
     encoding = tokenizer.encoder.encode(tokenizer.clean(text), add_special_tokens=False)
     last = max((word for word in encoding.word_ids if word is not None), default=-1)
     # A token that was added to the vocabulary belongs to no word of the library's: it is a word of its own.
-    words = [last + 1 + place if word is None else word for place, word in enumerate(encoding.word_ids)]
-    return _Tokens(
-        np.array(encoding.ids, np.int32),
-        np.array(encoding.offsets, np.int64).reshape(-1, 2),
-        np.array(words, np.int64),
-    )
+    numbers = [last + 1 + place if word is None else word for place, word in enumerate(encoding.word_ids)]
+    words, offsets = np.array(numbers, np.int64), np.array(encoding.offsets, np.int64).reshape(-1, 2)
+    solid = np.flatnonzero(offsets[:, 0] < offsets[:, 1])
+    if tokenizer.is_bytes and len(solid):  # a token that is a space alone is of the next word, or of the last one
+        words = words[solid[np.searchsorted(solid, np.arange(len(words))).clip(max=len(solid) - 1)]]
+    return _Tokens(np.array(encoding.ids, np.int32), offsets, words)
 
 
 def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
-    """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text."""
-    parts = tokenizer.encode(tokenizer.clean(text).split(MASK))
+    """The model input of a text in which each `[MASK]` is a masked token; everywhere else the spelling is text.
+
+    The vocabulary's own spelling, such as `<mask>`, serves as well.
+    Where a tokenizer says so (lstrip), a masked token takes the place of the spaces before it, too.
+    """
+    texts = tokenizer.clean(text).replace(tokenizer.special.mask, MASK).split(MASK)
+    if tokenizer.mask_takes_space:
+        texts = [*(one.rstrip() for one in texts[:-1]), texts[-1]]
+    parts = tokenizer.encode(texts)
     mask = np.array([tokenizer.mask_id], np.int32)
     joined = [piece for part in parts for piece in (mask, part)][1:]
     return frame(tokenizer, np.concatenate(joined))

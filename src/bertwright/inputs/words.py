@@ -29,7 +29,7 @@ def encode_words(tokenizer: Tokenizer, texts: Many[Many[str]]) -> list[Sequence]
 
     Args:
         tokenizer: the model's.
-        texts: the words of each text.
+        texts: the words of each text; for a tokenizer of bytes each with the space before it, if there is one.
     """
     built = []
     for start in range(0, len(texts), AT_ONCE):

@@ -18,18 +18,20 @@ class SpanHead(Head):
 
     Args:
         hidden_size: width H.
+        transform: as in `TokenHead`.
     """
 
     kind = "span"
     same_outputs = True
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, transform: nn.Module | None = None) -> None:
         super().__init__()
+        self.transform = transform or nn.Identity()
         self.span = nn.Linear(hidden_size, 2)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map (B, S, H) to logits (B, S, 2); those of padding are so low that nothing starts or ends there."""
-        logits: Tensor = self.span(hidden)
+        logits: Tensor = self.span(self.transform(hidden))
         if attention_mask is None:
             return logits
         return logits.masked_fill(~attention_mask.bool()[..., None], torch.finfo(logits.dtype).min)
@@ -58,13 +60,14 @@ class ChoiceHead(SequenceHead):
         hidden_size: width H.
         dropout: on the pooled vector.
         causal: whether the encoder is causal.
+        pooler: as in `SequenceHead`.
     """
 
     kind = "choice"
     same_outputs = True
 
-    def __init__(self, hidden_size: int, dropout: float, causal: bool = False) -> None:
-        super().__init__(hidden_size, 1, dropout, causal)
+    def __init__(self, hidden_size: int, dropout: float, causal: bool = False, pooler: nn.Module | None = None) -> None:
+        super().__init__(hidden_size, 1, dropout, causal, pooler)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Loss:
         """The cross-entropy over the choices of each record.
@@ -82,7 +85,7 @@ class ChoiceHead(SequenceHead):
 
 
 def require_segments(encoder: Encoder, what: str) -> None:
-    """See that an encoder tells two texts apart.
+    """See that an encoder tells two texts apart: by segments, or, where an architecture has none, by [SEP].
 
     Args:
         encoder: any.
@@ -91,5 +94,5 @@ def require_segments(encoder: Encoder, what: str) -> None:
     Raises:
         UserError: if it knows one segment only.
     """
-    if encoder.config.type_vocab_size < 2:
+    if encoder.has_segments and encoder.config.type_vocab_size < 2:
         raise UserError(f"the encoder knows one segment (type_vocab_size), and {what} are two; take another encoder")

@@ -64,7 +64,8 @@ def attend(
         query: (B, A, P, D), of the first P positions.
         key: compared with the queries, (B, A, S, D).
         value: averaged by the attention weights, (B, A, S, D).
-        mask: bool (B, 1, 1, S), True at the positions to attend to; None for all.
+        mask: bool (B, 1, 1, S), True at the positions to attend to; (B or 1, 1, P, S) where queries differ in them;
+            None for all.
         dropout_prob: dropout on the attention weights.
         causal: whether a position attends to itself and those before it only. Padding stands on the right, where then
             no real position attends to: `mask` is not needed, and not read.
@@ -76,7 +77,7 @@ def attend(
     if query.is_cuda:
         # What PyTorch's variable-length kernel takes.
         flash = query.dtype == torch.bfloat16 and dropout_prob == 0 and width % 8 == 0 and width <= 256
-        if flash and query.shape == key.shape and mask is not None and not causal:
+        if flash and query.shape == key.shape and mask is not None and mask.shape[2] == 1 and not causal:
             return attend_within(query, key, value, mask)
         mask = None if causal else mask
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, is_causal=causal)

@@ -54,14 +54,14 @@ def find_model(model: str | Path, part: str) -> Path:
 
 
 def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> Encoder:
-    """A fresh encoder of the architecture that `config.model_type` names.
+    """A fresh encoder of the architecture that `config.architecture` names.
 
     Raises:
         UserError: if there is no such architecture.
     """
-    if config.model_type not in FORMATS:
-        raise UserError(f"model.model_type is {config.model_type}; Bertwright has: {', '.join(FORMATS)}")
-    return FORMATS[config.model_type].build(config, vocab_size, pad_token_id)
+    if config.architecture not in FORMATS:
+        raise UserError(f"model.architecture is {config.architecture}; Bertwright has: {', '.join(FORMATS)}")
+    return FORMATS[config.architecture].build(config, vocab_size, pad_token_id)
 
 
 def stored_encoder(config: dict[str, Any], shape: ModelConfig | None = None) -> Encoder:
@@ -79,18 +79,17 @@ def stored_encoder(config: dict[str, Any], shape: ModelConfig | None = None) -> 
 
 def hugging_face_config(model: AnyModel) -> dict[str, Any]:
     """The config.json of a model."""
-    encoder = model.encoder
+    encoder, layout = model.encoder, FORMATS[model.encoder.config.architecture]
     kind = "causal" if encoder.causal and isinstance(model, PretrainingModel) else model.kind
     config = {
-        "architectures": [FORMATS[encoder.config.model_type].classes.get(kind, kind)],
-        "hidden_act": "gelu",
+        "architectures": [layout.classes.get(kind, kind)],
         "vocab_size": encoder.vocab_size,
         "pad_token_id": encoder.pad_token_id,
         "torch_dtype": "float32",
         "tie_word_embeddings": not (
             isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None
         ),
-        **dataclasses.asdict(encoder.config),
+        **layout.write(encoder.config),
     }
     if isinstance(model, TaskModel):
         config |= {"finetuning_task": model.task, **model.head.settings, **model.notes}
@@ -110,7 +109,7 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ())
         leave_out: modules whose parameters are not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = FORMATS[model.encoder.config.model_type].names
+    names = FORMATS[model.encoder.config.architecture].names
     state = {  # copies, since safetensors refuses views; the tied output matrix is not a parameter of ours
         to_hugging_face(name, names): value.detach().cpu().clone()
         for name, value in stored_parameters(model)
@@ -147,7 +146,7 @@ def save_model(
         truncation = "head"  # as sentence-transformers, which opens the folder, cuts texts
         width = model.encoder.config.hidden_size
         write_pooling(folder, dataclasses.replace(model.head.pooling, max_length=longest), width)
-    tokenizer.save(folder, longest, truncation)
+    tokenizer.save(folder, longest, truncation, model.encoder.has_segments)
 
 
 MOST_PADDING = 1_024
@@ -184,6 +183,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if kind not in FORMATS:
         raise UserError(f"{folder} holds a {kind} model; Bertwright reads: {', '.join(FORMATS)}")
     check_settings(config, folder)
+    config = {**FORMATS[kind].defaults, **config}
     for setting, computed in FORMATS[kind].computed.items():
         if config.get(setting, computed[0]) not in computed:
             raise UserError(f"{folder} has {setting} {config[setting]}; Bertwright computes {computed[0]}")
@@ -195,10 +195,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def model_config(config: dict[str, Any]) -> ModelConfig:
-    """Our part of a config.json."""
-    return ModelConfig(
-        **{field.name: config[field.name] for field in dataclasses.fields(ModelConfig) if field.name in config}
-    )
+    """Our part of a config.json.
+
+    Raises:
+        UserError: if it asks for what the architecture does not compute here.
+    """
+    return FORMATS[config.get("model_type", "bert")].read(config)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -240,19 +242,19 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     """
     config, weights = read_config(folder), read_weights(folder)
     model = PretrainingModel(stored_encoder(config))
-    names = FORMATS[model.encoder.config.model_type].names
+    names = FORMATS[model.encoder.config.architecture].names
     bias, decoder = (to_hugging_face(f"masked_language_model.{name}", names) for name in ("bias", "decoder.weight"))
     own_bias = to_hugging_face("masked_language_model.decoder.bias", names)
     if own_bias in weights:  # a copy of the head's bias, or what took its place
         weights[bias] = weights[own_bias]
-    absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
+    absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS) | model.absent
     table, matrix = model.encoder.token_embeddings.weight, weights.get(decoder)
     if matrix is not None and not torch.equal(matrix.float(), table):
         model.masked_language_model.decoder = nn.Linear(table.shape[1], table.shape[0], bias=False)
         load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
     elif matrix is None and not config.get("tie_word_embeddings", True):
         absent |= {"masked_language_model"}  # its output matrix is not there
-    classes = FORMATS[model.encoder.config.model_type].classes
+    classes = FORMATS[model.encoder.config.architecture].classes
     pretrained = {classes.get(kind, kind) for kind in ("pretraining", "causal")}
     if "next_sentence" in absent and architecture(config) in pretrained:
         absent |= {"pooler"}  # nothing but next sentences trains it
@@ -275,7 +277,7 @@ def load_into(model: AnyModel, weights: dict[str, Tensor], folder: Path, may_mis
     Raises:
         UserError: if a tensor is missing or has another shape.
     """
-    names = FORMATS[model.encoder.config.model_type].names
+    names = FORMATS[model.encoder.config.architecture].names
     absent: dict[str, str] = {}
     present: set[str] = set()
     with torch.no_grad():

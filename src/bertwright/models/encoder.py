@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,7 +19,15 @@ class Encoder(nn.Module, ABC):
         config: the shape of the network.
         vocab_size: number of entries V of the vocabulary.
         pad_token_id: id of [PAD].
+
+    Attributes:
+        has_segments: whether it reads `token_type_ids`. Without them there is no next-sentence prediction, and no model
+            of it is given any.
+        has_biases: whether the layers of its pre-training head have biases, as all layers of BERT.
     """
+
+    has_segments: ClassVar[bool] = True
+    has_biases: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> None:
         super().__init__()
@@ -35,6 +44,14 @@ class Encoder(nn.Module, ABC):
     def causal(self) -> bool:
         """Whether each position attends only to itself and to those before it."""
         return self.config.is_decoder
+
+    def pooler(self) -> nn.Module | None:
+        """Fresh layers that make one vector (B, H) of a sequence (B, S, H) and its mask, for heads; None: BERT's."""
+        return None
+
+    def transform(self) -> nn.Module:
+        """Fresh layers between each token's vector and a head's last layer, (..., H) to (..., H); none in BERT."""
+        return nn.Identity()
 
     @property
     @abstractmethod

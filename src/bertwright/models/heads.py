@@ -64,8 +64,8 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (B, S, H) to (B, H)."""
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Map (B, S, H) to (B, H); [CLS] is never padding."""
         return torch.tanh(self.dense(hidden[:, 0]))
 
 
@@ -78,15 +78,16 @@ class MaskedLanguageModelHead(nn.Module):
         hidden_size: width H.
         vocab_size: number of tokens V.
         layer_norm_eps: the constant inside layer normalisation.
+        biases: whether the transform has biases, as in BERT.
 
     Attributes:
         decoder: an output matrix of its own, without bias, in some models of others; None, as in all of ours, is tied.
     """
 
-    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float) -> None:
+    def __init__(self, hidden_size: int, vocab_size: int, layer_norm_eps: float, biases: bool = True) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dense = nn.Linear(hidden_size, hidden_size, bias=biases)
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps, bias=biases)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.decoder: nn.Linear | None = None
 
@@ -97,7 +98,7 @@ class MaskedLanguageModelHead(nn.Module):
 
 
 class PretrainingModel(nn.Module):
-    """An encoder with both pre-training heads.
+    """An encoder with both pre-training heads; one without segments has no head for next sentences, and no pooler.
 
     On a causal encoder the first head predicts the next token, in place of a masked one.
 
@@ -114,13 +115,14 @@ class PretrainingModel(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         config = encoder.config
-        self.absent: frozenset[str] = frozenset()
+        pairs = encoder.has_segments
+        self.absent: frozenset[str] = frozenset() if pairs else frozenset({"next_sentence", "pooler"})
         self.encoder = encoder
-        self.pooler = Pooler(config.hidden_size)
+        self.pooler = Pooler(config.hidden_size) if pairs else None
         self.masked_language_model = MaskedLanguageModelHead(
-            config.hidden_size, encoder.vocab_size, config.layer_norm_eps
+            config.hidden_size, encoder.vocab_size, config.layer_norm_eps, encoder.has_biases
         )
-        self.next_sentence = nn.Linear(config.hidden_size, 2)
+        self.next_sentence = nn.Linear(config.hidden_size, 2) if pairs else None
         initialize(self, config.initializer_range)
 
     def forward(
@@ -129,7 +131,7 @@ class PretrainingModel(nn.Module):
         token_type_ids: Tensor,
         attention_mask: Tensor | None = None,
         masked_positions: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits of both objectives.
 
         Args:
@@ -141,13 +143,15 @@ class PretrainingModel(nn.Module):
                 None gives logits at every position.
 
         Returns:
-            MLM logits, (M, V) or (B, S, V), and NSP logits (B, 2), where class 0 says "B follows A".
+            MLM logits, (M, V) or (B, S, V), and NSP logits (B, 2), where class 0 says "B follows A"; None without that
+            head.
         """
         hidden = self.encoder(input_ids, token_type_ids, attention_mask)  # (B, S, H)
         chosen = hidden if masked_positions is None else hidden.flatten(0, 1)[masked_positions]  # (M, H)
         mlm_logits = self.masked_language_model(chosen, self.encoder.token_embeddings.weight)
-        nsp_logits = self.next_sentence(self.pooler(hidden))  # (B, 2)
-        return mlm_logits, nsp_logits
+        if self.next_sentence is None or self.pooler is None:
+            return mlm_logits, None
+        return mlm_logits, self.next_sentence(self.pooler(hidden))  # (B, 2)
 
 
 def last_vector(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -216,20 +220,23 @@ class SequenceHead(Head):
         outputs: number of classes K.
         dropout: on the pooled vector.
         causal: whether the encoder is causal.
+        pooler: that of an architecture that has its own (`Encoder.pooler`); None is BERT's.
     """
 
-    def __init__(self, hidden_size: int, outputs: int, dropout: float, causal: bool = False) -> None:
+    def __init__(
+        self, hidden_size: int, outputs: int, dropout: float, causal: bool = False, pooler: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.causal = causal
-        self.positions = None if causal else 1
-        self.pooler = Pooler(hidden_size)
+        self.positions = None if causal else getattr(pooler, "positions", 1)
+        self.pooler = Pooler(hidden_size) if pooler is None else pooler
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, outputs)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map (B, S, H) to logits (B, K)."""
         chosen = last_vector(hidden, attention_mask) if self.causal else hidden  # (B, 1, H)
-        logits: Tensor = self.classifier(self.dropout(self.pooler(chosen)))
+        logits: Tensor = self.classifier(self.dropout(self.pooler(chosen, attention_mask)))
         return logits
 
 
@@ -240,18 +247,20 @@ class TokenHead(Head):
         hidden_size: width H.
         outputs: number of classes K.
         dropout: on the vectors.
+        transform: the layers below of an architecture that has some (`Encoder.transform`).
     """
 
     kind = "token"
 
-    def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
+    def __init__(self, hidden_size: int, outputs: int, dropout: float, transform: nn.Module | None = None) -> None:
         super().__init__()
+        self.transform = transform or nn.Identity()
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, outputs)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map (B, S, H) to logits (B, S, K)."""
-        logits: Tensor = self.classifier(self.dropout(hidden))
+        logits: Tensor = self.classifier(self.dropout(self.transform(hidden)))
         return logits
 
 

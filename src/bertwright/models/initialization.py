@@ -38,7 +38,8 @@ def initialize(module: nn.Module, initializer_range: float) -> None:
                 part.weight[part.padding_idx].zero_()
         if isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 LOCAL_LAYERS = 2
@@ -201,5 +202,7 @@ def as_bert(encoder: Encoder, setting: str) -> Bert:
         UserError: if it is of another architecture.
     """
     if not isinstance(encoder, Bert):
-        raise UserError(f"{setting} is made for model_type bert, and this encoder is a {encoder.config.model_type}")
+        raise UserError(
+            f"{setting} is made for model.architecture bert, and this encoder is a {encoder.config.architecture}"
+        )
     return encoder

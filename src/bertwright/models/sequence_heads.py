@@ -27,14 +27,21 @@ class RegressionHead(SequenceHead):
         causal: whether the encoder is causal.
         mean: of the labels.
         deviation: of the labels, above 0.
+        pooler: as in `SequenceHead`.
     """
 
     settings = MappingProxyType({"problem_type": "regression"})
 
     def __init__(
-        self, hidden_size: int, dropout: float, causal: bool = False, mean: float = 0.0, deviation: float = 1.0
+        self,
+        hidden_size: int,
+        dropout: float,
+        causal: bool = False,
+        mean: float = 0.0,
+        deviation: float = 1.0,
+        pooler: nn.Module | None = None,
     ) -> None:
-        super().__init__(hidden_size, 1, dropout, causal)
+        super().__init__(hidden_size, 1, dropout, causal, pooler)
         self.mean = mean
         self.deviation = deviation
 
@@ -78,14 +85,21 @@ class MultiLabelHead(SequenceHead):
         dropout: on the pooled vector.
         causal: whether the encoder is causal.
         log_odds: of each label's frequency, K numbers; zeros by default.
+        pooler: as in `SequenceHead`.
     """
 
     settings = MappingProxyType({"problem_type": "multi_label_classification"})
 
     def __init__(
-        self, hidden_size: int, outputs: int, dropout: float, causal: bool = False, log_odds: Sequence[float] = ()
+        self,
+        hidden_size: int,
+        outputs: int,
+        dropout: float,
+        causal: bool = False,
+        log_odds: Sequence[float] = (),
+        pooler: nn.Module | None = None,
     ) -> None:
-        super().__init__(hidden_size, outputs, dropout, causal)
+        super().__init__(hidden_size, outputs, dropout, causal, pooler)
         self.log_odds: Tensor
         self.register_buffer("log_odds", torch.tensor(log_odds or [0.0] * outputs), persistent=False)
 

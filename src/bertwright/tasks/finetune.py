@@ -14,7 +14,14 @@ from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.sequences import ModelInput
-from bertwright.models.checkpoints import load_into, load_tokenizer, model_config, read_config, stored_encoder
+from bertwright.models.checkpoints import (
+    load_into,
+    load_tokenizer,
+    model_config,
+    new_encoder,
+    read_config,
+    stored_encoder,
+)
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
@@ -36,6 +43,8 @@ FEW_STEPS = 50
 
 WHAT_TO_TRY = "try more epochs, another learning rate (lower if the loss jumps), or more labels of the rarer classes"
 """Advice for a model that does not learn."""
+
+AVERAGING = "finetune.averaging_block"
 
 _LONGEST_RUN = 250
 """Rows of a class that stand side by side in the validation set: many more than there are reviews of one film."""
@@ -133,7 +142,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
     if "head.pooler" in absent and not config.averaging_block:
         notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is")
     if config.averaging_block:
-        initialize_averaging(as_bert(model.encoder, "finetune.averaging_block"))
+        initialize_averaging(as_bert(model.encoder, AVERAGING))
     return model
 
 
@@ -145,13 +154,17 @@ def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
         encoder: a model folder.
 
     Raises:
-        UserError: if it can't be read, or is too short for max_length.
+        UserError: if it can't be read, is too short for max_length, or has no place for an averaging block.
     """
-    positions = model_config(read_config(encoder)).max_position_embeddings
-    if config.max_length > positions:
+    shape = model_config(read_config(encoder))
+    if config.max_length > shape.max_position_embeddings:
         raise UserError(
-            f"finetune.max_length is {config.max_length}, but {encoder} has {positions} positions; lower it"
+            f"finetune.max_length is {config.max_length}, but {encoder} has {shape.max_position_embeddings} positions; "
+            "lower it"
         )
+    if config.averaging_block:
+        with torch.device("meta"):
+            as_bert(new_encoder(shape, 1), AVERAGING)
     return load_tokenizer(encoder)
 
 

@@ -169,10 +169,8 @@ def _check_shape(recipe: Recipe, shape: ModelConfig, encoder: Path) -> None:
             raise UserError(
                 f"{setting} is {length}, but {encoder} has {shape.max_position_embeddings} positions; lower it"
             )
-    if recipe.pretrain.next_sentence and (shape.is_decoder or shape.type_vocab_size < 2):
-        why = "is a causal model, whose [CLS] attends to neither sentence"
-        if not shape.is_decoder:
-            why = "has type_vocab_size 1, and cannot tell two segments apart"
+    if recipe.pretrain.next_sentence and shape.why_no_pairs is not None:
         raise UserError(
-            f"pretrain.next_sentence is on, but {encoder} {why}; switch it off with --pretrain.next_sentence false"
+            f"pretrain.next_sentence is on, but {encoder} {shape.why_no_pairs}; switch it off with "
+            "--pretrain.next_sentence false"
         )

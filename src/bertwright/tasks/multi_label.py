@@ -119,7 +119,9 @@ class MultiLabel(TextTask):
 
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """An output for each label on the pooled vector."""
-        return MultiLabelHead(encoder.config.hidden_size, len(names), dropout, encoder.causal, self.log_odds)
+        return MultiLabelHead(
+            encoder.config.hidden_size, len(names), dropout, encoder.causal, self.log_odds, encoder.pooler()
+        )
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities from the mean of a text's logits over its windows, and thresholds."""

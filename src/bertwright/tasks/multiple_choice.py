@@ -133,7 +133,7 @@ class MultipleChoice(Task):
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """One logit for each sequence."""
         require_segments(encoder, "a context and a choice")
-        return ChoiceHead(encoder.config.hidden_size, dropout, encoder.causal)
+        return ChoiceHead(encoder.config.hidden_size, dropout, encoder.causal, encoder.pooler())
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str

@@ -62,7 +62,8 @@ class PretrainingObjective(Objective):
         if not next_sentence:
             # Heads that get no gradient: frozen, so that neither the optimizer nor other processes wait for one.
             for part in (model.next_sentence, model.pooler):
-                part.requires_grad_(False)
+                if part is not None:
+                    part.requires_grad_(False)
 
     def forward(
         self,
@@ -77,6 +78,7 @@ class PretrainingObjective(Objective):
         token_logits, nsp_logits = self.model(input_ids, token_type_ids, attention_mask, masked_positions)
         losses = {self.tokens: cross_entropy(token_logits, labels)}
         if self.uses_next_sentence:
+            assert nsp_logits is not None, "a recipe for an encoder without that head does not ask for it"
             losses["nsp"] = cross_entropy(nsp_logits, next_sentence_label)
         return losses
 
@@ -194,6 +196,11 @@ def pretrain(
     corpus = PreparedCorpus(prepared / "train.arrow", tokenizer.fingerprint)
     heldout = PreparedCorpus(prepared / "heldout.arrow", tokenizer.fingerprint)
     _check_phases(recipe, corpus, engine)
+    if config.next_sentence and tokenizer.separators > 1:
+        raise UserError(
+            f"pretrain.next_sentence is on, but the tokenizer puts {tokenizer.separators} {tokenizer.special.sep} "
+            "between two texts, and pairs are planned for one; switch it off with --pretrain.next_sentence false"
+        )
     model = first_model(recipe, tokenizer, corpus, notice)
     training = Pretraining(recipe, model, tokenizer, corpus, heldout)
     position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)

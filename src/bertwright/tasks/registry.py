@@ -94,7 +94,7 @@ def load_task_model(folder: Path) -> TaskModel:
     dropout = config.get("hidden_dropout_prob", 0.1) if dropout is None else dropout
     encoder = stored_encoder(config)
     head = task.head(encoder, names, dropout)
-    if architecture(config) != FORMATS[encoder.config.model_type].classes.get(head.kind, head.kind):
+    if architecture(config) != FORMATS[encoder.config.architecture].classes.get(head.kind, head.kind):
         raise UserError(_what_it_is(config, folder))
     if head.kind == "sequence":
         check_outputs(config, folder)

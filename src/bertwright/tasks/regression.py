@@ -84,7 +84,7 @@ class Regression(TextTask):
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """One output on the pooled vector."""
         size, causal = encoder.config.hidden_size, encoder.causal
-        return RegressionHead(size, dropout, causal, self.mean, self.deviation)
+        return RegressionHead(size, dropout, causal, self.mean, self.deviation, encoder.pooler())
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """The numbers, from the mean of a text's outputs over its windows."""

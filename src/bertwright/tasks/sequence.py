@@ -145,7 +145,7 @@ class Classification(TextTask):
 
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """A classifier on the pooled vector."""
-        return SequenceHead(encoder.config.hidden_size, len(names), dropout, encoder.causal)
+        return SequenceHead(encoder.config.hidden_size, len(names), dropout, encoder.causal, encoder.pooler())
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
         """Probabilities of the classes, from the mean of a text's logits over its windows."""

@@ -128,7 +128,7 @@ class QuestionAnswering(Task):
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """Start and end logits of every token."""
         require_segments(encoder, "a question and its context")
-        return SpanHead(encoder.config.hidden_size)
+        return SpanHead(encoder.config.hidden_size, encoder.transform())
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str

@@ -33,10 +33,11 @@ def starting_weights(
         notice: told what becomes of the folder's head, if it has one.
     """
     weights = read_weights(encoder)
-    layout = FORMATS[model.encoder.config.model_type].names
+    layout = FORMATS[model.encoder.config.architecture].names
     pooler = {
-        to_hugging_face(f"head.pooler.dense.{part}", layout): to_hugging_face(f"pooler.dense.{part}", layout)
-        for part in ("weight", "bias")
+        to_hugging_face(f"head.{name}", layout): to_hugging_face(name, layout)
+        for name, _ in model.head.named_parameters()
+        if name.startswith(("pooler.", "transform."))  # of no classes
     }
     for own, trained in pooler.items():
         if trained in weights:  # that of pre-training
@@ -63,7 +64,7 @@ def _fits(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bool:
 
     The classes may stand in another order where all layers but the pooler are `classifier`, with a row for each class.
     """
-    kind = FORMATS[model.encoder.config.model_type].classes.get(model.kind, model.kind)
+    kind = FORMATS[model.encoder.config.architecture].classes.get(model.kind, model.kind)
     return (
         architecture(stored) == kind
         and task_of(stored).name == model.task
@@ -75,6 +76,6 @@ def _same_classes(model: TaskModel, stored: dict[str, Any], encoder: Path) -> bo
     layers = {name.partition(".")[0] for name, _ in model.head.named_parameters()}
     return (
         stored.get("problem_type") != "regression"  # whose number has another unit
-        and layers <= {"pooler", "classifier"}
+        and layers <= {"pooler", "transform", "classifier"}
         and mean_the_same(label_names(stored, encoder), model.label_names)
     )

@@ -67,6 +67,14 @@ def tokens_of(record: Record) -> list[str]:
     return [record.text[start:end] for start, end in record.words or ()]
 
 
+def spaced_tokens_of(record: Record) -> list[str]:
+    """The words of a record, each with the white space before it, if there is some, as one space."""
+    return [
+        f" {record.text[start:end]}" if record.text[max(0, start - 1) : start].isspace() else record.text[start:end]
+        for start, end in record.words or ()
+    ]
+
+
 def tag_texts(predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[TaggedText]:
     """The most probable tag of each word, and the entities of these.
 

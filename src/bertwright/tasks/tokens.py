@@ -22,7 +22,7 @@ from bertwright.tasks import entities
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units
-from bertwright.tasks.tagged_text import TaggedText, tag_texts, tokens_of
+from bertwright.tasks.tagged_text import TaggedText, spaced_tokens_of, tag_texts, tokens_of
 from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
@@ -121,13 +121,14 @@ class TokenClassification(Task):
 
     def head(self, encoder: Encoder, names: Sequence[str], dropout: float) -> Head:
         """A classifier on every token."""
-        return TokenHead(encoder.config.hidden_size, len(names), dropout)
+        return TokenHead(encoder.config.hidden_size, len(names), dropout, encoder.transform())
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
     ) -> Sequence[ModelInput]:
         """All word pieces of each record's words: no text is cut, since each word has a tag."""
-        return encode_words(tokenizer, [tokens_of(record) for record in records])
+        words = spaced_tokens_of if tokenizer.is_bytes else tokens_of
+        return encode_words(tokenizer, [words(record) for record in records])
 
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """Windows of whole words that overlap."""

@@ -65,6 +65,21 @@ def bert_tokenizer(
     return inner
 
 
+def bert_options(lowercase: bool, strip_accents: bool | None, chinese: bool) -> dict[str, Any]:
+    """What the tokenizer_config.json of a folder says; arguments as in `bert_tokenizer`."""
+    return {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": lowercase,
+        "strip_accents": strip_accents,
+        "tokenize_chinese_chars": chinese,
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "cls_token": CLS,
+        "sep_token": SEP,
+        "mask_token": MASK,
+    }
+
+
 def require_expressible(inner: tokenizers.Tokenizer, path: Path, saved: dict[str, Any]) -> None:
     """See that a tokenizer.json has no rules but those of `BertTokenizer`, and that tokenizer_config.json agrees.
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import tokenizers
+from tokenizers.models import BPE
 
 from bertwright.text.bert_tokenizer import LONGEST_WORD
 from bertwright.text.formats import repaired
@@ -197,6 +198,7 @@ class CharacterCheck:
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
+        self._knows_all = isinstance(inner.model, BPE)  # of bytes
         self._vocabulary = inner.get_vocab()
         self._fates: dict[str, tuple[bool, str | None]] = {}
 
@@ -218,6 +220,8 @@ class CharacterCheck:
 
     def count(self, text: str) -> Losses:
         """What is lost of a text."""
+        if self._knows_all:
+            return Losses(len(text))
         fates = {c: self._fate(c) for c in set(text)}
         watched = {c: fate for c, fate in fates.items() if fate != (False, None)}
         counts = Counter(text) if len(watched) > 50 else Counter({c: text.count(c) for c in watched})

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 
 from tokenizers.models import WordPiece
 
+from bertwright.errors import UserError
 from bertwright.settings import TokenizerConfig
 from bertwright.text.bert_tokenizer import LONGEST_WORD, UNK, bert_tokenizer
-from bertwright.text.wordpiece import Notice, Tokenizer
+from bertwright.text.wordpiece import Tokenizer
+from bertwright.text.wordpiece_training import Notice
 
 CANDIDATES = 30_522
 """Entries that are trained on the texts, as many as BERT has; more than that are trained for very many new words."""
@@ -35,8 +37,13 @@ def with_new_words(tokenizer: Tokenizer, texts: Iterable[str], number: int, noti
         notice: told which and how many were added, what they save, and why there are fewer than asked for.
 
     Raises:
-        UserError: if the texts are blank.
+        UserError: if the texts are blank, or the tokenizer is not a WordPiece.
     """
+    if tokenizer.is_bytes:
+        raise UserError(
+            "tokenizer.new_words adds to a WordPiece vocabulary, and this one is a byte-level BPE, to which no "
+            "word is unknown; leave it out"
+        )
     cleaned = [tokenizer.clean(text) for text in texts]
     old = tokenizer.inner.get_vocab()
     counts = _words(tokenizer, cleaned)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from bertwright.errors import UserError
+from bertwright.text.byte_bpe import SpecialTokens
 from bertwright.text.characters import CharacterCheck
 from bertwright.text.corpus import Document
 from bertwright.text.data_report import TokenizedBatch
@@ -59,7 +60,7 @@ def workers(number: int, tokenizer: Tokenizer) -> Iterator[ProcessPoolExecutor]:
         UserError: if a process ends before its work is done.
     """
     with ProcessPoolExecutor(
-        number, _Context(), _start_worker, (tokenizer.to_json(), tokenizer.html_line_breaks)
+        number, _Context(), _start_worker, (tokenizer.to_json(), tokenizer.html_line_breaks, tokenizer.special)
     ) as pool:
         try:
             yield pool
@@ -77,11 +78,11 @@ _worker_tokenizer: Tokenizer
 _worker_check: CharacterCheck
 
 
-def _start_worker(tokenizer_json: str, html_line_breaks: bool) -> None:
+def _start_worker(tokenizer_json: str, html_line_breaks: bool, special: SpecialTokens) -> None:
     global _worker_tokenizer, _worker_check
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread a worker: the workers are the parallelism
-    _worker_tokenizer = Tokenizer.from_json(tokenizer_json, html_line_breaks)
+    _worker_tokenizer = Tokenizer.from_json(tokenizer_json, html_line_breaks, special)
     _worker_check = CharacterCheck(_worker_tokenizer.encoder)
 
 
@@ -105,7 +106,7 @@ def tokenize(batch: Sequence[Document]) -> TokenizedBatch:
         )
         sentences.extend(found)
         per_document.append(len(found))
-    ids = _worker_tokenizer.encode(sentences)
+    ids = _worker_tokenizer.encode(_worker_tokenizer.spaced(sentences, per_document))
     lengths = np.fromiter((len(sentence) for sentence in ids), np.int32, len(ids))
     dtype = token_dtype(_worker_tokenizer.vocab_size)
     tokens = np.concatenate([np.zeros(0, np.int32), *ids]).astype(dtype)

@@ -1,14 +1,17 @@
-"""The WordPiece tokenizer: text to ids and back (paper, section 3, "Input/Output Representations").
+"""The tokenizer: text to ids and back (paper, section 3, "Input/Output Representations").
 
-Words are cut greedily into the longest known pieces; a piece that continues a word begins with ##. The work is done by
-the `tokenizers` library; this file trains it, and sees to it that every option survives saving and loading.
+In BERT's, WordPiece, words are cut greedily into the longest known pieces; a piece that continues a word begins with
+##. `byte_bpe.py` has ModernBERT's. The work is done by the `tokenizers` library; this file sees to it that every option
+survives saving and loading.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +19,24 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 from tokenizers.models import WordPiece
-from tokenizers.trainers import WordPieceTrainer
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json, write_text
 from bertwright.settings import TokenizerConfig
+from bertwright.text import byte_bpe, wordpiece_training
 from bertwright.text.bert_tokenizer import (
-    CLS,
-    MASK,
-    PAD,
-    SEP,
     SPECIAL_TOKENS,
-    UNK,
+    bert_options,
     bert_tokenizer,
     prove_saved,
     require_expressible,
 )
-from bertwright.text.characters import KEEP_MARKS_FROM, choose_alphabet, marks_fraction
+from bertwright.text.byte_bpe import BERTS, SpecialTokens
 from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
+from bertwright.text.wordpiece_training import Notice, is_lowercase
 
 Ids = npt.NDArray[np.int32]
-
-Notice = Callable[[str], None]
-"""Told in a sentence what a user should know."""
-
-_CASED_FROM = 0.01
-"""The fraction of entries with a capital from which on a vocabulary is taken for cased."""
 
 
 def _silent(_: str) -> None:
@@ -50,25 +44,37 @@ def _silent(_: str) -> None:
 
 
 class Tokenizer:
-    """A WordPiece vocabulary with the rules that cut text into its entries.
+    """A vocabulary with the rules that cut text into its entries.
 
     A text that spells `[SEP]` or another special token of BERT is text like any other: `[`, `sep`, `]`. Here
     `transformers` differs: it reads such spellings as special tokens, unless `split_special_tokens=True` is given.
 
     Args:
-        inner: a tokenizer of the `tokenizers` library with a WordPiece model and BERT's special tokens.
+        inner: a tokenizer of the `tokenizers` library, a WordPiece or a BPE of bytes.
         html_line_breaks: whether a <br /> in a text is white space.
+        special: its special tokens.
+
+    Attributes:
+        is_bytes: whether it is a BPE of bytes: no character is unknown, and a word's space belongs to its first token.
+        mask_takes_space: whether a masked token in a text takes the place of the spaces before it, too.
+        separators: how many [SEP] stand between two texts: one, but two in RoBERTa's.
 
     Raises:
-        UserError: if a special token is missing or the model is not WordPiece.
+        UserError: if a special token is missing or the model is of another kind.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, html_line_breaks: bool = False) -> None:
-        if not isinstance(inner.model, WordPiece):
+    def __init__(
+        self, inner: tokenizers.Tokenizer, html_line_breaks: bool = False, special: SpecialTokens = BERTS
+    ) -> None:
+        self.is_bytes = byte_bpe.is_byte_level(inner)
+        if not (self.is_bytes or isinstance(inner.model, WordPiece)):
             kind = type(inner.model).__name__
-            raise UserError(f"the tokenizer is a {kind} model; BERT needs WordPiece: give a vocab.txt of a BERT model")
+            raise UserError(
+                f"the tokenizer is a {kind} model; Bertwright reads WordPiece and byte-level BPE: give a vocab.txt of "
+                "a BERT model"
+            )
         vocabulary = inner.get_vocab()
-        for token in SPECIAL_TOKENS:
+        for token in special.all:
             if token not in vocabulary:
                 raise UserError(f"the vocabulary has no {token}; add it, or give the vocabulary of a BERT model")
         if max(vocabulary.values()) != len(vocabulary) - 1:
@@ -79,13 +85,17 @@ class Tokenizer:
         inner.no_truncation()
         inner.no_padding()
         self.inner = inner
-        self.encoder = _without_special_tokens(inner)
+        self.special = special
+        self.encoder = byte_bpe.for_texts(inner) if self.is_bytes else _without_special_tokens(inner)
+        self.separators = byte_bpe.separators(inner, special) if self.is_bytes else 1
         self.html_line_breaks = html_line_breaks
         self.vocab_size: int = inner.get_vocab_size()
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in SPECIAL_TOKENS)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocabulary[t] for t in special.all)
         self.tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-        self.is_continuation = np.array([token.startswith("##") for token in self.tokens])
-        reserved = {*SPECIAL_TOKENS, *(t for t in self.tokens if t.startswith("[unused"))}
+        added = inner.get_added_tokens_decoder() if self.is_bytes else {}
+        self.mask_takes_space = self.mask_id in added and added[self.mask_id].lstrip
+        reserved = {*special.all, *(t for t in self.tokens if t.startswith("[unused"))}
+        reserved |= {token.content for token in added.values() if token.special}
         self.ordinary_ids = np.array([i for i, token in enumerate(self.tokens) if token not in reserved], np.int32)
 
     @classmethod
@@ -101,48 +111,8 @@ class Tokenizer:
             UserError: if the texts are blank, or hold too many characters for a vocabulary of that size.
         """
         pieces = [repaired(text) for text in texts]
-        strip_accents = _strip_accents(pieces, config, notice)
-        inner = bert_tokenizer({}, config.lowercase, strip_accents, True)
-        # The library numbers ##-characters as its hash tables please, which decides ties between pairs, so that two
-        # trainings differ. A first pass finds the characters; given as "special", sorted, their order is fixed.
-        inner.train_from_iterator(pieces, WordPieceTrainer(vocab_size=0, show_progress=False))
-        found = sorted(inner.get_vocab())
-        if not found:
-            raise UserError("there is no text to train a vocabulary on; give documents with text in them")
-        room = config.vocab_size * 2 // 3 - len(SPECIAL_TOKENS)
-        alphabet, covered = choose_alphabet(found, pieces, inner.normalizer, config.limit_alphabet, room)
-        if (characters := sum(len(token) == 1 for token in found)) > len(alphabet):
-            notice(
-                f"{len(alphabet):,} of the {characters:,} characters of the text have entries in the vocabulary and "
-                f"cover {covered:.2%} of it; words with others are unknown (tokenizer.limit_alphabet, "
-                "tokenizer.vocab_size)"
-            )
-        known = set(alphabet)
-        continuing = [token for token in found if token.startswith("##") and token[2:] in known]
-        trainer = WordPieceTrainer(
-            vocab_size=config.vocab_size,
-            special_tokens=[*SPECIAL_TOKENS, *continuing],
-            initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet),
-            min_frequency=config.min_frequency,
-            show_progress=False,
-        )
-        inner = bert_tokenizer({}, config.lowercase, strip_accents, True)
-        inner.train_from_iterator(pieces, trainer)
-        vocabulary = inner.get_vocab()
-        if len(vocabulary) < config.vocab_size:
-            notice(
-                f"the text allows only {len(vocabulary):,} entries, so that the vocabulary and the model have these "
-                f"and not the {config.vocab_size:,} of tokenizer.vocab_size"
-            )
-        if len(vocabulary) > config.vocab_size:
-            raise UserError(
-                f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
-                f"and within one, are {len(vocabulary)} entries; raise tokenizer.vocab_size or lower "
-                "tokenizer.limit_alphabet"
-            )
-        inner = bert_tokenizer(vocabulary, config.lowercase, strip_accents, True)
-        return cls(inner, config.html_line_breaks)
+        make = byte_bpe.train if config.type == "byte_bpe" else wordpiece_training.train
+        return cls(make(pieces, config, notice), config.html_line_breaks)
 
     @classmethod
     def load(cls, path: Path, config: TokenizerConfig | None = None, notice: Notice = _silent) -> Tokenizer:
@@ -170,6 +140,10 @@ class Tokenizer:
         try:
             if path.suffix == ".json":
                 inner = tokenizers.Tokenizer.from_file(str(path))
+                if byte_bpe.is_byte_level(inner):
+                    special = byte_bpe.find_special_tokens(inner, options.saved, path)
+                    byte_bpe.require_framed(inner, special, path, options.saved)
+                    return cls(inner, html_line_breaks, special)
                 tokenizer = cls(inner, html_line_breaks)
                 require_expressible(inner, path, options.saved)
                 return tokenizer
@@ -183,15 +157,15 @@ class Tokenizer:
         if options.saved:
             lowercase = options.get("do_lower_case", config.lowercase)
         else:
-            lowercase = _lowercase(path, vocabulary, config, notice)
+            lowercase = is_lowercase(path, vocabulary, config, notice)
         strip_accents = options.get("strip_accents", None if "strip_accents" in options.saved else config.strip_accents)
         chinese = options.get("tokenize_chinese_chars", True)
         return cls(bert_tokenizer(vocabulary, lowercase, strip_accents, chinese), html_line_breaks)
 
     @classmethod
-    def from_json(cls, text: str, html_line_breaks: bool = False) -> Tokenizer:
+    def from_json(cls, text: str, html_line_breaks: bool = False, special: SpecialTokens = BERTS) -> Tokenizer:
         """The tokenizer that `to_json` described."""
-        return cls(tokenizers.Tokenizer.from_str(text), html_line_breaks)
+        return cls(tokenizers.Tokenizer.from_str(text), html_line_breaks, special)
 
     def to_json(self) -> str:
         """The whole tokenizer, options included, as the text of a tokenizer.json."""
@@ -200,12 +174,26 @@ class Tokenizer:
 
     @property
     def normalization(self) -> tuple[bool, bool | None, bool]:
-        """Whether it lowers letters, strips accents (None: where it lowers), and parts Chinese characters."""
+        """Of a WordPiece: whether it lowers letters, strips accents (None: if it lowers), parts Chinese characters."""
         said = json.loads(self.to_json())["normalizer"] or {}
         return said.get("lowercase", False), said.get("strip_accents"), said.get("handle_chinese_chars", True)
 
-    def save(self, folder: Path, max_length: int | None = None, truncation: str | None = None) -> None:
-        """Write tokenizer.json, vocab.txt and tokenizer_config.json, as Hugging Face's BertTokenizerFast does.
+    @cached_property
+    def spellings(self) -> list[str]:
+        """The entries as they are shown: as the vocabulary writes them, those of bytes as text."""
+        return byte_bpe.spellings(self.inner, self.tokens) if self.is_bytes else self.tokens
+
+    @cached_property
+    def is_continuation(self) -> npt.NDArray[np.bool_]:
+        """Whether an entry continues a word, bool (vocab_size,)."""
+        if self.is_bytes:
+            return byte_bpe.continuing(self.spellings)
+        return np.array([token.startswith("##") for token in self.tokens])
+
+    def save(
+        self, folder: Path, max_length: int | None = None, truncation: str | None = None, segments: bool = True
+    ) -> None:
+        """Write tokenizer.json and tokenizer_config.json; of a WordPiece also vocab.txt, as BertTokenizerFast does.
 
         The files are read again, to see that `transformers` gets the same ids from them.
 
@@ -213,31 +201,21 @@ class Tokenizer:
             folder: made if it is missing.
             max_length: the most tokens that the folder's model reads; `transformers` cuts texts there when asked to.
             truncation: which part of a longer text the model was trained on: a note for us, which others pass over.
+            segments: whether the folder's model reads `token_type_ids`.
         """
-        lowercase, strip_accents, chinese = self.normalization
         reading = {
             "model_max_length": max_length,
             "text_truncation": truncation,
             "html_line_breaks": self.html_line_breaks or None,
+            "model_input_names": None if segments else ["input_ids", "attention_mask"],
         }
         write_text(folder / "tokenizer.json", self.to_json())
-        write_text(folder / "vocab.txt", "\n".join(self.tokens) + "\n")
-        write_json(
-            folder / "tokenizer_config.json",
-            {
-                "tokenizer_class": "BertTokenizer",
-                "do_lower_case": lowercase,
-                "strip_accents": strip_accents,
-                "tokenize_chinese_chars": chinese,
-                "pad_token": PAD,
-                "unk_token": UNK,
-                "cls_token": CLS,
-                "sep_token": SEP,
-                "mask_token": MASK,
-                **{name: value for name, value in reading.items() if value is not None},
-            },
-        )
-        prove_saved(folder)
+        settings = byte_bpe.options(self.special) if self.is_bytes else bert_options(*self.normalization)
+        given = {name: value for name, value in reading.items() if value is not None}
+        write_json(folder / "tokenizer_config.json", {**settings, **given})
+        if not self.is_bytes:
+            write_text(folder / "vocab.txt", "\n".join(self.tokens) + "\n")
+            prove_saved(folder)
 
     def clean(self, text: str) -> str:
         """The text as the model reads it.
@@ -263,6 +241,18 @@ class Tokenizer:
         except TypeError:
             encodings = self.encoder.encode_batch_fast([repaired(text) for text in texts], add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def spaced(self, sentences: Sequence[str], per_document: Sequence[int]) -> Sequence[str]:
+        """Sentences of documents as a running text has them: of bytes, with a space before all but a document's first.
+
+        Args:
+            sentences: of all documents, without white space around them.
+            per_document: how many each document has.
+        """
+        if not self.is_bytes:
+            return sentences
+        firsts = set(itertools.accumulate(per_document, initial=0))
+        return [one if number in firsts else f" {one}" for number, one in enumerate(sentences)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text for ids, special tokens included."""
@@ -304,36 +294,3 @@ def _without_special_tokens(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer
     described["added_tokens"] = [t for t in described["added_tokens"] if t["content"] not in SPECIAL_TOKENS]
     described["post_processor"] = None  # which names special tokens
     return tokenizers.Tokenizer.from_str(json.dumps(described))
-
-
-def _strip_accents(texts: Iterable[str], config: TokenizerConfig, notice: Notice) -> bool | None:
-    """What the recipe says; where it says nothing, False for texts that would lose letters with their accents."""
-    if config.strip_accents is not None or not config.lowercase:
-        return config.strip_accents
-    lost = marks_fraction(texts)
-    if lost < KEEP_MARKS_FROM:
-        return None
-    notice(
-        f"tokenizer.strip_accents is set to false: stripping would take letters of the scripts of this text (vowel "
-        f"signs and the like, or Hangul: {lost:.1%} of its characters)"
-    )
-    return False
-
-
-def _lowercase(path: Path, vocabulary: Iterable[str], config: TokenizerConfig, notice: Notice) -> bool:
-    """Whether a vocabulary without options is read in small letters: not if it plainly holds capitals."""
-    words = [token for token in vocabulary if token not in SPECIAL_TOKENS and not token.startswith("[unused")]
-    capitals = sum(token != token.lower() for token in words)
-    small = sum(token != token.upper() for token in words)
-    if config.lowercase and capitals >= max(1, _CASED_FROM * len(words)):
-        notice(
-            f"{path} holds capitals ({capitals:,} of {len(words):,} entries), so capitals in texts are kept, as with "
-            "tokenizer.lowercase: false"
-        )
-        return False
-    if not config.lowercase and small and not capitals:
-        notice(
-            f"warning: tokenizer.lowercase is false, but no entry of {path} has a capital: every word with one is "
-            "unknown; leave out tokenizer.lowercase"
-        )
-    return config.lowercase
