@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast lint companion docs notebook check-notebook speed-check bench clean
+.PHONY: demo test test-fast lint companion docs notebook check-notebook speed-check speedrun-check bench clean
 
 # The set-up: a virtual environment with pinned dependencies.
 .venv/ready: pyproject.toml constraints.txt
@@ -50,6 +50,10 @@ check-notebook: .venv/ready
 # Has the working tree become slower than an earlier commit? make speed-check BEFORE=v1; it warns, and does not fail.
 speed-check: .venv/ready
 	$(BIN)/python benchmarks/speed_change.py --before $(or $(BEFORE),HEAD~1)
+
+# Does an entry of the speedrun still work? On the bundled sample, in seconds: make speedrun-check ENTRY=paper
+speedrun-check: .venv/ready
+	$(BIN)/python benchmarks/speedrun.py $(or $(ENTRY),imdb-mini) --small true
 
 # The figures of results/speed: make bench BOOKS='/path/to/books-*.jsonl.xz' IMDB=/path/to/imdb, and let nothing else run.
 bench: .venv/ready

@@ -37,7 +37,9 @@ def test_more_than_a_twentieth_is_a_warning_and_less_is_none(repository, capsys)
     assert even.split()[:4] == ["even", "2.00", "2.05", "1.025"]
     assert slower.split()[:4] == ["slower", "1.00", "1.20", "1.200"]
     assert "WARNING: slower takes 20% more time than before" in warning
-    left = subprocess.run(["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True, check=True)
+    left = subprocess.run(
+        ["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True, check=True
+    )
     assert len(left.stdout.splitlines()) == 1
 
 

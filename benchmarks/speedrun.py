@@ -1,0 +1,150 @@
+"""The best encoder of an hour: one entry of the ledger in results/speedrun.
+
+    python benchmarks/speedrun.py imdb-mini --books '/path/books-*.jsonl.xz' --imdb /path/imdb --tasks /path/tasks
+
+An entry is a recipe in recipes/speedrun. `rules.yaml` there is laid over it: all entries have the same texts, known by
+their hash, the same minutes of pre-training, compilation included, and the same fine-tuning. The score is threefold:
+
+- `bits_per_character` of held-out text, comparable between vocabularies (tasks/heldout.py);
+- `imdb_f1` on the official test split, the mean over three seeds of fine-tuning;
+- `suite`, the mean over the tasks of `bertwright suite`.
+
+Settings are chosen by the first one and by validation sets, and the test split is read once, by the entry. The folder
+of the entry gets its resolved recipe, its log and result.json with commit and processor; README.md there, the table of
+all entries. `--small true` runs an entry on the bundled sample with a budget of seconds, and writes nothing: does it
+still work? What is done is not done again: the same command resumes after an interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import auto_cli
+
+import bertwright
+from bertwright.apps.suite import suite
+from bertwright.evaluate.significance import mean_and_spread
+from bertwright.files import digests, read_json, write_json, write_text
+from bertwright.recipe import Recipe, fingerprint
+from bertwright.text.sources import Files, locate
+from common import Json, described, last_evaluation, read_lines
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ROOT / "recipes" / "speedrun"
+LEDGER = ROOT / "results" / "speedrun"
+SMALL: Json = {
+    "pretrain": {"max_minutes": 0.1, "batch_tokens": 2048, "micro_batch_tokens": 2048},
+    "finetune": {"epochs": 1, "max_length": 64, "seeds": [0]},
+    "system": {"compile": "off"},
+}
+"""Over the rules, to try an entry out."""
+
+
+def recipe_of(entry: str, **changes: Json) -> Recipe:
+    """The recipe of an entry under the rules."""
+    return bertwright.load_recipe([RECIPES / f"{entry}.yaml", RECIPES / "rules.yaml"], **changes)
+
+
+def small_data(folder: Path) -> Json:
+    """The sample in the form of the data: books, and reviews of which half have no labels."""
+    rows = read_lines(ROOT / "sample" / "reviews" / "train.jsonl")
+    parts = {
+        "train": rows[::2],
+        "unsupervised": [{"text": row["text"]} for row in rows[1::2]],
+        "test": read_lines(ROOT / "sample" / "reviews" / "test.jsonl"),
+    }
+    for name, own in parts.items():
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in own))
+    return {"books": str(ROOT / "sample" / "books"), "imdb": str(folder)}
+
+
+def data_hash(recipe: Recipe) -> str:
+    """One hash of all files that an entry reads; of data sets of the hub, of their revisions."""
+    places = {name: locate(recipe.source(name)) for name in recipe.data}
+    return fingerprint(
+        {
+            name: [digest for _, digest in digests(list(place.paths))] if isinstance(place, Files) else str(place)
+            for name, place in places.items()
+        }
+    )
+
+
+def score(run: bertwright.Run, tables: Json | None) -> Json:
+    """The score of an entry.
+
+    Args:
+        run: whole.
+        tables: the suite's figures of its encoder, by task; None leaves them out.
+    """
+    f1 = mean_and_spread([one["f1"] for one in run.results["bert_seeds"].values()])
+    last = last_evaluation(run.path / "pretrain")
+    return {
+        "bits_per_character": run.results["heldout"]["mlm_bits_per_character"],
+        "imdb_f1": f1["mean"],
+        "imdb_f1_sd": f1["std"],
+        "suite": float(np.mean([one["mean"] for one in tables.values()])) if tables else None,
+        "tasks": {task: one["mean"] for task, one in tables.items()} if tables else None,
+        "tokens": last["tokens"],
+        "seconds": last["seconds"],
+        "environment": described(),
+    }
+
+
+def table(entries: dict[str, Json]) -> str:
+    """The ledger, the fewest bits per character first."""
+    lines = ["| entry | bits per character | IMDB, F1 | suite | million tokens | processor |", "|---" * 6 + "|"]
+    for name, found in sorted(entries.items(), key=lambda item: item[1]["bits_per_character"]):
+        suite_mean = "" if found["suite"] is None else f"{100 * found['suite']:.1f}"
+        f1 = f"{found['imdb_f1']:.4f} ± {found['imdb_f1_sd']:.4f}"
+        lines.append(
+            f"| [{name}]({name}/recipe.yaml) | {found['bits_per_character']:.3f} | {f1} | {suite_mean} | "
+            f"{found['tokens'] / 1e6:.0f} | {found['environment']['machine']} |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    entry: str,
+    books: str = "",
+    imdb: str = "",
+    tasks: str | None = None,
+    small: bool = False,
+    work: str = "runs/speedrun",
+) -> None:
+    """Run an entry.
+
+    Args:
+        entry: the name of a recipe in recipes/speedrun.
+        books: general text.
+        imdb: labelled and unlabelled reviews.
+        tasks: the folder with the data of the suite's tasks; without it the suite is left out.
+        small: run it on the bundled sample, and write nothing down.
+        work: a folder to work in.
+    """
+    folder = Path(work).resolve() / f"{entry}{'-small' if small else ''}"
+    data = small_data(folder / "reviews") if small else {"books": books, "imdb": imdb}
+    recipe = recipe_of(entry, out=str(folder / "run"), data=data, **(SMALL if small else {}))
+    run = bertwright.run(recipe)
+    tables = None
+    if tasks and not small:
+        suite(str(run.path / "pretrain" / "model"), data=tasks, name=entry, out=str(folder / "suite"))
+        tables = read_json(folder / "suite" / "results.json")[entry]
+    found = score(run, tables)
+    print(table({entry: found}))
+    if small:
+        return
+    place = LEDGER / entry
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(place / "result.json", {**found, "data": data_hash(recipe)})
+    shutil.copy(run.path / "recipe.yaml", place / "recipe.yaml")
+    shutil.copy(run.path / "pretrain" / "metrics.jsonl", place / "pretrain.jsonl")
+    entries = {path.parent.name: read_json(path) for path in sorted(LEDGER.glob("*/result.json"))}
+    head = (LEDGER / "README.md").read_text(encoding="utf-8").partition("| entry |")[0]
+    write_text(LEDGER / "README.md", f"{head}{table(entries)}\n")
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=True)

@@ -1,0 +1,60 @@
+"""The ledger of the speedrun: its rules, and its table."""
+
+from dataclasses import replace
+
+import pytest
+
+import speedrun
+from bertwright.files import read_json
+from bertwright.recipe_file import load_recipe
+
+ENTRIES = sorted(path.stem for path in speedrun.RECIPES.glob("*.yaml") if path.stem != "rules")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_rules_are_laid_over_every_entry(entry, tmp_path, monkeypatch):
+    rules = load_recipe(speedrun.RECIPES / "rules.yaml")
+    # An entry that wants more minutes, its own reviews and another fine-tuning gets none of them.
+    own = (speedrun.RECIPES / f"{entry}.yaml").read_text()
+    own = own.replace("pretrain:\n", "pretrain:\n  max_minutes: 600\n") + "finetune: {epochs: 9, seeds: [7]}\n"
+    (tmp_path / f"{entry}.yaml").write_text(own)
+    (tmp_path / "rules.yaml").write_text((speedrun.RECIPES / "rules.yaml").read_text())
+    monkeypatch.setattr(speedrun, "RECIPES", tmp_path)
+    recipe = speedrun.recipe_of(entry)
+    assert (recipe.pretrain.max_minutes, recipe.seed) == (60, 0)
+    assert recipe.finetune == rules.finetune
+    assert recipe.data == rules.data
+    assert replace(recipe.prepare, workers=None) == replace(rules.prepare, workers=None)
+
+
+@pytest.mark.slow
+def test_the_data_are_known_by_their_content(sample, tmp_path):
+    texts = tmp_path / "elsewhere" / "texts"
+    texts.mkdir(parents=True)
+    for path in (sample / "books").iterdir():
+        (texts / path.name).write_bytes(path.read_bytes())
+
+    def hashed(books):
+        changes = {"data": {"books": str(books), "imdb": str(sample / "reviews")}}
+        return speedrun.data_hash(speedrun.recipe_of("paper", **changes))
+
+    assert hashed(texts) == hashed(sample / "books")
+    (texts / "one-more.txt").write_text("The boat sank.")
+    assert hashed(texts) != hashed(sample / "books")
+
+
+def test_the_readme_has_all_entries():
+    entries = {path.parent.name: read_json(path) for path in speedrun.LEDGER.glob("*/result.json")}
+    assert entries.keys() <= set(ENTRIES)
+    if entries:
+        assert speedrun.table(entries) in (speedrun.LEDGER / "README.md").read_text()
+
+
+def test_the_fewest_bits_come_first():
+    one = {"imdb_f1": 0.9, "imdb_f1_sd": 0.01, "suite": None, "tokens": 2e6, "environment": {"machine": "a machine"}}
+    entries = {"a": {**one, "bits_per_character": 1.5}, "b": {**one, "bits_per_character": 1.25, "suite": 0.5}}
+    assert speedrun.table(entries).splitlines()[2:] == [
+        "| [b](b/recipe.yaml) | 1.250 | 0.9000 ± 0.0100 | 50.0 | 2 | a machine |",
+        "| [a](a/recipe.yaml) | 1.500 | 0.9000 ± 0.0100 |  | 2 | a machine |",
+    ]
