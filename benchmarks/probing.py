@@ -21,8 +21,9 @@ from bertwright.inputs.pretraining import IS_NEXT
 from bertwright.inputs.sequences import frame
 from bertwright.models.heads import PretrainingModel
 from bertwright.tasks.prediction import collate
+from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.store import PreparedCorpus
-from bertwright.text.wordpiece import MASK, Tokenizer
+from bertwright.text.wordpiece import Tokenizer
 from common import Json
 
 PROBES = Path(__file__).with_name("probes.jsonl")

@@ -46,7 +46,7 @@ def write_suite_of_two(tmp_path):
         }
         (recipes / f"{name}.yaml").write_text(yaml.safe_dump(content))
         (data / name).mkdir(parents=True)
-        for part, rows in (("train", 48), ("dev", 24)):
+        for part, rows in (("train", 32), ("dev", 16)):
             lines = []
             for number in range(rows):
                 good = number % 2 == 0

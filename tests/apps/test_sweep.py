@@ -271,7 +271,7 @@ SHIPPED = sorted(path for path in (ROOT / "recipes").glob("**/*.yaml") if "finet
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in SHIPPED if re.search("^name:", path.read_text(), re.MULTILINE)],
+    [path for path in SHIPPED if len(re.findall("^(?:name|data):", path.read_text(), re.MULTILINE)) == 2],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 @pytest.mark.slow

@@ -146,6 +146,22 @@ def test_the_score_of_a_trainers_model_is_that_of_its_own_predictions(side, tmp_
     assert finetune_parity.score(recipe, folder)["accuracy"] == pytest.approx(np.mean(right))
 
 
+@pytest.mark.parametrize(("side", "seeds"), [("transformers", (0, 1)), ("transformers_bf16", (0,))])
+def test_the_faster_trainer_has_one_seed(tmp_path, encoder, monkeypatch, side, seeds):
+    trained = []
+
+    def train(recipe, *, fast):
+        trained.append((recipe.finetune.seeds, fast))
+        (tmp_path / "out").mkdir()
+        return [tmp_path / "out"] * len(recipe.finetune.seeds)
+
+    monkeypatch.setattr(finetune_parity, "train_theirs", train)
+    monkeypatch.setattr(finetune_parity, "score", lambda recipe, model: {"accuracy": 0.5})
+    recipe = finetune_parity.recipe_of("rte", tmp_path, encoder, (0, 1), tmp_path / "out")
+    assert len(finetune_parity.unit(recipe, side)["metrics"]) == len(seeds)
+    assert trained == [(seeds, side == "transformers_bf16")]
+
+
 def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
     for part, rows in (("train", pairs(16)), ("dev", pairs(4, 16))):
         written(tmp_path / "data" / "rte", part, rows)
@@ -155,7 +171,7 @@ def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
         calls.append((side, recipe.finetune.seeds))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return {"seconds": len(calls), "metrics": [{"accuracy": 0.5}, {"accuracy": 0.7}][: len(calls[-1][1])]}
+        return {"seconds": len(calls), "metrics": [{"accuracy": 0.5}, {"accuracy": 0.7}]}
 
     monkeypatch.setattr(finetune_parity, "in_own_process", counted)
     words = {"data": str(tmp_path / "data"), "encoder": str(encoder), "tasks": ("rte",), "seeds": (0, 1)}
@@ -164,9 +180,8 @@ def test_what_is_done_is_not_done_again(tmp_path, encoder, monkeypatch, capsys):
         finetune_parity.main(**words)
     (tmp_path / "out.json").write_text('{"mrpc": {"ours": 0.5}}')
     finetune_parity.main(**words)
-    first, *others = finetune_parity.SIDES
-    whole, faster = (0, 1), (0,)
-    assert calls == [(first, whole), (others[0], whole), (others[0], whole), (others[1], faster)]
+    first, second, third = finetune_parity.SIDES
+    assert calls == [(side, (0, 1)) for side in (first, second, second, third)]
     result = json.loads((tmp_path / "out.json").read_text())
     found = result["rte"]
     assert result["mrpc"] == {"ours": 0.5}, "of an earlier call"

@@ -191,6 +191,10 @@ GIVEN = {
 }
 
 
+EXPORTED = ("classification", "question-answering", "embedding")
+"""Tasks whose ONNX is tried: a head on the whole text, one on its tokens, and none."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_folder_of_transformers_is_fine_tuned_on_every_task_predicts_and_exports(foreign, tmp_path, task):
@@ -232,21 +236,21 @@ def test_a_folder_of_transformers_is_fine_tuned_on_every_task_predicts_and_expor
             assert answer.text == GIVEN[task]["context"][answer.start : answer.end]
         if task == "token-classification":
             assert len(answer.tags) == 6
-
+    if task not in EXPORTED:
+        return
     out = export(folder, tmp_path / "out", onnx=True, int8=False)
     session = onnxruntime.InferenceSession(out / ONNX_FILE)
-    choices = (3,) if task == "multiple-choice" else ()
-    ids = np.random.default_rng(0).integers(5, 200, (2, *choices, 21))
+    ids = np.random.default_rng(0).integers(5, 200, (2, 21))
     mask = np.ones_like(ids)
-    mask[0, ..., 9:] = 0
+    mask[0, 9:] = 0
     found = session.run(None, {"input_ids": ids, "attention_mask": mask})
-    flat, real = (torch.from_numpy(one.reshape(-1, 21)) for one in (ids, mask))
+    given, real = torch.from_numpy(ids), torch.from_numpy(mask)
     with torch.no_grad():
-        expected = model(flat, torch.zeros_like(flat), real).numpy()
+        expected = model(given, torch.zeros_like(given), real).numpy()
     if task == "question-answering":
         found = [np.stack(found, -1)]
     real = real.numpy().astype(bool) if task in ("question-answering", "token-classification") else ...
-    assert found[0].reshape(expected.shape)[real] == pytest.approx(expected[real], abs=1e-4)
+    assert found[0][real] == pytest.approx(expected[real], abs=1e-4)
     assert {one.name for one in session.get_inputs()} == {"input_ids", "attention_mask"}
 
 
