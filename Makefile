@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-fast lint companion docs notebook check-notebook speed-check speedrun-check bench clean
 
@@ -18,7 +18,7 @@ demo: .venv/ready
 	@echo '      $(BIN)/bertwright serve'
 	@echo '      your own text and labels: docs/guide/adapt.md, docs/guide/your-text.md'
 
-# All tests, a file at a time on each core: some eleven minutes on two cores.
+# All tests, on each core; a core that has nothing left takes some of the others: some twelve minutes on two cores.
 test: .venv/ready
 	$(PYTEST)
 

@@ -18,6 +18,13 @@ SHAPE = ModelConfig(
 VOCAB = 211
 
 
+def sentence_transformer(folder):
+    """The model of sentence-transformers in a folder. The package takes seconds to load: not for those without it."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
+
+
 def classifier(shape, vocab_size, label_names):
     """A classifier without dropout before its last layer."""
     head = SequenceHead(shape.hidden_size, len(label_names), 0.0, shape.is_decoder)

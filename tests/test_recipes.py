@@ -33,6 +33,7 @@ def refusal(capsys, *words):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_every_recipe_loads(name):
     parsed = make_parser().parse_args(["run", "--recipe", str(ROOT / "recipes" / name)])
     assert parsed.run.name == name.removesuffix(".yaml")
@@ -156,6 +157,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("pretrain.batch_tokens", "many", "batch_tokens"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_value_is_refused_with_one_sentence_that_names_it(capsys, option, value, expected):
     said = refusal(capsys, "run", str(ROOT / "recipes" / "demo-from-scratch.yaml"), f"--{option}", value)
     assert expected in said, said
@@ -309,6 +311,7 @@ OLD_NAMES = [
 
 @pytest.mark.parametrize("given", ["recipe", "option", "Python"])
 @pytest.mark.parametrize(("keys", "value", "expected"), OLD_NAMES, ids=[".".join(keys) for keys, _, _ in OLD_NAMES])
+@pytest.mark.slow
 def test_an_old_name_is_refused_with_the_new_one(capsys, tmp_path, recipe_file, keys, value, expected, given):
     words = ["run", str(recipe_file), "--out", str(tmp_path / "out")]
     changed = {keys[-1]: value}
@@ -394,6 +397,7 @@ def test_a_budget_does_not_decide_what_a_longer_one_continues(small_recipe):
     ("written", "expected"),
     [("off", "off"), ("on", "on"), ("false", "off"), ("true", "on"), ("no", "off"), ('"off"', "off"), ("auto", "auto")],
 )
+@pytest.mark.slow
 def test_a_compiler_can_be_switched_by_a_bare_word_of_yaml(recipes, tmp_path, written, expected):
     # In YAML 1.1 a bare off is a boolean.
     path = tmp_path / "own.yaml"

@@ -261,6 +261,7 @@ def test_what_has_no_such_label_is_refused(folders):
 
 
 @pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.slow
 def test_the_command_explains_pairs_labels_and_numbers(folders, tmp_path, capsys, kind):
     from bertwright.cli import main
 

@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-import sentence_transformers
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -18,7 +17,7 @@ from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import Pooling
 from bertwright.tasks.registry import load_task_model
-from small_models import SHAPE, shaken
+from small_models import SHAPE, sentence_transformer, shaken
 
 onnxruntime = pytest.importorskip(
     "onnxruntime", reason="ONNX Runtime is not installed: pip install 'bertwright[export]'"
@@ -173,7 +172,7 @@ def test_pipelines_and_sentence_transformers_give_our_vectors(folders):
     ours = bertwright.load(folders["pretrained"]).embed([text])[0]
     features = transformers.pipeline("feature-extraction", model=str(folders["pretrained"]))(text)
     assert np.allclose(np.array(features)[0], ours.vectors, atol=1e-5)
-    sentence = sentence_transformers.SentenceTransformer(str(folders["pretrained"]), device="cpu").encode(text)
+    sentence = sentence_transformer(folders["pretrained"]).encode(text)
     assert np.allclose(sentence, ours.vectors.mean(0), atol=1e-5)  # it averages [CLS] and [SEP], too
 
 
@@ -346,10 +345,7 @@ def test_a_folder_of_vectors_gives_them_from_onnx_and_from_its_copy(small_tokeni
             ours = model.eval()(given["input_ids"], given["token_type_ids"], given["attention_mask"])
         np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-5)
     texts = ["the cat sat on a mat", "rain"]
-    copies = [
-        sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(texts)
-        for folder in (tmp_path / "model", out)
-    ]
+    copies = [sentence_transformer(folder).encode(texts) for folder in (tmp_path / "model", out)]
     assert np.array_equal(*copies)
     card = (out / "README.md").read_text()
     assert "pipeline_tag: sentence-similarity" in card

@@ -205,6 +205,7 @@ def comments(rows=60):
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "booleans"])
+@pytest.mark.slow
 def test_columns_of_0_and_1_are_several_labels(say, folder, form):
     rows = comments()
     if form == "csv":
@@ -378,6 +379,7 @@ TASKS = {
 
 @pytest.mark.parametrize("kind", list(TASKS))
 @pytest.mark.parametrize(("rows", "few", "very_few"), [(500, True, True), (3_000, True, False), (9_000, False, False)])
+@pytest.mark.slow
 def test_each_task_gets_settings_for_its_number_of_labels(folder, kind, rows, few, very_few):
     given = {"label_column": None, **TASKS[kind]}
     if not given.get("task") and "tagged" not in given:

@@ -168,6 +168,7 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
         (["query", "index", "cat", "--rank", "best"], "best"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_one_sentence_and_nothing_is_written(built, place, said, words, expected):
     (place / "blank.txt").write_text("\n \n")
     before = sorted(path.name for path in place.iterdir())

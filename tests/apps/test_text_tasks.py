@@ -100,6 +100,7 @@ def test_the_pairs_of_a_file_are_predicted_and_half_a_pair_costs_itself(folders,
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_the_server_and_its_page_take_pairs(folders, kind):
     model = bertwright.load(folders[kind])
     with Server(make_app(model)) as client:

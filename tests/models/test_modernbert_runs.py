@@ -9,7 +9,6 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
 
 import bertwright
 from bertwright.apps.export import ONNX_FILE, export
@@ -24,7 +23,7 @@ from bertwright.tasks.pretraining import Pretraining, pretrain
 from bertwright.tasks.registry import load_task_model
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from small_models import relative
+from small_models import relative, sentence_transformer
 
 MODERN = {"architecture": "modernbert", "local_attention": 8, "layer_norm_eps": 1e-5, "classifier_pooling": "mean"}
 
@@ -132,6 +131,7 @@ def test_what_is_made_for_bert_s_layers_is_refused_before_anything_is_done(moder
         assert check_encoder(replace(config, averaging_block=False), foreign).is_bytes
 
 
+@pytest.mark.slow
 def test_pmi_embeddings_are_used(modern, small_prepared, tmp_path):
     recipe = replace(modern, pretrain=replace(modern.pretrain, max_steps=1, embedding_initialization="pmi"))
     pretrain(recipe, small_prepared, tmp_path, "x", Engine(recipe.system, print), print)
@@ -228,7 +228,7 @@ def test_a_folder_of_transformers_is_fine_tuned_on_every_task_predicts_and_expor
     assert isinstance(model.encoder, ModernBert)
     loaded = bertwright.load(run.path)
     if task == "embedding":
-        vectors = SentenceTransformer(str(folder)).encode(["The boat sank.", "Money"])
+        vectors = sentence_transformer(folder).encode(["The boat sank.", "Money"])
         assert loaded.encode(["The boat sank.", "Money"]) == pytest.approx(vectors, abs=0.01)  # in bfloat16
     else:
         answer = loaded.predict([GIVEN.get(task, "The boat sank in May.")])[0]

@@ -37,6 +37,7 @@ def batch(rows, width):
 @pytest.mark.parametrize("is_decoder", [False, True])
 @pytest.mark.parametrize(("rows", "width"), [(1, 7), (1, 16), (3, 64), (9, 113)])
 @pytest.mark.parametrize("positions", [None, 1, 5])
+@pytest.mark.slow
 def test_states_are_those_of_the_plain_blocks(is_decoder, rows, width, positions):
     exact, plain, packed = encoders(is_decoder=is_decoder)
     given = batch(rows, width)

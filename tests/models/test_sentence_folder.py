@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 
 import bertwright
 from bertwright.apps.export import export
@@ -17,7 +16,7 @@ from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import Pooling, read_pooling
 from bertwright.vectors import load_vector_model
-from small_models import SHAPE, shaken
+from small_models import SHAPE, sentence_transformer, shaken
 
 TEXTS = [
     "the cat sat on a mat",
@@ -51,7 +50,7 @@ def encoder_with(encoder, model):
 def theirs(folder, texts):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return SentenceTransformer(str(folder), device="cpu").encode(texts)
+        return sentence_transformer(folder).encode(texts)
 
 
 @pytest.mark.slow
@@ -71,7 +70,7 @@ def test_what_sentence_transformers_saves_is_opened_with_the_same_vectors(small_
     folder = save(tmp_path / "ours", small_tokenizer, Pooling("cls", normalize=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        SentenceTransformer(str(folder), device="cpu").save_pretrained(str(tmp_path / "theirs"))
+        sentence_transformer(folder).save_pretrained(str(tmp_path / "theirs"))
     assert read_json(tmp_path / "theirs" / "1_Pooling" / "config.json")["pooling_mode"] == "cls"  # their newer form
     found = in_float32(tmp_path / "theirs", TEXTS)
     np.testing.assert_allclose(found, theirs(tmp_path / "theirs", TEXTS), rtol=1e-4, atol=1e-5)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from sentence_transformers import SentenceTransformer
 from sklearn.metrics import label_ranking_average_precision_score
 
 import bertwright
@@ -32,7 +31,7 @@ from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, gradients
 from conftest import LEXICON, ROOT
 from processes import environment, in_two_processes
-from small_models import SHAPE, relative, shaken
+from small_models import SHAPE, relative, sentence_transformer, shaken
 
 WORDS = "the cat sat on a mat while rain was falling over old roofs and nobody came to look for it".split()
 CONFIG = FinetuneConfig(data="x", task="embedding", batch_size=10, max_length=32, micro_batch_tokens=4_096)
@@ -508,7 +507,7 @@ def test_a_run_ends_with_a_folder_that_sentence_transformers_opens(kind, tmp_pat
     folder = run.path / "finetune" / "seed-0" / "model"
     texts = ["We saw a river.", "The boat was old, says number 7."]
     ours = bertwright.load(run.path).encode(texts)
-    theirs = SentenceTransformer(str(folder), device="cpu").encode(texts)
+    theirs = sentence_transformer(folder).encode(texts)
     assert ((ours * theirs).sum(1) > 0.999).all()  # matrix products in bfloat16
     np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-5)
 

@@ -31,6 +31,7 @@ def test_gradients_are_clipped_as_pytorch_does(limit):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.slow
 def test_a_network_of_the_same_shape_finds_its_code_compiled(monkeypatch):
     forgotten = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(1))
