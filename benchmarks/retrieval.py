@@ -5,9 +5,9 @@
 The questions are those of SQuAD 1.1's dev part; each has one right answer among all distinct paragraphs of that part,
 the one it was asked about. Systems are BM25, TF-IDF, an encoder of random weights, the bundled one, that one after
 contrastive training on the paragraphs alone (`trained`, some half an hour on two cores: what a user can do with texts
-to be searched), and those that are given; each encoder also as a hybrid with BM25 (reciprocal rank fusion), which is
+to be searched), and those that are given; each encoder also as a hybrid with BM25 (the weighted mean of both), which is
 what `bertwright search` does. Vectors come from the function that it calls, and so do words and fusion. No system sees
-a question before it is asked. The settings of the training (`TRAINING`) were chosen on the questions of SQuAD's train
+a question before it is asked. What is chosen, as the weight of the fusion, is chosen on the questions of SQuAD's train
 part and its paragraphs (`--part train`). Intervals draw whole articles, since the questions of an article are alike; a
 system is compared with BM25 on the same draws. STS-B is the rank correlation (Spearman) of the cosines of two sentences
 and their scores. The rate of encoding is compared with that of sentence-transformers in turns, for each given encoder
@@ -109,21 +109,16 @@ def measured(values: Values, units: Units, against: Values | None = None) -> dic
     return found
 
 
-def fused(first: Rankings, second: Rankings, paragraphs: int) -> Rankings:
-    """Hybrid rankings of two systems."""
-    return [best_first(fuse(pair, paragraphs)) for pair in zip(first, second, strict=True)]
-
-
-def by_words(questions: Sequence[str], paragraphs: Sequence[str]) -> Rankings:
-    """BM25."""
+def by_words(questions: Sequence[str], paragraphs: Sequence[str]) -> tuple[NDArray[Any], Rankings]:
+    """BM25: scores (questions, paragraphs), and rankings."""
     index = WordIndex.build(paragraphs)
-    scores = map(index.scores, questions)
-    return [best_first(own)[: np.count_nonzero(own > 0)] for own in scores]
+    scores = np.stack([index.scores(question) for question in questions])
+    return scores, [best_first(own)[: np.count_nonzero(own > 0)] for own in scores]
 
 
-def by_cosines(questions: NDArray[Any], paragraphs: NDArray[Any]) -> Rankings:
-    """Rankings by unit vectors, (questions, dimension) and (paragraphs, dimension)."""
-    return [best_first(paragraphs @ question) for question in questions]
+def by_scores(scores: Iterable[NDArray[Any]]) -> Rankings:
+    """Rankings of all paragraphs by each question's scores, (questions, paragraphs)."""
+    return [best_first(own) for own in scores]
 
 
 def spearman(first: NDArray[Any], second: NDArray[Any], rows: Sequence[Json]) -> float:
@@ -252,12 +247,12 @@ def main(
     folder, settings = Path(work).resolve() / part, TRAINING | (training or {})
     make_random_encoder(folder / "random")
     trained, train_seconds = trained_encoder(data.paragraphs, settings, folder)
-    words = by_words(data.questions, data.paragraphs)
+    words, ranked = by_words(data.questions, data.paragraphs)
     tfidf = TfidfVectorizer().fit(data.paragraphs)
     of_pairs = TfidfVectorizer().fit(sentences(data.other_pairs))
     rankings: dict[str, Rankings] = {
-        "bm25": words,
-        "tfidf": by_cosines(tfidf.transform(data.questions).toarray(), tfidf.transform(data.paragraphs)),
+        "bm25": ranked,
+        "tfidf": by_scores((tfidf.transform(data.questions) @ tfidf.transform(data.paragraphs).T).toarray()),
     }
     correlations = {"tfidf": correlated(lambda texts: of_pairs.transform(texts).toarray(), data.pairs)}
     seconds, encode_rates = {}, {}
@@ -265,10 +260,11 @@ def main(
     for name, place in {**own_encoders, **(encoders or {})}.items():
         encode = encoder_of(place)
         start = time.perf_counter()
-        rankings[name] = by_cosines(encode(data.questions), encode(data.paragraphs))
+        cosines = encode(data.questions) @ encode(data.paragraphs).T
+        rankings[name] = by_scores(cosines)
         seconds[name] = time.perf_counter() - start
         print(f"{name}: questions and paragraphs encoded and ranked in {seconds[name]:.0f} seconds", flush=True)
-        rankings[f"{name}+bm25"] = fused(words, rankings[name], len(data.paragraphs))
+        rankings[f"{name}+bm25"] = by_scores(map(fuse, words, cosines))
         correlations[name] = correlated(encode, data.pairs)
         if (Path(place) / "modules.json").exists():
             encode_rates[name] = rates(place, data.paragraphs)

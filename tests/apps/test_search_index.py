@@ -74,20 +74,32 @@ def test_a_ranking_by_words_has_only_texts_that_share_one(index):
     assert index.rank("?", None, 50, "bm25") == []
 
 
-def test_a_hybrid_ranking_adds_the_inverse_ranks_of_both(index):
+def test_a_hybrid_ranking_has_the_weighted_mean_of_both(index):
     query, vector = "boat garden", made(seed=1)[1][0]
-    expected = {}
-    for by in ("vectors", "bm25"):
-        for rank, hit in enumerate(index.rank(query, vector, 50, by), 1):
-            expected[hit.entry] = expected.get(hit.entry, 0) + 1 / (60 + rank)
+    near = {hit.entry: hit.score for hit in index.rank(query, vector, 50, "vectors")}
+    shared = {hit.entry: hit.score for hit in index.rank(query, vector, 50, "bm25")}
+    assert 0 < len(shared) < len(near) == 50  # a text without a shared word has BM25 0
+    least, most = min(near.values()), max(near.values())
+    expected = {
+        entry: 0.6 * shared.get(entry, 0) / max(shared.values()) + 0.4 * (cosine - least) / (most - least)
+        for entry, cosine in near.items()
+    }
     found = index.rank(query, vector, 50, "hybrid")
     assert {hit.entry: hit.score for hit in found} == pytest.approx(expected)
-    assert [hit.score for hit in found] == sorted(expected.values(), reverse=True)
+    assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+
+
+def test_without_a_shared_word_vectors_decide(index):
+    vector = made(seed=1)[1][0]
+    nearest, found = (index.rank("?", vector, 50, by) for by in ("vectors", "hybrid"))
+    assert [hit.entry for hit in found] == [hit.entry for hit in nearest]
 
 
 def test_fusion_and_order_on_paper():
     assert best_first(np.array([1.0, 3.0, 1.0, 3.0])).tolist() == [1, 3, 0, 2]
-    assert fuse([np.array([2, 0]), np.array([0])], 3).tolist() == [1 / 62 + 1 / 61, 0, 1 / 61]
+    words, cosines = np.array([0.0, 2.0, 8.0], np.float32), np.array([0.5, 0.9, 0.1], np.float32)
+    assert fuse(words, cosines).tolist() == pytest.approx([0.2, 0.6 / 4 + 0.4, 0.6])
+    assert fuse(np.zeros(2, np.float32), np.full(2, 0.3, np.float32)).tolist() == [0, 0]
 
 
 def test_an_index_of_vectors_alone_has_no_words(tmp_path):

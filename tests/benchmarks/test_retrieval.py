@@ -32,7 +32,7 @@ def test_recall_is_whether_the_paragraph_is_among_the_first(name, k):
 
 
 def test_a_paragraph_that_shares_no_word_is_not_found():
-    rankings = retrieval.by_words(["a boat", "nothing known"], ["Bread.", "The boat.", "Rain."])
+    _, rankings = retrieval.by_words(["a boat", "nothing known"], ["Bread.", "The boat.", "Rain."])
     assert [ranking.tolist() for ranking in rankings] == [[1], []]
     found = retrieval.measures(rankings, np.array([1, 0]))
     assert {name: values.tolist() for name, values in found.items()} == {name: [1.0, 0.0] for name in found}

@@ -143,7 +143,7 @@ def query(
         index: its folder.
         text: the query: a question, or what the texts should say.
         top: the most texts to print.
-        rank: vectors, by the cosine of vectors; bm25, by shared words; hybrid, by both (reciprocal rank fusion). The
+        rank: vectors, by the cosine of vectors; bm25, by shared words; hybrid, by the mean of both. The
             default is hybrid for an index that was built so, and vectors for others.
         model: where the model that built the index has been moved to; the default is where it was.
         format: a table to read, or JSON lines.

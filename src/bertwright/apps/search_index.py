@@ -35,8 +35,9 @@ Ranking = Literal["vectors", "bm25", "hybrid"]
 _FORMAT = "bertwright search index 1"
 _SETTINGS, _TEXTS, _WORDS = "index.json", "texts.arrow", "bm25"
 
-_FUSION = 60
-"""Added to each rank in the fusion of rankings, as in Cormack et al. 2009: the first ranks count nearly alike."""
+_VECTORS = 0.4
+"""How much vectors count in the fusion, words the rest: a weak encoder then costs nothing, and a good one brings much
+(docs/decisions.md)."""
 
 _MODEL_FILES = re.compile(
     r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt|modules\.json"
@@ -98,20 +99,24 @@ def model_digest(folder: Path) -> str:
     return sha256(repr(digests(inside)).encode()).hexdigest()
 
 
-def fuse(rankings: Sequence[Ints], texts: int) -> npt.NDArray[np.float64]:
-    """The score of each text by reciprocal rank fusion, (texts,): the sum of 1 / (60 + rank) over rankings.
+def fuse(words: Floats, cosines: Floats) -> npt.NDArray[np.float64]:
+    """The weighted mean of BM25 and cosine, each from 0 for the worst text to 1 for the best: (texts,).
 
-    Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning
-    Methods". A text that a ranking leaves out gets nothing from it.
+    Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", section 4: scores tell how much
+    better a text is, which its rank does not.
 
     Args:
-        rankings: numbers of texts, the best first, (ranked,) each.
-        texts: how many there are.
+        words: BM25, (texts,); all 0 where no text shares a word with the query, so that cosines decide.
+        cosines: (texts,).
     """
-    scores = np.zeros(texts)
-    for ranking in rankings:
-        scores[ranking] += 1 / (_FUSION + np.arange(1, len(ranking) + 1))
-    return scores
+    by_words, by_vectors = (_stretched(scores.astype(np.float64)) for scores in (words, cosines))
+    return (1 - _VECTORS) * by_words + _VECTORS * by_vectors
+
+
+def _stretched(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores (texts,) with the least at 0 and the greatest at 1; all 0 where they are equal."""
+    least, most = scores.min(), scores.max()
+    return (scores - least) / (most - least) if most > least else np.zeros_like(scores)
 
 
 def best_first(scores: npt.NDArray[Any]) -> Ints:
@@ -178,23 +183,20 @@ class SearchIndex:
             query: for its words.
             vector: of the query, of length 1, (dimension,); not needed by bm25.
             top: the most texts, 1 or more. A ranking by words has only those that share one with the query.
-            by: vectors: cosine. bm25: words. hybrid: both, by reciprocal rank fusion.
+            by: vectors: cosine. bm25: words. hybrid: both, `fuse`.
 
         Raises:
             UserError: if words are asked for, and the index has none.
         """
-        rankings: list[Ints] = []
-        scores: npt.NDArray[Any] = np.zeros(0)
-        if by != "vectors":
+        scores: npt.NDArray[Any]
+        if by == "bm25":
             scores = self.words.scores(query)
-            rankings.append(best_first(scores)[: np.count_nonzero(scores > 0)])
-        if by != "bm25":
+            top = min(top, int(np.count_nonzero(scores > 0)))
+        else:
             assert vector is not None
             scores = self.cosines(vector)
-            rankings.append(best_first(scores))
-        if by == "hybrid":
-            scores = fuse(rankings, self.texts)
-        best = (best_first(scores) if by == "hybrid" else rankings[0])[:top]
+            scores = fuse(self.words.scores(query), scores) if by == "hybrid" else scores
+        best = best_first(scores)[:top]
         return [Hit(float(scores[row]), self._entry(int(row))) for row in best]
 
     def _entry(self, row: int) -> Entry:
