@@ -10,7 +10,7 @@ Translation of Rare Words with Subword Units", section 3.2). A byte is written a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,14 @@ ROBERTAS = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 def is_byte_level(inner: tokenizers.Tokenizer) -> bool:
     """Whether a tokenizer is a BPE of bytes."""
-    described = json.loads(inner.to_str())["pre_tokenizer"] or {} if isinstance(inner.model, BPE) else {}
-    return any(part.get("type") == "ByteLevel" for part in (described, *described.get("pretokenizers", ())))
+    return isinstance(inner.model, BPE) and bool(_byte_levels(inner))
+
+
+def _byte_levels(inner: tokenizers.Tokenizer) -> list[dict[str, Any]]:
+    """The settings of the rules that write text as bytes; none in a tokenizer of another kind."""
+    # Of the rules alone: the whole tokenizer as JSON holds its vocabulary.
+    rules = json.loads(inner.pre_tokenizer.__getstate__()) if inner.pre_tokenizer else {}
+    return [rule for rule in (rules, *rules.get("pretokenizers", ())) if rule.get("type") == "ByteLevel"]
 
 
 def find_special_tokens(inner: tokenizers.Tokenizer, saved: Mapping[str, Any], path: Path) -> SpecialTokens:
@@ -105,11 +111,12 @@ def require_framed(inner: tokenizers.Tokenizer, special: SpecialTokens, path: Pa
         raise UserError(
             f"{path} makes {' '.join(pair)} of a pair of texts; Bertwright frames them as {special.cls} a {sep} a {sep}"
         )
-    given = saved.get("add_prefix_space", adds_space(inner))
-    if given != adds_space(inner):
+    own = adds_space(inner)
+    given = saved.get("add_prefix_space", own)
+    if given != own:
         raise UserError(
             f"{path} and the tokenizer_config.json in its folder disagree: add_prefix_space is "
-            f"{json.dumps(adds_space(inner))} in the first and {json.dumps(given)} in the second"
+            f"{json.dumps(own)} in the first and {json.dumps(given)} in the second"
         )
 
 
@@ -120,9 +127,7 @@ def separators(inner: tokenizers.Tokenizer, special: SpecialTokens) -> int:
 
 def adds_space(inner: tokenizers.Tokenizer) -> bool:
     """Whether the first word of a text is read as if a space stood before it."""
-    described = json.loads(inner.to_str())["pre_tokenizer"]
-    parts = (described, *described.get("pretokenizers", ()))
-    return any(part.get("type") == "ByteLevel" and part.get("add_prefix_space", True) for part in parts)
+    return any(rule.get("add_prefix_space", True) for rule in _byte_levels(inner))
 
 
 def for_texts(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -146,13 +151,12 @@ def continuing(spelled: list[str]) -> npt.NDArray[np.bool_]:
     return np.array([text[:1].isalnum() or text[:1] == "\ufffd" for text in spelled], np.bool_)
 
 
-def train(texts: list[str], config: TokenizerConfig, notice: Callable[[str], None]) -> tokenizers.Tokenizer:
+def train(texts: list[str], config: TokenizerConfig) -> tokenizers.Tokenizer:
     """Train a vocabulary of at most `config.vocab_size` entries: 256 bytes, BERT's special tokens, merged pairs.
 
     Args:
         texts: a sample of the corpus.
         config: size and rules.
-        notice: told if there are fewer entries than asked for.
 
     Raises:
         UserError: if the texts are blank, or the size is too small for all bytes.
@@ -183,11 +187,6 @@ def train(texts: list[str], config: TokenizerConfig, notice: Callable[[str], Non
         pair=f"{BERTS.cls} $A {BERTS.sep} $B:1 {BERTS.sep}:1",
         special_tokens=[(token, inner.token_to_id(token)) for token in (BERTS.cls, BERTS.sep)],
     )
-    if (found := inner.get_vocab_size()) < config.vocab_size:
-        notice(
-            f"the text allows only {found:,} entries, so that the vocabulary and the model have these and not the "
-            f"{config.vocab_size:,} of tokenizer.vocab_size"
-        )
     return inner
 
 

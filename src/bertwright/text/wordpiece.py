@@ -111,8 +111,16 @@ class Tokenizer:
             UserError: if the texts are blank, or hold too many characters for a vocabulary of that size.
         """
         pieces = [repaired(text) for text in texts]
-        make = byte_bpe.train if config.type == "byte_bpe" else wordpiece_training.train
-        return cls(make(pieces, config, notice), config.html_line_breaks)
+        if config.type == "byte_bpe":
+            inner = byte_bpe.train(pieces, config)
+        else:
+            inner = wordpiece_training.train(pieces, config, notice)
+        if (found := inner.get_vocab_size()) < config.vocab_size:
+            notice(
+                f"the text allows only {found:,} entries, so that the vocabulary and the model have these and not the "
+                f"{config.vocab_size:,} of tokenizer.vocab_size"
+            )
+        return cls(inner, config.html_line_breaks)
 
     @classmethod
     def load(cls, path: Path, config: TokenizerConfig | None = None, notice: Notice = _silent) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""How a WordPiece vocabulary is learnt from texts, and how one that comes without options is read."""
+"""How a WordPiece vocabulary is trained on texts, and how one that comes without options is read."""
 
 from __future__ import annotations
 
@@ -51,11 +51,6 @@ def train(texts: list[str], config: TokenizerConfig, notice: Notice) -> tokenize
     inner = bert_tokenizer({}, config.lowercase, strip_accents, True)
     inner.train_from_iterator(texts, trainer)
     vocabulary = inner.get_vocab()
-    if len(vocabulary) < config.vocab_size:
-        notice(
-            f"the text allows only {len(vocabulary):,} entries, so that the vocabulary and the model have these "
-            f"and not the {config.vocab_size:,} of tokenizer.vocab_size"
-        )
     if len(vocabulary) > config.vocab_size:
         raise UserError(
             f"tokenizer.vocab_size is {config.vocab_size}, but the characters of the corpus alone, first in a word "
