@@ -3,10 +3,12 @@
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
+from bertwright.files import write_text
 from bertwright.recipe import (
     ModelConfig,
     PrepareConfig,
@@ -71,6 +73,11 @@ def read_lines(path: Path) -> list[Json]:
     """The rows of a .jsonl file, also a compressed one."""
     with open_bytes(path) as lines:
         return [json.loads(line) for line in lines]
+
+
+def write_lines(path: Path, rows: Iterable[Json]) -> None:
+    """Write rows as a .jsonl file."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def last_evaluation(pretrain: Path) -> Json:

@@ -12,7 +12,6 @@ bundled encoder was pre-trained on the reviews of IMDB's train split without the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from bertwright.errors import UserError
 from bertwright.evaluate.comparison import SYSTEM_NAMES, saved_predictions
 from bertwright.evaluate.plots import Theme, save_panel
 from bertwright.evaluate.significance import interval
-from bertwright.files import write_text
 from bertwright.tasks.resampling import Units
-from common import Json, described, read_lines, write
+from common import Json, described, read_lines, write, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "imdb-counterfactual"
@@ -63,7 +61,7 @@ def write_data(imdb: Path, counterfactual: Path, folder: Path, most: int | None)
         raise UserError(f"{counterfactual}: test_orig and test_new do not hold the same pairs")
     pairs = [{**row, "pair": f"pair-{row['pair']}"} for rows in versions for row in rows]
     for name, rows in (("train", lines), ("test", pairs)):
-        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_lines(folder / f"{name}.jsonl", rows)
     return {"left_out": meant, "train": len(lines), "pairs": len(pairs) // 2}
 
 

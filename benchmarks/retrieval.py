@@ -18,7 +18,6 @@ results.json maps each system to its figures; details.json, beside it, has inter
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -38,9 +37,9 @@ from bertwright.apps.search import text_vectors
 from bertwright.apps.search_index import best_first, fuse
 from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.significance import SAMPLES, interval
-from bertwright.files import read_json, write_text
+from bertwright.files import read_json
 from bertwright.tasks.resampling import Units
-from common import Json, described, read_lines, write
+from common import Json, described, read_lines, write, write_lines
 
 DEPTH = 10
 MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@10"}
@@ -155,7 +154,7 @@ def trained_encoder(paragraphs: list[str], settings: Json, work: Path) -> tuple[
         work: a folder to work in; what is done is not done again.
     """
     texts = work / "paragraphs" / "train.jsonl"
-    write_text(texts, "".join(json.dumps({"text": one}) + "\n" for one in paragraphs))
+    write_lines(texts, ({"text": one} for one in paragraphs))
     run = bertwright.run(
         ROOT / "recipes" / "embeddings.yaml",
         stages=["finetune"],

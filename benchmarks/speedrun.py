@@ -17,7 +17,6 @@ still work? What is done is not done again: the same command resumes after an in
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import digests, read_json, write_json, write_text
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.sources import Files, locate
-from common import Json, described, last_evaluation, read_lines
+from common import Json, described, last_evaluation, read_lines, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "speedrun"
@@ -57,7 +56,7 @@ def small_data(folder: Path) -> Json:
         "test": read_lines(ROOT / "sample" / "reviews" / "test.jsonl"),
     }
     for name, own in parts.items():
-        write_text(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in own))
+        write_lines(folder / f"{name}.jsonl", own)
     return {"books": str(ROOT / "sample" / "books"), "imdb": str(folder)}
 
 

@@ -118,6 +118,13 @@ def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Te
     return context.view(batch, seq, heads, width).transpose(1, 2)
 
 
+def heads_of(projected: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of each head, (B, A, S, D) each, from all side by side, (B, S, 3 H)."""
+    batch, seq, _ = projected.shape
+    query, key, value = projected.view(batch, seq, 3, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
+
+
 def attend_in_heads(
     projected: Tensor, num_heads: int, mask: Tensor | None, positions: int | None, dropout_prob: float, causal: bool
 ) -> Tensor:
@@ -134,9 +141,7 @@ def attend_in_heads(
     Returns:
         The heads' results side by side, (B, P, H).
     """
-    batch, seq, _ = projected.shape
-    parts = projected.view(batch, seq, 3, num_heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, A, S, D)
-    query, key, value = parts.unbind(0)
+    query, key, value = heads_of(projected, num_heads)
     query = query[:, :, :positions]  # (B, A, P, D)
     context = attend(query, key, value, mask, dropout_prob, causal)  # (B, A, P, D)
     return context.transpose(1, 2).flatten(2)  # (B, P, H)

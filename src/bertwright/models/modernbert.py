@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bertwright.models.bert import attend
+from bertwright.models.bert import attend, heads_of
 from bertwright.models.dropout import Dropout
 from bertwright.models.encoder import Encoder
 from bertwright.models.local_attention import attend_nearby, neighbours
@@ -101,9 +101,7 @@ class SelfAttention(nn.Module):
 
     def rotated(self, hidden: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, rotated, and values of hidden states (B, S, H), (B, A, S, D) each."""
-        batch, seq, _ = hidden.shape
-        projected = self.project(hidden)  # (B, S, 3 H): queries, keys and values side by side
-        query, key, value = projected.view(batch, seq, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads_of(self.project(hidden), self.num_heads)
         return rotate(query, turns), rotate(key, turns), value
 
     def forward(self, hidden: Tensor, turns: Tensor, mask: Tensor | None, positions: int | None = None) -> Tensor:
