@@ -152,7 +152,7 @@ def table_of(draws: Json, processor: str) -> Json:
             }
             for system, done in systems.items()
         }
-        for size, systems in draws.items()
+        for size, systems in sorted(draws.items(), key=lambda item: int(item[0]))
     }
 
 

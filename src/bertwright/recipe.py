@@ -223,6 +223,7 @@ class Recipe:
             "tokenizer.new_words adds to a vocabulary that exists, and this recipe trains one; name an encoder in "
             "pretrain.encoder, or raise tokenizer.vocab_size in place of new_words",
         )
+        self._check_frozen()
         self._check_data()
         self._check_test_split()
         if self.pretrain.encoder is None:
@@ -230,6 +231,19 @@ class Recipe:
             self._check_lengths()
         else:
             self._check_encoder()
+
+    def _check_frozen(self) -> None:
+        layers = self.pretrain.frozen_layers
+        require(
+            layers == 0 or self.pretrain.encoder is not None,
+            f"pretrain.frozen_layers is {layers}, and random weights are not worth keeping; name an encoder in "
+            "pretrain.encoder, or leave it out",
+        )
+        require(
+            layers == 0 or self.tokenizer.new_words == 0,
+            "pretrain.frozen_layers keeps the embeddings as they are, and tokenizer.new_words adds some that must be "
+            "trained; leave out one of them",
+        )
 
     def _choose_learning_rate(self, section: Literal["pretrain", "finetune"], rate: float) -> None:
         config = getattr(self, section)

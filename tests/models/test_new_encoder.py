@@ -69,6 +69,10 @@ class Toy(Encoder):
         batch, seq = input_ids.shape
         return torch.full((batch, len(self.layers), 1, seq, seq), 1 / seq)
 
+    def lowest(self, layers: int) -> list[nn.Module]:
+        tables = [self.token, self.place, self.segment]
+        return [*tables, *self.layers[:layers], *self.norms[:layers]]
+
     def matrices(self) -> list[nn.Parameter]:
         return [layer.weight for layer in self.layers if isinstance(layer, nn.Linear)]
 

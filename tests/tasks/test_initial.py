@@ -20,7 +20,7 @@ from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import load_pretraining_model, read_config
 from bertwright.recipe import Recipe, SystemConfig
 from bertwright.recipe_file import load_recipe
-from bertwright.settings import ModelConfig, TokenizerConfig
+from bertwright.settings import ModelConfig, OptimizerConfig, TokenizerConfig
 from bertwright.tasks.initial import first_model, with_encoder
 from bertwright.tasks.pretraining import Pretraining, pretrain
 from bertwright.text.prepare import prepare_corpus
@@ -65,12 +65,12 @@ def continued(small_recipe):
     """Builds a recipe that continues an encoder; keywords replace fields of its section `pretrain`."""
 
     def build(encoder, **pretrain) -> Recipe:
-        recipe = small_recipe(pretrain={"encoder": None, **pretrain})
+        recipe = small_recipe()
         return replace(
             recipe,
             model=ModelConfig(),
             tokenizer=TokenizerConfig(),
-            pretrain=replace(recipe.pretrain, encoder=str(encoder)),
+            pretrain=replace(recipe.pretrain, encoder=str(encoder), **pretrain),
         )
 
     return build
@@ -182,9 +182,25 @@ def change(folder, **settings):
     write_json(folder / "config.json", {**read_json(folder / "config.json"), **settings})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_frozen_layers_stay_as_they_are_and_all_above_is_trained(
+    make, continued, small_prepared, engine, tmp_path, optimizer
+):
+    _, folder = make("BertForMaskedLM")
+    rates = OptimizerConfig(name=optimizer, learning_rate=1e-3)
+    recipe = continued(folder, frozen_layers=1, max_steps=2, next_sentence=False, optimizer=rates)
+    pretrain(recipe, small_prepared, tmp_path / "out", "x", engine, lambda _: None)
+    before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "out" / "model"))
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert same == {name for name in before if name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))}
+    assert len(same) == 5 + 16
+
+
 @pytest.mark.parametrize(
     ("spoil", "pretrain_settings", "expected"),
     [
+        (lambda folder: None, {"frozen_layers": 3}, "pretrain.frozen_layers is 3, but"),
         (lambda folder: change(folder, model_type="t5"), {}, "holds a t5 model; Bertwright reads: bert"),
         (lambda folder: [path.unlink() for path in folder.glob("*o*.txt")] + [(folder / "tokenizer.json").unlink()], {},
          "there is no tokenizer at"),
@@ -235,6 +251,14 @@ def test_what_the_encoder_brings_is_not_asked_for_too(changes, expected):
     assert expected in str(refused.value)
     assert load_recipe("demo", tokenizer={"html_line_breaks": True}).tokenizer.html_line_breaks
     assert load_recipe("demo", tokenizer={"new_words": 50}).tokenizer.new_words == 50
+
+
+def test_random_weights_and_new_words_are_not_frozen():
+    with pytest.raises(UserError, match="frozen_layers is 2, and random weights are not worth keeping"):
+        load_recipe("demo-from-scratch", pretrain={"frozen_layers": 2})
+    with pytest.raises(UserError, match="frozen_layers keeps the embeddings as they are, and"):
+        load_recipe("demo", pretrain={"frozen_layers": 2}, tokenizer={"new_words": 50})
+    assert load_recipe("demo", pretrain={"frozen_layers": 2}).pretrain.frozen_layers == 2
 
 
 @pytest.mark.parametrize("name", ["demo-from-scratch", "imdb-counterfactual"])

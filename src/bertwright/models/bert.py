@@ -301,6 +301,10 @@ class Bert(Encoder):
         """
         return [self.embeddings, *(self.blocks if positions is None else self.blocks[:-1])]
 
+    def lowest(self, layers: int) -> list[nn.Module]:
+        """The embeddings and the first blocks."""
+        return [self.embeddings, *self.blocks[:layers]]
+
     def matrices(self) -> list[nn.Parameter]:
         """The blocks' weight matrices."""
         return [parameter for parameter in self.blocks.parameters() if parameter.ndim == 2]

@@ -114,5 +114,9 @@ class Encoder(nn.Module, ABC):
         return [self]
 
     @abstractmethod
+    def lowest(self, layers: int) -> list[nn.Module]:
+        """The embeddings and so many layers, from the first: what stays as it is with `pretrain.frozen_layers`."""
+
+    @abstractmethod
     def matrices(self) -> list[nn.Parameter]:
         """The weight matrices of the layers, which Muon trains where a recipe asks for it."""

@@ -57,7 +57,10 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
     torch.manual_seed(recipe.seed)
     if config.encoder is not None:
         encoder = find_model(config.encoder, "encoder")
-        return _continued(encoder, encoder_model(encoder, tokenizer, corpus), config.next_sentence, notice)
+        model = _continued(encoder, encoder_model(encoder, tokenizer, corpus), config.next_sentence, notice)
+        for part in model.encoder.lowest(config.frozen_layers) if config.frozen_layers else ():
+            part.requires_grad_(False)
+        return model
     model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
     if config.initialization == "local_attention":
         initialize_local_attention(as_bert(model.encoder, "pretrain.initialization local_attention"))
@@ -155,7 +158,7 @@ def with_encoder(recipe: Recipe, encoder: Path) -> Recipe:
         recipe,
         model=shape,
         tokenizer=replace(recipe.tokenizer, path=str(encoder), html_line_breaks=breaks),
-        pretrain=replace(recipe.pretrain, encoder=None),
+        pretrain=replace(recipe.pretrain, encoder=None, frozen_layers=0),
     )
 
 
@@ -169,6 +172,11 @@ def _check_shape(recipe: Recipe, shape: ModelConfig, encoder: Path) -> None:
             raise UserError(
                 f"{setting} is {length}, but {encoder} has {shape.max_position_embeddings} positions; lower it"
             )
+    if recipe.pretrain.frozen_layers > shape.num_hidden_layers:
+        raise UserError(
+            f"pretrain.frozen_layers is {recipe.pretrain.frozen_layers}, but {encoder} has {shape.num_hidden_layers} "
+            "layers; lower it"
+        )
     if recipe.pretrain.next_sentence and shape.why_no_pairs is not None:
         raise UserError(
             f"pretrain.next_sentence is on, but {encoder} {shape.why_no_pairs}; switch it off with "
