@@ -4,7 +4,8 @@
 
 An encoder that others have pre-trained is fine-tuned, as it came (`encoder`), and after its pre-training was continued
 on all reviews of train without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of
-`--rows`, variants of that recipe in `recipes/continued`, is a further system). Others get the same labels: the
+`--rows`, variants of that recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from
+the left alone for the first third of the minutes). Others get the same labels: the
 `bundled` encoder as in benchmarks/few_labels.py, the linear baselines, and logistic regression on the frozen encoder's
 sentence vectors (`frozen`, by sentence-transformers; its penalty is chosen by cross-validation).
 
@@ -17,6 +18,7 @@ done again: the same command resumes after an interruption, also within the pre-
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +49,10 @@ NAMES = SYSTEM_NAMES | {
     "bundled": "bundled encoder, fine-tuned",
     "frozen": "frozen encoder, logistic regression",
 }
+CAUSAL_FIRST, CAUSAL_RATIO = "continued, causal-first", 1 / 3
+"""A variant that no recipe can say, since it changes its encoder's direction midway, and the part of its minutes before
+that."""
+
 DRAWN = ("continued", "encoder", "frozen", "nb_logistic_regression", "bundled")
 """The systems of the figure, as many as there are colours; of the linear baselines the best."""
 
@@ -121,6 +127,23 @@ def continue_encoder(recipe: Recipe, encoder: str, minutes: float, imdb: str, ou
     )
     seconds = sum(read_json(run.path / stage / "stage.json")["seconds"] for stage in ("prepare", "pretrain"))
     return run.path / "pretrain" / "model", seconds
+
+
+def copy_of(encoder: Path, causal: bool, out: Path) -> str:
+    """A copy of an encoder's folder that is continued as a causal model, or as one that reads both sides."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(encoder, out)
+    write_json(out / "config.json", {**read_json(out / "config.json"), "is_decoder": causal})
+    return str(out)
+
+
+def continue_causal_first(recipe: Recipe, encoder: Path, minutes: float, imdb: str, out: Path) -> tuple[Path, float]:
+    """As `continue_encoder`, predicting next tokens at first (Gisserot-Boukhlef et al. 2025)."""
+    causal = copy_of(encoder, True, out / "causal-start")
+    left, first = continue_encoder(recipe, causal, minutes * CAUSAL_RATIO, imdb, out / "causal")
+    both = copy_of(left, False, out / "start")
+    model, second = continue_encoder(recipe, both, minutes * (1 - CAUSAL_RATIO), imdb, out / "masked")
+    return model, first + second
 
 
 def fine_tuned(
@@ -213,7 +236,7 @@ def main(
         imdb: labelled reviews with a train and a test split, and unlabelled ones.
         encoder: the folder of an encoder that others have pre-trained.
         minutes: of continued pre-training.
-        rows: variants of the recipe in recipes/continued, by name, to measure as further systems.
+        rows: variants of the recipe in recipes/continued, by name, to measure as further systems; and causal-first.
         sizes: numbers of labels.
         draws: how often each number is drawn; also the number of fine-tuning seeds.
         systems: to measure, besides rows.
@@ -227,13 +250,15 @@ def main(
     recipes = {"continued": bertwright.load_recipe(base)} | {
         f"continued, {row}": bertwright.load_recipe([base, ROOT / "recipes" / "continued" / f"{row}.yaml"])
         for row in rows
+        if f"continued, {row}" != CAUSAL_FIRST
     }
+    variants = [f"continued, {row}" for row in rows]
     bundled = bertwright.load_recipe(ROOT / "recipes" / "imdb-mini.yaml")
     own = recipes["continued"].finetune
     own = own if epochs is None else replace(own, epochs=epochs)
     reviews = read_reviews(imdb, own.label_names, test_texts, train_texts)
     start_from = find_model(encoder, "encoder")
-    wanted = [*systems, *(name for name in recipes if name != "continued")]
+    wanted = [*systems, *variants]
     settings = {
         "weights": digests([start_from / "model.safetensors"])[0][1],
         "minutes": minutes,
@@ -258,8 +283,10 @@ def main(
         if system == "bundled":
             recipe, start = bundled, find_model("bundled", "encoder")
             config = budget(bundled.finetune, size)
-        if system in recipes:
-            run = folder / f"pretrained-{system}".replace(", ", "-")
+        run = folder / f"pretrained-{system}".replace(", ", "-")
+        if system == CAUSAL_FIRST:
+            start, before = continue_causal_first(recipe, start_from, minutes, imdb, run)
+        elif system in recipes:
             start, before = continue_encoder(recipes[system], encoder, minutes, imdb, run)
         place = folder / f"{system}-{size}-{number}".replace(", ", "-")
         values, seconds = fine_tuned(recipe, replace(config, seeds=(number,)), start, reviews, chosen, place)

@@ -14,7 +14,6 @@ the same command resumes after an interruption.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ import bertwright
 from bertwright.evaluate.comparison import SYSTEM_NAMES
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import digests, read_json, write_text
+from bertwright.files import digests, read_json
 from bertwright.models.checkpoints import find_model, load_tokenizer
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
@@ -37,7 +36,7 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
-from common import described, write
+from common import described, write, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("bert", *SYSTEMS)
@@ -83,10 +82,7 @@ def bert_probabilities(
     folder: Path,
 ) -> np.ndarray:
     """Fine-tune on the chosen texts, with one seed, and predict the test texts, (texts, classes)."""
-    write_text(
-        folder / "data" / "train.jsonl",
-        "".join(json.dumps({"text": text.text, "label": text.label}) + "\n" for text in chosen),
-    )
+    write_lines(folder / "data" / "train.jsonl", ({"text": text.text, "label": text.label} for text in chosen))
     own = replace(recipe, data={**recipe.data, config.data: Source(path=str(folder / "data"))}, finetune=config)
     engine = Engine(SystemConfig(), print)
     finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)

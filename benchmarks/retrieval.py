@@ -21,7 +21,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@1
 ROUNDS = 3
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: Json = {
-    "epochs": 80,
+    "epochs": 150,
     "batch_size": 128,
     "max_length": 128,
     "micro_batch_tokens": 4096,
@@ -222,6 +222,47 @@ def read_data(tasks: Path, part: str, most: int | None) -> Texts:
     return Texts(asked, paragraphs, right, Units(len(asked), articles), pairs, pairs.pop("train"))
 
 
+@dataclass
+class Found:
+    """What is measured of each system, by its name.
+
+    Args:
+        rankings: paragraphs of each question, the best first.
+        correlations: on STS-B, by part.
+        seconds: to encode and rank, of encoders.
+        rates: of encoding, from `rates`.
+    """
+
+    rankings: dict[str, Rankings] = field(default_factory=dict)
+    correlations: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, Json] = field(default_factory=dict)
+
+    def add_encoder(self, name: str, folder: str, data: Texts, words: NDArray[Any]) -> None:
+        """Rank by an encoder alone, and as a hybrid with words, BM25 (questions, paragraphs)."""
+        encode = encoder_of(folder)
+        start = time.perf_counter()
+        cosines = encode(data.questions) @ encode(data.paragraphs).T
+        self.rankings[name] = by_scores(cosines)
+        self.seconds[name] = time.perf_counter() - start
+        print(f"{name}: questions and paragraphs encoded and ranked in {self.seconds[name]:.0f} seconds", flush=True)
+        self.rankings[f"{name}+bm25"] = by_scores(map(fuse, words, cosines))
+        self.correlations[name] = correlated(encode, data.pairs)
+        if (Path(folder) / "modules.json").exists():
+            self.rates[name] = rates(folder, data.paragraphs)
+
+    def systems(self, values: dict[str, Values]) -> dict[str, Json]:
+        """The figures of each system, from `measures`."""
+        return {
+            name: {
+                "stsb_spearman": self.correlations.get(name, {}).get("test"),
+                **{measure: float(one.mean()) for measure, one in own.items()},
+                "encode_ratio": self.rates.get(name, {}).get("ratio"),
+            }
+            for name, own in values.items()
+        }
+
+
 def main(
     tasks: str,
     encoders: dict[str, str] | None = None,
@@ -249,40 +290,24 @@ def main(
     words, ranked = by_words(data.questions, data.paragraphs)
     tfidf = TfidfVectorizer().fit(data.paragraphs)
     of_pairs = TfidfVectorizer().fit(sentences(data.other_pairs))
-    rankings: dict[str, Rankings] = {
-        "bm25": ranked,
-        "tfidf": by_scores((tfidf.transform(data.questions) @ tfidf.transform(data.paragraphs).T).toarray()),
-    }
-    correlations = {"tfidf": correlated(lambda texts: of_pairs.transform(texts).toarray(), data.pairs)}
-    seconds, encode_rates = {}, {}
+    found = Found()
+    found.rankings["bm25"] = ranked
+    found.rankings["tfidf"] = by_scores(
+        (tfidf.transform(data.questions) @ tfidf.transform(data.paragraphs).T).toarray()
+    )
+    found.correlations["tfidf"] = correlated(lambda texts: of_pairs.transform(texts).toarray(), data.pairs)
     own_encoders = {"random": str(folder / "random"), "bundled": "bundled", "trained": trained}
     for name, place in {**own_encoders, **(encoders or {})}.items():
-        encode = encoder_of(place)
-        start = time.perf_counter()
-        cosines = encode(data.questions) @ encode(data.paragraphs).T
-        rankings[name] = by_scores(cosines)
-        seconds[name] = time.perf_counter() - start
-        print(f"{name}: questions and paragraphs encoded and ranked in {seconds[name]:.0f} seconds", flush=True)
-        rankings[f"{name}+bm25"] = by_scores(map(fuse, words, cosines))
-        correlations[name] = correlated(encode, data.pairs)
-        if (Path(place) / "modules.json").exists():
-            encode_rates[name] = rates(place, data.paragraphs)
-    values = {name: measures(own, data.right) for name, own in rankings.items()}
+        found.add_encoder(name, place, data, words)
+    values = {name: measures(own, data.right) for name, own in found.rankings.items()}
     above = {name: measured(own, data.units, values["bm25"]) for name, own in values.items() if name != "bm25"}
-    systems = {
-        name: {
-            "stsb_spearman": correlations.get(name, {}).get("test"),
-            **{measure: float(one.mean()) for measure, one in own.items()},
-            "encode_ratio": encode_rates.get(name, {}).get("ratio"),
-        }
-        for name, own in values.items()
-    }
+    systems = found.systems(values)
     details = {
         "intervals": {name: measured(own, data.units) for name, own in values.items()},
         "above_bm25": above,
-        "stsb_spearman": correlations,
-        "encode_rates": encode_rates,
-        "encode_seconds": seconds,
+        "stsb_spearman": found.correlations,
+        "encode_rates": found.rates,
+        "encode_seconds": found.seconds,
         "train_seconds": train_seconds,
         "training": settings,
         "encoders": encoders,

@@ -1,6 +1,6 @@
 """Sentence splitters side by side: speed, and agreement of their boundaries with ours.
 
-    python benchmarks/sentence_speed.py /work/shared/data        (needs: pip install sentencex blingfire syntok pysbd)
+    python benchmarks/sentence_speed.py /path/to/data        (needs: pip install sentencex blingfire syntok pysbd)
 
 Each splitter gets the same paragraphs, on one core. There is no gold standard for this text; agreement is the F1 of
 boundaries (offsets in the text without white space) between two splitters. Slow splitters get a part of the text.

@@ -1,7 +1,6 @@
 """Results are swapped in when they are whole, whatever stops a process and wherever."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from bertwright.files import read_json, write_json, write_text
 from bertwright.recipe import Recipe
 from bertwright.run_folder import FORMAT, Asked, RunFolder
 from conftest import ROOT
+from processes import environment
 
 
 def asked(recipe, fingerprint, lineage=None):
@@ -215,9 +215,8 @@ with run_folder._recording(place, lambda: {"seconds": time.monotonic() - start} 
 def test_the_time_before_a_kill_counts(recipe, tmp_path):
     program = KILLED.replace("start := BEGUN", "start := float(sys.argv[2])")
     place = tmp_path / "begun.json"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", program, str(place), str(time.monotonic() - 100)]
-    process = subprocess.Popen(words, env=environment)
+    process = subprocess.Popen(words, env=environment())
     deadline = time.monotonic() + 60
     while not place.exists() or read_json(place)["seconds"] < 100.3:
         assert time.monotonic() < deadline
@@ -287,9 +286,8 @@ print(len(names))
 
 @pytest.mark.slow
 def test_the_package_starts_without_what_only_posix_has(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", ELSEWHERE, str(tmp_path)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) > 50
     # On Windows os.kill ends a process, whatever the signal.

@@ -101,6 +101,19 @@ def test_a_hybrid_index_is_ranked_by_words_and_vectors_unless_one_is_asked_for(b
 
 
 @pytest.mark.slow
+def test_an_approximate_index_finds_the_same_and_stays_one_when_texts_are_added_and_removed(built, place, model, said):
+    words = ("search", "build", "notes.txt", "near", "--model", model, "--hybrid", "--approximate")
+    assert said(*words) == "4 texts are in near\n"
+    for rank in ("vectors", "hybrid"):
+        found, expected = (answers(said, name, "the cat on the roofs", "--rank", rank) for name in ("near", "index"))
+        assert found == expected
+    said("search", "add", "rows.jsonl", "near", "--text-column", "body")
+    said("search", "remove", "notes.txt", "near")
+    assert (place / "near" / "neighbours.usearch").is_file()
+    assert {one["text"] for one in answers(said, "near", "rain")} == {"a mat over the roofs", "rain on the old mat"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "folder", "pattern"])
 def test_a_file_that_is_added_makes_the_index_that_both_would_have_made(built, place, model, said, form):
     (place / "more").mkdir()

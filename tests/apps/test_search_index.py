@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +101,56 @@ def test_fusion_and_order_on_paper():
     words, cosines = np.array([0.0, 2.0, 8.0], np.float32), np.array([0.5, 0.9, 0.1], np.float32)
     assert fuse(words, cosines).tolist() == pytest.approx([0.2, 0.6 / 4 + 0.4, 0.6])
     assert fuse(np.zeros(2, np.float32), np.full(2, 0.3, np.float32)).tolist() == [0, 0]
+    scores = np.random.default_rng(0).integers(0, 9, 200).astype(np.float32)
+    assert all(best_first(scores, top).tolist() == best_first(scores)[:top].tolist() for top in range(202))
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    """The folder of an approximate index of 6,000 texts in a hundred heaps, and as many queries with their words."""
+    generator = np.random.default_rng(1)
+    heaps = generator.standard_normal((100, 32))
+    vectors = (heaps[np.arange(6_000) % 100] + 0.7 * generator.standard_normal((6_000, 32))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[4_000] = vectors[7]
+    texts = [" ".join(generator.choice(WORDS, 4)) + f" number {n}" for n in range(6_000)]
+    entries = [Entry("a.txt", n + 1, text) for n, text in enumerate(texts)]
+    folder = tmp_path_factory.mktemp("indexes")
+    for approximate in (True, False):
+        built = Built("bundled", "0", hybrid=True, approximate=approximate)
+        parts = [(entries[:2_500], vectors[:2_500]), (entries[2_500:], vectors[2_500:])]
+        write_index(folder / ("graph" if approximate else "exact"), built, parts)
+    queries = (heaps + 0.7 * generator.standard_normal((100, 32))).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    return folder, queries, vectors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["vectors", "hybrid"])
+def test_a_graph_finds_nearly_all_of_the_nearest_texts_with_the_same_scores(clustered, by):
+    folder, queries, _ = clustered
+    graph, exact = (SearchIndex(folder / name) for name in ("graph", "exact"))
+    assert (graph.built.approximate, exact.built.approximate) == (True, False)
+    shared = 0
+    for number, query in enumerate(queries):
+        words = f"boat garden number {number}"
+        found, expected = (index.rank(words, query, 10, by) for index in (graph, exact))
+        assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+        scores = {hit.entry: hit.score for hit in expected}
+        same = [hit for hit in found if hit.entry in scores]
+        shared += len(same)
+        tolerance = 1e-6 if by == "vectors" else 0.02  # the worst cosine of all is estimated
+        assert [hit.score for hit in same] == pytest.approx([scores[hit.entry] for hit in same], abs=tolerance)
+    assert shared >= 0.98 * 10 * len(queries)
+
+
+@pytest.mark.slow
+def test_a_graph_keeps_the_order_of_equal_texts_and_gives_as_many_as_are_asked_for(clustered):
+    folder, _, vectors = clustered
+    graph = SearchIndex(folder / "graph")
+    assert [hit.entry.line for hit in graph.rank("", vectors[7], 2, "vectors")] == [8, 4_001]
+    assert len(graph.rank("", vectors[7], 1_500, "vectors")) == 1_500
+    assert len({hit.entry.line for hit in graph.rank("", vectors[7], 9_999, "vectors")}) == 6_000
 
 
 def test_an_index_of_vectors_alone_has_no_words(tmp_path):
@@ -108,6 +159,13 @@ def test_an_index_of_vectors_alone_has_no_words(tmp_path):
     assert not (tmp_path / "i" / "bm25").exists()
     with pytest.raises(UserError, match="holds vectors alone; build it with --hybrid"):
         SearchIndex(tmp_path / "i").rank("boat", vectors[0], 1, "hybrid")
+
+
+def test_without_the_library_a_graph_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(UserError, match=r"usearch.*pip install 'bertwright\[search\]'"):
+        write_index(tmp_path / "i", Built("bundled", "0", hybrid=False, approximate=True), [made(10)])
+    assert not list(tmp_path.iterdir())
 
 
 def cut(path):

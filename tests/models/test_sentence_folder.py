@@ -63,6 +63,7 @@ def test_sentence_transformers_opens_our_folder_with_the_same_vectors(small_toke
     lengths = np.linalg.norm(expected, axis=1)
     assert np.allclose(lengths, 1, atol=1e-5) == normalize
     assert read_pooling(folder) == Pooling(mode, normalize, 12)
+    assert sentence_transformer(folder)[0].auto_model.pooler is None  # and none is made at random, with a warning
 
 
 @pytest.mark.slow

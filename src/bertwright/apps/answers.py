@@ -73,8 +73,8 @@ def _explaining(model: Model, records: list[Record], sequences: list[Sequence], 
 
 def fill_mask(model: Model, request: MaskRequest, limits: Limits) -> Work:
     """Tokens for masks."""
-    own = model.pretrained.tokenizer.special.mask
-    masks = sum(text.replace(own, MASK).count(MASK) for text in request.texts)
+    tokenizer = model.pretrained.tokenizer
+    masks = sum(tokenizer.with_masks(text).count(MASK) for text in request.texts)
     if masks > limits.masks:
         raise UserError(f"the request has {masks:,} {MASK}, and may have at most {limits.masks}; send several requests")
     tokens = _within(limits, _lengths(model, request.texts))

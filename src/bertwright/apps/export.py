@@ -76,7 +76,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
                 shutil.copyfile(folder / name, temporary / name)
         pooling = read_pooling(folder)
         if pooling is not None and not (temporary / MODULES).exists():  # of the older form, in a folder above
-            write_pooling(temporary, pooling, model.encoder.config.hidden_size)
+            write_pooling(temporary, pooling, model.encoder.config.hidden_size, lacks_pooler=False)
         if small or not (folder / WEIGHTS).exists():  # they may stand in several files
             tensors = read_tensors(folder)
             kept = {name: value.to(torch.bfloat16) for name, value in tensors.items()} if small else tensors

@@ -34,7 +34,14 @@ from bertwright.text import formats
 from bertwright.text.sources import Files, locate, meant
 
 
-def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, text_column: str | None = None) -> None:
+def build(
+    texts: str,
+    index: str,
+    model: str = "bundled",
+    hybrid: bool = False,
+    approximate: bool = False,
+    text_column: str | None = None,
+) -> None:
     """Build an index of texts, to be searched by meaning.
 
     Args:
@@ -44,6 +51,8 @@ def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, 
         model: computes the vectors: a model folder, the folder of a run, or bundled, the model that comes with
             Bertwright.
         hybrid: also count words (BM25), so that a query finds texts by meaning and by words.
+        approximate: also build a graph of near neighbours, for a million texts and more: a query then looks at some
+            thousand of them, and may miss one of the nearest.
         text_column: of the files; the default is the column that the model was trained on, text, or the only column.
 
     Raises:
@@ -53,7 +62,7 @@ def build(texts: str, index: str, model: str = "bundled", hybrid: bool = False, 
     if folder.exists():
         raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
     encoder = bertwright.load(model)
-    built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid)
+    built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid, approximate)
     with changing(folder):
         reader = _Reader(paths, text_column, encoder, model)
         number = write_index(folder, built, reader.parts())

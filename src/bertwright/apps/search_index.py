@@ -1,8 +1,9 @@
 """An index of texts: a folder with their vectors, for exact search by cosine, and if asked for with their words (BM25).
 
-    index.json     the model, by a digest of its files; a digest of each file of the index
-    texts.arrow    file, line, text and unit vector of each text
-    bm25/          of a hybrid index, its words
+    index.json           the model, by a digest of its files; a digest of each file of the index
+    texts.arrow          file, line, text and unit vector of each text
+    bm25/                of a hybrid index, its words
+    neighbours.usearch   of an approximate index, the graph of near neighbours
 
 The folder is written as a whole, and read through memory maps: vectors cost no memory of the process.
 """
@@ -25,6 +26,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from bertwright.apps.bm25 import WordIndex
+from bertwright.apps.neighbours import NeighbourGraph
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, digests, recover, write_json
 
@@ -33,11 +35,15 @@ Ints = npt.NDArray[np.int64]
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
 _FORMAT = "bertwright search index 1"
-_SETTINGS, _TEXTS, _WORDS = "index.json", "texts.arrow", "bm25"
+_SETTINGS, _TEXTS, _WORDS, _GRAPH = "index.json", "texts.arrow", "bm25", "neighbours.usearch"
 
 _VECTORS = 0.4
 """How much vectors count in the fusion, words the rest: a weak encoder then costs nothing, and a good one brings much
 (docs/decisions.md)."""
+
+_CANDIDATES = 1_000
+"""Texts that an approximate index compares exactly with a query, or as many as are asked for: those that its graph
+finds, and in a hybrid ranking as many by words."""
 
 _MODEL_FILES = re.compile(
     r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt|modules\.json"
@@ -86,11 +92,13 @@ class Built:
         model: bundled, or the model's folder.
         digest: of the model, from `model_digest`.
         hybrid: whether it also holds words.
+        approximate: whether it also holds a graph of near neighbours, by which it is searched.
     """
 
     model: str
     digest: str
     hybrid: bool
+    approximate: bool = False
 
 
 def model_digest(folder: Path) -> str:
@@ -119,9 +127,17 @@ def _stretched(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return (scores - least) / (most - least) if most > least else np.zeros_like(scores)
 
 
-def best_first(scores: npt.NDArray[Any]) -> Ints:
-    """Numbers of texts by their scores, the best first; of equal ones the earlier first."""
-    return np.argsort(-scores, kind="stable")
+def best_first(scores: npt.NDArray[Any], top: int | None = None) -> Ints:
+    """Numbers of texts by their scores, the best first; of equal ones the earlier first.
+
+    Args:
+        scores: (texts,).
+        top: the most numbers; None is all.
+    """
+    rows = np.arange(len(scores))
+    if top is not None and 0 < top < len(scores):
+        rows = np.flatnonzero(scores >= np.partition(scores, -top)[-top])  # sorting all would take longer than scoring
+    return rows[np.argsort(-scores[rows], kind="stable")][:top]
 
 
 class SearchIndex:
@@ -146,7 +162,7 @@ class SearchIndex:
             names = [name for name, _ in said["files"]]
             if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
                 raise ValueError("a file is not as it was written")
-            self.built = Built(said["model"], said["digest"], said["hybrid"])
+            self.built = Built(said["model"], said["digest"], said["hybrid"], said.get("approximate", False))
             with pa.memory_map(str(folder / _TEXTS)) as source:
                 self._table = pa.ipc.open_file(source).read_all()
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -172,9 +188,16 @@ class SearchIndex:
             rows = zip(*(batch.column(name).to_pylist() for name in ("file", "line", "text")), strict=True)
             yield [Entry(*row) for row in rows], _vectors(batch.column("vector"))
 
-    def cosines(self, vector: Floats) -> Floats:
-        """The cosine of each text's vector and a unit vector (dimension,): (texts,)."""
-        return np.concatenate([_vectors(chunk) @ vector for chunk in self._table.column("vector").chunks])
+    @cached_property
+    def _graph(self) -> NeighbourGraph:
+        return NeighbourGraph.load(self.folder / _GRAPH)
+
+    def cosines(self, vector: Floats, rows: Ints) -> Floats:
+        """The cosine of some texts' vectors and a unit vector (dimension,): (rows,)."""
+        column = self._table.column("vector")
+        if len(rows) < self.texts:
+            return _vectors(column.take(rows).combine_chunks()) @ vector
+        return np.concatenate([_vectors(chunk) @ vector for chunk in column.chunks])
 
     def rank(self, query: str, vector: Floats | None, top: int, by: Ranking) -> list[Hit]:
         """The texts that are nearest to a query, the nearest first.
@@ -189,15 +212,31 @@ class SearchIndex:
             UserError: if words are asked for, and the index has none.
         """
         scores: npt.NDArray[Any]
+        words = None if by == "vectors" else self.words.scores(query)
+        rows = np.arange(self.texts)
         if by == "bm25":
-            scores = self.words.scores(query)
-            top = min(top, int(np.count_nonzero(scores > 0)))
+            assert words is not None
+            scores, top = words, min(top, int(np.count_nonzero(words > 0)))
         else:
             assert vector is not None
-            scores = self.cosines(vector)
-            scores = fuse(self.words.scores(query), scores) if by == "hybrid" else scores
-        best = best_first(scores)[:top]
-        return [Hit(float(scores[row]), self._entry(int(row))) for row in best]
+            count = max(top, _CANDIDATES)
+            if self.built.approximate and count < self.texts:
+                rows = self._candidates(vector, words, count)
+            scores = self.cosines(vector, rows)
+            scores = scores if words is None else fuse(words[rows], scores)
+        best = best_first(scores, top)
+        return [Hit(float(scores[place]), self._entry(int(rows[place]))) for place in best]
+
+    def _candidates(self, vector: Floats, words: Floats | None, count: int) -> Ints:
+        """Numbers of the texts among which the best ones are sought, in order.
+
+        Some that are drawn evenly from all texts stand for the rest: the worst of all texts, by which scores are fused,
+        is about as bad as the worst of these.
+        """
+        found = [self._graph.nearest(vector, count)]
+        if words is not None:
+            found += [best_first(words, count), np.linspace(0, self.texts - 1, count).astype(np.int64)]
+        return np.unique(np.concatenate(found))
 
     def _entry(self, row: int) -> Entry:
         found = self._table.select(["file", "line", "text"]).slice(row, 1).to_pylist()[0]
@@ -238,26 +277,35 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
 
     Args:
         folder: of the index.
-        built: with which model, and whether it is hybrid.
+        built: with which model, and whether it is hybrid and approximate.
         parts: its texts, one part after another in memory.
 
     Returns:
         How many texts it has.
 
     Raises:
-        UserError: if there is none, or bm25s is missing.
+        UserError: if there is none, or bm25s or usearch is missing.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         texts = _write_texts(temporary / _TEXTS, parts)
         if built.hybrid:
-            with pa.memory_map(str(temporary / _TEXTS)) as source:
-                batches = pa.ipc.open_file(source)
-                columns = (batches.get_batch(number).column("text") for number in range(batches.num_record_batches))
-                WordIndex.build(text for column in columns for text in column.to_pylist()).save(temporary / _WORDS)
+            columns = _columns(temporary / _TEXTS, "text")
+            WordIndex.build(text for column in columns for text in column.to_pylist()).save(temporary / _WORDS)
+        if built.approximate:
+            vectors = map(_vectors, _columns(temporary / _TEXTS, "vector"))
+            NeighbourGraph.build(vectors).save(temporary / _GRAPH)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         write_json(temporary / _SETTINGS, {"format": _FORMAT, **asdict(built), "files": digests(files)})
     return texts
+
+
+def _columns(path: Path, name: str) -> Iterator[Any]:
+    """A column of an Arrow file, batch after batch."""
+    with pa.memory_map(str(path)) as source:
+        batches = pa.ipc.open_file(source)
+        for number in range(batches.num_record_batches):
+            yield batches.get_batch(number).column(name)
 
 
 def _write_texts(path: Path, parts: Iterable[Part]) -> int:

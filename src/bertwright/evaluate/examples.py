@@ -13,7 +13,6 @@ from bertwright.inputs.sequences import frame
 from bertwright.pretrained import PretrainedEncoder
 from bertwright.recipe import Recipe
 from bertwright.tasks.answers import Shown
-from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.store import PreparedCorpus
 from bertwright.train.engine import Engine
 
@@ -76,7 +75,7 @@ def _filled_masks(encoder: PretrainedEncoder, heldout: PreparedCorpus) -> list[d
         predictions = encoder.fill_mask(frame(tokenizer, masked).input_ids, 5)[0]
         examples.append(
             {
-                "text": tokenizer.decode(masked.tolist()).replace(tokenizer.special.mask, MASK),
+                "text": tokenizer.with_masks(tokenizer.decode(masked.tolist())),
                 "predictions": [{"token": one.token, "score": one.score} for one in predictions],
                 "answer": tokenizer.spellings[ids[chosen]],
             }

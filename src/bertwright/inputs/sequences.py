@@ -192,7 +192,7 @@ def build_cloze(tokenizer: Tokenizer, text: str) -> Sequence:
     The vocabulary's own spelling, such as `<mask>`, serves as well.
     Where a tokenizer says so (lstrip), a masked token takes the place of the spaces before it, too.
     """
-    texts = tokenizer.clean(text).replace(tokenizer.special.mask, MASK).split(MASK)
+    texts = tokenizer.with_masks(tokenizer.clean(text)).split(MASK)
     if tokenizer.mask_takes_space:
         texts = [*(one.rstrip() for one in texts[:-1]), texts[-1]]
     parts = tokenizer.encode(texts)

@@ -144,8 +144,8 @@ def save_model(
     longest = max_length or model.encoder.max_length
     if isinstance(model, TaskModel) and isinstance(model.head, EmbeddingHead):
         truncation = "head"  # as sentence-transformers, which opens the folder, cuts texts
-        width = model.encoder.config.hidden_size
-        write_pooling(folder, dataclasses.replace(model.head.pooling, max_length=longest), width)
+        width, pooling = model.encoder.config.hidden_size, dataclasses.replace(model.head.pooling, max_length=longest)
+        write_pooling(folder, pooling, width, lacks_pooler=model.encoder.pooler() is None)
     tokenizer.save(folder, longest, truncation, model.encoder.has_segments)
 
 

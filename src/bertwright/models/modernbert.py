@@ -281,12 +281,11 @@ class ModernBert(Encoder):
 
     def hidden_states(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> list[Tensor]:
         """The output of the embeddings and of each block, the last one normalised: L + 1 tensors (B, S, H)."""
-        states = self._sums(input_ids)
+        states = self._sums(input_ids, self.rotations(input_ids.shape[1], input_ids.device))
         return [*states[:-1], self.norm(states[-1])]
 
-    def _sums(self, input_ids: Tensor) -> list[Tensor]:
+    def _sums(self, input_ids: Tensor, turns: dict[bool, Tensor]) -> list[Tensor]:
         """What each block gets, and what the last one gives, L + 1 tensors (B, S, H)."""
-        turns = self.rotations(input_ids.shape[1], input_ids.device)
         states = [self.embeddings(input_ids)]
         for block in self.layers:
             states.append(block(states[-1], turns[block.is_global], None))
@@ -298,7 +297,7 @@ class ModernBert(Encoder):
         return torch.stack(
             [
                 block.attention.weights(block.attention_norm(state), turns[block.is_global])
-                for block, state in zip(self.layers, self._sums(input_ids)[:-1], strict=True)
+                for block, state in zip(self.layers, self._sums(input_ids, turns)[:-1], strict=True)
             ],
             dim=1,
         )

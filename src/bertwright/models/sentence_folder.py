@@ -142,13 +142,15 @@ def _optional(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_pooling(folder: Path, pooling: Pooling, hidden_size: int) -> None:
+def write_pooling(folder: Path, pooling: Pooling, hidden_size: int, *, lacks_pooler: bool) -> None:
     """Write what makes an encoder's folder one of sentence-transformers.
 
     Args:
         folder: with the encoder.
         pooling: how vectors are made.
         hidden_size: width of the vectors.
+        lacks_pooler: whether the folder has no weights of the pooler that BERT's class in `transformers` has, which
+            would make one at random, and warn of it.
     """
     kinds = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if pooling.normalize else [])]
     modules = [
@@ -164,5 +166,6 @@ def write_pooling(folder: Path, pooling: Pooling, hidden_size: int) -> None:
             **{f"pooling_mode_{name}": mode == pooling.mode for name, mode in modes.items()},
         },
     )
-    write_json(folder / _SETTINGS, {"max_seq_length": pooling.max_length, "do_lower_case": False})
+    options = {"model_args": {"add_pooling_layer": False}} if lacks_pooler else {}
+    write_json(folder / _SETTINGS, {"max_seq_length": pooling.max_length, "do_lower_case": False, **options})
     write_json(folder / FILES[3], {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})

@@ -25,6 +25,7 @@ from bertwright.files import read_json, write_json, write_text
 from bertwright.settings import TokenizerConfig
 from bertwright.text import byte_bpe, wordpiece_training
 from bertwright.text.bert_tokenizer import (
+    MASK,
     SPECIAL_TOKENS,
     bert_options,
     bert_tokenizer,
@@ -261,6 +262,10 @@ class Tokenizer:
             return sentences
         firsts = set(itertools.accumulate(per_document, initial=0))
         return [one if number in firsts else f" {one}" for number, one in enumerate(sentences)]
+
+    def with_masks(self, text: str) -> str:
+        """A text with `[MASK]` wherever it has the vocabulary's own spelling of it, such as `<mask>`."""
+        return text.replace(self.special.mask, MASK)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Readable text for ids, special tokens included."""
