@@ -46,7 +46,7 @@ MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@1
 ROUNDS = 3
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: Json = {
-    "epochs": 150,
+    "epochs": 80,
     "batch_size": 128,
     "max_length": 128,
     "micro_batch_tokens": 4096,
