@@ -2,7 +2,8 @@
 
     python benchmarks/continued.py --imdb /path/to/imdb --encoder /path/to/all-MiniLM-L6-v2 --minutes 60
 
-An encoder that others have pre-trained is fine-tuned, as it came (`encoder`), and after its pre-training was continued
+An encoder that others have pre-trained is fine-tuned, as it came (`encoder`, without the recipe's averaging block, which
+does not help it: docs/experiments/fine-tuning.md), and after its pre-training was continued
 on all reviews of train without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of
 `--rows`, variants of that recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from
 the left alone for the first third of the minutes). Others get the same labels: the
@@ -280,6 +281,8 @@ def main(
         if system in SYSTEMS:
             return linear(system, reviews, chosen)
         recipe, start, config, before = recipes["continued"], start_from, budget(own, size), 0.0
+        if system == "encoder":
+            config = replace(config, averaging_block=False)
         if system == "bundled":
             recipe, start = bundled, find_model("bundled", "encoder")
             config = budget(bundled.finetune, size)

@@ -113,6 +113,25 @@ def test_the_table_of_whole_fine_tunings_says_what_was_measured():
     assert finetune_parity.table(tasks) in (ROOT / "docs" / "performance.md").read_text()
 
 
+def test_the_tables_of_retrieval_say_what_was_measured():
+    found, details = (read_json(ROOT / "results" / "embeddings" / f"{name}.json") for name in ("results", "details"))
+    page = (ROOT / "results" / "embeddings" / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")][1:]
+    by_score = sorted(found, key=lambda name: -found[name]["ndcg_10"])
+    assert len(rows) == len(found) == 10
+    for name, row in zip(by_score, rows, strict=True):
+        figures = [f"{found[name][key]:.3f}" for key in ("ndcg_10", "recall_1", "recall_10")]
+        assert row[1:4] == figures, name
+        assert ("BM25" in row[0]) == ("bm25" in name)
+        if name != "bm25":
+            above = details["above_bm25"][name]["ndcg_10"]
+            assert row[4] == f"{above['mean']:+.3f} ({above['low']:+.3f} to {above['high']:+.3f})"
+    guide = (ROOT / "docs" / "guide" / "search.md").read_text()
+    for name in ("all-MiniLM-L6-v2", "trained", "bundled", "random"):
+        own, both = (found[key]["ndcg_10"] for key in (name, f"{name}+bm25"))
+        assert f" | {own:.3f} | {both:.3f} |" in guide
+
+
 def test_the_suite_s_tables_say_what_was_measured():
     suite = read_json(ROOT / "results" / "suite" / "results.json")
     tasks = ("cola", "sst2", "mrpc", "stsb", "rte", "conll2003", "squad", "commonsenseqa")
