@@ -162,13 +162,12 @@ def with_later_results(root: Path) -> Path:
         for file in path.iterdir():
             (root / "results" / path.name / file.name).symlink_to(file)
     one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
-    f1, vectors = {"f1": 0.8, "sd": 0.01}, {"ndcg_10": 0.5, "recall_1": 0.4, "recall_10": 0.6, "stsb_spearman": None}
+    f1 = {"f1": 0.8, "sd": 0.01}
     pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
     later = {
         "suite/results.json": {"random": {"squad": one}, "bundled": {"squad": one, "rte": one | {"baseline": None}}},
         "suite/differences.json": [pair],
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
-        "embeddings/results.json": dict.fromkeys(("bm25", "bundled", "bundled+bm25", "another"), vectors),
     }
     for file, content in later.items():
         target = root / "results" / file
