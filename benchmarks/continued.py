@@ -2,10 +2,10 @@
 
     python benchmarks/continued.py --imdb /path/to/imdb --encoder /path/to/all-MiniLM-L6-v2 --minutes 60
 
-An encoder that others have pre-trained is fine-tuned, as it came (`encoder`, without the recipe's averaging block, which
-does not help it: docs/experiments/fine-tuning.md), and after its pre-training was continued on all reviews of train
-without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of `--rows`, variants of that
-recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from the left alone for the
+An encoder that others have pre-trained is fine-tuned, as it came (`encoder`, without the averaging block of the recipe,
+which does not help it: docs/experiments/fine-tuning.md), and after its pre-training was continued on all reviews of
+train without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of `--rows`, variants of
+that recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from the left alone for the
 first third of the minutes). Others get the same labels: the `bundled` encoder as in benchmarks/few_labels.py, the
 linear baselines, and logistic regression on the frozen encoder's sentence vectors (`frozen`, by sentence-transformers;
 its penalty is chosen by cross-validation).
