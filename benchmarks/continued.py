@@ -2,13 +2,12 @@
 
     python benchmarks/continued.py --imdb /path/to/imdb --encoder /path/to/all-MiniLM-L6-v2 --minutes 60
 
-An encoder that others have pre-trained is fine-tuned, as it came (`encoder`, without the averaging block of the recipe,
-which does not help it: docs/experiments/fine-tuning.md), and after its pre-training was continued on all reviews of
-train without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of `--rows`, variants of
-that recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from the left alone for the
-first third of the minutes). Others get the same labels: the `bundled` encoder as in benchmarks/few_labels.py, the
-linear baselines, and logistic regression on the frozen encoder's sentence vectors (`frozen`, by sentence-transformers;
-its penalty is chosen by cross-validation).
+An encoder that others have pre-trained is fine-tuned, as it came (`encoder`), and after its pre-training was continued
+on all reviews of train without their labels for some minutes (`continued`: `recipes/imdb-continued.yaml`; each of
+`--rows`, variants of that recipe in `recipes/continued`, is a further system; `causal-first` predicts next tokens from
+the left alone for the first third of the minutes). Others get the same labels: the `bundled` encoder as in
+benchmarks/few_labels.py, the linear baselines, and logistic regression on the frozen encoder's sentence vectors
+(`frozen`, by sentence-transformers; its penalty is chosen by cross-validation).
 
 Numbers of labels are drawn as in few_labels.py, as many of each class, and budgets are adapted in the same way. All are
 evaluated on one part of the official test split; the recipe's guard keeps test reviews out of pre-training. `seconds`
@@ -281,8 +280,6 @@ def main(
         if system in SYSTEMS:
             return linear(system, reviews, chosen)
         recipe, start, config, before = recipes["continued"], start_from, budget(own, size), 0.0
-        if system == "encoder":
-            config = replace(config, averaging_block=False)
         if system == "bundled":
             recipe, start = bundled, find_model("bundled", "encoder")
             config = budget(bundled.finetune, size)

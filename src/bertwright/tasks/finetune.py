@@ -140,8 +140,7 @@ def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: lis
     absent = load_into(model, weights, encoder, may_miss=tuple(parts))
     model.encoder.requires_grad_(not config.freeze_encoder)
     if "head.pooler" in absent and not config.averaging_block:
-        better = f"; after a short pre-training {AVERAGING}: true may do better" if shape.architecture == "bert" else ""
-        notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is{better}")
+        notice(f"{encoder} has no pooler: it is freshly initialised, as the classifier is")
     if config.averaging_block:
         initialize_averaging(as_bert(model.encoder, AVERAGING))
     return model
