@@ -247,12 +247,10 @@ def main(
         out: a folder for draws.json, results.json and the figure; a relative path starts at the repository.
     """
     base = ROOT / "recipes" / "imdb-continued.yaml"
+    variants = {f"continued, {row}": ROOT / "recipes" / "continued" / f"{row}.yaml" for row in rows}
     recipes = {"continued": bertwright.load_recipe(base)} | {
-        f"continued, {row}": bertwright.load_recipe([base, ROOT / "recipes" / "continued" / f"{row}.yaml"])
-        for row in rows
-        if f"continued, {row}" != CAUSAL_FIRST
+        name: bertwright.load_recipe([base, path]) for name, path in variants.items() if name != CAUSAL_FIRST
     }
-    variants = [f"continued, {row}" for row in rows]
     bundled = bertwright.load_recipe(ROOT / "recipes" / "imdb-mini.yaml")
     own = recipes["continued"].finetune
     own = own if epochs is None else replace(own, epochs=epochs)

@@ -76,7 +76,8 @@ def main(
     model, folder = bertwright.load(), Path(work)
     found = paragraphs(books, texts + queries)
     asked = found[:: len(found) // queries][:queries]
-    searched = [text for text in found if text not in set(asked)][:texts]
+    left_out = set(asked)
+    searched = [text for text in found if text not in left_out][:texts]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_index(folder / "exact", Built("bundled", "0", hybrid=True), parts_of(searched, model))

@@ -26,7 +26,7 @@ from bertwright.apps import commands, search
 from bertwright.apps.init import init
 from bertwright.apps.recipe_list import recipes
 from bertwright.apps.suite import suite
-from bertwright.errors import UserError
+from bertwright.errors import UserError, extra
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
 
 STAGES = {
@@ -210,12 +210,8 @@ def _sweep(given: Namespace) -> None:
         UserError: if Optuna is missing.
     """
     options = {name: given.pop(name) for name in SWEEP}
-    try:
+    with extra("sweep", "a sweep"):
         from bertwright.apps.sweep import sweep
-    except ImportError as error:
-        raise UserError(
-            f"a sweep needs a package that is not installed ({error.name}); pip install 'bertwright[sweep]'"
-        ) from error
     sweep(build_recipe(given), **options)
 
 

@@ -4,6 +4,9 @@ The command line prints the message of a `UserError` as a single sentence and ex
 traceback. The message says what is wrong, where, and what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """A mistake in what the user gave us: a file, a column, a setting, a folder in use.
@@ -19,6 +22,25 @@ class WrongTypeError(UserError, TypeError):
 
 class NotFiniteError(UserError):
     """A loss or its gradients became infinite or NaN: the settings of the optimizer do not fit."""
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """A block that imports what only an extra of the package installs.
+
+    Args:
+        name: of the extra.
+        what: needs it, in words.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs a package that is not installed ({error.name}); pip install 'bertwright[{name}]'"
+        ) from error
 
 
 NOTHING_TO_READ = "has nothing to read; leave it out, or write a word"

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.errors import UserError
+from bertwright.errors import UserError, extra
 
 # Ideographs and kana, each of which is a word of its own, since nothing stands between their words.
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -80,10 +80,6 @@ def _library() -> Any:
     Raises:
         UserError: if it is missing.
     """
-    try:
+    with extra("search", "BM25"):
         import bm25s
-    except ImportError as error:
-        raise UserError(
-            f"BM25 needs a package that is not installed ({error.name}); pip install 'bertwright[search]'"
-        ) from error
     return bm25s

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
 from bertwright.apps.printing import Given, print_explanations, print_json, print_prediction, print_vectors
-from bertwright.errors import UnreadableText, UserError
+from bertwright.errors import UnreadableText, UserError, extra
 from bertwright.text import formats
 
 
@@ -292,12 +292,8 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000, ind
     Raises:
         UserError: if the model cannot be read, the address cannot be listened on, or a package is missing.
     """
-    try:
+    with extra("serve", "serving"):
         from bertwright.apps.serving import serve_forever
-    except ImportError as error:
-        raise UserError(
-            f"serving needs a package that is not installed ({error.name}); pip install 'bertwright[serve]'"
-        ) from error
     serve_forever(lambda: bertwright.load(model), host, port, index)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.errors import UserError
+from bertwright.errors import extra
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ class NeighbourGraph:
 
     def nearest(self, vector: Floats, count: int) -> Ints:
         """The numbers of `count` texts, or all, that are about the nearest to a unit vector (dimension,), (count,)."""
-        return np.sort(np.asarray(self._inner.search(vector, count).keys).astype(np.int64))
+        return np.asarray(self._inner.search(vector, count).keys).astype(np.int64)
 
 
 def _library() -> Any:
@@ -67,11 +67,6 @@ def _library() -> Any:
     Raises:
         UserError: if it is missing.
     """
-    try:
+    with extra("search", "an approximate search"):
         import usearch.index
-    except ImportError as error:
-        raise UserError(
-            f"an approximate search needs a package that is not installed ({error.name}); pip install "
-            "'bertwright[search]'"
-        ) from error
     return usearch.index

@@ -192,10 +192,10 @@ class SearchIndex:
     def _graph(self) -> NeighbourGraph:
         return NeighbourGraph.load(self.folder / _GRAPH)
 
-    def cosines(self, vector: Floats, rows: Ints) -> Floats:
-        """The cosine of some texts' vectors and a unit vector (dimension,): (rows,)."""
+    def cosines(self, vector: Floats, rows: Ints | None) -> Floats:
+        """The cosine of each text, or of those in some rows, with a unit vector (dimension,): (texts or rows,)."""
         column = self._table.column("vector")
-        if len(rows) < self.texts:
+        if rows is not None:
             return _vectors(column.take(rows).combine_chunks()) @ vector
         return np.concatenate([_vectors(chunk) @ vector for chunk in column.chunks])
 
@@ -213,7 +213,7 @@ class SearchIndex:
         """
         scores: npt.NDArray[Any]
         words = None if by == "vectors" else self.words.scores(query)
-        rows = np.arange(self.texts)
+        rows: Ints | None = None  # all
         if by == "bm25":
             assert words is not None
             scores, top = words, min(top, int(np.count_nonzero(words > 0)))
@@ -223,9 +223,10 @@ class SearchIndex:
             if self.built.approximate and count < self.texts:
                 rows = self._candidates(vector, words, count)
             scores = self.cosines(vector, rows)
-            scores = scores if words is None else fuse(words[rows], scores)
+            if words is not None:
+                scores = fuse(words if rows is None else words[rows], scores)
         best = best_first(scores, top)
-        return [Hit(float(scores[place]), self._entry(int(rows[place]))) for place in best]
+        return [Hit(float(scores[n]), self._entry(int(n if rows is None else rows[n]))) for n in best]
 
     def _candidates(self, vector: Floats, words: Floats | None, count: int) -> Ints:
         """Numbers of the texts among which the best ones are sought, in order.
