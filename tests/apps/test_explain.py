@@ -66,10 +66,10 @@ def test_attributions_add_up_to_the_change_of_the_log_odds(model):
         assert total == pytest.approx(odds - found.baseline, abs=0.05 * abs(odds))
 
 
-def test_deleting_words_of_large_attribution_changes_the_prediction_more_than_deleting_those_of_small(
-    model, small_data
-):
-    rows = [json.loads(line) for line in (small_data / "reviews" / "test.jsonl").read_text().splitlines()]
+def test_deleting_words_of_large_attribution_changes_the_prediction_more_than_deleting_those_of_small(sample):
+    """Of the bundled model, which has learned enough for it: one of a few steps depends on the draw of its dropout."""
+    model = bertwright.load("bundled")
+    rows = [json.loads(line) for line in (sample / "reviews" / "test.jsonl").read_text().splitlines()]
     large, small = [], []
     for row in rows[:10]:
         found = explain(model, row["text"])
@@ -83,6 +83,7 @@ def test_deleting_words_of_large_attribution_changes_the_prediction_more_than_de
 
         large.append(found.prediction.score - without(order[:2]))
         small.append(found.prediction.score - without(sorted(found.words, key=lambda word: abs(word.attribution))[:2]))
+    assert sum(a > b for a, b in zip(large, small, strict=True)) >= 9
     assert np.mean(large) > 4 * abs(np.mean(small))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bertwright.models import dropout as module
-from bertwright.models.dropout import Dropout, dropout, hashed, kept
+from bertwright.models.dropout import Dropout, draw_seed, dropout, hashed, kept, threshold_of
 
 ROWS, COLUMNS = 1024, 512
 COUNT = ROWS * COLUMNS
@@ -27,14 +27,13 @@ def assert_mean(values: torch.Tensor, expected: float, what: str) -> None:
 
 @pytest.mark.parametrize("probability", [0.01, 0.1, 0.5, 0.9])
 def test_the_rate_is_the_one_asked_for_in_every_part_of_the_tensor(probability):
-    rounded = round(probability * 65_536) / 65_536
     zeros = dropped(probability, 0)
-    assert_mean(zeros, rounded, "all elements")
+    assert_mean(zeros, probability, "all elements")
     for name, parts in (("row", zeros), ("column", zeros.T)):
         for number in range(0, len(parts), 64):
-            assert_mean(parts[number], rounded, f"{name} {number}")
+            assert_mean(parts[number], probability, f"{name} {number}")
     counts = zeros.sum(1)  # of each row: as spread as those of coins, neither even nor in lumps
-    expected = COLUMNS * rounded * (1 - rounded)
+    expected = COLUMNS * probability * (1 - probability)
     assert counts.var().item() == pytest.approx(expected, rel=5 * math.sqrt(2 / ROWS) + 0.05)
 
 
@@ -50,22 +49,20 @@ def test_kept_elements_are_scaled_so_that_the_mean_stays(probability):
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_elements_are_dropped_independently_of_each_other(probability):
-    rounded = round(probability * 65_536) / 65_536
     for seed in range(3):
         zeros = dropped(probability, seed).flatten()
         for distance in (1, 2, 3, 4, 7, 8, 16, 64, 256, COLUMNS, 2 * COLUMNS, 64 * COLUMNS, COUNT // 2):
             both = zeros[distance:] * zeros[:-distance]
-            assert_mean(both, rounded**2, f"seed {seed}, distance {distance}")
+            assert_mean(both, probability**2, f"seed {seed}, distance {distance}")
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_one_call_s_elements_are_independent_of_the_next_call_s(probability):
-    rounded = round(probability * 65_536) / 65_536
     torch.manual_seed(0)
     calls = [(dropout(torch.ones(COUNT), probability, training=True) == 0).double() for _ in range(5)]
     for first in range(5):
         for second in range(first):
-            assert_mean(calls[first] * calls[second], rounded**2, f"calls {second} and {first}")
+            assert_mean(calls[first] * calls[second], probability**2, f"calls {second} and {first}")
 
 
 def test_dropout_is_a_function_of_the_seed():
@@ -74,12 +71,12 @@ def test_dropout_is_a_function_of_the_seed():
 
 
 def murmur(value: int) -> int:
-    """The lower 16 bits of MurmurHash3's finalizer (Appleby's `fmix32`), in whole numbers without a sign."""
+    """MurmurHash3's finalizer (Appleby's `fmix32`) without its last line, in whole numbers; the result has a sign."""
     value ^= value >> 16
     value = value * 0x85EBCA6B % 2**32
     value ^= value >> 13
     value = value * 0xC2B2AE35 % 2**32
-    return (value ^ value >> 16) & 0xFFFF
+    return value - 2**32 if value >= 2**31 else value
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 24, 100])
@@ -97,10 +94,27 @@ def test_the_hash_is_that_of_murmur_for_numbers_of_any_sign():
     assert hashed(given).tolist() == [murmur(value) for value in values]
 
 
+@pytest.mark.parametrize(
+    ("probability", "threshold"), [(0, -(2**31)), (0.25, -(2**30)), (0.5, 0), (1 - 1e-12, 2**31 - 1)]
+)
+def test_the_threshold_of_a_probability_has_that_part_of_all_numbers_below_it(probability, threshold):
+    assert threshold_of(probability) == threshold
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_elements_at_a_distance_of_any_power_of_two_are_dropped_independently(probability):
+    """Indices that differ in one high bit are what a weak hash confuses."""
+    torch.manual_seed(0)
+    indices = torch.arange(2**17, dtype=torch.int32) ^ draw_seed(torch.device("cpu"))
+    zeros = (hashed(indices) < threshold_of(probability)).double()
+    for bit in range(31):
+        others = (hashed(indices ^ (1 << bit)) < threshold_of(probability)).double()
+        assert_mean(zeros * others, probability**2, f"bit {bit}")
+
+
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 @pytest.mark.parametrize("bit", ["all", 0, 15, 30, 31])
 def test_a_seed_and_one_that_differs_in_some_bits_give_independent_masks(monkeypatch, probability, bit):
-    rounded = round(probability * 65_536) / 65_536
     for seed in (0, 1, 123_456_789, -5):
         other = ~seed if bit == "all" else int(np.array([seed], np.int32)[0] ^ np.array([1 << bit]).astype(np.int32)[0])
         masks = []
@@ -109,7 +123,7 @@ def test_a_seed_and_one_that_differs_in_some_bits_give_independent_masks(monkeyp
                 patch.setattr(torch, "randint", lambda *_, drawn=drawn, **__: torch.tensor([drawn], dtype=torch.int32))
                 masks.append(dropped(probability, 0).flatten())
         if bit in ("all", 30, 31):  # lower bits only exchange elements, which the seed is drawn at random for
-            assert_mean(masks[0] * masks[1], rounded**2, f"seed {seed}")
+            assert_mean(masks[0] * masks[1], probability**2, f"seed {seed}")
         assert not torch.equal(*masks)
 
 

@@ -53,6 +53,12 @@ def pair(tmp_path):
     return ours, theirs
 
 
+def test_a_label_is_right_if_no_other_class_has_as_high_a_logit_and_one_that_is_ignored_never():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [3.0, 1.0, 3.0], [0.0, 5.0, 1.0], [2.0, 2.0, 1.0], [9.0, 0.0, 0.0]])
+    loss = cross_entropy(logits, torch.tensor([1, 0, 2, 2, -100]))
+    assert (loss.correct, loss.count) == (1, 4)  # the second is a tie: the model has not decided
+
+
 @pytest.mark.parametrize("lengths", [(31, 31, 31), (31, 18, 5, 1)], ids=["full", "padded"])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_logits_losses_and_gradients_equal_transformers(pair, lengths, mode):

@@ -577,7 +577,7 @@ def test_training_ends_when_the_validation_loss_has_not_fallen_for_long_enough(
 def test_a_metric_that_the_recipe_names_chooses_the_checkpoint(small_recipe, small_tokenizer, engine, tmp_path):
     encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
     settings = {"max_length": 32, "epochs": 30, "metric_for_best_model": "accuracy", "early_stopping_patience": 6}
-    settings |= {"optimizer": OptimizerConfig(learning_rate=0.02)}
+    settings |= {"optimizer": OptimizerConfig(learning_rate=0.03)}
     recipe, said = small_recipe(finetune=settings), []
     finetune(recipe, encoder, tmp_path / "out", "f", engine, said.append)
     folder = tmp_path / "out" / "seed-0"

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bertwright.errors import UserError
+from bertwright.errors import UserError, extra
 from bertwright.evaluate.comparison import metric_name, system_name
 from bertwright.evaluate.report import without_folders
 from bertwright.files import atomic_path, digests, read_json, write_text
@@ -166,34 +166,26 @@ def write_onnx(model: AnyModel, path: Path) -> None:
     example = (torch.ones(shape).long(), torch.ones(shape).long(), torch.zeros(shape).long())[: len(names)]
     # It warns of packages that no model here needs.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                _Logits(model.cpu().eval(), list(outputs.values())),
-                example,
-                dynamo=True,
-                opset_version=_OPSET,
-                input_names=names,
-                output_names=list(outputs),
-                dynamic_shapes=dict.fromkeys(names, sizes),
-                verbose=False,
-            )
-    except ImportError as error:
-        raise UserError(f"writing ONNX needs a package that is not installed ({error.name}); {_INSTALL}") from error
+    with extra("export", "writing ONNX"), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Logits(model.cpu().eval(), list(outputs.values())),
+            example,
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=names,
+            output_names=list(outputs),
+            dynamic_shapes=dict.fromkeys(names, sizes),
+            verbose=False,
+        )
     assert program is not None
     program.save(path)
 
 
-_INSTALL = "install bertwright with it: pip install 'bertwright[export]'"
-
-
 def _quantize(source: Path, target: Path) -> None:
     """Weights of linear maps as int8, one scale per output; activations are quantized dynamically."""
-    try:
+    with extra("export", "int8"):
         from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise UserError(f"int8 needs a package that is not installed ({error.name}); {_INSTALL}") from error
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
 
 

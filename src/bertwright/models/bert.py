@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bertwright.models.compiled_attention import CompiledAttention
 from bertwright.models.dropout import Dropout, dropout
 from bertwright.models.encoder import Encoder
 from bertwright.settings import ModelConfig
@@ -88,6 +89,9 @@ def attend(
         bias = query.new_zeros(mask.shape).masked_fill(~mask, MASKED_SCORE)
         bias = bias.expand(batch, heads, -1, -1).flatten(0, 1)  # (B A, 1 or P, S)
     query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)  # (B A, P or S, D)
+    if torch.compiler.is_compiling() and torch.is_grad_enabled():
+        context: Tensor = CompiledAttention.apply(query, key, value, bias, dropout_prob)  # type: ignore[no-untyped-call]
+        return context.view(batch, heads, queries, width)
     scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=width**-0.5)  # (B A, P, S)
     weights = dropout(scores.softmax(-1), dropout_prob, training=dropout_prob > 0)
     return torch.bmm(weights, value).view(batch, heads, queries, width)

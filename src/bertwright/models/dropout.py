@@ -1,9 +1,9 @@
 """Dropout (Srivastava et al. 2014; paper, appendix A.2) whose choices are a hash of each element's index.
 
 On a CPU PyTorch draws random numbers one after the other, which would take half of a small BERT's step; on a GPU it
-reads and writes all values once more. Here each element's number is a hash of its index and one drawn seed (the
-finalizer of MurmurHash3, on the lower 16 bits of which the choice rests): it vectorises, and the compiler fuses it into
-its neighbours.
+reads and writes all values once more. Here each element's number is a hash of its index and one drawn seed: it
+vectorises, and the compiler fuses it into its neighbours. The hash is the finalizer of MurmurHash3 without its last
+line, which improves the lower bits: a choice rests on the upper ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
 
     Args:
         values: any shape.
-        probability: of being set to zero, in [0, 1), rounded to 1 / 65,536.
+        probability: of being set to zero, in [0, 1).
         training: outside of training nothing is dropped.
 
     Returns:
@@ -30,13 +30,22 @@ def dropout(values: Tensor, probability: float, training: bool) -> Tensor:
     if values.numel() > _INDICES:  # as parts, each with a seed of its own
         parts = [dropout(part, probability, training) for part in torch.split(values.flatten(), _INDICES)]
         return torch.cat(parts).view(values.shape)
-    seed = torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=values.device)
-    threshold, scale = round(probability * 65_536), 1 / (1 - probability)
+    seed, threshold, scale = draw_seed(values.device), threshold_of(probability), 1 / (1 - probability)
     if torch.compiler.is_compiling():
         dropped: Tensor = _Compiled.apply(values, seed, threshold, scale)  # type: ignore[no-untyped-call]
         return dropped
     keep = kept(values.numel(), seed, threshold).view(values.shape)
     return torch.where(keep, values * scale, 0)
+
+
+def draw_seed(device: torch.device) -> Tensor:
+    """A number that decides on all elements of a tensor, int32 (1,), from PyTorch's own generator."""
+    return torch.randint(-(2**31), 2**31 - 1, (1,), dtype=torch.int32, device=device)
+
+
+def threshold_of(probability: float) -> int:
+    """The number, of those with 32 bits and a sign, below which so large a part of them lies."""
+    return min(round(probability * 2**32), 2**32 - 1) - 2**31
 
 
 _INDICES = 2**31
@@ -76,7 +85,7 @@ def kept(count: int, seed: Tensor, threshold: int) -> Tensor:
     Args:
         count: of elements.
         seed: int32 (1,).
-        threshold: in [0, 65,536].
+        threshold: a number of 32 bits with a sign.
     """
     if seed.device.type != "cpu" or torch.compiler.is_compiling():
         return hashed(torch.arange(count, dtype=torch.int32, device=seed.device) ^ seed) >= threshold
@@ -89,14 +98,13 @@ def kept(count: int, seed: Tensor, threshold: int) -> Tensor:
 
 
 def hashed(bits: Tensor) -> Tensor:
-    """The lower 16 bits of MurmurHash3's finalizer of 32 bits; both are int32, which PyTorch multiplies modulo 2^32.
+    """MurmurHash3's finalizer of 32 bits without its last line; both are int32, which PyTorch multiplies modulo 2^32.
 
     The algorithm shifts zeros in from the left. A shift of a negative number brings ones, which are masked away: with
     them a number and its complement would have one hash.
     """
     bits = (bits ^ ((bits >> 16) & 0xFFFF)) * -2048144789
-    bits = (bits ^ ((bits >> 13) & 0x7FFFF)) * -1028477387
-    return (bits ^ (bits >> 16)) & 0xFFFF
+    return (bits ^ ((bits >> 13) & 0x7FFFF)) * -1028477387
 
 
 class Dropout(nn.Module):

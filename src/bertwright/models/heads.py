@@ -37,12 +37,18 @@ class Loss(NamedTuple):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Loss:
-    """Cross-entropy of `logits` (..., K) against `labels` (...), leaving out `IGNORED_LABEL`."""
+    """Cross-entropy of `logits` (..., K) against `labels` (...), leaving out `IGNORED_LABEL`.
+
+    An item is right where no other class has a logit as high as its label's: counting them is vectorised, unlike the
+    search for the highest.
+    """
     logits = logits.flatten(0, -2).float()  # in float32 whatever the autocast says: a sum of exponentials needs it
     labels = labels.flatten()
     total = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
     scored = labels != IGNORED_LABEL
-    return Loss(total, scored.sum(), ((logits.argmax(-1) == labels) & scored).sum())
+    own = logits.gather(1, labels.where(scored, 0)[:, None])  # (N, 1)
+    as_high = (logits >= own).float().sum(1)  # its own among them
+    return Loss(total, scored.sum(), ((as_high == 1) & scored).sum())
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Loss:
