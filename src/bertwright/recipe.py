@@ -223,7 +223,7 @@ class Recipe:
             "tokenizer.new_words adds to a vocabulary that exists, and this recipe trains one; name an encoder in "
             "pretrain.encoder, or raise tokenizer.vocab_size in place of new_words",
         )
-        self._check_frozen()
+        self._check_continued()
         self._check_data()
         self._check_test_split()
         if self.pretrain.encoder is None:
@@ -232,8 +232,13 @@ class Recipe:
         else:
             self._check_encoder()
 
-    def _check_frozen(self) -> None:
+    def _check_continued(self) -> None:
         layers = self.pretrain.frozen_layers
+        require(
+            self.pretrain.dropout is None or self.pretrain.encoder is not None,
+            "pretrain.dropout is that of an encoder in pretrain.encoder, which the recipe does not name; from random "
+            "weights give model.hidden_dropout_prob and model.attention_probs_dropout_prob",
+        )
         require(
             layers == 0 or self.pretrain.encoder is not None,
             f"pretrain.frozen_layers is {layers}, and random weights are not worth keeping; name an encoder in "

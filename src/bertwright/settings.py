@@ -234,6 +234,8 @@ class PretrainConfig(Section):
             `tokenizer`; a pre-training head that the folder lacks is fresh. The default starts from random weights.
         frozen_layers: of that encoder, how many layers, from the first, stay as they are, and with them the embeddings.
             The default trains everything.
+        dropout: of that encoder while its pre-training continues, on hidden states and attention weights alike; its own
+            is what the model's folder keeps. The default is its own. Texts that are read once or twice need none.
         max_steps: the budget in optimizer steps; give this or max_minutes. A finished run with a larger budget than
             before continues from where it ended.
         max_minutes: the budget in minutes of steps; start-up of the compiler, evaluations and saving come on top.
@@ -258,6 +260,7 @@ class PretrainConfig(Section):
     section: ClassVar[str] = "pretrain."
     encoder: str | None = None
     frozen_layers: int = number(0, ">= 0", later=True)
+    dropout: float | None = number(None, "[0, 1)", later=True)
     max_steps: int | None = number(None, ">= 1", budget=True)
     max_minutes: float | None = number(None, "> 0", budget=True)
     batch_tokens: int = 32_768

@@ -197,6 +197,23 @@ def test_frozen_layers_stay_as_they_are_and_all_above_is_trained(
     assert len(same) == 5 + 16
 
 
+@pytest.mark.slow
+def test_dropout_is_that_of_the_recipe_and_the_folder_keeps_its_own(make, continued, small_prepared, engine, tmp_path):
+    _, folder = make("BertForMaskedLM")
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    tenth = dict.fromkeys(none, 0.1)
+    trained = {}
+    for name, own, setting in (("given", tenth, 0.0), ("own", none, None), ("kept", tenth, None)):
+        change(folder, **own)
+        recipe = continued(folder, dropout=setting, max_steps=2, next_sentence=False)
+        pretrain(recipe, small_prepared, tmp_path / name, "x", engine, lambda _: None)
+        model = tmp_path / name / "model"
+        trained[name] = load_file(model / "model.safetensors")
+        assert own.items() <= read_json(model / "config.json").items()
+    same = [all(torch.equal(value, trained[name][key]) for key, value in trained["given"].items()) for name in trained]
+    assert same == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("spoil", "pretrain_settings", "expected"),
     [
@@ -259,6 +276,12 @@ def test_random_weights_and_new_words_are_not_frozen():
     with pytest.raises(UserError, match="frozen_layers keeps the embeddings as they are, and"):
         load_recipe("demo", pretrain={"frozen_layers": 2}, tokenizer={"new_words": 50})
     assert load_recipe("demo", pretrain={"frozen_layers": 2}).pretrain.frozen_layers == 2
+
+
+def test_dropout_of_random_weights_is_the_networks():
+    with pytest.raises(UserError, match=r"which the recipe does not name; from random weights give model\.hidden"):
+        load_recipe("demo-from-scratch", pretrain={"dropout": 0.0})
+    assert load_recipe("demo", pretrain={"dropout": 0.0}).pretrain.dropout == 0
 
 
 @pytest.mark.parametrize("name", ["demo-from-scratch", "imdb-counterfactual"])

@@ -35,24 +35,24 @@ class CompiledAttention(torch.autograd.Function):
             probability: of dropout on the weights; 0 is none.
         """
         factor = query.shape[-1] ** -0.5
-        scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=factor)  # (B A, P, S)
-        exact = scores.float()
+        scores = torch.bmm(query, key.transpose(1, 2))  # (B A, P, S)
+        exact = scores.float() * factor + bias  # in the kernel that reads the scores anyway
         greatest = exact.amax(-1, keepdim=True)
         powers = (exact - greatest).exp()
         total = powers.sum(-1, keepdim=True)
         weights = dropout(powers / total, probability, training=True).to(value.dtype)
         result = torch.bmm(weights, value)
-        context.save_for_backward(query, key, value, scores, greatest + total.log(), weights, result)
+        context.save_for_backward(query, key, value, bias, scores, greatest + total.log(), weights, result)
         return result
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """Gradients with respect to queries, keys and values."""
-        query, key, value, scores, log_total, weights, result = context.saved_tensors
+        query, key, value, bias, scores, log_total, weights, result = context.saved_tensors
         factor = query.shape[-1] ** -0.5
         to_weights = torch.bmm(gradient, value.transpose(1, 2))  # (B A, P, S)
         mean = (gradient.float() * result.float()).sum(-1, keepdim=True)  # (B A, P, 1)
-        softmax = (scores.float() - log_total).exp()
+        softmax = (scores.float() * factor + bias - log_total).exp()
         to_scores = (to_weights.float() * weights.float() - softmax * mean) * factor
         to_scores = to_scores.to(query.dtype)
         to_query, to_key = torch.bmm(to_scores, key), torch.bmm(to_scores.transpose(1, 2), query)

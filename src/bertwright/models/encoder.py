@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from bertwright.models.dropout import Dropout
 from bertwright.settings import ModelConfig
 
 
@@ -116,6 +117,14 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def lowest(self, layers: int) -> list[nn.Module]:
         """The embeddings and so many layers, from the first: what stays as it is with `pretrain.frozen_layers`."""
+
+    def set_dropout(self, probability: float) -> None:
+        """Train with this dropout everywhere; the configuration, which is saved, keeps its own."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.p = probability
+            elif hasattr(module, "dropout_prob"):  # on attention weights
+                module.dropout_prob = probability
 
     @abstractmethod
     def matrices(self) -> list[nn.Parameter]:

@@ -60,6 +60,8 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
         model = _continued(encoder, encoder_model(encoder, tokenizer, corpus), config.next_sentence, notice)
         for part in model.encoder.lowest(config.frozen_layers) if config.frozen_layers else ():
             part.requires_grad_(False)
+        if config.dropout is not None:
+            model.encoder.set_dropout(config.dropout)
         return model
     model = PretrainingModel(new_encoder(recipe.model, tokenizer.vocab_size, tokenizer.pad_id))
     if config.initialization == "local_attention":
@@ -158,7 +160,7 @@ def with_encoder(recipe: Recipe, encoder: Path) -> Recipe:
         recipe,
         model=shape,
         tokenizer=replace(recipe.tokenizer, path=str(encoder), html_line_breaks=breaks),
-        pretrain=replace(recipe.pretrain, encoder=None, frozen_layers=0),
+        pretrain=replace(recipe.pretrain, encoder=None, frozen_layers=0, dropout=None),
     )
 
 
