@@ -18,13 +18,13 @@ from jsonargparse import auto_cli
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from bertwright.arrays import Ints
 from bertwright.evaluate.significance import difference, scores
 from bertwright.tasks.resampling import Units, ratios, run_length
 from bertwright.tasks.sequence import Classification
 from common import described, write
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class WithoutAreas(Classification):

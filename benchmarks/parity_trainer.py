@@ -25,10 +25,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from bertwright.arrays import Ints
 from bertwright.inputs.questions import OVERLAP
 from bertwright.recipe import FinetuneConfig
 from bertwright.tasks.tagged_text import tokens_of
-from bertwright.tasks.task import Ints
 from bertwright.text.records import Record
 
 Feature = dict[str, Any]

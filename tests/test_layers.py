@@ -13,7 +13,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "src" / "bertwright"
 LAYERS = (
-    {"errors", "files"},
+    {"errors", "files", "arrays"},
     {"ranges", "settings", "finetune_settings", "recipe"},
     {"text"},
     {"inputs"},

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.arrays import Ids
 from bertwright.errors import UserError
 from bertwright.inputs.pretraining import IS_NEXT
-from bertwright.inputs.sequences import Ids, Sequence
+from bertwright.inputs.sequences import Sequence
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
 from bertwright.models.heads import PretrainingModel
 from bertwright.text.wordpiece import Tokenizer

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.evaluate.evaluation import collect_results, evaluate
 from bertwright.evaluate.report import results_table, write_report
@@ -23,7 +24,7 @@ from bertwright.tasks.finetune import check_encoder, finetune
 from bertwright.tasks.initial import find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import recipe_task
-from bertwright.tasks.task import Ints, Task
+from bertwright.tasks.task import Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
 from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
 from bertwright.text.prepare import prepare_corpus

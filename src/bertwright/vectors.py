@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.given import require_words
 from bertwright.inputs.sequences import Sequence, beginning, build_many
@@ -27,7 +28,6 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import has_bf16
 
 Vectors = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
 
 _BATCH_TOKENS = 4_096
 """Tokens that are computed together, padding included."""
@@ -119,7 +119,7 @@ class TextEncoder:
         """How many numbers a vector has."""
         return int(self.model.encoder.config.hidden_size)
 
-    def encode(self, texts: Many[str]) -> tuple[Vectors, Counts]:
+    def encode(self, texts: Many[str]) -> tuple[Vectors, Ints]:
         """A vector for each text, and how many tokens at its end were left out because the encoder reads no more.
 
         A vector does not depend on the other texts, beyond rounding. Texts of like length are computed together.
@@ -138,7 +138,7 @@ class TextEncoder:
         vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)
         return vectors, left_out
 
-    def inputs(self, texts: Many[str]) -> tuple[list[Sequence], Counts]:
+    def inputs(self, texts: Many[str]) -> tuple[list[Sequence], Ints]:
         """Texts as the encoder reads them, and how many tokens at the end of each were left out, int64 (texts,).
 
         Raises:

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import extra
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 class NeighbourGraph:

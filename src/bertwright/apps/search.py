@@ -17,9 +17,7 @@ from bertwright.apps.printing import print_json, shortened
 from bertwright.apps.search_index import (
     Built,
     Entry,
-    Floats,
     Hit,
-    Ints,
     Part,
     Ranking,
     SearchIndex,
@@ -27,6 +25,7 @@ from bertwright.apps.search_index import (
     model_digest,
     write_index,
 )
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.recipe import Source

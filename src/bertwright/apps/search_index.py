@@ -27,11 +27,10 @@ from filelock import FileLock, Timeout
 
 from bertwright.apps.bm25 import WordIndex
 from bertwright.apps.neighbours import NeighbourGraph
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, digests, recover, write_json
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
 _FORMAT = "bertwright search index 1"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from bertwright.arrays import Ints
 from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.comparison import save_labels
 from bertwright.evaluate.examples import example_texts, pretraining_examples
@@ -28,7 +29,7 @@ from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
-from bertwright.tasks.task import Ints, Task
+from bertwright.tasks.task import Task
 from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
 from bertwright.text.records import Record, read_split
 from bertwright.train.engine import Engine

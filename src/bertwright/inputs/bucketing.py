@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bertwright.inputs.sequences import Bools, Ints, Sequence
+from bertwright.arrays import Bools, Ints
+from bertwright.inputs.sequences import Sequence
 
 WIDTH_STEP = 16
 """Widths of batches are multiples of this: matrix units work on blocks."""

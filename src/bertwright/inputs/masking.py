@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import Bools, Ints
 from bertwright.settings import MaskingConfig
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 IGNORED_LABEL = -100
 """The label of an item that is not scored, as in Hugging Face and `torch.nn.functional.cross_entropy`."""

@@ -33,12 +33,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import Bools, Ints
 from bertwright.errors import UserError
 from bertwright.text.store import PreparedCorpus, Sentences, ranges
 
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+Int32s = npt.NDArray[np.int32]
 
 BLOCK_SENTENCES = 6_000_000
 """A corpus of more sentences is planned in several blocks, of at most this many sentences on average. Changing it
@@ -67,10 +66,10 @@ class Plan:
         is_random: whether B comes from another document, bool (sequences,).
     """
 
-    first_start: Longs
-    first_length: Ints
-    second_start: Longs
-    second_length: Ints
+    first_start: Ints
+    first_length: Int32s
+    second_start: Ints
+    second_length: Int32s
     is_random: Bools
 
     def __len__(self) -> int:
@@ -103,14 +102,14 @@ class _Units:
         shift: what to add to an edge to get the position in the corpus, int64 (documents,).
     """
 
-    edge: Longs
-    document: Ints
-    first: Longs
-    last: Longs
-    shift: Longs
+    edge: Ints
+    document: Int32s
+    first: Ints
+    last: Ints
+    shift: Ints
 
 
-_Columns = tuple[Longs, Ints, Longs, Ints, Bools]
+_Columns = tuple[Ints, Int32s, Ints, Int32s, Bools]
 """Some sequences, as the columns of a `Plan`."""
 
 
@@ -222,7 +221,7 @@ def _cut_into_units(sentences: Sentences, target: int, halves: bool) -> _Units:
     )
 
 
-def _strips(units: _Units) -> tuple[Longs, Longs, Longs]:
+def _strips(units: _Units) -> tuple[Ints, Ints, Ints]:
     """Each document in strips of about equal size: first unit, end, and document of every strip."""
     size = units.last - units.first
     count = -(-size // _STRIP_UNITS)
@@ -233,12 +232,12 @@ def _strips(units: _Units) -> tuple[Longs, Longs, Longs]:
     return start, end, document
 
 
-def _targets(count: int, target: int, short_probability: float, rng: np.random.Generator) -> Longs:
+def _targets(count: int, target: int, short_probability: float, rng: np.random.Generator) -> Ints:
     short = rng.integers(2, target + 1, count)
     return np.where(rng.random(count) < short_probability, short, target)
 
 
-def _fill(units: _Units, start: Longs, budget: Longs, end: Longs) -> Longs:
+def _fill(units: _Units, start: Ints, budget: Ints, end: Ints) -> Ints:
     """The end of the longest run of whole units from `start` that has at most `budget` tokens and ends by `end`."""
     return np.minimum(np.searchsorted(units.edge, units.edge[start] + budget, side="right") - 1, end)
 
@@ -302,7 +301,7 @@ def _scan_pairs(units: _Units, target: int, short_probability: float, rng: np.ra
         at, begin, end, document = at[left], begin[left], end[left], document[left]
 
 
-def _draw_partners(units: _Units, document: Longs, budget: Longs, wanted: Bools, rng: np.random.Generator) -> Longs:
+def _draw_partners(units: _Units, document: Ints, budget: Ints, wanted: Bools, rng: np.random.Generator) -> Ints:
     """For each wanted pair the first unit of a random B, from another document.
 
     Units from which the budget can be filled are preferred: near the end of its document a random B would be shorter

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import Bools, Ints
 from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
-from bertwright.inputs.masking import IGNORED_LABEL, Bools, Ints, Vocabulary, mask_tokens, next_token_labels
+from bertwright.inputs.masking import IGNORED_LABEL, Vocabulary, mask_tokens, next_token_labels
 from bertwright.inputs.next_sentence import Plan, index_type, plan_epoch
 from bertwright.inputs.sequences import frame
 from bertwright.settings import MaskingConfig

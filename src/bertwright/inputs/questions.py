@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import Bools, Ints
 from bertwright.inputs.sequences import AT_ONCE, Sequence, frame
 from bertwright.text.wordpiece import Tokenizer
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 LONGEST_QUESTION = 64
 """Tokens of a question that are read, as in BERT's own program for SQuAD; at most half of a window."""

@@ -13,12 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import Bools, Ids, Ints
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.wordpiece import Tokenizer
-
-Ids = npt.NDArray[np.int32]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 AT_ONCE = 1_000
 """Texts that are tokenized together: the library's own objects are large."""

@@ -11,12 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from bertwright.arrays import Ints
 from bertwright.inputs.sequences import AT_ONCE, Sequence, frame
 from bertwright.text.wordpiece import Tokenizer
-
-Ints = npt.NDArray[np.int64]
 
 OVERLAP = 4
 """Windows overlap by about the fourth part of their tokens: context for the words at their ends."""

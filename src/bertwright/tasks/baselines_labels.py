@@ -12,9 +12,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
+from bertwright.arrays import Ints
 from bertwright.tasks.baselines import LogCountRatio, splits_words
 from bertwright.tasks.baselines_pairs import crossed_counts, pairs_of
-from bertwright.tasks.task import Ints, Progress
+from bertwright.tasks.task import Progress
 from bertwright.tasks.thresholds import best_thresholds
 from bertwright.text.records import Record
 

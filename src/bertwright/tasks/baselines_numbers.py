@@ -12,9 +12,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from bertwright.arrays import Ints
 from bertwright.tasks.baselines import splits_words
 from bertwright.tasks.baselines_pairs import Overlap, crossed, pairs_of
-from bertwright.tasks.task import Ints, Progress
+from bertwright.tasks.task import Progress
 from bertwright.text.records import Record
 
 

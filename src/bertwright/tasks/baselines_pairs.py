@@ -20,8 +20,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bertwright.arrays import Ints
 from bertwright.tasks.baselines import LogCountRatio, splits_words
-from bertwright.tasks.task import Ints, Progress
+from bertwright.tasks.task import Progress
 from bertwright.text.records import Record
 
 Pair = tuple[str, str]

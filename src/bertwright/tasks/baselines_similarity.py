@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from bertwright.arrays import Floats
 from bertwright.finetune_settings import EmbeddingConfig
 from bertwright.tasks.baselines import splits_words
 from bertwright.tasks.crops import halves
 from bertwright.tasks.ranks import compared
-from bertwright.tasks.task import Floats, Progress
+from bertwright.tasks.task import Progress
 from bertwright.text.records import Record
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import EmbeddingConfig, FinetuneConfig
 from bertwright.inputs import sequences
@@ -29,7 +30,7 @@ from bertwright.tasks.crops import Crops, TextsOfRecord, halves
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.regression import moments
 from bertwright.tasks.resampling import Resampled, Units, resample_means
-from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.tasks.task import Examples, Progress, Task
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.arrays import Ints
 from bertwright.text.tags import OUTSIDE, split_tag
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

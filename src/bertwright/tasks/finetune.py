@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.finetune_settings import FinetuneConfig
@@ -29,7 +30,7 @@ from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
-from bertwright.tasks.task import Examples, Ints, Task
+from bertwright.tasks.task import Examples, Task
 from bertwright.text.holdout import divide
 from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import Record, read_records

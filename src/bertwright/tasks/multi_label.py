@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
@@ -18,7 +19,7 @@ from bertwright.models.heads import Head
 from bertwright.models.sequence_heads import MultiLabelHead
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.resampling import Resampled, Units
-from bertwright.tasks.task import Floats, Ints, Progress
+from bertwright.tasks.task import Progress
 from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.tasks.thresholds import best_thresholds
 from bertwright.text.records import Record

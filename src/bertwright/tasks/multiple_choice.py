@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
@@ -21,7 +22,7 @@ from bertwright.ranges import require
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_means
-from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.tasks.task import Examples, Progress, Task
 from bertwright.text.contexts import parsed
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bertwright.arrays import Floats
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
 from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.tasks.registry import load_task_model, task_of_model
-from bertwright.tasks.task import Floats, Task
+from bertwright.tasks.task import Task
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from bertwright.tasks.examples import Floats
+from bertwright.arrays import Floats
 
 _AT_ONCE = 1_024
 """Pairs that are compared with all candidates together."""

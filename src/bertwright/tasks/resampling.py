@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Ints = NDArray[np.int64]
+from bertwright.arrays import Ints
+
 Resampled = dict[str, NDArray[np.float64]]
 
 _CHUNK = 200_000

@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import write_array
 from bertwright.finetune_settings import FinetuneConfig
@@ -18,7 +19,7 @@ from bertwright.inputs.sequences import Sequence
 from bertwright.recipe import Recipe
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
-from bertwright.tasks.task import Floats, Ints, Task
+from bertwright.tasks.task import Task
 from bertwright.text.corpus import parse_corpus_name, read_documents
 from bertwright.text.holdout import digest
 from bertwright.text.overlap import LEFT_OUT, check_entry, evaluated_texts

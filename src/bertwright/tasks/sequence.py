@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.inputs import sequences
 from bertwright.models.encoder import Encoder
@@ -19,7 +20,7 @@ from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, matthews, resample_classes, tally
-from bertwright.tasks.task import Examples, Floats, Ints, Progress
+from bertwright.tasks.task import Examples, Progress
 from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import questions, sequences
@@ -23,7 +24,7 @@ from bertwright.tasks.answer_metrics import answer_scores, best_threshold
 from bertwright.tasks.answers import Shown
 from bertwright.tasks.best_spans import best_span
 from bertwright.tasks.resampling import Resampled, Units, resample_means
-from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.tasks.task import Examples, Progress, Task
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 

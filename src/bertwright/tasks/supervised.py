@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.finetune_settings import FinetuneConfig
@@ -20,7 +21,7 @@ from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, TaskModel
 from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective
 from bertwright.tasks.prediction import collate, predict
-from bertwright.tasks.task import Examples, Ints, Task
+from bertwright.tasks.task import Examples, Task
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.checkpoint import EpochEnds
 from bertwright.train.engine import Engine

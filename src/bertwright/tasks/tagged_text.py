@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bertwright.arrays import Floats
 from bertwright.tasks.entities import scheme_of, spans
-from bertwright.tasks.task import Floats
 from bertwright.text.records import Record
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
@@ -24,8 +25,6 @@ from bertwright.recipe import Source
 from bertwright.tasks.answers import Answers
 from bertwright.tasks.answers import Prediction as Prediction
 from bertwright.tasks.examples import Examples as Examples
-from bertwright.tasks.examples import Floats as Floats
-from bertwright.tasks.examples import Ints as Ints
 from bertwright.tasks.resampling import Resampled, Units, resample_rows
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError, WrongTypeError
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs import sequences
@@ -23,7 +24,7 @@ from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units
 from bertwright.tasks.tagged_text import TaggedText, spaced_tokens_of, tag_texts, tokens_of
-from bertwright.tasks.task import Examples, Floats, Ints, Progress, Task
+from bertwright.tasks.task import Examples, Progress, Task
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
 from bertwright.text.tagged import place_of_word, read_tokens, split_words

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.extmath import randomized_svd
 
+from bertwright.arrays import Floats
 from bertwright.text.store import PreparedCorpus
-
-Floats = npt.NDArray[np.float32]
 
 WINDOW = 16
 """A token's neighbours are those up to this many positions away, in its document."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.files import read_json
 
@@ -26,7 +27,6 @@ CHUNK_TOKENS = 4_000_000
 """Tokens after which a record batch is written: memory while writing stays at a few times this."""
 
 Array = npt.NDArray[np.generic]
-Longs = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class Sentences:
     """
 
     lengths: npt.NDArray[np.int32]
-    counts: Longs
-    starts: Longs
+    counts: Ints
+    starts: Ints
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ class _Chunk:
     """Views of one record batch. Offsets count from 0 in each batch, one more than there are documents."""
 
     tokens: Array
-    token_offsets: Longs
+    token_offsets: Ints
     lengths: npt.NDArray[np.int32]
-    sentence_offsets: Longs
+    sentence_offsets: Ints
     sources: pa.StringArray
 
     @classmethod
@@ -218,7 +218,7 @@ class PreparedCorpus:
         self.num_sentences = sum(len(chunk.lengths) for chunk in self._chunks)
         self.num_tokens = int(self._first_token[-1])
 
-    def spans(self, starts: Longs, lengths: npt.NDArray[np.signedinteger]) -> list[Array]:
+    def spans(self, starts: Ints, lengths: npt.NDArray[np.signedinteger]) -> list[Array]:
         """Views of the tokens [start, start + length) for each pair; a span must lie within one document."""
         chunks = np.searchsorted(self._first_token, starts, side="right") - 1
         chunks = np.minimum(chunks, len(self._chunks) - 1)
@@ -267,17 +267,17 @@ class PreparedCorpus:
         return np.concatenate([np.zeros(0, np.int32), *(chunk.lengths for chunk in self._chunks)])
 
     @property
-    def sentence_starts(self) -> Longs:
+    def sentence_starts(self) -> Ints:
         """Position of each sentence's first token, and at the end the number of tokens, int64 (sentences + 1,)."""
         return _starts(self.sentence_lengths)
 
     @property
-    def document_offsets(self) -> Longs:
+    def document_offsets(self) -> Ints:
         """Number of each document's first sentence, and at the end of all sentences, int64 (documents + 1,)."""
         return _starts(self.sentence_counts)
 
     @property
-    def document_starts(self) -> Longs:
+    def document_starts(self) -> Ints:
         """Position of each document's first token, and at the end the number of tokens, int64 (documents + 1,)."""
         starts = [chunk.token_offsets[:-1] + self._first_token[i] for i, chunk in enumerate(self._read())]
         return np.concatenate([*starts, self._first_token[-1:]])
@@ -309,12 +309,12 @@ class PreparedCorpus:
         return tuple(numbers), np.concatenate(codes)
 
 
-def ranges(starts: Longs, counts: Longs) -> Longs:
+def ranges(starts: Ints, counts: Ints) -> Ints:
     """The numbers start, start + 1, ..., start + count - 1 of each pair, end to end, int64 (sum of counts,)."""
     return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
-def _starts(counts: Iterable[int] | npt.NDArray[np.int32]) -> Longs:
+def _starts(counts: Iterable[int] | npt.NDArray[np.int32]) -> Ints:
     """Where each part begins if parts of these sizes stand end to end, and at the end their total."""
     sizes = counts if isinstance(counts, np.ndarray) else np.fromiter(counts, np.int64)
     starts = np.zeros(len(sizes) + 1, np.int64)

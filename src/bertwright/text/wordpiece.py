@@ -20,6 +20,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers.models import WordPiece
 
+from bertwright.arrays import Ids
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json, write_text
 from bertwright.settings import TokenizerConfig
@@ -36,8 +37,6 @@ from bertwright.text.byte_bpe import BERTS, SpecialTokens
 from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
 from bertwright.text.wordpiece_training import Notice, is_lowercase
-
-Ids = npt.NDArray[np.int32]
 
 
 def _silent(_: str) -> None:
