@@ -1,9 +1,5 @@
 """The machine's settings, as a run asks for them."""
 
-import platform
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -44,25 +40,3 @@ def test_a_network_of_the_same_shape_finds_its_code_compiled(monkeypatch):
         layer = torch.nn.Linear(width, width)
         engine.prepare(layer, [layer])
         assert len(forgotten) == expected
-
-
-def test_a_step_finds_the_memory_of_the_one_before():
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("only GNU's C library can be told to keep memory")
-    # In a process of its own: the setting is the whole process's.
-    code = """
-import resource
-import torch
-from bertwright.recipe import SystemConfig
-from bertwright.train.engine import Engine
-Engine(SystemConfig(), print)
-faults = []
-for _ in range(10):
-    parts = [torch.ones(2**20) for _ in range(10)]  # 40 MiB, all freed at the end of a round
-    del parts
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(faults[-1] - faults[0])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # Cleared anew in each round they would be 92,160 pages.
-    assert int(done.stdout) < 9_216

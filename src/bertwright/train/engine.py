@@ -5,7 +5,6 @@ Nothing here changes the result, beyond rounding.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import shlex
@@ -84,8 +83,6 @@ class Engine:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.config = config
-        if self.device.type == "cpu":
-            keep_memory()
         self.compiles = self._find_compiler(config, notice)
         self._compiled = ""  # which network the compiler's code is of
 
@@ -255,23 +252,6 @@ class Engine:
             return value
         tensor = torch.tensor(value if self.is_main else 0.0, dtype=torch.float64, device=self.device)
         return float(self.sum(tensor))
-
-
-def keep_memory() -> None:
-    """Keep memory that is freed for the next step, as far as the C library can be told (GNU's; others are left alone).
-
-    A step allocates the same megabytes as the one before. Given back to the system in between, each page of them comes
-    as a page fault and is cleared first: a fifth of a small BERT's training time (docs/performance.md).
-    """
-    with suppress(OSError, AttributeError, TypeError):  # no library of the process to ask, or none with this function
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
-
-
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-"""From malloc.h: what the top of the heap must have free before it is given back (-1: never), and how many blocks may
-lie outside of the heap, where each is given back as it is freed."""
 
 
 def has_bf16() -> bool:
