@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,9 +17,8 @@ from bertwright.errors import UserError
 from bertwright.files import atomic_path
 from bertwright.text import formats
 from bertwright.text.tables import Row, Table, cell
-from bertwright.vectors import TextEncoder
+from bertwright.vectors import TextEncoder, Vectors
 
-Vectors = npt.NDArray[np.float32]
 Write = Callable[[list[Row], Vectors, list[bool]], None]
 
 OUTPUTS = (".parquet", ".npy")

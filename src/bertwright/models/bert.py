@@ -160,7 +160,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
-        self.dropout_prob = config.attention_probs_dropout_prob
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
         self.causal = config.is_decoder
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
@@ -179,7 +179,7 @@ class SelfAttention(nn.Module):
             (B, P, H).
         """
         projected = F.linear(hidden, *self.projection())  # (B, S, 3 H)
-        dropout_prob = self.dropout_prob if self.training else 0.0
+        dropout_prob = self.dropout.p if self.training else 0.0
         joined: Tensor = self.output(
             attend_in_heads(projected, self.num_heads, mask, positions, dropout_prob, self.causal)
         )

@@ -123,8 +123,6 @@ class Encoder(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Dropout):
                 module.p = probability
-            elif hasattr(module, "dropout_prob"):  # on attention weights
-                module.dropout_prob = probability  # type: ignore[assignment]  # a number, not a module
 
     @abstractmethod
     def matrices(self) -> list[nn.Parameter]:

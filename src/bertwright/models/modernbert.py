@@ -94,7 +94,6 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.window = window
         self.num_heads = config.num_attention_heads
-        self.dropout_prob = config.attention_probs_dropout_prob
         self.project = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
@@ -118,7 +117,7 @@ class SelfAttention(nn.Module):
         """
         query, key, value = self.rotated(hidden, turns)
         query = query[:, :, :positions]  # (B, A, P, D)
-        dropout_prob = self.dropout_prob if self.training else 0.0
+        dropout_prob = self.dropout.p if self.training else 0.0
         if self.window is None:
             context = attend(query, key, value, mask, dropout_prob)  # (B, A, P, D)
         else:
