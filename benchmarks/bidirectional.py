@@ -29,10 +29,10 @@ from bertwright.files import write_json, write_text
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
 from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import Recipe
-from bertwright.tasks.finetune import split_validation
 from bertwright.tasks.prediction import predict
 from bertwright.tasks.registry import load_task_model
 from bertwright.tasks.sequence import Classification
+from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.records import read_records
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -128,7 +128,7 @@ def validation_scores(folder: Path, recipe: Recipe) -> Json:
     where = f"data.{config.data}"
     records = read_records(recipe.source(config.data), "train", task.columns)
     labels = task.labels(records, task.label_names(records, config.label_names, where), records, where)
-    _, chosen = split_validation(labels, config.validation_ratio)
+    _, chosen = cut_validation(records, labels, config.validation_ratio, where, print)
     texts = [records[i] for i in chosen]
     sequences = task.encode(texts, load_tokenizer(model_folder), config.max_length, config.truncation)
     model = load_task_model(model_folder)

@@ -17,9 +17,9 @@ from bertwright.evaluate.comparison import saved_predictions
 from bertwright.evaluate.significance import difference, scores
 from bertwright.models.checkpoints import load_tokenizer
 from bertwright.tasks.baselines import nb_logistic_regression
-from bertwright.tasks.finetune import split_validation
 from bertwright.tasks.self_training import read_unlabelled
 from bertwright.tasks.sequence import Classification
+from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.records import read_records
 from common import Json, described, write
 
@@ -38,7 +38,7 @@ def main(run: str, out: str = "results/imdb-mini/co-training.json") -> None:
     train, test = (read_records(source, split, task.columns) for split in ("train", "test"))
     names = task.label_names(train, recipe.finetune.label_names, "train")
     labels, truth = (task.labels(records, names, train, "labels") for records in (train, test))
-    own, held_out = split_validation(labels, recipe.finetune.validation_ratio)
+    own, held_out = cut_validation(train, labels, recipe.finetune.validation_ratio, "train", print)
     more, _ = read_unlabelled(recipe, task, load_tokenizer(folder / "finetune" / "teacher" / "model"), print)
     pseudo_labels = np.load(folder / "finetune" / "teacher" / "pseudo_labels.npy", allow_pickle=False)
     texts = [train[i].text for i in own]

@@ -15,9 +15,9 @@ from jsonargparse import auto_cli
 from bertwright.evaluate.significance import difference, scores
 from bertwright.models.checkpoints import BUNDLED, load_tokenizer
 from bertwright.recipe import FinetuneConfig, Source, SystemConfig
-from bertwright.tasks.finetune import split_validation
 from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
+from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
 from common import Json, described, write
@@ -43,7 +43,7 @@ def main(imdb: str, out: str = "results/imdb-mini/long-texts.json") -> None:
     train, test = (read_records(Source(path=imdb), split, task.columns) for split in ("train", "test"))
     names = task.label_names(train, None, imdb)
     known, labels = (task.labels(records, names, train, imdb) for records in (train, test))
-    _, held_out = split_validation(known, VALIDATION_RATIO)
+    _, held_out = cut_validation(train, known, VALIDATION_RATIO, imdb, print)
 
     def evaluate(records: list[Record], labels: np.ndarray, truncations: tuple[str, ...]) -> tuple[dict, Json]:
         encoded = {one: task.encode(records, tokenizer, config.max_length, one) for one in truncations}

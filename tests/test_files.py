@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bertwright.files import atomic_path, recover
+from bertwright.errors import UserError
+from bertwright.files import atomic_path, digests, recover
 
 KILLED = """
 import os, pathlib, shutil, signal, sys
@@ -66,3 +67,13 @@ def test_weights_can_be_read_by_whoever_can_read_the_rest(tmp_path):
         save_file({"weight": torch.zeros(2)}, temporary / "model.safetensors")
     (tmp_path / "plain").write_text("as any program writes it")
     assert (tmp_path / "model" / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "secret").write_text("x")
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(UserError, match=r"secret may not be read \(Permission denied\)"):
+        digests([tmp_path / "secret"])

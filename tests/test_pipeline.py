@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bertwright
 from bertwright.cli import main
 from bertwright.evaluate.evaluation import evaluate
 from bertwright.files import read_json
@@ -508,3 +509,55 @@ def test_two_processes_of_accelerate_do_a_whole_run_as_one_does(quick_recipe, tm
         np.testing.assert_allclose(theirs, ours, atol=1e-2, err_msg=name)
     heldout = [read_json(run / "results.json")["heldout"] for run in (alone, together)]
     assert heldout[1] == pytest.approx(heldout[0], abs=5e-3)
+
+
+def test_names_in_another_order_have_other_baselines(finished, recipe_file, tmp_path, capsys):
+    out = shutil.copytree(finished, tmp_path / "small")
+    names = "[positive, negative]"
+    assert main(["baselines", str(recipe_file), "--out", str(out), "--finetune.label_names", names]) == 0
+    assert "nothing has changed" not in capsys.readouterr().err
+
+
+def test_the_first_seed_is_that_of_the_recipe(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "small")
+    assert bertwright.load(out).classifier_folder.parent.name == "seed-0"
+    recipe = yaml.safe_load((out / "finetune" / "recipe.yaml").read_text())
+    recipe["finetune"]["seeds"] = [1, 0]
+    (out / "finetune" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert bertwright.load(out).classifier_folder.parent.name == "seed-1"
+
+
+def test_a_run_does_not_start_from_its_own_result(finished, recipe_file, tmp_path, capsys):
+    out = shutil.copytree(finished, tmp_path / "small")
+    own = str(out / "finetune" / "seed-0" / "model")
+    said = refused(capsys, "run", str(recipe_file), "--out", str(out), "--finetune.encoder", own)
+    assert "which this run writes itself; name another folder: --out" in said
+
+
+def test_a_wrong_architecture_is_refused_before_the_corpus_is_prepared(recipe_file, tmp_path, capsys):
+    said = refused(capsys, "run", str(recipe_file), "--out", str(tmp_path / "x"), "--model.architecture", "ModernBERT")
+    assert "model.architecture is ModernBERT; Bertwright has: bert, modernbert" in said
+    assert not (tmp_path / "x" / "prepare").exists()
+
+
+def test_a_metric_that_the_test_split_does_not_define_gives_way_to_the_primary_one(
+    finished, recipe_file, small_data, tmp_path
+):
+    rows = [row for row in (small_data / "reviews" / "test.jsonl").read_text().splitlines() if '"label": 1' in row]
+    assert rows
+    shutil.copytree(small_data / "reviews", tmp_path / "reviews")
+    (tmp_path / "reviews" / "test.jsonl").write_text("\n".join(rows))
+    encoder, data = str(finished / "pretrain" / "model"), str(tmp_path / "reviews")
+    finetune = {"encoder": encoder, "metric_for_best_model": "roc_auc", "epochs": 1, "seeds": [0]}
+    run = bertwright.run(recipe_file, out=str(tmp_path / "run"), data={"reviews": data}, finetune=finetune)
+    assert run.results["primary_metric"] == "f1"
+    assert (run.path / "report.html").exists()
+
+
+def test_a_folder_may_begin_with_a_tilde(recipe_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["prepare", str(recipe_file), "--out=~/runs/small"]) == 0
+    assert (tmp_path / "runs" / "small" / "prepare" / "tokenizer").is_dir()
+    assert not (tmp_path / "~").exists()

@@ -100,6 +100,25 @@ def test_the_study_s_rows_differ_in_nothing_but_their_objective():
     assert dataclasses.replace(untrained, pretrain=plain[0].pretrain) == plain[0]
 
 
+def test_names_of_users_stay_as_they_are_in_options_and_overrides():
+    given = {"class_weights": {"not-spam": 2, "spam": 1}}
+    recipe = load_recipe("demo", finetune=given, evaluate={"published": {"BERT-base": 0.94}})
+    assert recipe.finetune.class_weights == {"not-spam": 2, "spam": 1}
+    assert recipe.evaluate.published == {"BERT-base": 0.94}
+    with pytest.raises(UserError, match=r"v1\.5: a name with a dot can be given in a recipe file alone"):
+        load_recipe("demo", finetune={"class_weights": {"v1.5": 2}})
+
+
+def test_classes_that_look_like_numbers_or_truth_are_names(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("finetune: {class_weights: {0: 1, true: 5}}")
+    assert load_recipe(["demo", tmp_path / "recipe.yaml"]).finetune.class_weights == {"0": 1, "true": 5}
+
+
+def test_class_weights_and_pseudo_labels_are_refused_together():
+    with pytest.raises(UserError, match=r"class_weights would count the labelled texts alone"):
+        configuration.FinetuneConfig(data="x", unlabelled="y", class_weights="balanced")
+
+
 def test_next_sentences_are_refused_for_a_causal_model(capsys):
     said = refusal(capsys, "run", str(ROOT / "recipes" / "demo-from-scratch.yaml"), "--model.is_decoder", "true")
     assert "--pretrain.next_sentence false" in said
@@ -136,7 +155,7 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("pretrain.max_minutes", "-1", "max_minutes is -1.0; it must be above 0"),
         ("pretrain.max_minutes", "0", "max_minutes is 0.0; it must be above 0"),
         ("pretrain.optimizer.beta1", "1", "beta1 is 1.0; it must be in [0, 1)"),
-        ("pretrain.optimizer.epsilon", "-1", "epsilon is -1.0; it must be at least 0"),
+        ("pretrain.optimizer.epsilon", "-1", "epsilon is -1.0; it must be above 0"),
         ("pretrain.optimizer.max_grad_norm", "0", "max_grad_norm is 0.0; it must be above 0"),
         ("tokenizer.min_frequency", "-1", "min_frequency is -1; it must be at least 1"),
         ("finetune.evaluations_per_epoch", "0", "finetune.evaluations_per_epoch is 0; it must be at least 1"),

@@ -624,8 +624,8 @@ with torch.no_grad():
 # ## 9. A recipe
 #
 # A recipe is the whole experiment in one YAML file, and any setting can be replaced. This one pre-trains a BERT of two
-# layers on the bundled sample: forty-five thousand words of stories and essays, and 400 reviews of films that do not
-# exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All sequences have up
+# layers on the bundled sample: forty-five thousand words of stories and essays, and the 200 training reviews, of films that do
+# not exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All sequences have up
 # to 64 tokens: a run that makes them longer on the way has a jump in its curve. Read: `recipe.py`, `settings.py`.
 
 # %%
@@ -919,7 +919,7 @@ assert bundled_f1 > max(others) + 0.05
 assert bundled_f1 > micro_f1
 
 # %% [markdown]
-# With forty-five thousand words for pre-training and 200 reviews for fine-tuning, the micro BERT has no advantage over
+# With fifty-six thousand words for pre-training and 200 reviews for fine-tuning, the micro BERT has no advantage over
 # the n-gram baselines: fine-tuning can only use what pre-training has learned. The same code with more text has.
 #
 # ### How confident is it, and where is it wrong?

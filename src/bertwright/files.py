@@ -152,7 +152,7 @@ def write_array(target: Path, values: npt.NDArray[Any]) -> None:
 
 def given_files(path: str | Path | None) -> list[list[str]]:
     """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
-    place = Path(path or "")
+    place = user_path(str(path or ""))
     # Beside a vocab.txt another file may hold its tokenizer's options.
     files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
     return digests([file for file in files if file.is_file()]) if path else []
@@ -163,10 +163,16 @@ def digests(paths: Sequence[Path]) -> list[list[str]]:
 
     Args:
         paths: the files; a name is the path from the deepest folder that holds them all.
+
+    Raises:
+        UserError: if one may not be read.
     """
     root = os.path.commonpath([path.parent for path in paths]) if paths else ""
     found = []
     for path in paths:
-        with path.open("rb") as file:
-            found.append([os.path.relpath(path, root), hashlib.file_digest(file, "sha256").hexdigest()])
+        try:
+            with path.open("rb") as file:
+                found.append([os.path.relpath(path, root), hashlib.file_digest(file, "sha256").hexdigest()])
+        except PermissionError as error:
+            raise UserError(f"{path} may not be read ({error.strerror}); change its permissions") from error
     return found

@@ -149,6 +149,14 @@ class FinetuneConfig(Section):
             all(0 < weight < float("inf") for weight in weights.values()),
             "finetune.class_weights must be numbers above 0",
         )
+        if weights:  # YAML reads the classes 0 and 1, or true and false, as what they look like
+            named = {str(key).lower() if isinstance(key, bool) else str(key): value for key, value in weights.items()}
+            object.__setattr__(self, "class_weights", named)
+        require(
+            self.class_weights is None or self.unlabelled is None,
+            "finetune.class_weights would count the labelled texts alone, beside the pseudo-labels of "
+            "finetune.unlabelled; leave out one of them",
+        )
         require(
             not (self.freeze_encoder and self.averaging_block),
             "finetune.averaging_block puts a fresh block on the encoder, which finetune.freeze_encoder would leave "

@@ -22,10 +22,11 @@ from torch import Tensor
 from bertwright.errors import UnreadableText, UserError
 from bertwright.given import ONE, require_text, require_words, several, texts_of
 from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
-from bertwright.models.checkpoints import find_model, load_tokenizer, read_config
+from bertwright.models.checkpoints import find_model, load_tokenizer, read_config, seed_models
 from bertwright.models.heads import TaskModel
 from bertwright.models.packed import pack
 from bertwright.models.sentence_folder import MODULES
+from bertwright.models.sequence_heads import RegressionHead
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.answers import Prediction
@@ -62,7 +63,7 @@ def load(model: str | Path = "bundled") -> Model:
         raise UserError(f"there is no model folder {folder}; give one, such as runs/demo, or runs/demo/pretrain/model")
     if (folder / "config.json").exists():
         return Model(Path(model).resolve().name, folder, folder)
-    seeds = sorted(folder.glob("finetune/seed-*/model"), key=lambda path: int(path.parent.name.partition("-")[2]))
+    seeds = seed_models(folder)
     pretrained = folder / "pretrain" / "model"
     if not seeds and not pretrained.exists():
         raise UserError(f"{folder} holds neither a config.json nor a finished pretrain or finetune stage")
@@ -110,6 +111,9 @@ class Model:
         if not has_bf16():
             return self.classifier
         fast = copy.deepcopy(self.classifier).to(torch.bfloat16)
+        if isinstance(fast.head, RegressionHead):  # whose last layer holds a mean that bfloat16 would round
+            fast.head.classifier.float()
+            fast.head.load_state_dict(self.classifier.head.state_dict())
         if self._device.type == "cpu":
             pack(fast.encoder)
         return fast

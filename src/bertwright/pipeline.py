@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bertwright.errors import UserError
-from bertwright.files import read_json
+from bertwright.files import read_json, user_path
 from bertwright.recipe import Recipe
 from bertwright.recipe_file import change_recipe, load_recipe
 from bertwright.run_folder import RunFolder
@@ -60,7 +60,7 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
     else:
         recipe = load_recipe(recipe, **overrides)
     early: list[str] = []
-    folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
+    folder = RunFolder(user_path(recipe.out or f"runs/{recipe.name}"))
     engine = Engine(recipe.system, early.append, folder.path)
 
     def notice(text: str) -> None:

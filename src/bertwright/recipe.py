@@ -295,7 +295,7 @@ class Recipe:
         if self.finetune.data == "" or split == "test":
             return
         require(
-            split.strip() not in ("", "train", "training"),
+            split.strip().lower() not in ("", "train", "training"),
             f"finetune.test_split is `{split}`; name a split that is not trained on, such as test or dev",
         )
         require(

@@ -107,11 +107,18 @@ def plain_words(words: Sequence[str]) -> list[str]:
     return result
 
 
+_NAMED_BY_USERS = ("data", "finetune.class_weights", "evaluate.published")
+"""Settings with an entry for each name of the user's."""
+
+
 def _underscored(option: str) -> str:
-    """An option with underscores in place of hyphens, but in the name of an entry of `data`, which is the user's."""
+    """An option with underscores in place of hyphens, but in a name that is the user's."""
     parts = option.removeprefix("--").split(".")
-    kept = 1 if parts[0] == "data" and len(parts) > 1 else None
-    return "--" + ".".join(part if number == kept else part.replace("-", "_") for number, part in enumerate(parts))
+    plain = [part.replace("-", "_") for part in parts]
+    for number in range(1, len(parts)):
+        if ".".join(plain[:number]) in _NAMED_BY_USERS:
+            plain[number] = parts[number]
+    return "--" + ".".join(plain)
 
 
 def _plain_values(content: dict[str, Any]) -> dict[str, Any]:
@@ -191,9 +198,15 @@ def change_recipe(recipe: Recipe, **overrides: Any) -> Recipe:
 
 
 def _options(overrides: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Overrides as on a command line."""
+    """Overrides as on a command line.
+
+    Raises:
+        UserError: if a name has a dot, which parts a section from its setting there.
+    """
     words: list[str] = []
     for name, value in overrides.items():
+        if "." in str(name):
+            raise UserError(f"{prefix}{name}: a name with a dot can be given in a recipe file alone")
         plain = _lists(value)
         if isinstance(plain, Mapping):
             words += _options(plain, f"{prefix}{name}.")

@@ -127,7 +127,7 @@ class RunFolder:
         plain = to_dict(recipe)
         if recipe.pretrain.encoder is not None:
             del plain["model"]
-            plain["tokenizer"] = {"html_line_breaks": recipe.tokenizer.html_line_breaks}
+            plain["tokenizer"] = {name: plain["tokenizer"][name] for name in ("html_line_breaks", "new_words")}
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         write_text((folder or self.path) / "recipe.yaml", text)
 

@@ -76,23 +76,46 @@ _ONLY_OF = {
 """Settings of the network that one architecture has and the others have not."""
 
 
+_DEFAULTS = {
+    "bert": {
+        "num_hidden_layers": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "layer_norm_eps": 1e-12,
+    },
+    "modernbert": {
+        "num_hidden_layers": 22,
+        "intermediate_size": 1152,
+        "max_position_embeddings": 8192,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-5,
+    },
+}
+"""Where the architectures' defaults differ: those of Hugging Face's BertConfig and ModernBertConfig."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
-    """The shape of the network, with the names and defaults of Hugging Face's BertConfig (BERT-base).
+    """The shape of the network, with the names of Hugging Face's BertConfig and the defaults of BERT-base.
+
+    Where ModernBERT-base has another default, that of modernbert stands in brackets.
 
     Args:
         architecture: bert, or modernbert: with rotary positions, gated units and local attention, and without segments
             and biases; Hugging Face's `model_type`.
         hidden_size: width H of every layer's output.
-        num_hidden_layers: number L of Transformer blocks.
+        num_hidden_layers: number L of Transformer blocks; the default is 12 (22).
         num_attention_heads: number A of attention heads; must divide hidden_size.
-        intermediate_size: width of the feed-forward layer, 4 H in the paper.
-        max_position_embeddings: the longest sequence, in tokens.
+        intermediate_size: width of the feed-forward layer, 4 H in the paper; the default is 3072 (1152).
+        max_position_embeddings: the longest sequence, in tokens; the default is 512 (8192).
         type_vocab_size: number of segments; of bert.
         hidden_dropout_prob: dropout on embeddings and on each sub-layer's output; of modernbert on embeddings and
-            within the feed-forward layer.
-        attention_probs_dropout_prob: dropout on attention weights.
-        layer_norm_eps: the constant inside layer normalisation.
+            within the feed-forward layer; the default is 0.1 (0).
+        attention_probs_dropout_prob: dropout on attention weights; the default is 0.1 (0).
+        layer_norm_eps: the constant inside layer normalisation; the default is 1e-12 (1e-5).
         initializer_range: standard deviation of the truncated normal that weights are drawn from.
         is_decoder: whether the model is causal: each position attends to itself and to those before it, and
             pre-training predicts the next token in place of masked ones (paper, section 5.1, "LTR"); of bert.
@@ -107,14 +130,14 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model."
     architecture: str = field(default="bert", metadata={"formerly": "model_type"})
     hidden_size: int = number(768, ">= 1")
-    num_hidden_layers: int = number(12, ">= 1")
+    num_hidden_layers: int = number(None, ">= 1")
     num_attention_heads: int = number(12, ">= 1")
-    intermediate_size: int = number(3072, ">= 1")
-    max_position_embeddings: int = 512
+    intermediate_size: int = number(None, ">= 1")
+    max_position_embeddings: int = number(None, ">= 1")
     type_vocab_size: int = number(2, ">= 1")
-    hidden_dropout_prob: float = number(0.1, "[0, 1)")
-    attention_probs_dropout_prob: float = number(0.1, "[0, 1)")
-    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = number(None, "[0, 1)")
+    attention_probs_dropout_prob: float = number(None, "[0, 1)")
+    layer_norm_eps: float = number(None, "> 0")
     initializer_range: float = number(0.02, "> 0")
     is_decoder: bool = False
     local_attention: int = number(128, ">= 2", later=True)
@@ -134,6 +157,9 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         """As for every section; heads share the width evenly, and no setting is one of another architecture."""
+        for name, value in _DEFAULTS.get(self.architecture, _DEFAULTS["bert"]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         super().__post_init__()
         for other, names in _ONLY_OF.items():
             for name in names if self.architecture in _ONLY_OF and self.architecture != other else ():
@@ -195,7 +221,7 @@ class OptimizerConfig(Section):
     weight_decay: float = number(0.01, ">= 0")
     beta1: float = number(0.9, "[0, 1)")
     beta2: float = number(0.999, "[0, 1)")
-    epsilon: float = number(1e-6, ">= 0")
+    epsilon: float = number(1e-6, "> 0")
     max_grad_norm: float = number(1.0, "> 0")
     warmup_ratio: float = number(0.01, "[0, 1)")
 

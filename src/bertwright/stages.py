@@ -17,11 +17,11 @@ from bertwright.errors import UserError
 from bertwright.evaluate.evaluation import collect_results, evaluate
 from bertwright.evaluate.report import results_table, write_report
 from bertwright.files import given_files, write_array, write_json
-from bertwright.models.checkpoints import find_model, load_pretraining_model
+from bertwright.models.checkpoints import find_model
 from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, finetune
-from bertwright.tasks.initial import find_start, with_encoder
+from bertwright.tasks.initial import check_first_model, find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Task
@@ -150,7 +150,12 @@ class Work:
     def encoder(self) -> Path:
         """The folder with the weights that fine-tuning starts from."""
         given = self.recipe.finetune.encoder
-        return self.folder.stage("pretrain") / "model" if given is None else find_model(given, "encoder")
+        if given is None:
+            return self.folder.stage("pretrain") / "model"
+        found = find_model(given, "encoder")
+        if found.resolve().is_relative_to(self.folder.stage("finetune").resolve()):
+            raise UserError(f"finetune.encoder is {given}, which this run writes itself; name another folder: --out")
+        return found
 
     @cached_property
     def evaluated(self) -> frozenset[bytes]:
@@ -180,8 +185,7 @@ class Work:
                 for the task to learn from.
         """
         config = self.recipe.finetune
-        task, where = recipe_task(self.recipe), f"data.{config.data}"
-        source = self.recipe.source(config.data)
+        task, source, where = recipe_task(self.recipe), self.recipe.source(config.data), f"data.{config.data}"
         splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
         for name, split in splits.items():
             self.notice(f"{where}, {account(name, split.summary())}")
@@ -200,18 +204,18 @@ class Work:
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
         task = task.about(config.positive_label, names)  # a class that is not there is said before the work
+        if config.class_weights is not None:
+            task.text_weights(labels["train"], names, config.class_weights)
         return task, train, labels["train"], test
 
     def check_training(self, stages: Sequence[str]) -> None:
         """See that the training of these stages can begin, as far as that can be told before the stages before it.
 
         Raises:
-            UserError: if pre-training has done more than its budget, or the encoder that the recipe names can't be read
-                or is too short.
+            UserError: if pre-training has passed its budget, or a network or encoder of the recipe cannot be used.
         """
         if "pretrain" in stages and not self.is_done("pretrain"):
-            if self.start is not None:
-                load_pretraining_model(self.start)
+            check_first_model(self.recipe, self.start)
             lineage = self.fingerprint("pretrain", budget=False)
             for folder in (self.folder.stage("pretrain"), self.folder.place("pretrain")):
                 check_budget(self.recipe, folder, lineage)
@@ -226,13 +230,8 @@ def _without_path(config: Any, name: str) -> Any:
 
 def _prepare_inputs(work: Work) -> list[Any]:
     recipe = work.resolved
-    return [
-        _without_path(recipe.tokenizer, "path"),
-        recipe.prepare,
-        given_files(recipe.tokenizer.path),
-        *work.sources(recipe.prepare.corpora),
-        fingerprint_of(work.evaluated),
-    ]
+    own, files = _without_path(recipe.tokenizer, "path"), given_files(recipe.tokenizer.path)
+    return [own, recipe.prepare, files, *work.sources(recipe.prepare.corpora), fingerprint_of(work.evaluated)]
 
 
 def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
@@ -249,8 +248,9 @@ def _finetune_inputs(work: Work) -> list[Any]:
 
 
 def _baselines_inputs(work: Work) -> list[Any]:
-    config = work.recipe.finetune
-    return [config.task, config.test_split, *work.sources([config.data])]
+    own = decisive(work.recipe.finetune)
+    more = [own[name] for name in ("label_names", "embedding") if own.get(name)]  # what the columns of predictions are
+    return [own["task"], own["test_split"], *more, *work.sources([work.recipe.finetune.data])]
 
 
 def _prepare(work: Work, place: Path) -> None:

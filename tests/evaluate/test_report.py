@@ -363,6 +363,17 @@ def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tm
     assert second.startswith("overlap")
 
 
+@pytest.mark.slow
+def test_answers_to_questions_are_no_class(tmp_path):
+    scores = {"bert": {"f1": 0.7, "f1_low": 0.6, "f1_high": 0.8, "exact_match": 0.5, "count": 50}}
+    names = {"label_names": ["start", "end"], "positive_label": None}
+    write(tmp_path / "results.json", {"task": "question-answering", "primary_metric": "f1", "scores": scores, **names})
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "F1: BERT on 50 test texts" in text
+    assert "of class" not in text
+    assert "of `end`" not in text
+
+
 def test_results_of_older_runs_which_name_only_their_data_still_make_a_table_and_a_comparison(scored):
     labels, systems, scores = scored
     old = {"task": "imdb", "scores": scores}

@@ -271,6 +271,18 @@ def test_a_folder_of_transformers_opens_and_goes_back_to_the_bit(theirs, tmp_pat
         assert torch.equal(one, other)
 
 
+def test_a_classifier_of_transformers_is_an_encoder_without_a_head_for_masked_tokens(theirs, tmp_path):
+    model, _ = theirs
+    classifier = transformers.ModernBertForSequenceClassification(model.config)
+    classifier.model.load_state_dict(model.model.state_dict())
+    classifier.save_pretrained(tmp_path / "classifier")
+    ours = load_pretraining_model(tmp_path / "classifier")
+    assert ours.absent == {"masked_language_model", "next_sentence", "pooler"}
+    for one, other in zip(ours.encoder.parameters(), model.model.parameters(), strict=True):
+        assert one.shape == other.shape
+    assert torch.equal(ours.encoder.norm.weight, model.model.final_norm.weight)
+
+
 def test_an_output_matrix_of_its_own_is_read_and_written(theirs, tmp_path):
     _, folder = theirs
     change(folder, tie_word_embeddings=False)
@@ -314,6 +326,20 @@ def test_settings_that_are_not_computed_are_refused(theirs, settings, words):
     change(folder, **settings)
     with pytest.raises(UserError, match=words):
         load_pretraining_model(folder)
+
+
+def test_a_modern_network_has_the_defaults_of_modernbert_base():
+    config, theirs = ModelConfig(architecture="modernbert"), transformers.ModernBertConfig()
+    assert config.num_hidden_layers == theirs.num_hidden_layers
+    assert config.intermediate_size == theirs.intermediate_size
+    assert config.max_position_embeddings == theirs.max_position_embeddings
+    assert config.layer_norm_eps == theirs.norm_eps
+    assert config.hidden_dropout_prob == theirs.mlp_dropout == theirs.embedding_dropout
+    assert config.attention_probs_dropout_prob == theirs.attention_dropout
+    bert, theirs = ModelConfig(), transformers.BertConfig()
+    for name in ("num_hidden_layers", "intermediate_size", "max_position_embeddings", "hidden_dropout_prob"):
+        assert getattr(bert, name) == getattr(theirs, name)
+    assert ModelConfig(architecture="modernbert", hidden_dropout_prob=0.1).hidden_dropout_prob == 0.1
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])

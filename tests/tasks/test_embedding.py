@@ -19,6 +19,7 @@ from bertwright.models.checkpoints import new_encoder
 from bertwright.models.embedding_head import contrastive_losses, ranking_loss, ranking_losses
 from bertwright.models.heads import TaskModel
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig
+from bertwright.tasks.baselines_similarity import tfidf_cosines
 from bertwright.tasks.crops import crop, halves
 from bertwright.tasks.embedding import Embedding
 from bertwright.tasks.ranks import compared
@@ -370,6 +371,15 @@ def test_vectors_that_are_all_the_same_find_nothing():
         "recall_at_10": 0,
         "mrr": pytest.approx(1 / 12),
     }
+
+
+def test_tf_idf_is_not_asked_to_tell_texts_apart_that_have_the_same_words():
+    records = [Record(str(n), f"question {n} of {n}", f"Answer {n}") for n in range(8)]
+    records += [Record("8", "one more question", "Answer 3")]
+    twin = [*records[:8], Record("8", "one more question", "answer 3!")]
+    settings = EmbeddingConfig()
+    one, other = (tfidf_cosines(records, test, settings, print)["tfidf_cosine"] for test in (records, twin))
+    np.testing.assert_allclose(one, other)
 
 
 def test_scores_are_compared_by_their_order():

@@ -464,6 +464,7 @@ def test_a_run_with_new_words_from_an_encoder_to_onnx(make, recipe_file, tmp_pat
     pretraining = {"next_sentence": False, "max_steps": 3, "phases": phases}
     run = bertwright.run(path, out=str(out), tokenizer={"new_words": 10}, pretrain=pretraining)
     assert "10 new words, such as " in capsys.readouterr().err
+    assert load_recipe(out / "recipe.yaml").tokenizer.new_words == 10
     classifier = out / "finetune" / "seed-0" / "model"
     sizes = {read_config(one)["vocab_size"] for one in (out / "pretrain" / "model", classifier)}
     assert sizes == {read_config(folder)["vocab_size"] + 10}

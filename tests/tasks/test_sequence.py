@@ -19,12 +19,13 @@ from bertwright.models.checkpoints import load_pretraining_model, new_encoder, s
 from bertwright.models.heads import PretrainingModel, TaskModel, soft_cross_entropy
 from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines import nb_logistic_regression
-from bertwright.tasks.finetune import finetune, new_task_model, read_split, split_validation
+from bertwright.tasks.finetune import finetune, new_task_model, read_split
 from bertwright.tasks.prediction import collate, predict, predict_saved
 from bertwright.tasks.registry import TASKS, load_task_model, recipe_task
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.supervised import Finetuning, TaskObjective, Validation
 from bertwright.tasks.task import Examples
+from bertwright.tasks.validation_set import split_validation
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, train
@@ -528,17 +529,17 @@ def test_the_loss_of_a_model_that_predicts_class_frequencies_is_their_cross_entr
 def test_class_weights_multiply_the_loss_as_in_pytorch():
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
     names, rng = ["a", "b", "c"], np.random.default_rng(0)
-    examples = Examples([sequence([5, 6])] * len(labels), TASK.targets(labels, names))
     logits = torch.from_numpy(rng.normal(size=(len(labels), 3)).astype(np.float32))
     balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     given = {"c": 4.0, "a": 1.0, "b": 0.5}
     for asked, weights in (("balanced", balanced), (given, [1.0, 0.5, 4.0])):
-        found = soft_cross_entropy(logits, torch.from_numpy(TASK.weighted(examples, labels, names, asked).targets))
+        targets = TASK.targets(labels, names) * TASK.text_weights(labels, names, asked)[:, None]
+        found = soft_cross_entropy(logits, torch.from_numpy(targets))
         weight = torch.tensor(np.asarray(weights), dtype=torch.float32)
         expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), weight)
         torch.testing.assert_close(found.total / found.count, expected)
     with pytest.raises(UserError, match=r"class_weights names a, b, and the classes are a, b, c"):
-        TASK.weighted(examples, labels, names, {"a": 1, "b": 2})
+        TASK.text_weights(labels, names, {"a": 1, "b": 2})
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ from bertwright.models.checkpoints import find_model, new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel
 from bertwright.models.sequence_heads import MultiLabelHead, RegressionHead
 from bertwright.recipe import FinetuneConfig, Recipe, Source
-from bertwright.tasks.finetune import read_split
+from bertwright.tasks.finetune import new_task_model, read_split
 from bertwright.tasks.multi_label import LabelsPrediction, MultiLabel, with_thresholds
 from bertwright.tasks.prediction import window_logits
-from bertwright.tasks.registry import find_task
+from bertwright.tasks.registry import find_task, load_task_model
 from bertwright.tasks.regression import NumberPrediction, Regression
-from bertwright.text.records import Record
+from bertwright.text.records import Record, read_records
 from small_models import SHAPE, relative, shaken
 
 PAIR = {"text": "the cat sat on a mat", "text_pair": "nobody came to look for it while rain was falling"}
@@ -143,6 +143,33 @@ def test_a_fresh_head_of_labels_starts_from_how_frequent_each_is():
     logits = model(torch.tensor([[2, 7, 3]]), torch.zeros(1, 3, dtype=torch.long))
     expected = torch.tensor([3.5 / 10, 0.5 / 10, 9.5 / 10])
     assert torch.allclose(logits.sigmoid()[0], expected, atol=0.05)
+
+
+def test_a_head_of_labels_is_taken_over_as_it_answered(small_tokenizer, tmp_path):
+    given = make("multi-label", small_tokenizer, tmp_path, {"text_pair": False})
+    task = MultiLabel().fitted(np.array([[1, 0, 0]] * 30 + [[0, 1, 1]]))  # other frequencies than the folder's
+    model = new_task_model(task, tmp_path, FinetuneConfig(data="x"), NAMES, print).eval()
+    ids = torch.randint(5, 60, (4, 20))
+    with torch.no_grad():
+        expected, found = given(ids, torch.zeros_like(ids)), model(ids, torch.zeros_like(ids))
+    assert relative(found, expected) < 1e-6
+
+
+def test_numbers_are_not_rounded_to_those_of_bfloat16(small_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("bertwright.inference.has_bf16", lambda: True)
+    torch.manual_seed(0)
+    head = RegressionHead(48, 0.1, mean=2005.0, deviation=8.0)
+    model = shaken(TaskModel(new_encoder(SHAPE, small_tokenizer.vocab_size), head, ["year"], "regression"), 0.2).eval()
+    save_model(model, small_tokenizer, tmp_path, max_length=64)
+    loaded = bertwright.load(tmp_path)
+    texts = [f"{TEXT} {word}" for word in ("cat", "mat", "rain", "nobody", "roofs")]
+    expected = [one.score for one in in_float32(loaded, texts)]
+    found = [one.score for one in loaded.predict(texts)]
+    assert found == pytest.approx(expected, abs=0.5), "bfloat16 would have steps of eight"
+    saved, inputs = load_task_model(tmp_path).eval(), loaded.inputs(loaded.records(texts))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = window_logits(saved, inputs, 256)
+    assert [float(one) for one in logits] == pytest.approx(expected, abs=0.5)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +315,22 @@ def test_labels_are_learnt_from_lists_with_thresholds_of_the_validation_set(bund
     assert scores["bert"]["thresholds"] == pytest.approx(stored["label_thresholds"], abs=1e-5)
     answer = bertwright.load(run.path).predict("Today a boat was there and a tower was there, number 3.")
     assert sorted(answer.labels) == ["boats", "castles"]
+
+
+def test_labels_of_which_there_is_one_text_each_are_trained_on(tmp_path):
+    rows = [{"text": f"text {n}", "labels": ["a"] if n % 2 else ["b"]} for n in range(60)]
+    rows += [{"text": f"rare {n}", "labels": [f"rare {n}"]} for n in range(20)]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(path=str(tmp_path / "all.jsonl"), label_column="labels", test_ratio=0.25)
+    train, test = (read_records(source, split, ("text", "labels")) for split in ("train", "test"))
+    known = {label for one in train for label in one.labels}
+    assert len(known) == 22
+    assert 8 <= len(test) <= 20
+    for one in rows[:60]:
+        one["labels"] = [one["text"]]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="no text is left for test"):
+        read_records(source, "test", ("text", "labels"))
 
 
 @pytest.mark.parametrize(("test_split", "training", "validation"), [("test", 4, 2), ("dev", 3, 1)])

@@ -531,6 +531,16 @@ def test_html_line_breaks_are_text_unless_the_recipe_says_otherwise(vocabulary: 
 
 
 @pytest.mark.slow
+def test_a_line_break_parts_sentences_in_rows_of_sentences_too(vocabulary: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("\n".join(f"the river {i}<br />was deep" for i in range(12)))
+    source = Source(path=str(tmp_path / "lines.txt"), rows="sentences")
+    tokenizer = TokenizerConfig(path=str(vocabulary), html_line_breaks=True)
+    recipe = Recipe(name="x", data={"x": source}, tokenizer=tokenizer, prepare=PrepareConfig(corpora=("x",), workers=1))
+    total = prepare_corpus(recipe, tmp_path / "out", "in")["total"]
+    assert total["sentences"] == 24
+
+
+@pytest.mark.slow
 def test_half_a_surrogate_pair_costs_no_other_text(vocabulary: Path, tmp_path: Path) -> None:
     texts = [*_stories(12), "The river \ud83d was. The end"]
     made = _prepare(_some(tmp_path, texts), tmp_path / "out", vocabulary)

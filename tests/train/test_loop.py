@@ -175,11 +175,23 @@ def test_a_killed_command_resumes_and_ends_with_the_same_weights(small_recipe, s
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+LABELS = {
+    "classification": lambda n: {"label": "ab"[n % 2]},
+    "regression": lambda n: {"label": 2000.5 + n % 7},
+    "multi-label": lambda n: {"label": ["a", "b"][: 1 + n % 2] if n % 3 else []},
+}
+
+
 @pytest.mark.slow
-def test_finetuning_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path):
+@pytest.mark.parametrize("task", LABELS)
+def test_finetuning_resumes_to_the_bit(small_recipe, small_prepared, engine, tmp_path, task):
     recipe = small_recipe(pretrain={"max_steps": 2})
     pretrain(recipe, small_prepared, tmp_path / "pretrain", "x", engine, print)
     encoder = tmp_path / "pretrain" / "model"
+    rows = [{"text": f"the cat sat on a mat, number {n}", **LABELS[task](n)} for n in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = replace(recipe.finetune, task=task, label_names=None)
+    recipe = replace(recipe, finetune=config, data={**recipe.data, "reviews": str(tmp_path / "train.jsonl")})
     finetune(recipe, encoder, tmp_path / "whole", "x", engine, print)
     original = Finetuning.micro_batches
     calls = []

@@ -22,7 +22,7 @@ from bertwright.apps.sweep_space import Space, described, own_values, search_spa
 from bertwright.apps.sweep_trials import Search, Trial, best_of, shown
 from bertwright.errors import UserError
 from bertwright.evaluate.comparison import metric_name
-from bertwright.files import given_files
+from bertwright.files import given_files, user_path
 from bertwright.pipeline import Run, run, say
 from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.recipe_file import load_recipe
@@ -60,7 +60,7 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
     data = _read_training_data(recipe)
     if recipe.finetune.encoder is None:
         run(recipe, stages=["prepare", "pretrain"])
-    folder = RunFolder(Path(recipe.out or f"runs/{recipe.name}"))
+    folder = RunFolder(user_path(recipe.out or f"runs/{recipe.name}"))
     with folder.locked():
         encoder = Work(recipe, folder, engine, say).encoder
         for length in (recipe.finetune.max_length, *_ends(space.get("max_length"))):

@@ -11,12 +11,14 @@ import numpy.typing as npt
 import yaml
 
 from bertwright.arrays import Ints
+from bertwright.errors import UserError
 from bertwright.evaluate.calibration import reliability
 from bertwright.evaluate.comparison import save_labels
 from bertwright.evaluate.examples import example_texts, pretraining_examples
 from bertwright.evaluate.heldout import heldout_results
 from bertwright.evaluate.significance import mean_and_spread, scores
 from bertwright.files import digests, read_json, write_array, write_json
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.models.checkpoints import (
     find_model,
     load_tokenizer,
@@ -63,12 +65,13 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
     progress(f"computing metrics, and their intervals over {units.count:,} {units.kind}")
-    own, chosen_by = config.encoder is None, config.metric_for_best_model
+    own, scored = config.encoder is None, _scores(task, config.seeds, labels, predictions, units)
+    primary = _comparable(task, config, scored["scores"], f"{where}, split {list(splits)[1]}", progress)
     write_json(
         folder / "scores.json",
         {
             "task": task.name,
-            "primary_metric": task.primary_metric if chosen_by == "loss" else chosen_by,
+            "primary_metric": primary,
             "data": config.data,
             "label_names": names,
             "splits": {name: split.summary() for name, split in splits.items()},
@@ -81,7 +84,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "positive_label": task.positive_label(names),
             "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
             "resampled": units.summary(),
-            **_scores(task, config.seeds, labels, predictions, units),
+            **scored,
             "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
             "left_out": _read(run / "baselines" / "left_out.json"),
             "calibration": reliability(predictions["bert"], labels),
@@ -95,6 +98,30 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         progress("filling masks and telling next sentences")
         examples |= pretraining_examples(recipe, run, engine)
     write_json(folder / "examples.json", examples)
+
+
+def _comparable(
+    task: Task,
+    config: FinetuneConfig,
+    scores: Mapping[str, Mapping[str, Any]],
+    where: str,
+    progress: Callable[[str], None],
+) -> str:
+    """The metric that systems are compared by: what chose the checkpoint, or the task's own where that is not defined.
+
+    Raises:
+        UserError: if the test labels define neither.
+    """
+    chosen_by = config.metric_for_best_model
+    for name in (chosen_by, task.primary_metric):
+        if all(name in found for found in scores.values()):
+            if name != chosen_by != "loss":
+                progress(f"{where}: these texts do not define {chosen_by}; systems are compared by {name}")
+            return name
+    raise UserError(
+        f"{where}: these texts do not define {task.primary_metric}, since they have no label, or all the same one; add "
+        "texts with others"
+    )
 
 
 def _examples(

@@ -44,7 +44,7 @@ class Entry:
         return {
             "metric": key,
             "mean": bert[key],
-            "sd": self.results["spread"][key]["std"],
+            "sd": self.results["spread"].get(key, {}).get("std"),  # None with one unit of test rows
             "low": bert.get(f"{key}_low"),
             "high": bert.get(f"{key}_high"),
             "seeds": [int(seed) for seed in self.results["bert_seeds"]],

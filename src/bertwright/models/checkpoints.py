@@ -12,18 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bertwright.errors import UserError
-from bertwright.files import read_json, write_json
+from bertwright.files import read_json, user_path, write_json
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
 from bertwright.models.layouts import FORMATS, to_hugging_face
 from bertwright.models.sentence_folder import encoder_folder, write_pooling
 from bertwright.models.sequence_heads import stored_parameters
-from bertwright.models.stored import WEIGHTS, architecture, check_settings, modern_names, read_tensors
+from bertwright.models.stored import (
+    WEIGHTS,
+    architecture,
+    check_settings,
+    has_task_head,
+    modern_names,
+    read_tensors,
+)
 from bertwright.settings import ModelConfig
 from bertwright.text.wordpiece import Tokenizer
 
@@ -46,11 +54,19 @@ def find_model(model: str | Path, part: str) -> Path:
     """
     if str(model) == "boxed" and not Path(model).exists():
         raise UserError("the model that comes with Bertwright is now called bundled")
-    folder = BUNDLED / part if str(model) == "bundled" else Path(model)
+    folder = BUNDLED / part if str(model) == "bundled" else user_path(str(model))
     trained = folder / "pretrain" / "model"
     if part == "encoder" and trained.is_dir() and not (folder / "config.json").exists():
         return trained
     return encoder_folder(folder)
+
+
+def seed_models(run: Path) -> list[Path]:
+    """The models that a run has fine-tuned, in the order of its recipe's seeds, as its report has them."""
+    recipe = run / "finetune" / "recipe.yaml"
+    seeds = yaml.safe_load(recipe.read_text(encoding="utf-8"))["finetune"]["seeds"] if recipe.is_file() else []
+    found = {int(path.parent.name.partition("-")[2]): path for path in run.glob("finetune/seed-*/model")}
+    return [found[seed] for seed in [*seeds, *sorted(found.keys() - set(seeds))] if seed in found]
 
 
 def new_encoder(config: ModelConfig, vocab_size: int, pad_token_id: int = 0) -> Encoder:
@@ -100,19 +116,21 @@ def hugging_face_config(model: AnyModel) -> dict[str, Any]:
     return config
 
 
-def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = ()) -> None:
+def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = (), *, in_training: bool = False) -> None:
     """Write config.json and model.safetensors into a folder (make it atomic with `files.atomic_path`).
 
     Args:
         model: ours.
         folder: made if missing.
         leave_out: modules whose parameters are not written.
+        in_training: whether the parameters are written as they are trained, for the model to go on with them; not as
+            other tools expect them (`stored_parameters`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.architecture].names
     state = {  # copies, since safetensors refuses views; the tied output matrix is not a parameter of ours
         to_hugging_face(name, names): value.detach().cpu().clone()
-        for name, value in stored_parameters(model)
+        for name, value in (model.named_parameters() if in_training else stored_parameters(model))
         if not name.startswith(tuple(f"{module}." for module in leave_out))
     }
     if isinstance(model, PretrainingModel) and model.masked_language_model.decoder is not None:
@@ -245,6 +263,9 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     names = FORMATS[model.encoder.config.architecture].names
     bias, decoder = (to_hugging_face(f"masked_language_model.{name}", names) for name in ("bias", "decoder.weight"))
     own_bias = to_hugging_face("masked_language_model.decoder.bias", names)
+    if has_task_head(config) and bias not in weights:  # ModernBERT calls a task's layers as those of masked tokens
+        masked = {to_hugging_face(name, names) for name, _ in model.named_parameters() if name.startswith("masked_")}
+        weights = {name: value for name, value in weights.items() if name not in masked}
     if own_bias in weights:  # a copy of the head's bias, or what took its place
         weights[bias] = weights[own_bias]
     absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS) | model.absent

@@ -241,9 +241,13 @@ class SequenceHead(Head):
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Map (B, S, H) to logits (B, K)."""
-        chosen = last_vector(hidden, attention_mask) if self.causal else hidden  # (B, 1, H)
-        logits: Tensor = self.classifier(self.dropout(self.pooler(chosen, attention_mask)))
+        logits: Tensor = self.classifier(self.dropout(self.pooled(hidden, attention_mask)))
         return logits
+
+    def pooled(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The vector of the whole sequence, (B, H)."""
+        vector: Tensor = self.pooler(last_vector(hidden, attention_mask) if self.causal else hidden, attention_mask)
+        return vector
 
 
 class TokenHead(Head):

@@ -31,7 +31,7 @@ from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
 from bertwright.tasks.task import Examples, Task
-from bertwright.text.holdout import divide
+from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import Record, read_records
 from bertwright.text.wordpiece import Tokenizer
@@ -46,9 +46,6 @@ WHAT_TO_TRY = "try more epochs, another learning rate (lower if the loss jumps),
 """Advice for a model that does not learn."""
 
 AVERAGING = "finetune.averaging_block"
-
-_LONGEST_RUN = 250
-"""Rows of a class that stand side by side in the validation set: many more than there are reviews of one film."""
 
 
 @dataclass(frozen=True)
@@ -76,41 +73,6 @@ class Split:
     training_rows: Ints
     training: Examples
     validation: Validation
-
-
-def split_validation(strata: Ints, ratio: float) -> tuple[Ints, Ints]:
-    """Indices of training and validation set, the same for every seed, with the same fraction of each class.
-
-    A class of a single text has none in the validation set.
-
-    The validation set is made of runs of neighbours. Rows of a file that stand side by side often belong together, as
-    the reviews of one film do in IMDB, and its test split is about other films: a validation set that is drawn row by
-    row has a film's other reviews in training, and rewards a model for learning names.
-
-    Args:
-        strata: the class of each text, (texts,).
-        ratio: the fraction of the validation set.
-    """
-    parts = []
-    for label in np.unique(strata):
-        rng = np.random.default_rng(0)  # the same places for each class, so that mixed classes keep their neighbours
-        rows = np.flatnonzero(strata == label)
-        wanted = min(max(1, round(ratio * len(rows))), len(rows) - 1)
-        size = min(_LONGEST_RUN, max(1, wanted // 5))
-        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
-        parts.append(np.concatenate([runs[i] for i in rng.permutation(len(runs))])[:wanted])
-    validation = np.sort(np.concatenate(parts))
-    return np.setdiff1d(np.arange(len(strata)), validation), validation
-
-
-def split_groups(strata: Ints, groups: list[str], ratio: float, where: str) -> tuple[Ints, Ints]:
-    """As `split_validation`, in whole groups.
-
-    Raises:
-        UserError: if a class has one group only.
-    """
-    held = np.array(divide(strata.tolist(), groups, ratio, where))
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def new_task_model(task: Task, encoder: Path, config: FinetuneConfig, names: list[str], notice: Notice) -> TaskModel:
@@ -197,7 +159,8 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         labels = np.concatenate([labels, task.labels(held_out, names, records, f"{where}, split validation")])
         records = [*records, *held_out]
     else:
-        training_rows, validation_rows = _cut(records, task.strata(labels), config.validation_ratio, where)
+        strata = task.strata(labels)
+        training_rows, validation_rows = cut_validation(records, strata, config.validation_ratio, where, notice)
     notice(f"encoding {len(records):,} texts")
 
     def encoded(rows: Ints, truncation: str) -> Many[ModelInput]:
@@ -209,20 +172,10 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
         notice(f"{where}, training set: {sentence}")
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     if config.class_weights is not None:
-        training = task.weighted(training, labels[training_rows], names, config.class_weights)
+        weights = task.text_weights(labels[training_rows], names, config.class_weights)
+        training = replace(training, targets=np.asarray(training.targets) * weights[:, None])
     validation = Validation(encoded(validation_rows, config.truncation), labels[validation_rows])
     return Split(task, tokenizer, records, names, labels, training_rows, training, validation)
-
-
-def _cut(records: list[Record], strata: Ints, ratio: float, where: str) -> tuple[Ints, Ints]:
-    """Rows of training and validation set, where the data have no validation split."""
-    groups = [record.group for record in records if record.group is not None]
-    if len(groups) == len(records):
-        return split_groups(strata, groups, ratio, f"{where}, split train")
-    training_rows, validation_rows = split_validation(strata, ratio)
-    if len(validation_rows) == 0:
-        raise UserError(f"{where} has one text of each class to train on; a class needs two or more")
-    return training_rows, validation_rows
 
 
 def no_better_than_chance(task: Task, loss: float | None, chance: float | None) -> str | None:
@@ -337,7 +290,10 @@ class _Stage:
             )
         # A model that was chosen by a metric may be right more often than chance, and too sure where it errs.
         loss = best if chosen_by == "loss" else None
-        chance = split.task.chance_loss(split.labels[split.training_rows], split.validation.labels)
+        # Class weights make rare classes more probable than they are: that costs loss, as the recipe wants it.
+        is_plain = config.class_weights is None
+        known = split.labels[split.training_rows]
+        chance = split.task.chance_loss(known, split.validation.labels) if is_plain else None
         no_better = no_better_than_chance(split.task, loss, chance)
         if no_better is not None:
             self.notice(f"warning: the model of {name} {no_better}")

@@ -41,6 +41,23 @@ HEADS = {
 """The parts of `PretrainingModel` on the encoder, in words."""
 
 
+def check_first_model(recipe: Recipe, start: Path | None) -> None:
+    """See that the model before its first step can be made, before the corpus is prepared.
+
+    Args:
+        recipe: the whole recipe.
+        start: the folder of the encoder that is continued, if one is.
+
+    Raises:
+        UserError: if the folder cannot be read, or there is no such architecture.
+    """
+    if start is not None:
+        load_pretraining_model(start)
+        return
+    with torch.device("meta"):
+        new_encoder(recipe.model, 1)
+
+
 def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, notice: Notice) -> PretrainingModel:
     """The model before its first step: an encoder's, or random weights as the recipe asks for them.
 

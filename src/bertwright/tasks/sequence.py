@@ -20,7 +20,7 @@ from bertwright.models.heads import Head, SequenceHead
 from bertwright.tasks.answers import Prediction
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, matthews, resample_classes, tally
-from bertwright.tasks.task import Examples, Progress
+from bertwright.tasks.task import Progress
 from bertwright.tasks.text_task import TextTask, mean_logits
 from bertwright.text.records import Record, ordered_classes
 
@@ -117,10 +117,10 @@ class Classification(TextTask):
         """One-hot rows, float32 (records, K)."""
         return np.eye(len(names), dtype=np.float32)[labels]
 
-    def weighted(
-        self, examples: Examples, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
-    ) -> Examples:
-        """Examples whose targets are multiplied by the weights, which are scaled to a mean of 1 over the texts.
+    def text_weights(
+        self, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
+    ) -> Floats:
+        """The weight of each text's class, float32 (records,), scaled to a mean of 1 over the texts.
 
         Balanced weights are those of scikit-learn: inversely proportional to how frequent classes are.
 
@@ -137,8 +137,8 @@ class Classification(TextTask):
                     "a number for each"
                 )
             by_class = np.array([weights[name] for name in names])
-        scale = (by_class / by_class[labels].mean())[labels].astype(np.float32)
-        return Examples(examples.sequences, np.asarray(examples.targets) * scale[:, None], examples.together)
+        scaled: Floats = (by_class / by_class[labels].mean())[labels].astype(np.float32)
+        return scaled
 
     def strata(self, labels: Ints) -> Ints:
         """The classes."""

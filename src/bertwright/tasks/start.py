@@ -10,6 +10,7 @@ from torch import Tensor
 from bertwright.models.checkpoints import read_weights
 from bertwright.models.heads import TaskModel
 from bertwright.models.layouts import FORMATS, to_hugging_face
+from bertwright.models.sequence_heads import MultiLabelHead
 from bertwright.models.stored import architecture, has_task_head, head_of, label_names, mean_the_same
 from bertwright.tasks.registry import task_of
 from bertwright.train.loop import Notice
@@ -50,6 +51,8 @@ def starting_weights(
             return weights
         found = label_names(stored, encoder)
         order = [found.index(name) for name in model.label_names]
+        if isinstance(model.head, MultiLabelHead):
+            model.head.log_odds.zero_()  # the folder's bias holds those of its labels
         notice(f"starting from the head of {encoder}, which has the same classes: {', '.join(model.label_names)}")
         return {name: value[order] if name in head else value for name, value in weights.items()}
     if has_head:

@@ -209,14 +209,13 @@ class Task(Answers, Protocol):
         """
         return Examples(cast(list[sequences.Sequence], list(inputs)), self.targets(labels, names))
 
-    def weighted(
-        self, examples: Examples, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
-    ) -> Examples:
-        """Examples whose targets count as much as their class has weight; refused by default.
+    def text_weights(
+        self, labels: Ints, names: Sequence[str], weights: Literal["balanced"] | Mapping[str, float]
+    ) -> Floats:
+        """How much each text counts in training by its class, float32 (records,); refused by default.
 
         Args:
-            examples: from `examples`.
-            labels: of their records.
+            labels: of the records.
             names: from `label_names`.
             weights: by class, or balanced.
 

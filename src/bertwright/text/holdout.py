@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from bertwright.errors import UserError
 
@@ -74,3 +74,29 @@ def divide(labels: Sequence[Hashable], groups: Sequence[str], ratio: float, wher
             chosen.add(smallest)
             taken.update(members[smallest])
     return [group in chosen for group in groups]
+
+
+def known_in_train(
+    is_test: Sequence[bool], kinds: Sequence[Collection[str]], groups: Sequence[str], where: str
+) -> list[bool]:
+    """Which rows are test, without groups that have a label of their own: train would not know it.
+
+    Args:
+        is_test: from `divide`.
+        kinds: of each row its labels, any number of them.
+        groups: the group of each row, which is not divided.
+        where: the rows are, for a message.
+
+    Raises:
+        UserError: if no row is left for test.
+    """
+    rows = list(zip(groups, kinds, is_test, strict=True))
+    known = {kind for _, own, test in rows if not test for kind in own}
+    back = {group for group, own, test in rows if test and not known.issuperset(own)}
+    found = [test and group not in back for group, _, test in rows]
+    if not any(found):
+        raise UserError(
+            f"{where}: no text is left for test, since each has a label that train would not know; give more texts of "
+            "each label, or a test split of its own"
+        )
+    return found

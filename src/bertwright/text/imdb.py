@@ -44,6 +44,8 @@ def is_folder(path: Path) -> bool:
 
 
 def _folders(path: Path) -> list[Path]:
+    if not os.access(path, os.R_OK | os.X_OK):  # such as the lost+found of a disk
+        return []
     with os.scandir(path) as found:  # which knows what is a folder without asking for each of 50,000 files
         return [Path(one) for one in found if one.is_dir() and not one.name.startswith(".")]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bertwright.errors import UserError
-from bertwright.files import atomic_path, write_json
+from bertwright.files import atomic_path, user_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
@@ -69,7 +69,7 @@ def prepare_corpus(
         temporary.mkdir()
         division = _divide(recipe, notices, evaluated)
         if recipe.tokenizer.path is not None:
-            tokenizer = Tokenizer.load(Path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
+            tokenizer = Tokenizer.load(user_path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
             if recipe.tokenizer.new_words:
                 sample = _sample_texts(recipe, progress, evaluated)
                 progress(f"find {recipe.tokenizer.new_words} new words", 0, 0)

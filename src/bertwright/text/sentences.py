@@ -85,6 +85,11 @@ _UNMARKED_SPACE = re.compile(r"(?<=[\u0e00-\u0eff])\s+(?=[\u0e00-\u0eff])")
 _UNMARKED_CHARACTERS = 100
 
 
+def split_lines(text: str, html_line_breaks: bool = False) -> list[str]:
+    """The lines of a text; a `<br />` ends one, too, if that is asked for."""
+    return (HTML_BREAK.sub("\n", text) if html_line_breaks and "<" in text else text).splitlines()
+
+
 def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
     r"""Cut text into sentences.
 
@@ -109,9 +114,7 @@ def split_sentences(text: str, html_line_breaks: bool = False) -> list[str]:
         ['「行く。」', '彼は言った。', '雨だ']
     """
     sentences: list[str] = []
-    if html_line_breaks and "<" in text:
-        text = HTML_BREAK.sub("\n", text)
-    for line in text.splitlines():
+    for line in split_lines(text, html_line_breaks):
         pattern = _BOUNDARY if line.isascii() or not _OTHER_SCRIPTS.search(line) else _ANY_BOUNDARY
         start = 0
         for boundary in pattern.finditer(line):

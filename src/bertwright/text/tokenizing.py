@@ -26,7 +26,7 @@ from bertwright.text.byte_bpe import SpecialTokens
 from bertwright.text.characters import CharacterCheck
 from bertwright.text.corpus import Document
 from bertwright.text.data_report import TokenizedBatch
-from bertwright.text.sentences import split_sentences
+from bertwright.text.sentences import split_lines, split_sentences
 from bertwright.text.store import TokenizedDocuments, token_dtype
 from bertwright.text.wordpiece import Tokenizer
 
@@ -99,11 +99,8 @@ def tokenize(batch: Sequence[Document]) -> TokenizedBatch:
     sentences: list[str] = []
     per_document = []
     for document in batch:
-        found = (
-            document.text.splitlines()
-            if document.presplit
-            else split_sentences(document.text, _worker_tokenizer.html_line_breaks)
-        )
+        breaks = _worker_tokenizer.html_line_breaks
+        found = split_lines(document.text, breaks) if document.presplit else split_sentences(document.text, breaks)
         sentences.extend(found)
         per_document.append(len(found))
     ids = _worker_tokenizer.encode(_worker_tokenizer.spaced(sentences, per_document))

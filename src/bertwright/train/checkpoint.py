@@ -23,6 +23,10 @@ from torch import Tensor, nn
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, read_json, write_json
 from bertwright.models.checkpoints import AnyModel, load_into, read_weights, save_weights
+from bertwright.models.sequence_heads import changes_when_stored
+
+FORMAT = 2
+"""Of state.json: the first kept a regression's head as it is stored, not as it is trained."""
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
@@ -77,12 +81,12 @@ def save_checkpoint(
     """
     target = folder / f"step-{position.step:08d}"
     with atomic_path(target) as temporary:
-        save_weights(model, temporary)
+        save_weights(model, temporary, in_training=True)
         save_file(_optimizer_tensors(model, optimizers), temporary / "optimizer.safetensors")
         hashes = {path.name: _hash(path) for path in sorted(temporary.iterdir())}
         write_json(
             temporary / "state.json",
-            {"position": asdict(position), "run_fingerprint": run_fingerprint, "hashes": hashes},
+            {"format": FORMAT, "position": asdict(position), "run_fingerprint": run_fingerprint, "hashes": hashes},
         )
     # Those of higher numbers were passed over when this run began, and say nothing of which of its own are old.
     for old in [path for path in _newest_first(folder) if path.name <= target.name][KEEP:]:
@@ -117,6 +121,9 @@ def load_checkpoint(
             continue
         if broken:
             notice(f"{path} is broken ({', '.join(broken)} cut short or changed); trying the checkpoint before it")
+            continue
+        if state.get("format") != FORMAT and changes_when_stored(model):
+            notice(f"{path} is of an older version, which kept this head in another form; not used")
             continue
         if state["run_fingerprint"] != run_fingerprint:
             notice(f"{path} belongs to another recipe; not used")
