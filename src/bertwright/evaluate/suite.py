@@ -16,6 +16,7 @@ from bertwright.evaluate.comparison import (
     system_name,
 )
 from bertwright.evaluate.report import page
+from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import read_json, write_json, write_text
 
 
@@ -44,7 +45,7 @@ class Entry:
         return {
             "metric": key,
             "mean": bert[key],
-            "sd": self.results["spread"].get(key, {}).get("std"),  # None with one unit of test rows
+            "sd": mean_and_spread([one[key] for one in self.results["bert_seeds"].values()])["std"],
             "low": bert.get(f"{key}_low"),
             "high": bert.get(f"{key}_high"),
             "seeds": [int(seed) for seed in self.results["bert_seeds"]],
