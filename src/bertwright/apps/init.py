@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -65,14 +66,15 @@ def init(
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
         found.append(_look(paths[1], None, None, None, unlabelled=True))
     target = Path(out or f"recipes/{found[0].name}.yaml")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give a file with --out, such as {target / f'{found[0].name}.yaml'}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
-    command = " ".join(["bertwright init", *(f"'{path}'" if " " in path else path for path in paths)])
-    text = write_recipe(found, minutes, command)
+    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths]))
     for one in found:
         print(_table(one))
     write_text(target, text)
-    print(f"\nwritten to {target}; read it, change it, then: bertwright run {target}")
+    print(f"\nwritten to {target}; read it, change it, then: bertwright run {shlex.quote(str(target))}")
 
 
 @dataclass(frozen=True)
