@@ -304,7 +304,10 @@ class Model:
         """What computes `encode`; arguments as there."""
         with self.lock:
             if pooling not in self._text_encoders:
-                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling)
+                # A server has loaded the pre-trained encoder before: the same weights are not held twice.
+                same = self._vector_folder == self.pretrained.folder
+                there = self.pretrained.loaded_encoder if same else None
+                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, there)
             return self._text_encoders[pooling]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:
