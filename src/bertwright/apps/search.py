@@ -31,7 +31,7 @@ from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.recipe import Source
 from bertwright.text import formats
-from bertwright.text.sources import Files, locate, meant
+from bertwright.text.sources import Files, as_local, locate, meant
 
 
 def build(
@@ -288,7 +288,7 @@ def _files(texts: str) -> list[Path]:
         raise UserError(
             f"{texts} does not exist{meant(user_path(texts))}; give a file, a folder, or a pattern in quotes"
         )
-    found = locate(Source(path=texts))
+    found = locate(Source(path=as_local(texts)))
     if not isinstance(found, Files):
         raise UserError(f"{texts} is no text file and no folder of such; give files of {' '.join(formats.FORMATS)}")
     return list(found.paths)
