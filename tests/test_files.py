@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bertwright.errors import UserError
 from bertwright.files import atomic_path, recover
 
 KILLED = """
@@ -66,3 +67,29 @@ def test_weights_can_be_read_by_whoever_can_read_the_rest(tmp_path):
         save_file({"weight": torch.zeros(2)}, temporary / "model.safetensors")
     (tmp_path / "plain").write_text("as any program writes it")
     assert (tmp_path / "model" / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_replaces_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").write_text("old")
+    (tmp_path / "file").write_text("old")
+    refused = pytest.raises(UserError, match="folder is a folder, which no file replaces; give the name of a file")
+    with refused, atomic_path(tmp_path / "folder") as temporary:
+        temporary.write_text("new")
+    with pytest.raises(UserError, match="file can't be written"), atomic_path(tmp_path / "file") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "folder" / "kept").read_text() == (tmp_path / "file").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["model/inside/..", "link"])
+def test_a_folder_is_replaced_under_any_of_its_names(tmp_path: Path, monkeypatch, name: str) -> None:
+    (tmp_path / "model" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("model")
+    monkeypatch.chdir(tmp_path)
+    with atomic_path(Path(name)) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["link", "model"]
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "model") == ["weights"]

@@ -261,7 +261,7 @@ def changing(folder: Path) -> Iterator[None]:
     """
     place = folder.resolve()  # `.` has no name beside which to write
     if Path.cwd().is_relative_to(place):  # which would be gone, for the shell and for all commands after this one
-        raise UserError(f"an index is replaced as a whole, and you are in {folder}; change to another folder with cd")
+        raise UserError(f"{place} is replaced as a whole, and you are in it; change to another folder first, with cd")
     lock = FileLock(place.parent / f".{place.name}.lock", blocking=False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
