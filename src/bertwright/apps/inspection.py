@@ -182,16 +182,18 @@ def inspect(tables: Sequence[Table], all_classes: bool = True) -> Contents:
         if row.problem is not None:
             problems += 1
             first = first or row
-        else:
-            for (name, classes), value in zip(names, row.values, strict=True):
-                columns[name].add(value, classes)
+            continue
+        for (name, classes), value in zip(names, row.values, strict=True):
+            columns[name].add(value, classes)
     more = False
     candidates = {name for name, column in columns.items() if column.distinct <= MOST_CLASSES}
     for row, names in stream:
         more = True
         if not (all_classes and candidates):
             break
-        for (name, classes), value in zip(names, row.values, strict=True) if row.problem is None else ():
+        if row.problem is not None:
+            continue
+        for (name, classes), value in zip(names, row.values, strict=True):
             if name in candidates:
                 columns[name].add(value, classes)
                 if columns[name].distinct > MOST_CLASSES:
