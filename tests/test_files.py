@@ -77,3 +77,29 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "open", refuse)  # root may read everything
     with pytest.raises(UserError, match=r"secret may not be read \(Permission denied\)"):
         digests([tmp_path / "secret"])
+
+
+def test_a_file_replaces_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").write_text("old")
+    (tmp_path / "file").write_text("old")
+    refused = pytest.raises(UserError, match="folder is a folder, which no file replaces; give the name of a file")
+    with refused, atomic_path(tmp_path / "folder") as temporary:
+        temporary.write_text("new")
+    with pytest.raises(UserError, match="file can't be written"), atomic_path(tmp_path / "file") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "folder" / "kept").read_text() == (tmp_path / "file").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["model/inside/..", "link"])
+def test_a_folder_is_replaced_under_any_of_its_names(tmp_path: Path, monkeypatch, name: str) -> None:
+    (tmp_path / "model" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("model")
+    monkeypatch.chdir(tmp_path)
+    with atomic_path(Path(name)) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["link", "model"]
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "model") == ["weights"]

@@ -32,36 +32,41 @@ os.umask(_UMASK)
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` that becomes `target` when the block ends well, and vanishes when it does not.
 
-    The block may make a file or a folder there. A folder replaces an existing one.
+    The block may make a file or a folder there. A folder replaces an existing one; a file replaces a file alone, since
+    a folder may hold anything.
 
     Raises:
-        UserError: if the disk is full, or the place can't be written.
+        UserError: if the disk is full, the place can't be written, or a folder is where the file is to be.
     """
+    given = target
     try:
+        target = given.resolve()  # `.` has no name beside which to write
         target.parent.mkdir(parents=True, exist_ok=True)
         recover(target)
     except OSError as error:
-        raise UserError(f"{target} can't be written ({error.strerror}); give another place") from error
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+        raise UserError(f"{given} can't be written ({error.strerror}); give another place") from error
+    temporary = target.parent / f".{target.name}.tmp-{os.getpid()}"
     try:
         yield temporary
         for path in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             if path.is_file():  # safetensors keeps its files from everyone else
                 path.chmod(0o666 & ~_UMASK)
             _sync(path)
-        if target.is_dir():
-            old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        if not target.is_dir():
+            temporary.replace(target)
+        elif temporary.is_dir():
+            old = target.parent / f".{target.name}.old-{os.getpid()}"
             target.rename(old)
             temporary.rename(target)
             shutil.rmtree(old)
         else:
-            temporary.replace(target)
+            raise UserError(f"{given} is a folder, which no file replaces; give the name of a file")
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
         if _means_disk_full(error):
-            raise UserError(f"no space left on the disk while writing {target}; free some and run again") from error
-        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"{target} can't be written ({error}); give another place") from error
+            raise UserError(f"no space left on the disk while writing {given}; free some and run again") from error
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise UserError(f"{given} can't be written ({error}); give another place") from error
         raise
     finally:
         _remove(temporary)
@@ -84,6 +89,7 @@ def recover(target: Path) -> None:
 
     What it had half-written goes. A folder that it had moved aside comes back, if the new one did not take its place.
     """
+    target = target.resolve()
     for left in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
         kind, _, owner = left.name.rpartition(".")[2].rpartition("-")
         if not owner.isdecimal() or (int(owner) != os.getpid() and psutil.pid_exists(int(owner))):

@@ -308,7 +308,9 @@ class Model:
         """What computes `encode`; arguments as there."""
         with self.lock:
             if pooling not in self._text_encoders:
-                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling)
+                same = self._vector_folder == self.pretrained.folder  # whose weights a server has loaded before
+                there = self.pretrained.loaded_encoder if same else None
+                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, there)
             return self._text_encoders[pooling]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:

@@ -19,6 +19,7 @@ from bertwright.errors import UserError
 from bertwright.inputs.pretraining import IS_NEXT
 from bertwright.inputs.sequences import Sequence
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer
+from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel
 from bertwright.text.wordpiece import Tokenizer
 
@@ -96,6 +97,12 @@ class PretrainedEncoder:
     def model(self) -> PretrainingModel:
         """The encoder with both heads, in evaluation mode."""
         return load_pretraining_model(self.folder).to(self.device).eval()
+
+    @property
+    def loaded_encoder(self) -> Encoder | None:
+        """The encoder alone; None until `model` has been asked for."""
+        model: PretrainingModel | None = vars(self).get("model")
+        return None if model is None else model.encoder
 
     @LoadedOnce
     def tokenizer(self) -> Tokenizer:

@@ -19,6 +19,7 @@ from bertwright.given import require_words
 from bertwright.inputs.sequences import Sequence, beginning, build_many
 from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
 from bertwright.models.embedding_head import EmbeddingHead
+from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
 from bertwright.models.stored import reading
@@ -47,13 +48,16 @@ class _Fast(TaskModel):
             return super().forward(*args, **inputs)
 
 
-def load_vector_model(folder: Path, pooling: Pooling, kind: type[TaskModel] = TaskModel) -> TaskModel:
+def load_vector_model(
+    folder: Path, pooling: Pooling, kind: type[TaskModel] = TaskModel, loaded: Encoder | None = None
+) -> TaskModel:
     """The encoder of a folder with a pooling, in float32.
 
     Args:
         folder: of a model: its encoder is used, whatever its head is for.
         pooling: how vectors are made.
         kind: class of the model.
+        loaded: the folder's encoder, if it is in memory already.
 
     Raises:
         UserError: if the folder cannot be read, or its tensors do not fit its configuration.
@@ -61,7 +65,10 @@ def load_vector_model(folder: Path, pooling: Pooling, kind: type[TaskModel] = Ta
     config = read_config(folder)
     encoder = stored_encoder(config)
     model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
-    load_into(model, read_weights(folder), folder, may_miss=())
+    if loaded is None:
+        load_into(model, read_weights(folder), folder, may_miss=())
+    else:
+        model.encoder = loaded  # and not given to the class, which draws all weights anew
     return model
 
 
@@ -74,14 +81,18 @@ class TextEncoder:
         folder: of a model: its encoder is used, whatever its head is for.
         device: computes.
         mode: the pooling, mean or cls; None is the folder's, and the mean where it names none.
+        loaded: the folder's encoder on that device, if it is in memory already.
     """
 
-    def __init__(self, folder: Path, device: torch.device, mode: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, mode: str | None = None, loaded: Encoder | None = None
+    ) -> None:
         if mode is not None and mode not in POOLINGS:
             raise UserError(f"pooling is {mode}; it must be {' or '.join(POOLINGS)}")
         self.folder = folder
         self.device = device
         self.mode = mode
+        self.loaded = loaded
         self.lock = threading.RLock()
 
     @LoadedOnce
@@ -106,7 +117,7 @@ class TextEncoder:
         Raises:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
-        return load_vector_model(self.folder, self.pooling, _Fast).to(self.device).eval()
+        return load_vector_model(self.folder, self.pooling, _Fast, self.loaded).to(self.device).eval()
 
     @LoadedOnce
     def max_length(self) -> int:

@@ -155,3 +155,11 @@ def test_explanations_of_a_file_leave_bad_rows_out_as_predictions_do(folder, cap
     said = capsys.readouterr()
     assert [json.loads(line)["text"] for line in said.out.splitlines()] == ["A fine film.", "A dull film."]
     assert "1 of 3 rows have no answer; the first: in.jsonl, line 2 has nothing to read" in said.err
+
+
+@pytest.mark.slow
+def test_standard_input_that_is_not_utf_8_is_read_with_question_marks(monkeypatch, capsys):
+    stream = io.TextIOWrapper(io.BytesIO("A wonderful café.\n".encode("latin-1")), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", stream)
+    assert main(["predict", "--format", "jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "A wonderful caf?."

@@ -5,6 +5,8 @@ import dataclasses
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bertwright.apps.inspection import Contents, Texts
@@ -83,9 +85,6 @@ def test_each_format_is_looked_at_alike(say, folder, form):
     elif form == "json":
         path.write_text(json.dumps(rows, indent=1))
     elif form == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_bytes(gzip.compress(write_csv(folder / "plain.csv", rows).read_bytes()))
@@ -107,6 +106,26 @@ def test_a_recipe_is_not_overwritten_without_the_flag(say, folder):
     assert (folder / "mine.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("out", ["given", "."])
+@pytest.mark.slow
+def test_a_recipe_replaces_no_folder(say, folder, out):
+    write_csv(folder / "tickets.csv", tickets())
+    (folder / "given").mkdir()
+    (folder / "given" / "kept.txt").write_text("kept")
+    said = say("tickets.csv", "--out", out, "--overwrite", status=2)
+    assert f"{out} is a folder; give a file with --out, such as " in said
+    assert "tickets.yaml" in said
+    assert sorted(path.name for path in folder.rglob("*")) == ["given", "kept.txt", "tickets.csv"]
+
+
+@pytest.mark.slow
+def test_the_command_that_is_printed_works_with_spaces_in_names(say, folder):
+    write_csv(folder / "my tickets.csv", tickets())
+    said = say("my tickets.csv", "--out", "my recipe.yaml")
+    assert said.rstrip().endswith("then: bertwright run 'my recipe.yaml'")
+    assert (folder / "my recipe.yaml").read_text().startswith("# Written by: bertwright init 'my tickets.csv'\n")
+
+
 @pytest.mark.slow
 def test_two_columns_of_text_are_a_question(say, folder):
     rows = [row | {"answer": f"We will look at number {row['id']} as soon as we can."} for row in tickets()]
@@ -116,6 +135,18 @@ def test_two_columns_of_text_are_a_question(say, folder):
     assert "--text-column" in said
     assert not (folder / "recipes").exists()
     assert "text column   answer" in say("t.csv", "--text-column", "answer")
+
+
+@pytest.mark.slow
+def test_the_text_column_that_is_named_counts_for_unlabelled_texts_as_well(say, folder):
+    rows = [row | {"answer": f"We will look at number {row['id']} as soon as we can."} for row in tickets()]
+    write_csv(folder / "tickets.csv", rows)
+    write_csv(folder / "old.csv", [{"body": row["body"], "answer": row["answer"]} for row in rows])
+    (folder / "more.txt").write_text("Once there was a printer. It did not print.\n" * 20)
+    say("tickets.csv", "old.csv", "--text-column", "answer")
+    recipe = load_recipe("recipes/tickets.yaml")
+    assert [recipe.source(name).text_column for name in ("tickets", "old")] == ["answer", "answer"]
+    say("tickets.csv", "more.txt", "--text-column", "answer", "--overwrite")  # which has no such column
 
 
 @pytest.mark.slow
@@ -163,6 +194,27 @@ def test_a_large_file_is_looked_at_in_part_and_says_so(say, folder, monkeypatch)
     assert "the first 30" in say("t.csv")
 
 
+def test_classes_are_counted_in_all_rows_of_a_file_that_is_sorted_by_class(say, folder, monkeypatch):
+    monkeypatch.setattr("bertwright.apps.inspection.LOOKED_AT", 30)
+    monkeypatch.setattr("bertwright.apps.init.LOOKED_AT", 30)
+    write_csv(folder / "t.csv", sorted(tickets(90), key=lambda row: row["queue"]))
+    said = say("t.csv")
+    assert "the first 30" in said
+    assert "3: access 30, billing 30, hardware 30" in said
+
+
+@pytest.mark.slow
+def test_space_after_the_commas_of_a_header_is_no_part_of_a_name(say, folder):
+    path = write_csv(folder / "t.csv", [row | {"team": row["queue"]} for row in tickets()])
+    path.write_text(path.read_text().replace("id,created,body,queue,team", "id, created, body, queue, team"))
+    say("t.csv")
+    source = load_recipe("recipes/t.yaml").source("t")
+    assert (source.text_column, source.label_column) == ("body", "queue")
+    assert len(read_split(source, "train", ("text", "label")).records) == 48
+    path.write_text(path.read_text().replace("queue, team", "queue, queue"))
+    assert "t.csv has 2 columns called `queue`; rename all but one" in say("t.csv", "--overwrite", status=2)
+
+
 @pytest.mark.slow
 def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder):
     rows = [{"id": row["id"], "body": row["body"]} for row in tickets()]
@@ -204,16 +256,16 @@ def comments(rows=60):
     ]
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "booleans"])
+@pytest.mark.parametrize("form", ["csv", "csv of booleans", "jsonl", "booleans"])
 @pytest.mark.slow
 def test_columns_of_0_and_1_are_several_labels(say, folder, form):
     rows = comments()
-    if form == "csv":
+    if "booleans" in form:
+        rows = [row | {name: bool(row[name]) for name in ("toxic", "insult")} for row in rows]
+    if "csv" in form:
         path = write_csv(folder / "c.csv", rows)
     else:
         path = folder / "c.jsonl"
-        if form == "booleans":
-            rows = [row | {name: bool(row[name]) for name in ("toxic", "insult")} for row in rows]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = say(path.name)
     assert "2 columns of 0 and 1, one for each label (multi-label): toxic 20, insult 30" in said
@@ -331,6 +383,45 @@ def test_split_files_keep_their_splits(say, folder):
     assert load_recipe("recipes/t.yaml").source("t").test_ratio is None
 
 
+@pytest.mark.slow
+def test_a_text_file_beside_a_table_is_not_read_for_labels(say, folder):
+    (folder / "t").mkdir()
+    write_csv(folder / "t" / "tickets.csv", tickets())
+    (folder / "t" / "notes.txt").write_text("These are the tickets of last year.\n")
+    assert "1 text files beside the tables are not used" in say("t")
+    source = load_recipe("recipes/t.yaml").source("t")
+    assert source.path == "t/tickets.csv"
+    assert len(read_split(source, "train", ("text", "label")).records) == 48
+    say("t", "--unlabelled", "--text-column", "body", "--overwrite")
+    assert load_recipe("recipes/t.yaml").source("t").path == "t"
+
+
+@pytest.mark.slow
+def test_a_folder_whose_recipe_would_read_more_than_its_tables_is_refused(say, folder):
+    (folder / "t").mkdir()
+    write_csv(folder / "t" / "a.csv", tickets())
+    write_csv(folder / "t" / "b.csv", tickets())
+    (folder / "t" / "notes.txt").write_text("These are the tickets of last year.\n")
+    assert "move the text files to another folder" in say("t", status=2)
+    (folder / "t" / "b.csv").rename(folder / "t" / "test.csv")
+    assert "t has no train split, but test; call one of its files train" in say("t", status=2)
+    (folder / "t" / "a.csv").rename(folder / "t" / "train.csv")
+    assert "1 text files beside the tables are not used" in say("t")
+    source = load_recipe("recipes/t.yaml").source("t")
+    assert (source.path, source.test_ratio) == ("t", None)
+    assert [len(read_split(source, one, ("text", "label")).records) for one in ("train", "test")] == [60, 60]
+
+
+@pytest.mark.slow
+def test_a_folder_with_the_name_of_a_preset_is_that_folder(say, folder):
+    (folder / "imdb").mkdir()
+    write_csv(folder / "imdb" / "train.csv", tickets())
+    say("imdb")
+    source = load_recipe("recipes/imdb.yaml").source("imdb")
+    assert source.path == "./imdb"
+    assert len(read_split(source, "train", ("text", "label")).records) == 48
+
+
 @pytest.mark.parametrize("words", [(), ("nothing.csv",), ("t.csv", "--minutes", "-1"), ("t.csv", "--minutes", "nan")])
 def test_mistakes_are_one_sentence(say, folder, words):
     write_csv(folder / "t.csv", tickets())
@@ -357,6 +448,34 @@ def test_metrics_speak_of_the_rarer_of_two_classes(say, folder):
     write_csv(folder / "payments.csv", rows)
     say("payments.csv")
     assert load_recipe("recipes/payments.yaml").finetune.positive_label == "fraud"
+
+
+@pytest.mark.parametrize(
+    ("form", "rarer"), [("True", "true"), ("1.0", "1"), ("schema", "fraud"), ("folders", "negative")]
+)
+@pytest.mark.slow
+def test_the_rarer_class_is_called_as_training_calls_it(say, folder, form, rarer):
+    rows = [{"text": f"A payment of {n} euros to shop {n % 7}.", "label": int(n % 10 == 0)} for n in range(60)]
+    name = "payments.csv"
+    if form == "schema":
+        name = "payments.parquet"
+        schema = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["legit", "fraud"]}}}}
+        table = pa.Table.from_pylist([*rows, {"text": "A payment that nobody has looked at.", "label": -1}])
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(schema)}), folder / name)
+    elif form == "folders":  # those of aclImdb
+        name = "payments"
+        for number, row in enumerate(rows):
+            path = folder / name / ("train" if number % 4 else "test") / ("neg" if row["label"] else "pos")
+            path.mkdir(parents=True, exist_ok=True)
+            (path / f"{number}.txt").write_text(row["text"])
+    else:
+        written = {"True": ("False", "True"), "1.0": ("0.0", "1.0")}[form]
+        write_csv(folder / name, [row | {"label": written[row["label"]]} for row in rows])
+    say(name)
+    recipe = load_recipe("recipes/payments.yaml")
+    records = read_split(recipe.source("payments"), "train", ("text", "label")).records
+    assert recipe.finetune.positive_label == rarer
+    assert rarer in {record.label for record in records}
 
 
 def test_epochs_fall_as_labels_grow():

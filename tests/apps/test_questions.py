@@ -92,6 +92,64 @@ def test_the_choices_of_a_csv_file_are_chosen_from(folders, tmp_path):
     assert row.rpartition(f",{bertwright.load(folder).predict(CHOICES).text},")[2]
 
 
+HALVES = [
+    ("question-answering", {"question": "what \ud83d was falling?", "context": "\ud83d rain \ud83d"}),
+    ("multiple-choice", {"context": "the cat \ud83d sat on", "choices": ["a mat \ud83d", "rain \ud83d"]}),
+]
+"""Rows with half an emoji in each text, and the task that reads them."""
+
+
+@pytest.mark.parametrize(("task", "given"), HALVES)
+def test_half_an_emoji_in_a_row_is_a_question_mark(folders, tmp_path, capsys, task, given):
+    whole = json.loads(json.dumps(given).replace("\\ud83d", "?"))
+    model = bertwright.load(folders[task])
+    assert model.predict(given) == model.predict(whole)
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(given) + "\n")
+    assert main(["predict", "--model", str(folders[task]), "--file", str(file), "--format", "jsonl"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert {name: row[name] for name in whole} == whole
+
+
+@pytest.mark.parametrize(("task", "given"), HALVES)
+@pytest.mark.slow
+def test_the_server_reads_half_an_emoji_in_rows_and_in_their_names(folders, task, given):
+    typed = {"Content-Type": "application/json"}
+    with Server(make_app(bertwright.load(folders[task]))) as client:
+        answer = client.post("/predict", content=json.dumps({"rows": [given]}), headers=typed)
+        assert answer.status_code == 200
+        answer = client.post("/predict", content=json.dumps({"rows": [{"\ud83d": "a"}]}), headers=typed)
+        assert answer.status_code == 422
+        assert "text 1 has ?; this model" in answer.json()["detail"]
+
+
+@pytest.mark.slow
+def test_too_many_choices_are_refused_before_they_are_tokenized(folders, monkeypatch):
+    model = bertwright.load(folders["multiple-choice"])
+
+    def fail(*_):
+        raise AssertionError("texts were tokenized")
+
+    with Server(make_app(model)) as client:
+        monkeypatch.setattr(model, "inputs", fail)
+        many = {"context": "a " * 24_000, "choices": ["b"] * 9_000}
+        for rows, choices in (([many], "9,000"), ([CHOICES] * 22, "66")):
+            answer = client.post("/predict", json={"rows": rows})
+            assert answer.status_code == 422
+            expected = f"the request has {choices} choices, and may have at most 64; send fewer, or several requests"
+            assert answer.json()["detail"] == expected
+
+
+def test_a_context_is_tokenized_once_for_all_of_its_choices(folders, monkeypatch):
+    model = bertwright.load(folders["multiple-choice"])
+    expected = model.predict(CHOICES).text
+    tokenizer = model.classifier_tokenizer
+    encode, seen = tokenizer.encode, []
+    monkeypatch.setattr(tokenizer, "encode", lambda texts: seen.extend(texts) or encode(texts))
+    assert [one.text for one in model.predict([CHOICES, CHOICES])] == [expected] * 2
+    assert sorted(seen) == sorted([CHOICES["context"], *CHOICES["choices"]])
+
+
 @pytest.mark.parametrize(("task", "given"), [("question-answering", QUESTION), ("multiple-choice", CHOICES)])
 @pytest.mark.slow
 def test_the_server_answers_rows_as_the_model_does(folders, task, given):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import bertwright
+from bertwright.apps.batching import Limits
 from bertwright.apps.search import open_searcher, text_vectors
 from bertwright.apps.search_index import SearchIndex
 from bertwright.apps.server import make_app
@@ -239,3 +240,58 @@ def test_a_served_model_that_built_the_index_is_loaded_once(built, place, model)
     loaded = bertwright.load(model)
     assert open_searcher(place / "index", loaded=loaded).encoder is loaded
     assert open_searcher(place / "index", loaded=bertwright.load("bundled")).encoder.name == "small"
+
+
+def test_vectors_are_computed_with_the_encoder_that_is_loaded_already(model):
+    expected = bertwright.load(model).encode(LINES[0])
+    served = bertwright.load(model)
+    encoder = served.pretrained.model.encoder
+    assert served.text_encoder().model.encoder is encoder
+    np.testing.assert_allclose(served.encode(LINES[0]), expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_search_on_the_server_loads_no_model_and_its_answer_is_bounded(built, place, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a model was loaded")
+
+    bundled = bertwright.load("bundled")
+    searcher = open_searcher(place / "index", loaded=bundled)
+    with Server(make_app(bundled, Limits(answer_characters=300), searcher)) as client:
+        monkeypatch.setattr("bertwright.pretrained.load_pretraining_model", fail)
+        monkeypatch.setattr("bertwright.vectors.load_vector_model", fail)
+        (found,) = client.post("/search", json={"texts": ["nobody"], "top": 1}).json()
+        assert [one["text"] for one in found] == ["nobody came to look for it"]
+        refused = client.post("/search", json={"texts": ["nobody", "the rain and the cat"], "top": 4})
+        assert refused.status_code == 422
+        assert "the texts of the answer have more than 300 characters; ask for fewer" in refused.json()["detail"]
+
+
+def test_a_file_is_in_an_index_once_under_all_of_its_names(built, place, said):
+    (place / "deep").mkdir()
+    (place / "link.txt").symlink_to("notes.txt")
+    for name in (place / "notes.txt", "deep/../notes.txt", "link.txt"):
+        expected = "notes.txt is in index already; remove it first: bertwright search remove notes.txt index"
+        assert said("search", "add", name, "index") == expected
+    assert said("search", "remove", place / "notes.txt", "index", "--line", "3").startswith("1 texts were removed")
+
+
+def test_a_command_that_is_advised_is_quoted(place, said):
+    refused = said("search", "query", "my index", "cat")
+    assert refused == "my index is no index; build one: bertwright search build TEXTS 'my index'"
+
+
+def test_a_folder_with_the_name_of_a_preset_is_that_folder(place, model, said):
+    (place / "imdb").mkdir()
+    shutil.copy("notes.txt", "imdb/notes.txt")
+    assert said("search", "build", "imdb", "other", "--model", model) == "4 texts are in other\n"
+
+
+def test_an_index_is_changed_under_any_name_but_not_around_the_one_who_asks(built, place, monkeypatch, said):
+    words = ("search", "add", "rows.jsonl", "index/bm25/..", "--text-column", "body")
+    assert said(*words) == "2 texts were added; 6 are in index/bm25/..\n"
+    monkeypatch.chdir(place / "index" / "bm25")
+    expected = f"{(place / 'index').resolve()} is replaced as a whole, and you are in it; change to another folder"
+    for name in ("..", "../../index"):
+        assert said("search", "remove", "rows.jsonl", name) == f"{expected} first, with cd"
+    assert SearchIndex(place / "index").texts == 6

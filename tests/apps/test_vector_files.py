@@ -72,6 +72,15 @@ def test_values_of_several_types_in_a_column_are_text(folder):
     assert [row is None for row in table["vector"].to_pylist()] == [False, False, True, True]
 
 
+def test_half_an_emoji_in_another_column_or_in_its_name_is_a_question_mark(folder):
+    row = {"text": "A film.", "by\ud83d": "B\ud83d", "tags": ["\ud83d"]}
+    (folder / "in.jsonl").write_text(json.dumps(row) + "\n")
+    assert main(["embed", "--file", "in.jsonl", "--out", "v.parquet"]) == 0
+    table = pq.read_table("v.parquet")
+    assert table.column_names == ["text", "by?", "tags", "vector"]
+    assert (table["by?"].to_pylist(), table["tags"].to_pylist()) == (["B?"], ['["?"]'])
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -169,3 +169,36 @@ def test_a_test_split_that_cannot_be_is_refused(dev_alone, tmp_path):
         dev_alone(test_split="train")
     with pytest.raises(UserError, match="has a test_ratio, which makes the test split"):
         dev_alone(data=Source(path=str(tmp_path), test_ratio=0.2), test_split="dev")
+
+
+@pytest.mark.parametrize(
+    ("header", "mark"),
+    [
+        ("text, label", ","),
+        (" text ,label ", ","),
+        ('"text"," label"', ","),
+        ("\ufefftext, label", ","),
+        ("text; label", ";"),
+        ("text\t label", "\t"),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", " label"])
+def test_white_space_around_the_names_of_a_header_does_not_count(tmp_path, header, mark, column):
+    (tmp_path / "train.csv").write_text(f"{header}\none{mark}a\ntwo{mark}b\n", encoding="utf-8")
+    found = read(tmp_path, {"label_column": column}, ("text", "label"))
+    assert [(one.text, one.label) for one in found.records] == [("one", "a"), ("two", "b")]
+
+
+def test_a_column_is_refused_whose_name_another_has(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label, label,n,n\none,a,b,1,2\n")
+    with pytest.raises(UserError, match=r"train\.csv has 2 columns called `label`; rename all but one"):
+        read(tmp_path, {}, ("text", "label"))
+    (tmp_path / "train.csv").write_text("text,label,n,n\none,a,1,2\n")  # of which none is read
+    assert [one.label for one in read(tmp_path, {}, ("text", "label")).records] == ["a"]
+
+
+def test_half_an_emoji_in_a_label_is_a_question_mark(tmp_path):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "one", "labels": ["a\ud83d", "b"]}) + "\n")
+    assert read(tmp_path / "train.jsonl", {"label_column": "labels"}, MULTI).records[0].labels == ("a?", "b")
+    (tmp_path / "test.csv").write_text('text,labels\none,"[""a\\ud83d"", ""b""]"\n')
+    assert read(tmp_path / "test.csv", {"label_column": "labels"}, MULTI, "test").records[0].labels == ("a?", "b")

@@ -53,3 +53,11 @@ def test_an_open_quotation_mark_is_refused_where_it_begins(tmp_path):
     (tmp_path / "a.csv").write_text('text,label\none,1\n"two,2\nthree,3\n')
     with pytest.raises(UserError, match="line 3 begins a row that is not valid CSV"):
         content(tmp_path / "a.csv")
+
+
+def test_half_an_emoji_in_json_is_a_question_mark_and_a_whole_one_stays(tmp_path):
+    row = r'{"a\ud83d": "x\uDE00", "b": ["\ud83d\ude00", "\\ud83d", "\\\ud83d", {"c\ud83d": 1}]}'
+    expected = (["a?", "b"], [["x?", ["😀", r"\ud83d", "\\?", {"c?": 1}]]])
+    for name, text in (("a.jsonl", f"{row}\n"), ("a.json", f"[\n{row}\n]")):
+        (tmp_path / name).write_text(text)
+        assert content(tmp_path / name) == expected

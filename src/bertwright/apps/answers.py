@@ -42,6 +42,8 @@ MOST_ATTENTION = 64
 def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
     """Classes of texts, or what else the model's task answers."""
     records = model.records(request.given())
+    choices = sum(len(record.choices or ()) for record in records)  # each of which is read with its whole context
+    _require_few(limits, max(len(records), choices), "choices" if choices else "texts")
     encoded = model.inputs(records)
     return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))
 
@@ -58,6 +60,7 @@ def explain(model: Model, request: ExplainRequest, limits: Limits) -> Work:
     """Predictions, and attributions of words."""
     check(model, request.label)
     records = model.records(request.given())
+    _require_few(limits, len(records))
     sequences = [read(model, record, number, len(records)) for number, record in enumerate(records)]
     work = _explaining(model, records, sequences, request.label)
     return Work(_within(limits, [len(one) for one in sequences], PASSES), work)
@@ -151,10 +154,22 @@ def attention(model: Model, request: TextsRequest, limits: Limits) -> Work:
 
 def search(searcher: Searcher, request: SearchRequest, limits: Limits) -> Work:
     """Texts of an index. Files have their names without the folders of this machine."""
-    tokens = 0 if searcher.encoder is None else _within(limits, _lengths(searcher.encoder, request.texts))
+    _require_few(limits, len(request.texts))
+    tokens = characters = 0
+    if searcher.encoder is not None:
+        # By the encoder of vectors, which is there: the pre-trained one would be loaded while all requests wait.
+        sequences, _ = searcher.encoder.text_encoder().inputs(request.texts)
+        tokens = _within(limits, [len(one) for one in sequences])
 
     def answer(number: int) -> Any:
+        nonlocal characters
         hits = searcher.find(request.texts[number], request.top)
+        characters += sum(len(hit.entry.text) for hit in hits)
+        if characters > limits.answer_characters:
+            raise UserError(
+                f"the texts of the answer have more than {limits.answer_characters:,} characters; ask for fewer with a "
+                'smaller "top", or send fewer queries'
+            )
         return [{"score": hit.score, **asdict(hit.entry), "file": Path(hit.entry.file).name} for hit in hits]
 
     return Work(tokens, _one_by_one(len(request.texts), answer))
@@ -191,6 +206,18 @@ def _lengths(model: Model, texts: list[str]) -> list[int]:
     return [min(len(ids) + 2, most) for ids in tokenizer.encode([tokenizer.clean(text) for text in texts])]
 
 
+def _require_few(limits: Limits, number: int, what: str = "texts") -> None:
+    """See that a request has no more texts than it may have, before they are tokenized.
+
+    Raises:
+        UserError: if it has.
+    """
+    if number > limits.texts:
+        raise UserError(
+            f"the request has {number:,} {what}, and may have at most {limits.texts}; send fewer, or several requests"
+        )
+
+
 def _within(limits: Limits, lengths: list[int], passes: int = 1, numbers: int = 0) -> int:
     """The tokens that a request computes.
 
@@ -203,9 +230,7 @@ def _within(limits: Limits, lengths: list[int], passes: int = 1, numbers: int = 
     Raises:
         UserError: if they are more than a request may have.
     """
-    if len(lengths) > limits.texts:
-        problem = f"the request has {len(lengths)} texts, and may have at most {limits.texts}"
-        raise UserError(f"{problem}; send several requests")
+    _require_few(limits, len(lengths))
     for number, length in enumerate(lengths):
         if length > limits.text_tokens:
             problem = f"has {length:,} tokens, and may have at most {limits.text_tokens:,}; shorten it"

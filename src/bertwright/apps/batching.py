@@ -63,11 +63,12 @@ class Limits:
     Args:
         body_bytes: of a request's body.
         body_seconds: in which a client must have sent the body.
-        texts: in a request.
+        texts: in a request; of multiple choice, choices.
         text_tokens: of a text, as far as the model reads it.
         request_tokens: that a request computes; an explanation computes each token of its texts in every pass.
         masks: in a request.
         answer_numbers: in an answer's vectors and attention weights.
+        answer_characters: in the texts of an index that an answer has.
         waiting_requests: that are not answered yet; more are refused with status 503.
         waiting_tokens: that these have still to compute. A request may take half of what is free, so that a few large
             ones leave capacity for small ones; others are refused with status 503.
@@ -81,6 +82,7 @@ class Limits:
     request_tokens: int = 16_384
     masks: int = 128
     answer_numbers: int = 1_000_000
+    answer_characters: int = 4_000_000
     waiting_requests: int = 256
     waiting_tokens: int = 131_072
     seconds: float = 30.0

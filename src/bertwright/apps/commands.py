@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,8 +89,12 @@ def _predict_texts(classifier: bertwright.Model, given: Sequence[Given], format:
 
 
 def _asked(**fields: Any) -> dict[str, Any]:
-    """What is given by name."""
-    return {name: formats.repaired(one) if isinstance(one, str) else one for name, one in fields.items() if one}
+    """What is given by name: a text, or a list of texts."""
+    return {
+        name: formats.repaired(one) if isinstance(one, str) else [formats.repaired(text) for text in one]
+        for name, one in fields.items()
+        if one
+    }
 
 
 def _pair(texts: Sequence[str], text_pair: str | None) -> dict[str, Any]:
@@ -320,6 +325,8 @@ def _given(texts: Sequence[str]) -> list[Given]:
     if texts:
         found = [Given(text, f"text {number} of {len(texts)}") for number, text in enumerate(texts, 1)]
     else:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are not UTF-8 become question marks below
         found = list(_lines(sys.stdin, "standard input"))
     if not found:
         raise UserError("there is no text; give one in quotes, a --file, or lines on standard input")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 from bertwright.apps.inspect_columns import (
@@ -21,8 +22,8 @@ from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name, write_
 from bertwright.errors import UserError
 from bertwright.files import user_path, write_text
 from bertwright.recipe import Source
-from bertwright.text import decoding, formats
-from bertwright.text.sources import Files, locate
+from bertwright.text import decoding, formats, imdb
+from bertwright.text.sources import Files, Reviews, as_local, locate
 from bertwright.text.tables import Table, cell, open_table
 
 
@@ -63,16 +64,17 @@ def init(
     if len(paths) == 2:
         if found[0].labels is None:
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
-        found.append(_look(paths[1], None, None, None, unlabelled=True))
+        found.append(_look(paths[1], None, None, None, unlabelled=True, usual=found[0].text_column))
     target = Path(out or f"recipes/{found[0].name}.yaml")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give a file with --out, such as {target / f'{found[0].name}.yaml'}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
-    command = " ".join(["bertwright init", *(f"'{path}'" if " " in path else path for path in paths)])
-    text = write_recipe(found, minutes, command)
+    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths]))
     for one in found:
         print(_table(one))
     write_text(target, text)
-    print(f"\nwritten to {target}; read it, change it, then: bertwright run {target}")
+    print(f"\nwritten to {target}; read it, change it, then: bertwright run {shlex.quote(str(target))}")
 
 
 @dataclass(frozen=True)
@@ -83,43 +85,46 @@ class _Place:
         train: the tables to look at.
         has_test: whether there is a test split.
         notes: what was left out, and why.
+        path: that a recipe names which reads labels: of one table beside text files, its own.
     """
 
     train: list[Table]
     has_test: bool
     notes: list[str]
+    path: str
 
 
 def _look(
-    name: str, text_column: str | None, label_column: str | None, pair_column: str | None, unlabelled: bool
+    name: str,
+    text_column: str | None,
+    label_column: str | None,
+    pair_column: str | None,
+    unlabelled: bool,
+    usual: str | None = None,
 ) -> Findings:
-    path = user_path(name)
+    path, name = user_path(name), as_local(name)
     if not path.exists():
         raise UserError(f"{name} does not exist; check the path")
     folders = _class_folders(path)
     if folders and not unlabelled:
         return _look_at_folders(path, name, folders)
-    place = _place(path, name)
-    contents = inspect(place.train)
+    place = _place(name, unlabelled)
+    contents = inspect(place.train, all_classes=not unlabelled)
     plain = all(table.is_plain for table in place.train)
     if contents.rows == 0:
         raise UserError(f"{name} has no rows; give a file with texts")
     asked = unlabelled or text_column or label_column or pair_column
     for look in () if asked else (look_at_tags, look_at_questions, look_at_pairs):
-        if found := look(recipe_name(path), name, place.train, contents):
+        if found := look(recipe_name(path), place.path, place.train, contents):
             return found
-    text, pair = columns_of_texts(name, contents, text_column, pair_column, label_column)
-    label = task = None
-    one_each = columns_of_indicators(contents, (text, pair)) if label_column is None and not unlabelled else []
-    if one_each:
-        task = "multi-label"
-    elif not unlabelled and not plain and (label_column is not None or len(contents.columns) > 1):
-        label = column_of_labels(name, contents, (text, pair), label_column)
-        task = task_of_labels(name, contents.columns[label])
-        if task is None:
-            _check_rare(name, contents.columns[label].counts, place.has_test)
-    if pair is not None and label is None and not one_each:
+    given = text_column or (usual if usual in contents.columns else None)
+    text, pair = columns_of_texts(name, contents, given, pair_column, label_column)
+    reads_labels = not unlabelled and not plain
+    label, task, one_each = _labels(name, place, contents, (text, pair), label_column) if reads_labels else _NO_LABELS
+    labelled = label is not None or task is not None
+    if pair is not None and not labelled:
         raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
+    _check_names(place.train, (text, pair, label, *one_each))
     texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
@@ -127,7 +132,7 @@ def _look(
     groups = [column.name for column in others if column.is_group]
     return Findings(
         name=recipe_name(path),
-        path=name,
+        path=place.path if labelled else name,
         contents=contents,
         texts=texts,
         text_column=text,
@@ -135,13 +140,42 @@ def _look(
         labels={} if task else None if label is None else _in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
-        notes=place.notes if label is not None or task else [],
+        notes=place.notes if labelled else [],
         is_plain=plain,
         characters=_characters(place.train, contents.more, texts),
         task=task,
         pair_column=pair,
         label_columns=one_each,
     )
+
+
+_Labels = tuple[str | None, str | None, list[str]]
+"""The column of the labels, their task where it is not classification, and columns of 0 and 1 for each label."""
+
+_NO_LABELS: _Labels = (None, None, [])
+
+
+def _labels(name: str, place: _Place, contents: Contents, texts: tuple[str, str | None], given: str | None) -> _Labels:
+    if given is None and (one_each := columns_of_indicators(contents, texts)):
+        return None, "multi-label", one_each
+    if given is None and len(contents.columns) == 1:
+        return _NO_LABELS
+    label = column_of_labels(name, contents, texts, given)
+    task = task_of_labels(name, contents.columns[label])
+    if task is None:
+        _check_rare(name, contents.columns[label].counts, place.has_test)
+    return label, task, []
+
+
+def _check_names(tables: list[Table], names: Iterable[str | None]) -> None:
+    """See that no column that is read has the name of another, of which only one is read.
+
+    Raises:
+        UserError: if one has.
+    """
+    for name, table in product(names, tables):
+        if (count := table.columns.count(name or "")) > 1 and name:
+            raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
 
 
 def _characters(tables: list[Table], more: bool, texts: Texts) -> int:
@@ -194,7 +228,9 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
     looked_at = files[:: 1 + len(files) // LOOKED_AT]
     contents = ["".join(formats.read_text(file)) for file in looked_at]
     texts = measure(zip(contents, range(1, len(contents) + 1), strict=True))
-    labels = {label: len(members) for label, members in folders["train"].items()}
+    # Of aclImdb's folders training calls the classes positive and negative.
+    called = imdb.LABELS if isinstance(locate(Source(path=name)), Reviews) else {}
+    labels = {called.get(label) or label: len(members) for label, members in folders["train"].items()}
     has_test = bool(folders["test"])
     _check_rare(name, labels, has_test)
     return Findings(
@@ -213,22 +249,33 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
     )
 
 
-def _place(path: Path, name: str) -> _Place:
-    place = locate(Source(path=name if path.is_dir() else str(path)))
+def _place(name: str, unlabelled: bool) -> _Place:
+    place = locate(Source(path=name))
     if not isinstance(place, Files):
         raise UserError(f"{name} is an archive; unpack it, and give the folder")
     tables = {file: split for file, split in place.paths.items() if formats.format_of(file) != ".txt"}
     if not tables:
-        return _Place([open_table(file) for file in place.paths], False, [])
+        return _Place([open_table(file) for file in place.paths], False, [], name)
     splits: dict[str | None, list[Path]] = {}
     for file, split in tables.items():
         splits.setdefault(split, []).append(file)
-    train = splits.get("train") or splits.get(None)
+    alone = unlabelled or len(splits) == 1  # labels of a file without a split are not read beside files that have one
+    train = splits.get("train") or (splits.get(None) if alone else None)
     if train is None:
-        raise UserError(f"{name} has no train split, but {', '.join(map(str, splits))}; call one of its files train")
-    left = len(place.paths) - len(tables)
-    notes = [f"{left} text files beside the tables are not used"] if left else []
-    return _Place([open_table(file) for file in train], "test" in splits, notes)
+        listed = ", ".join(split for split in splits if split)
+        raise UserError(f"{name} has no train split, but {listed}; call one of its files train")
+    beside = [split for file, split in place.paths.items() if file not in tables]
+    notes = [f"{len(beside)} text files beside the tables are not used"] if beside else []
+    # Where the recipe named the folder, training would read these with the table, and refuse them: they have no labels.
+    read = [split for split in beside if "train" not in splits or split in ("train", "test")]
+    if read and not unlabelled:
+        if len(tables) > 1:
+            raise UserError(
+                f"{name} holds text files beside its tables, and training would read both; move the text files to "
+                "another folder, or add --unlabelled to pre-train on all of them"
+            )
+        name = str(train[0])
+    return _Place([open_table(file) for file in train], "test" in splits, notes, name)
 
 
 def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:

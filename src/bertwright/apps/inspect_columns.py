@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from bertwright.apps.inspection import LABEL_NAMES, MOST_CLASSES, Column, Contents
@@ -50,10 +51,10 @@ def _text_column(name: str, columns: Mapping[str, Column], label: str | None) ->
         )
     if len(found) > 1:
         described = ", ".join(f"{column.name} (about {round(column.words / column.filled)} words)" for column in found)
+        first, second = (f"column {shlex.quote(column.name)}" for column in found[:2])
         raise UserError(
             f"which column of {name} is the text: {described}? If the label speaks of one, say which, for example with "
-            f"--text-column {found[0].name}; if it speaks of both of two, name them: --text-column {found[0].name} "
-            f"--text-pair-column {found[1].name}"
+            f"--text-{first}; if it speaks of both of two, name them: --text-{first} --text-pair-{second}"
         )
     for candidates in (found, exact, others):
         if len(candidates) == 1:
@@ -94,7 +95,7 @@ def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None],
             described = ", ".join(f"{one.name} ({one.distinct} {_kind(one)})" for one in candidates)
             raise UserError(
                 f"which column of {name} is the label: {described}? Say so, for example with --label-column "
-                f"{candidates[0].name}"
+                f"{shlex.quote(candidates[0].name)}"
             )
     raise UserError(
         f"which column of {name} is the label: {', '.join(column.name for column in others)}? None holds a few classes "

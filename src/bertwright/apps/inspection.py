@@ -1,7 +1,7 @@
 """What stands in a table: which columns hold text, labels and groups, and what the texts are like.
 
 `bertwright init` asks this of a file that it has never seen. All that it says is counted, over the first
-`LOOKED_AT` rows; nothing is trained, and torch is not loaded.
+`LOOKED_AT` rows, classes over all rows; nothing is trained, and torch is not loaded.
 """
 
 from __future__ import annotations
@@ -9,17 +9,22 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from bertwright.errors import UserError
+from bertwright.text import formats
 from bertwright.text.holdout import exact_digest
+from bertwright.text.labels import as_label
 from bertwright.text.tables import Row, Table, cell
 from bertwright.text.wordpiece import Tokenizer
 
 LOOKED_AT = 100_000
-"""Rows that are looked at."""
+"""Rows that are looked at; of later ones only columns that may hold classes."""
 
 MOST_CLASSES = 1_000
 _MEASURED = 2_000
@@ -55,7 +60,8 @@ class Column:
         numbers: values that are numbers.
         fractions: of those the ones that are not whole.
         lists: values that are lists or objects, as JSON writes them.
-        counts: how often each value occurs; only of the first values that differ, up to `MOST_CLASSES` + 1.
+        counts: how often each value occurs, as a label has it in training; only of the first values that differ, up to
+            `MOST_CLASSES` + 1.
         repeated: rows whose value an earlier row has.
     """
 
@@ -70,9 +76,14 @@ class Column:
     counts: Counter[str] = field(default_factory=Counter)
     _seen: set[bytes] = field(default_factory=set)
 
-    def add(self, value: str) -> None:
-        """Take in the value of one more row."""
-        value = value.strip()
+    def add(self, given: Any, classes: Sequence[str] | None) -> None:
+        """Take in the value of one more row.
+
+        Args:
+            given: as it was read.
+            classes: their names in the data's schema, if it has them.
+        """
+        value = _written(given, classes)
         if not value:
             return
         self.filled += 1
@@ -122,6 +133,14 @@ class Column:
         return bool(_GROUP_NAME.fullmatch(self.name)) and self.distinct >= 3 and self.repeated >= 0.2 * self.filled
 
 
+def _written(value: Any, classes: Sequence[str] | None) -> str:
+    """A value as training has it where it is a label; a list or an object, which is none, as JSON."""
+    try:
+        return as_label(value, "", classes)[0] or ""
+    except UserError:
+        return cell(value).strip()
+
+
 def _words(text: str) -> int:
     return max(len(text.split()), sum(_script(character) in _WITHOUT_SPACES for character in text[:200]) // 2)
 
@@ -144,8 +163,12 @@ class Contents:
     first_problem: Row | None
 
 
-def inspect(tables: Sequence[Table]) -> Contents:
+def inspect(tables: Sequence[Table], all_classes: bool = True) -> Contents:
     """Look at all columns of tables that belong together, such as the files of one split.
+
+    Args:
+        tables: the files.
+        all_classes: whether columns that may hold classes are read to the end: rows may be sorted by class.
 
     Raises:
         UserError: if a file cannot be read.
@@ -153,18 +176,37 @@ def inspect(tables: Sequence[Table]) -> Contents:
     columns: dict[str, Column] = {name: Column(name) for table in tables for name in table.columns}
     rows = problems = 0
     first: Row | None = None
+    stream = _rows(tables)
+    for row, names in islice(stream, LOOKED_AT):
+        rows += 1
+        if row.problem is not None:
+            problems += 1
+            first = first or row
+            continue
+        for (name, classes), value in zip(names, row.values, strict=True):
+            columns[name].add(value, classes)
+    more = False
+    candidates = {name for name, column in columns.items() if column.distinct <= MOST_CLASSES}
+    for row, names in stream:
+        more = True
+        if not (all_classes and candidates):
+            break
+        if row.problem is not None:
+            continue
+        for (name, classes), value in zip(names, row.values, strict=True):
+            if name in candidates:
+                columns[name].add(value, classes)
+                if columns[name].distinct > MOST_CLASSES:
+                    candidates.remove(name)
+    return Contents(rows, more, columns, problems, first)
+
+
+def _rows(tables: Sequence[Table]) -> Iterator[tuple[Row, list[tuple[str, list[str] | None]]]]:
+    """The rows of tables, each with the columns of its table, of which the data's schema may name the classes."""
     for table in tables:
+        names = [(name, formats.class_names(table.path, name)) for name in table.columns]
         for row in table.rows():
-            if rows == LOOKED_AT:
-                return Contents(rows, True, columns, problems, first)
-            rows += 1
-            if row.problem is not None:
-                problems += 1
-                first = first or row
-                continue
-            for name, value in zip(table.columns, row.values, strict=True):
-                columns[name].add(cell(value))
-    return Contents(rows, False, columns, problems, first)
+            yield row, names
 
 
 @dataclass(frozen=True)

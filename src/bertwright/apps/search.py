@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.recipe import Source
 from bertwright.text import formats
-from bertwright.text.sources import Files, locate, meant
+from bertwright.text.sources import Files, as_local, locate, meant
 
 
 def build(
@@ -85,10 +86,10 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
     folder, paths = Path(index), _files(texts)
     with changing(folder):
         there = SearchIndex(folder)
-        if twice := next((path for path in paths if str(path) in there.files), None):
-            raise UserError(
-                f"{twice} is in {folder} already; remove it first: bertwright search remove {twice} {folder}"
-            )
+        names = _names_by_place(there)
+        if twice := next((names[path.resolve()] for path in paths if path.resolve() in names), None):
+            command = shlex.join(["bertwright", "search", "remove", twice, str(folder)])
+            raise UserError(f"{twice} is in {folder} already; remove it first: {command}")
         encoder = model_of(there, model)
         reader = _Reader(paths, text_column, encoder, model or there.built.model)
 
@@ -105,7 +106,7 @@ def remove(file: str, index: str, line: int | None = None) -> None:
     """Remove the texts of a file from an index.
 
     Args:
-        file: as results name it; the file itself need not be there.
+        file: as results name it, whether or not it is still there; or another name of a file that is.
         index: its folder.
         line: of the file; the default is all its lines.
 
@@ -115,13 +116,14 @@ def remove(file: str, index: str, line: int | None = None) -> None:
     folder = Path(index)
     with changing(folder):
         there = SearchIndex(folder)
-        if file not in there.files:
+        name = file if file in there.files else _names_by_place(there).get(user_path(file).resolve())
+        if name is None:
             listed = ", ".join(sorted(there.files)[:10])
             raise UserError(f"{folder} has no text of {file}; it has texts of {listed}{_more(len(there.files) - 10)}")
 
         def kept() -> Iterator[Part]:
             for entries, vectors in there.parts():
-                rows = [n for n, one in enumerate(entries) if one.file != file or line not in (None, one.line)]
+                rows = [n for n, one in enumerate(entries) if one.file != name or line not in (None, one.line)]
                 yield [entries[row] for row in rows], vectors[rows]
 
         number = sum(len(entries) for entries, _ in kept())
@@ -131,6 +133,11 @@ def remove(file: str, index: str, line: int | None = None) -> None:
             raise UserError(f"no text would be left in {folder}; delete the folder instead")
         write_index(folder, there.built, kept())
     print(f"{there.texts - number:,} texts were removed; {number:,} are in {folder}")
+
+
+def _names_by_place(index: SearchIndex) -> dict[Path, str]:
+    """The files of an index by where they lie, each with the name that the index has for it."""
+    return {Path(name).resolve(): name for name in sorted(index.files)}
 
 
 def _more(number: int) -> str:
@@ -281,7 +288,7 @@ def _files(texts: str) -> list[Path]:
         raise UserError(
             f"{texts} does not exist{meant(user_path(texts))}; give a file, a folder, or a pattern in quotes"
         )
-    found = locate(Source(path=texts))
+    found = locate(Source(path=as_local(texts)))
     if not isinstance(found, Files):
         raise UserError(f"{texts} is no text file and no folder of such; give files of {' '.join(formats.FORMATS)}")
     return list(found.paths)

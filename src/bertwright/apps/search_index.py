@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -153,7 +154,8 @@ class SearchIndex:
         if not folder.exists():
             recover(folder)  # a process may have been killed between two renames
         if not (folder / _SETTINGS).is_file():
-            raise UserError(f"{folder} is no index; build one: bertwright search build TEXTS {folder}")
+            command = f"bertwright search build TEXTS {shlex.quote(str(folder))}"
+            raise UserError(f"{folder} is no index; build one: {command}")
         try:
             said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             if said["format"] != _FORMAT:
@@ -254,9 +256,13 @@ def changing(folder: Path) -> Iterator[None]:
     """Keep other commands from writing an index for the duration of the block; they may read it.
 
     Raises:
-        UserError: if another command is writing it, or its place cannot be written.
+        UserError: if another command is writing it, its place cannot be written, or it is the folder that the command
+            is called in.
     """
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+    place = folder.resolve()  # `.` has no name beside which to write
+    if Path.cwd().is_relative_to(place):  # which would be gone, for the shell and for all commands after this one
+        raise UserError(f"{place} is replaced as a whole, and you are in it; change to another folder first, with cd")
+    lock = FileLock(place.parent / f".{place.name}.lock", blocking=False)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

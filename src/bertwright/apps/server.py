@@ -37,6 +37,7 @@ from bertwright.apps.requests import (
 from bertwright.apps.search import Searcher
 from bertwright.errors import UserError
 from bertwright.inference import Model
+from bertwright.text.formats import repaired
 
 Answer = Callable[[Request, Callable[[], Work]], Any]
 
@@ -108,12 +109,12 @@ async def _refuse(model: Model, _: Request, error: Exception) -> JSONResponse:
         for path in (folder.resolve(), folder):
             if len(path.parts) > 1:  # a single name is what /health calls the model
                 said = said.replace(str(path), "the model")
-    return JSONResponse({"detail": said}, 422)
+    return JSONResponse({"detail": repaired(said)}, 422)  # it can name a column that is half an emoji
 
 
 async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": sentence(error)}, 422)
+    return JSONResponse({"detail": repaired(sentence(error))}, 422)
 
 
 def _state_routes(model: Model, metrics: Metrics) -> APIRouter:

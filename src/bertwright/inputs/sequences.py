@@ -218,15 +218,23 @@ def build_many(
     built = []
     for start in range(0, len(texts), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        first = tokenizer.encode([tokenizer.clean(text) for text in texts[part]])
+        first = _encoded(tokenizer, texts[part])
         second: Many[Ids | None] = [None] * len(first)
         if text_pairs is not None:
-            encoded = tokenizer.encode([tokenizer.clean(text or "") for text in text_pairs[part]])
+            encoded = _encoded(tokenizer, [text or "" for text in text_pairs[part]])
             second = [None if text is None else ids for text, ids in zip(text_pairs[part], encoded, strict=True)]
         for a, b in zip(first, second, strict=True):
             pair = None if b is None else _Tokens(b)
             built.append(_cut_and_frame(tokenizer, _Tokens(a), pair, max_length, truncation, None))
     return built
+
+
+def _encoded(tokenizer: Tokenizer, texts: Many[str]) -> list[Ids]:
+    """The token ids of each text; equal ones, such as the context of several choices, are tokenized once."""
+    different = list(dict.fromkeys(texts))
+    ids = tokenizer.encode([tokenizer.clean(text) for text in different])
+    found = dict(zip(different, ids, strict=True))
+    return [found[text] for text in texts]
 
 
 def windows(sequence: Sequence, max_length: int) -> list[Sequence]:

@@ -24,6 +24,7 @@ from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Progress, Task
 from bertwright.text.contexts import parsed
+from bertwright.text.formats import repaired
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
@@ -223,7 +224,7 @@ class MultipleChoice(Task):
             raise WrongTypeError(f"text {number + 1} has choices that are no list of str; give two or more texts")
         if len(choices) < 2:
             raise WrongTypeError(f"text {number + 1} has {len(choices)} choice, and at least two are needed")
-        return Record(str(number), context, choices=tuple(choices))
+        return Record(str(number), repaired(context), choices=tuple(map(repaired, choices)))
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Choice]:
         """The most probable choice of each record."""

@@ -25,6 +25,7 @@ from bertwright.tasks.answers import Shown
 from bertwright.tasks.best_spans import best_span
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Progress, Task
+from bertwright.text.formats import repaired
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
 
@@ -283,7 +284,7 @@ class QuestionAnswering(Task):
         for name, value in given.items():
             if not isinstance(value, str):
                 raise WrongTypeError(f"text {number + 1} has {type(value).__name__} as {name}; it must be a str")
-        return Record(str(number), given["context"], given["question"])
+        return Record(str(number), repaired(given["context"]), repaired(given["question"]))
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Answer]:
         """Answers with their places in the contexts as they were given."""

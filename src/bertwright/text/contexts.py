@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bertwright.errors import UserError
+from bertwright.text.decoding import parse_json
 from bertwright.text.holdout import digest
 
 Answers = tuple[tuple[str, int], ...]
@@ -65,7 +66,7 @@ def parsed(value: Any) -> Any:
     """
     if isinstance(value, str):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except (json.JSONDecodeError, RecursionError):
             return value
     return value

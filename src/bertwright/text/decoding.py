@@ -10,10 +10,13 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import json
 import lzma
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +31,15 @@ _MARKED = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks and what they say; the longer ones first, for one begins as a shorter one does."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""What most texts do not have, so that they are not searched by `_ESCAPED`, which takes as long as JSON itself."""
+
+_ESCAPED = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+"""What a backslash begins in JSON: a surrogate pair, half of one, or another character."""
 
 _UNPACK = {".gz": "gzip -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
 
@@ -123,6 +135,20 @@ def decode(line: bytes, path: Path, number: int) -> str:
             f"{path}, line {number + line[: error.start].count(10)} is not UTF-8 (byte 0x{line[error.start]:02x}); "
             + _how_to_convert(path)
         ) from error
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, in which half a surrogate pair is a question mark, as `formats.repaired` makes it of a text.
+
+    Cut-off emoji leave such halves behind, in names of columns as well; no file could be written with them.
+
+    Raises:
+        JSONDecodeError: if it is not JSON.
+        RecursionError: if it is nested too deeply.
+    """
+    if _SURROGATE.search(text):
+        text = _ESCAPED.sub(lambda found: "?" if found["half"] else found[0], text)
+    return json.loads(text)
 
 
 def _how_to_convert(path: Path) -> str:

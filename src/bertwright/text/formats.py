@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
 from bertwright.text import conll, squad
-from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, read_lines
+from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, parse_json, read_lines
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -158,7 +158,7 @@ def _json_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, An
     for number, line in enumerate(read_lines(stream), 1):
         if line.strip():
             try:
-                yield number, json.loads(decode(line, path, number).rstrip())
+                yield number, parse_json(decode(line, path, number).rstrip())
             except (json.JSONDecodeError, RecursionError) as error:
                 if number == 1:
                     _refuse_one_value(line + stream.read(_LIST_LIMIT), path)
@@ -172,7 +172,7 @@ def _refuse_one_value(content: bytes, path: Path) -> None:
         UserError: if it is so.
     """
     try:
-        value = json.loads(decode(content, path, 1))
+        value = parse_json(decode(content, path, 1))
     except (json.JSONDecodeError, RecursionError, UserError):
         return
     if not isinstance(value, dict):
@@ -191,7 +191,7 @@ def _json_list(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any
     if len(content) > _LIST_LIMIT:
         raise UserError(f"{path} is one list of more than {_LIST_LIMIT >> 20} MiB; rewrite it with one row per line")
     try:
-        yield from enumerate(json.loads(decode(content, path, 1).rstrip()), 1)
+        yield from enumerate(parse_json(decode(content, path, 1).rstrip()), 1)
     except (json.JSONDecodeError, RecursionError) as error:
         raise _not_json(path, getattr(error, "lineno", 1), error) from error
 
@@ -213,12 +213,13 @@ def delimiter(path: Path, names: Sequence[str]) -> str:
         return "\t"
     with clear_errors(path), open_bytes(path) as stream:
         first = next(read_lines(stream), b"")
-        fitting = [mark for mark in DELIMITERS if set(names) <= set(_header(decode(first, path, 1), mark))]
+        wanted = {name.strip() for name in names}
+        fitting = [mark for mark in DELIMITERS if wanted <= set(_header(decode(first, path, 1), mark))]
     return fitting[0] if fitting and (fitting[0] == "," or len(fitting) == 1) else ","
 
 
 def _header(line: str, mark: str) -> list[str]:
-    return next(csv.reader([line], delimiter=mark), [])
+    return [name.strip() for name in next(csv.reader([line], delimiter=mark), [])]
 
 
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
@@ -246,11 +247,13 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
             if row is None:
                 return
             if header is None:
-                header = row
+                header = [name.strip() for name in row]  # as `tables` and so `bertwright init` name them
                 for name, option in columns:
-                    if name not in header:
+                    if (count := header.count(name.strip())) == 0:
                         raise missing_column(str(path), name, header, option)
-                places = [header.index(name) for name, _ in columns]
+                    if count > 1:
+                        raise UserError(f"{path} has {count} columns called `{name.strip()}`; rename all but one")
+                places = [header.index(name.strip()) for name, _ in columns]
             elif row and len(row) != len(header):
                 raise UserError(
                     f"{place(path, start)} has {len(row)} columns where the header has {len(header)}; "

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bertwright.errors import UserError
+from bertwright.text.decoding import parse_json
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 
@@ -93,7 +94,7 @@ def as_labels(value: Any, where: str, classes: Sequence[str] | None = None) -> t
     listed = value
     if isinstance(value, str):
         try:
-            listed = json.loads(value)
+            listed = parse_json(value)
         except (json.JSONDecodeError, RecursionError):
             listed = None
     if not isinstance(listed, list):

@@ -121,6 +121,11 @@ def locate(source: Source) -> Files | Reviews | Preset:
     )
 
 
+def as_local(name: str) -> str:
+    """A name by which `locate` finds the file or folder that is there: ./imdb in place of imdb, which is a preset."""
+    return f"./{name}" if name in PRESETS and Path(name).exists() else name
+
+
 def meant(path: Path) -> str:
     """A hint at the file or folder that is nearly called like the first missing part of a path; or nothing."""
     there = next((parent for parent in path.parents if parent.is_dir()), None)

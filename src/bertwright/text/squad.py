@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from bertwright.text.decoding import parse_json
+
 
 def is_squad(value: Any) -> bool:
     """Whether a JSON value is a file of SQuAD: an object whose data are articles with paragraphs."""
@@ -44,7 +46,7 @@ def questions(stream: io.BufferedReader, most: int) -> Iterator[tuple[int, dict[
         most: bytes that are read.
     """
     try:
-        value = json.loads(stream.read(most))
+        value = parse_json(stream.read(most).decode("utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         value = None
     if is_squad(value):

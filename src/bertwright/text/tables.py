@@ -158,7 +158,7 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
     if formats.format_of(path) == ".json":
         content = "".join(_lines(path))
         try:
-            value = json.loads(content)
+            value = decoding.parse_json(content)
         except (json.JSONDecodeError, RecursionError):
             value = None  # a row a line, perhaps
         if squad.is_squad(value):
@@ -170,7 +170,7 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, decoding.parse_json(line)
             except (json.JSONDecodeError, RecursionError) as error:
                 yield number, error
 

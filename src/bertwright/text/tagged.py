@@ -17,6 +17,7 @@ import tokenizers
 
 from bertwright.errors import UserError
 from bertwright.text.bert_tokenizer import UNK, bert_tokenizer
+from bertwright.text.decoding import parse_json
 from bertwright.text.formats import format_of, repaired
 from bertwright.text.tags import OUTSIDE
 
@@ -55,7 +56,7 @@ def as_list(value: Any, where: str, what: str) -> list[Any]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except (json.JSONDecodeError, RecursionError):
             raise UserError(f"{where} has text where a list of {what} is expected; write it as JSON") from None
     if not isinstance(value, list | tuple):
