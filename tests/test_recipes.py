@@ -195,7 +195,7 @@ def test_a_missing_recipe_is_refused(capsys):
     ("start", "slow"),
     [
         ("import bertwright.cli; bertwright.cli.make_parser()", ("torch", "sklearn")),
-        ("import bertwright.inference", ("sklearn",)),
+        ("import bertwright; bertwright.load().predict('A film to remember.')", ("sklearn", "scipy")),
     ],
 )
 @pytest.mark.slow

@@ -309,8 +309,8 @@ class Model:
         with self.lock:
             if pooling not in self._text_encoders:
                 same = self._vector_folder == self.pretrained.folder  # whose weights a server has loaded before
-                there = self.pretrained.loaded_encoder if same else None
-                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, there)
+                there = [lambda: self.pretrained.loaded_encoder] if same else []
+                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, *there)
             return self._text_encoders[pooling]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:

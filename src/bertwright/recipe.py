@@ -73,8 +73,8 @@ class Source:
         test_ratio: the fraction of the labelled texts that is the test split, where the data have none, as one CSV
             file; the rest is train. Each class has the same fraction of it, texts that are equal stay together, and
             the same texts are divided in the same way in any order.
-        group_column: the column that says which rows belong together, such as those of one author. Groups are never
-            divided between train, validation set and test.
+        group_column: the column that says which rows belong together, such as those of one author. No group is
+            divided between train, validation set and test, where the validation set can be made of whole groups.
     """
 
     path: str

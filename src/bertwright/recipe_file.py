@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from bertwright.errors import UserError
 from bertwright.recipe import Recipe, to_dict
+from bertwright.settings import ARCHITECTURE_DEFAULTS
 from bertwright.shipped import recipe_file, size_file, with_sample
 
 RENAMED = {
@@ -139,6 +140,7 @@ def make_recipe_parser(**options: Any) -> RecipeParser:
     parser = RecipeParser(**options)
     parser.add_argument("--recipe", action=ActionConfigFile, help="the recipe, a YAML file; may stand first, alone")
     parser.add_class_arguments(Recipe, None)
+    parser.set_defaults({f"model.{name}": None for name in ARCHITECTURE_DEFAULTS["bert"]})  # until it is known
     parser.known = [key for key in parser.get_defaults().keys() if key != "recipe"]  # noqa: SIM118
     return parser
 
@@ -205,7 +207,7 @@ def _options(overrides: Mapping[str, Any], prefix: str = "") -> list[str]:
     """
     words: list[str] = []
     for name, value in overrides.items():
-        if "." in str(name):
+        if "." in str(name) and prefix.rstrip(".") in _NAMED_BY_USERS:
             raise UserError(f"{prefix}{name}: a name with a dot can be given in a recipe file alone")
         plain = _lists(value)
         if isinstance(plain, Mapping):

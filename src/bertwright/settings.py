@@ -76,7 +76,7 @@ _ONLY_OF = {
 """Settings of the network that one architecture has and the others have not."""
 
 
-_DEFAULTS = {
+ARCHITECTURE_DEFAULTS = {
     "bert": {
         "num_hidden_layers": 12,
         "intermediate_size": 3072,
@@ -157,7 +157,7 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         """As for every section; heads share the width evenly, and no setting is one of another architecture."""
-        for name, value in _DEFAULTS.get(self.architecture, _DEFAULTS["bert"]).items():
+        for name, value in ARCHITECTURE_DEFAULTS.get(self.architecture, ARCHITECTURE_DEFAULTS["bert"]).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         super().__post_init__()

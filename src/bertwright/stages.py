@@ -204,8 +204,7 @@ class Work:
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
         task = task.about(config.positive_label, names)  # a class that is not there is said before the work
-        if config.class_weights is not None:
-            task.text_weights(labels["train"], names, config.class_weights)
+        _ = config.class_weights and task.text_weights(labels["train"], names, config.class_weights)
         return task, train, labels["train"], test
 
     def check_training(self, stages: Sequence[str]) -> None:
@@ -249,7 +248,9 @@ def _finetune_inputs(work: Work) -> list[Any]:
 
 def _baselines_inputs(work: Work) -> list[Any]:
     own = decisive(work.recipe.finetune)
-    more = [own[name] for name in ("label_names", "embedding") if own.get(name)]  # what the columns of predictions are
+    names, more = own["label_names"] or [], [own["embedding"]] if "embedding" in own else []
+    if names != sorted(names) or any(name.lstrip("-").isdecimal() for name in names):
+        more.append(names)  # the order of the columns may not be that of the data
     return [own["task"], own["test_split"], *more, *work.sources([work.recipe.finetune.data])]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
@@ -63,12 +64,10 @@ def load_vector_model(
         UserError: if the folder cannot be read, or its tensors do not fit its configuration.
     """
     config = read_config(folder)
-    encoder = stored_encoder(config)
-    model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding")
+    encoder = loaded or stored_encoder(config)
+    model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding", draw=False)
     if loaded is None:
         load_into(model, read_weights(folder), folder, may_miss=())
-    else:
-        model.encoder = loaded  # and not given to the class, which draws all weights anew
     return model
 
 
@@ -81,11 +80,15 @@ class TextEncoder:
         folder: of a model: its encoder is used, whatever its head is for.
         device: computes.
         mode: the pooling, mean or cls; None is the folder's, and the mean where it names none.
-        loaded: the folder's encoder on that device, if it is in memory already.
+        loaded: gives the folder's encoder on that device, if it is in memory already.
     """
 
     def __init__(
-        self, folder: Path, device: torch.device, mode: str | None = None, loaded: Encoder | None = None
+        self,
+        folder: Path,
+        device: torch.device,
+        mode: str | None = None,
+        loaded: Callable[[], Encoder | None] = lambda: None,
     ) -> None:
         if mode is not None and mode not in POOLINGS:
             raise UserError(f"pooling is {mode}; it must be {' or '.join(POOLINGS)}")
@@ -117,7 +120,7 @@ class TextEncoder:
         Raises:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
-        return load_vector_model(self.folder, self.pooling, _Fast, self.loaded).to(self.device).eval()
+        return load_vector_model(self.folder, self.pooling, _Fast, self.loaded()).to(self.device).eval()
 
     @LoadedOnce
     def max_length(self) -> int:

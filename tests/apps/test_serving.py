@@ -117,6 +117,7 @@ def test_the_guide_says_the_limits_that_are_set():
     limits = Limits()
     said = [int(found.replace(",", "")) for found in re.findall(r"^\| [^|]*\| ([\d,]+)", table, re.MULTILINE)]
     expected = [limits.body_bytes, limits.body_seconds, limits.texts, limits.text_tokens, limits.request_tokens,
-                limits.request_tokens // PASSES, limits.masks, limits.answer_numbers, limits.waiting_requests,
-                limits.waiting_tokens, limits.seconds, MOST_CONNECTIONS, DRAIN_SECONDS]  # fmt: skip
+                limits.request_tokens // PASSES, limits.masks, limits.answer_numbers, limits.answer_characters,
+                limits.waiting_requests, limits.waiting_tokens, limits.seconds, MOST_CONNECTIONS,
+                DRAIN_SECONDS]  # fmt: skip
     assert said == expected

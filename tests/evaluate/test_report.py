@@ -366,8 +366,8 @@ def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tm
 @pytest.mark.slow
 def test_answers_to_questions_are_no_class(tmp_path):
     scores = {"bert": {"f1": 0.7, "f1_low": 0.6, "f1_high": 0.8, "exact_match": 0.5, "count": 50}}
-    names = {"label_names": ["start", "end"], "positive_label": None}
-    write(tmp_path / "results.json", {"task": "question-answering", "primary_metric": "f1", "scores": scores, **names})
+    task = {"task": "question-answering", "primary_metric": "f1", "label_names": ["start", "end"]}
+    write(tmp_path / "results.json", {**task, "scores": scores})
     text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
     assert "F1: BERT on 50 test texts" in text
     assert "of class" not in text

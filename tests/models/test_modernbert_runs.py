@@ -25,7 +25,13 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from small_models import relative, sentence_transformer
 
-MODERN = {"architecture": "modernbert", "local_attention": 8, "layer_norm_eps": 1e-5, "classifier_pooling": "mean"}
+MODERN = {
+    "architecture": "modernbert",
+    "local_attention": 8,
+    "classifier_pooling": "mean",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
 
 
 @pytest.fixture

@@ -535,7 +535,8 @@ def test_a_line_break_parts_sentences_in_rows_of_sentences_too(vocabulary: Path,
     (tmp_path / "lines.txt").write_text("\n".join(f"the river {i}<br />was deep" for i in range(12)))
     source = Source(path=str(tmp_path / "lines.txt"), rows="sentences")
     tokenizer = TokenizerConfig(path=str(vocabulary), html_line_breaks=True)
-    recipe = Recipe(name="x", data={"x": source}, tokenizer=tokenizer, prepare=PrepareConfig(corpora=("x",), workers=1))
+    prepare, pretrain = PrepareConfig(corpora=("x",), workers=1), PretrainConfig(max_steps=1)
+    recipe = Recipe(name="x", data={"x": source}, tokenizer=tokenizer, prepare=prepare, pretrain=pretrain)
     total = prepare_corpus(recipe, tmp_path / "out", "in")["total"]
     assert total["sentences"] == 24
 

@@ -16,7 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from bertwright.errors import UnreadableText, UserError, WrongTypeError
-from bertwright.files import atomic_path
+from bertwright.files import atomic_path, user_path
 from bertwright.recipe import Source
 from bertwright.tasks.answers import Answers
 from bertwright.text import formats
@@ -95,7 +95,7 @@ class TextRows:
 
 def trained_columns(model: str) -> dict[str, str]:
     """The column of each field of a record in the data that a run's model was trained on; usual names without a run."""
-    path = Path(model) / "recipe.yaml"
+    path = user_path(model) / "recipe.yaml"
     source: Any = Source(path="-")
     if path.is_file():
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -62,7 +62,9 @@ def build(
     if folder.exists():
         raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
     encoder = bertwright.load(model)
-    built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid, approximate)
+    built = Built(
+        model if model == "bundled" else str(user_path(model).resolve()), _digest(encoder), hybrid, approximate
+    )
     with changing(folder):
         reader = _Reader(paths, text_column, encoder, model)
         number = write_index(folder, built, reader.parts())

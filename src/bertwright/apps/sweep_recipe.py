@@ -13,7 +13,7 @@ import yaml
 
 from bertwright.apps.sweep_space import changed, described
 from bertwright.files import write_text
-from bertwright.recipe import Recipe, Source, to_dict
+from bertwright.recipe import ModelConfig, Recipe, Source, to_dict
 
 _SECTIONS = ("tokenizer", "prepare", "model", "pretrain", "finetune", "evaluate", "system")
 
@@ -50,9 +50,18 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         for name, entry in own["data"].items()
     }
     for name in _SECTIONS:
-        if found := _other(own[name], to_dict(type(getattr(recipe, name))())):
+        if found := _other(own[name], to_dict(_default_of(recipe, name))):
             plain[name] = found
+    if recipe.model.architecture != ModelConfig.architecture:
+        plain["model"] = {"architecture": recipe.model.architecture, **plain.get("model", {})}
     return plain
+
+
+def _default_of(recipe: Recipe, section: str) -> Any:
+    """A section with defaults alone; of the network those of its architecture."""
+    return (
+        ModelConfig(architecture=recipe.model.architecture) if section == "model" else type(getattr(recipe, section))()
+    )
 
 
 def _other(own: Any, default: Any) -> Any:

@@ -69,8 +69,9 @@ def primary_metric(results: Mapping[str, Any]) -> str:
 
 def positive_label(results: Mapping[str, Any]) -> str | None:
     """The class that F1 speaks of; with two classes the second, in results of versions that did not say it."""
-    names, task = results.get("label_names", []), results.get("task", "classification")
-    old = names[1] if task == "classification" and len(names) == 2 and primary_metric(results) == "f1" else None
+    names = results.get("label_names", [])
+    are_classes = TASKS.get(results.get("task", ""), TASKS["classification"]).name == "classification"
+    old = names[1] if are_classes and len(names) == 2 and primary_metric(results) == "f1" else None
     label = results.get("positive_label", old)
     return None if label is None else str(label)
 

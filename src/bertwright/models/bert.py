@@ -59,7 +59,7 @@ def attend(
     """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
 
     Written out on a CPU, where PyTorch's fused kernels take up to three times as long (docs/decisions.md), and fused on
-    a GPU.
+    a GPU, as well as for predictions on a CPU with AMX.
 
     Args:
         query: (B, A, P, D), of the first P positions.
@@ -80,6 +80,7 @@ def attend(
         flash = query.dtype == torch.bfloat16 and dropout_prob == 0 and width % 8 == 0 and width <= 256
         if flash and query.shape == key.shape and mask is not None and mask.shape[2] == 1 and not causal:
             return attend_within(query, key, value, mask)
+    if query.is_cuda or (query.dtype == torch.bfloat16 and predicts_with_amx() and dropout_prob == 0):
         mask = None if causal else mask
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, is_causal=causal)
     if causal:
@@ -95,6 +96,11 @@ def attend(
     scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=width**-0.5)  # (B A, P, S)
     weights = dropout(scores.softmax(-1), dropout_prob, training=dropout_prob > 0)
     return torch.bmm(weights, value).view(batch, heads, queries, width)
+
+
+def predicts_with_amx() -> bool:
+    """Whether no gradient is asked for, and the CPU has AMX, on which PyTorch's fused forward pass is twice as fast."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and torch.cpu._is_amx_tile_supported()
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

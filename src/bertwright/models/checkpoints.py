@@ -21,6 +21,7 @@ from bertwright.files import read_json, user_path, write_json
 from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import PretrainingModel, TaskModel
+from bertwright.models.initialization import initialize
 from bertwright.models.layouts import FORMATS, to_hugging_face
 from bertwright.models.sentence_folder import encoder_folder, write_pooling
 from bertwright.models.sequence_heads import stored_parameters
@@ -123,8 +124,8 @@ def save_weights(model: AnyModel, folder: Path, leave_out: tuple[str, ...] = (),
         model: ours.
         folder: made if missing.
         leave_out: modules whose parameters are not written.
-        in_training: whether the parameters are written as they are trained, for the model to go on with them; not as
-            other tools expect them (`stored_parameters`).
+        in_training: whether the parameters are written as they are trained, for a resume; not as other tools expect
+            them (`stored_parameters`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = FORMATS[model.encoder.config.architecture].names
@@ -259,7 +260,7 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
         UserError: if the folder cannot be read or its tensors do not fit its configuration.
     """
     config, weights = read_config(folder), read_weights(folder)
-    model = PretrainingModel(stored_encoder(config))
+    model = PretrainingModel(stored_encoder(config), draw=False)
     names = FORMATS[model.encoder.config.architecture].names
     bias, decoder = (to_hugging_face(f"masked_language_model.{name}", names) for name in ("bias", "decoder.weight"))
     own_bias = to_hugging_face("masked_language_model.decoder.bias", names)
@@ -268,7 +269,10 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
         weights = {name: value for name, value in weights.items() if name not in masked}
     if own_bias in weights:  # a copy of the head's bias, or what took its place
         weights[bias] = weights[own_bias]
-    absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS) | model.absent
+    absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
+    for part in absent:
+        initialize(model.get_submodule(part), model.encoder.config.initializer_range)
+    absent |= model.absent
     table, matrix = model.encoder.token_embeddings.weight, weights.get(decoder)
     if matrix is not None and not torch.equal(matrix.float(), table):
         model.masked_language_model.decoder = nn.Linear(table.shape[1], table.shape[0], bias=False)

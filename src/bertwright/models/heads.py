@@ -110,6 +110,7 @@ class PretrainingModel(nn.Module):
 
     Args:
         encoder: freshly made; all weights are drawn here.
+        draw: whether they are; not where those of a folder take their place.
 
     Attributes:
         absent: masked_language_model, next_sentence and pooler, as far as the folder lacked them that the model was
@@ -118,7 +119,7 @@ class PretrainingModel(nn.Module):
 
     kind = "pretraining"
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, draw: bool = True) -> None:
         super().__init__()
         config = encoder.config
         pairs = encoder.has_segments
@@ -129,7 +130,8 @@ class PretrainingModel(nn.Module):
             config.hidden_size, encoder.vocab_size, config.layer_norm_eps, encoder.has_biases
         )
         self.next_sentence = nn.Linear(config.hidden_size, 2) if pairs else None
-        initialize(self, config.initializer_range)
+        if draw:
+            initialize(self, config.initializer_range)
 
     def forward(
         self,
@@ -282,12 +284,13 @@ class TaskModel(nn.Module):
         head: the task's.
         label_names: names of the K classes, in the order of their numbers.
         task: the task's name.
+        draw: whether weights are drawn; not where those of a folder take their place.
 
     Attributes:
         notes: what else the task wants to know of the model, by name, as config.json holds it.
     """
 
-    def __init__(self, encoder: Encoder, head: Head, label_names: list[str], task: str) -> None:
+    def __init__(self, encoder: Encoder, head: Head, label_names: list[str], task: str, draw: bool = True) -> None:
         super().__init__()
         self.notes: dict[str, Any] = {}
         self.encoder = encoder
@@ -295,7 +298,8 @@ class TaskModel(nn.Module):
         self.label_names = label_names
         self.task = task
         self.kind = head.kind
-        initialize(self, encoder.config.initializer_range)
+        if draw:
+            initialize(self, encoder.config.initializer_range)
 
     def forward(
         self,

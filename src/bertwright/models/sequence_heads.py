@@ -130,11 +130,6 @@ class MultiLabelHead(SequenceHead):
         return (targets != 0).any(-1).sum()
 
 
-def changes_when_stored(model: nn.Module) -> bool:
-    """Whether a model's head adds something to its last layer, so that it is stored in another form."""
-    return isinstance(model, TaskModel) and isinstance(model.head, RegressionHead | MultiLabelHead)
-
-
 def stored_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parameters of a model as they are written, by name: with what its head adds to its last layer in that."""
     head = model.head if isinstance(model, TaskModel) else None

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
 from bertwright.arrays import Floats
 
@@ -49,5 +48,8 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[Hashable]], tempe
         cosines[places[same], itself[part][same]] = -np.inf
         found[part, 0] = right
         found[part, 1] = (cosines >= right[:, None]).sum(axis=1) - 1
-        found[part, 2] = logsumexp(cosines / temperature, axis=1) - right / temperature
+        # In units of the temperature, and from the highest on: no exponential overflows.
+        highest = cosines.max(axis=1, keepdims=True)
+        found[part, 2] = np.log(np.exp((cosines - highest) / temperature).sum(axis=1))
+        found[part, 2] += (highest[:, 0] - right) / temperature
     return found

@@ -103,7 +103,7 @@ def load_task_model(folder: Path) -> TaskModel:
             f"{folder} is a causal classifier (is_decoder in its config.json) of another tool, which reads the first "
             "token where Bertwright reads the last; it is not computed"
         )
-    model = TaskModel(encoder, head, names, task.name)
+    model = TaskModel(encoder, head, names, task.name, draw=False)
     model.notes = task.notes()
     load_into(model, read_weights(folder), folder, may_miss=())
     return model

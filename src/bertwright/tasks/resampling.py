@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bertwright.arrays import Ints
 
@@ -114,13 +113,15 @@ def run_length(scores: NDArray[Any]) -> int:
     Args:
         scores: how good the prediction of each row is, (rows,), in the order of the data.
     """
+    from scipy.special import chdtrc  # a fifth of a second, which a prediction does not wait for
+
     length, centred = len(scores) // _RUNS, np.asarray(scores, np.float64) - np.mean(scores)
     variance = float(centred.var())
     short = 4
     while short <= length and variance > 0:
         runs = len(scores) // short
         means = centred[: runs * short].reshape(runs, short).mean(axis=1)
-        if stats.chi2.sf(float((means**2).sum()) * short / variance, runs) < _ALIKE:
+        if chdtrc(runs, float((means**2).sum()) * short / variance) < _ALIKE:
             return length
         short *= 2
     return 1

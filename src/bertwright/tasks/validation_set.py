@@ -47,20 +47,23 @@ def cut_validation(
         )
         return training, validation
     contents = [digest("\n".join([one.text, one.text_pair or "", *(one.choices or ())])).hex() for one in records]
-    known = {contents[row] for row in training}
-    copies = np.array([contents[row] in known for row in validation])
-    if not copies.any():
+
+    def apart(rows: Ints) -> Ints:
+        known = {contents[row] for row in np.setdiff1d(np.arange(len(records)), rows).tolist()}
+        return np.array([row for row in rows.tolist() if contents[row] not in known], np.int64)
+
+    kept = apart(validation)
+    if len(kept) == len(validation):
         return training, validation
-    kept = validation[~copies]
     due, left = (np.bincount(strata[rows], minlength=strata.max() + 1) for rows in (validation, kept))
-    if (2 * left >= due).all():
-        notice(f"{where}: {copies.sum():,} copies of training texts are trained on, and not in the validation set")
-        return np.sort(np.concatenate([training, validation[copies]])), kept
-    if (whole := split_groups(strata, contents, ratio)) is not None:
-        notice(f"{where}: many texts are equal, and copies of one are all in the training or all in the validation set")
-        return whole
-    notice(f"{where}: {copies.sum():,} of {len(validation):,} texts of the validation set are copies of training texts")
-    return training, validation
+    poor = np.flatnonzero(np.isin(strata, np.flatnonzero(2 * left < due)))  # the rows of classes with many copies
+    if len(poor) and (whole := split_groups(strata[poor], [contents[row] for row in poor.tolist()], ratio)) is not None:
+        kept = apart(np.sort(np.concatenate([np.setdiff1d(kept, poor), poor[whole[1]]])))
+    if not len(kept):
+        notice(f"{where}: all {len(validation):,} texts of the validation set are copies of training texts")
+        return training, validation
+    notice(f"{where}: equal texts are all in the training or all in the validation set, which has {len(kept):,} texts")
+    return np.setdiff1d(np.arange(len(records)), kept), kept
 
 
 def split_validation(strata: Ints, ratio: float) -> tuple[Ints, Ints]:

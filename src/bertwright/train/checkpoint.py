@@ -1,8 +1,9 @@
 """Checkpoints: whole or absent, checked before they are trusted, and never pickled.
 
-A checkpoint is a model folder in the Hugging Face layout with two more files: optimizer.safetensors, and
-state.json with the position in the run and a hash of every file. The newest whole one wins; a broken one is passed over
-with a notice. Randomness has no state to keep: every draw is a function of (seed, step).
+A checkpoint is a model folder in the Hugging Face layout, but for the heads of numbers and of several labels, with two
+more files: optimizer.safetensors, and state.json with the position in the run and a hash of every file. The newest whole
+one wins; a broken one is passed over with a notice. Randomness has no state to keep: every draw is a function of (seed,
+step).
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, read_json, write_json
 from bertwright.models.checkpoints import AnyModel, load_into, read_weights, save_weights
-from bertwright.models.sequence_heads import changes_when_stored
+from bertwright.models.heads import TaskModel
 
 FORMAT = 2
-"""Of state.json: the first kept a regression's head as it is stored, not as it is trained."""
+"""Of state.json. In the first, heads were kept as they are stored, not as they are trained, and the validation set held
+copies of training texts: only pre-training resumes from it."""
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
@@ -122,8 +124,8 @@ def load_checkpoint(
         if broken:
             notice(f"{path} is broken ({', '.join(broken)} cut short or changed); trying the checkpoint before it")
             continue
-        if state.get("format") != FORMAT and changes_when_stored(model):
-            notice(f"{path} is of an older version, which kept this head in another form; not used")
+        if state.get("format") != FORMAT and isinstance(model, TaskModel):
+            notice(f"{path} is of an older version of Bertwright, which fine-tuned otherwise; not used")
             continue
         if state["run_fingerprint"] != run_fingerprint:
             notice(f"{path} belongs to another recipe; not used")
