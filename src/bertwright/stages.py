@@ -197,14 +197,15 @@ class Work:
         train, test = (splits[name].records for name in list(splits)[:2])
         names = task.label_names(train, config.label_names, f"{where}, split train,")
         labels = {
-            name: task.labels(split.records, names, train, f"{where}, split {name}") for name, split in splits.items()
+            name: task.labels(one.records, names, train, f"{where}, split {name}") for name, one in splits.items()
         }
         check_train(train, test, where)
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
             self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
         task = task.about(config.positive_label, names)  # a class that is not there is said before the work
-        _ = config.class_weights and task.text_weights(labels["train"], names, config.class_weights)
+        if config.class_weights is not None:
+            task.text_weights(labels["train"], names, config.class_weights)
         return task, train, labels["train"], test
 
     def check_training(self, stages: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from bertwright.models.checkpoints import (
 )
 from bertwright.models.heads import PretrainingModel, TaskModel, cross_entropy
 from bertwright.recipe import ModelConfig
+from bertwright.recipe_file import change_recipe, load_recipe
 from bertwright.tasks.registry import find_task, load_task_model
 from small_models import relative, shaken
 
@@ -340,6 +341,15 @@ def test_a_modern_network_has_the_defaults_of_modernbert_base():
     for name in ("num_hidden_layers", "intermediate_size", "max_position_embeddings", "hidden_dropout_prob"):
         assert getattr(bert, name) == getattr(theirs, name)
     assert ModelConfig(architecture="modernbert", hidden_dropout_prob=0.1).hidden_dropout_prob == 0.1
+
+
+def test_a_recipe_with_a_modern_network_in_line_has_its_defaults(tmp_path):
+    content = {"name": "x", "data": {"b": "b"}, "prepare": {"corpora": ["b"]}}
+    content |= {"model": {"architecture": "modernbert"}, "pretrain": {"max_steps": 1, "next_sentence": False}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(content))
+    recipe = load_recipe(tmp_path / "x.yaml")
+    assert recipe.model == ModelConfig(architecture="modernbert")
+    assert change_recipe(recipe, seed=1).model == recipe.model
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert"])

@@ -59,9 +59,9 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
 
 def _default_of(recipe: Recipe, section: str) -> Any:
     """A section with defaults alone; of the network those of its architecture."""
-    return (
-        ModelConfig(architecture=recipe.model.architecture) if section == "model" else type(getattr(recipe, section))()
-    )
+    if section == "model":
+        return ModelConfig(architecture=recipe.model.architecture)
+    return type(getattr(recipe, section))()
 
 
 def _other(own: Any, default: Any) -> Any:

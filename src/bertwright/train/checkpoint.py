@@ -1,9 +1,9 @@
 """Checkpoints: whole or absent, checked before they are trusted, and never pickled.
 
 A checkpoint is a model folder in the Hugging Face layout, but for the heads of numbers and of several labels, with two
-more files: optimizer.safetensors, and state.json with the position in the run and a hash of every file. The newest whole
-one wins; a broken one is passed over with a notice. Randomness has no state to keep: every draw is a function of (seed,
-step).
+more files: optimizer.safetensors, and state.json with the position in the run and a hash of every file. The newest
+whole one wins; a broken one is passed over with a notice. Randomness has no state to keep: every draw is a function of
+(seed, step).
 """
 
 from __future__ import annotations
