@@ -196,9 +196,7 @@ class Work:
             self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
         train, test = (splits[name].records for name in list(splits)[:2])
         names = task.label_names(train, config.label_names, f"{where}, split train,")
-        labels = {
-            name: task.labels(one.records, names, train, f"{where}, split {name}") for name, one in splits.items()
-        }
+        labels = {n: task.labels(s.records, names, train, f"{where}, split {n}") for n, s in splits.items()}
         check_train(train, test, where)
         overlap = train_overlap(train, test)
         if overlap["test_texts"]:
