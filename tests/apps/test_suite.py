@@ -121,6 +121,15 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two
 
 
 @pytest.mark.slow
+def test_a_folder_that_is_not_there_is_no_data_set_of_the_hub(write_suite_of_two, tmp_path, capsys, monkeypatch):
+    recipes, data = write_suite_of_two
+    shutil.rmtree(data)  # data/films then looks like owner/name
+    monkeypatch.chdir(tmp_path)
+    assert main(["suite", "bundled", "--recipes", str(recipes)]) == 2
+    assert "no task of the suite has its data in data: ./data/films does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_task_that_fails_costs_only_itself_and_a_name_stands_for_one_encoder(write_suite_of_two, tmp_path, capsys):
     recipes, data = write_suite_of_two
     out = tmp_path / "out"
