@@ -16,6 +16,7 @@ import pytest
 import ablation
 import few_labels
 import finetune_parity
+import suite_tables
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
@@ -149,6 +150,7 @@ def test_the_suite_s_tables_say_what_was_measured():
     own = ROOT / "results" / "suite" / "README.md"
     assert [row[1:] for row in _numbers(own, "| task | metric")] == spreads
     pairs = read_json(ROOT / "results" / "suite" / "differences.json")
+    assert all(table in own.read_text() for table in suite_tables.tables(suite, pairs))
     for task, row in zip(tasks, _numbers(own, "| task | bundled minus random"), strict=True):
         for cell, pair in zip(row, (("bundled", "random"), ("all-MiniLM-L6-v2", "bundled")), strict=True):
             (found,) = (one for one in pairs if one["task"] == task and {one["first"], one["second"]} == set(pair))
