@@ -168,6 +168,22 @@ def _numbers(path: Path, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
+GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md") if path.name != "glossary.md")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_opens_with_a_command_and_its_output(guide):
+    lines = (ROOT / "docs" / "guide" / guide).read_text().splitlines()
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    assert [lines[number] for number in fences[:4]] == ["```sh", "```", "```", "```"]
+    begin, end, output, last = fences[:4]
+    assert begin < 10
+    assert output - end < 6
+    assert end - begin > 1
+    assert last - output > 1
+    assert not any(line.startswith("## ") for line in lines[:last])
+
+
 def _defined_in(path: Path) -> set[str]:
     """The classes, functions and constants of a module, and those inside a class as Class.name."""
 
