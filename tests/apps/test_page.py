@@ -21,6 +21,8 @@ from bertwright.apps.page import settings
 from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
 from bertwright.evaluate.report import write_report
+from bertwright.evaluate.suite import Entry, Suite, write_suite
+from bertwright.files import read_json
 from bertwright.models.answer_heads import ChoiceHead, SpanHead
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel
@@ -422,7 +424,8 @@ def test_axe_finds_nothing_serious_in_reports(visit, tmp_path):
         shutil.copy(ROOT / "results" / "imdb-mini" / name, tmp_path / place)
     shutil.copytree(ROOT / "results" / "imdb-mini" / "predictions", tmp_path / "evaluate" / "predictions")
     write_report(tmp_path)
-    shutil.copy(ROOT / "results" / "suite" / "suite.html", tmp_path)
+    entries = {name: {"imdb": Entry(read_json(tmp_path / "results.json"), tmp_path)} for name in ("bundled", "random")}
+    write_suite(Suite(entries, notes={"random": {"rte": "data/rte does not exist"}}), tmp_path)
     for report in ("report.html", "suite.html"):
         page = visit(tmp_path.as_uri(), f"/{report}")
         for scheme in ("light", "dark"):
