@@ -22,7 +22,7 @@ from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
 from bertwright.evaluate.report import write_report
 from bertwright.evaluate.suite import Entry, Suite, write_suite
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
 from bertwright.models.answer_heads import ChoiceHead, SpanHead
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel
@@ -412,9 +412,24 @@ PARTS = {
     "data_report.json": "prepare/data_report.json",
     "pretrain.jsonl": "pretrain/metrics.jsonl",
     "finetune.jsonl": "finetune/seed-0/metrics.jsonl",
-    "examples.json": "evaluate/examples.json",
 }
 """The files of results/imdb-mini, and where they stand in the folder of a run."""
+
+WRONG = {
+    "text": "A film that takes its time, and yours. " * 30,
+    "label": "negative",
+    "prediction": "positive",
+    "score": 0.9,
+}
+EXAMPLES = {
+    "filled_masks": [
+        {"text": "The [MASK] was long.", "predictions": [{"token": "film", "score": 0.4}], "answer": answer}
+        for answer in ("film", "boat")
+    ],
+    "next_sentence": [{"a": "The boat was old.", "b": "It sank.", "is_next": True, "probability_next": 0.9}],
+    "classified": [WRONG | {"label": "positive"}],
+    "mistakes": [WRONG],
+}
 
 
 @pytest.mark.slow
@@ -423,6 +438,7 @@ def test_axe_finds_nothing_serious_in_reports(visit, tmp_path):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "results" / "imdb-mini" / name, tmp_path / place)
     shutil.copytree(ROOT / "results" / "imdb-mini" / "predictions", tmp_path / "evaluate" / "predictions")
+    write_json(tmp_path / "evaluate" / "examples.json", EXAMPLES)
     write_report(tmp_path)
     entries = {name: {"imdb": Entry(read_json(tmp_path / "results.json"), tmp_path)} for name in ("bundled", "random")}
     write_suite(Suite(entries, notes={"random": {"rte": "data/rte does not exist"}}), tmp_path)
