@@ -101,6 +101,19 @@ def described() -> Json:
     return {**environment(Engine(SystemConfig(), print)), "command": " ".join(["python", *sys.argv])}
 
 
+TABLE = "<!-- table:start -->", "<!-- table:end -->"
+"""The marks in a README between which a benchmark writes its table."""
+
+
+def write_table(readme: Path, table: str) -> None:
+    """Put a table between the marks of a README; without the file or the marks nothing is written."""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    head, start, rest = text.partition(TABLE[0])
+    _, end, tail = rest.partition(TABLE[1])
+    if start and end:
+        write_text(readme, f"{head}{start}\n\n{table}\n\n{end}{tail}")
+
+
 def write(result: Json, out: str) -> None:
     """Write a result as JSON; a relative path starts at the repository."""
     target = Path(__file__).resolve().parents[1] / out

@@ -12,8 +12,9 @@ benchmarks/few_labels.py, the linear baselines, and logistic regression on the f
 Numbers of labels are drawn as in few_labels.py, as many of each class, and budgets are adapted in the same way. All are
 evaluated on one part of the official test split; the recipe's guard keeps test reviews out of pre-training. `seconds`
 are of training and prediction, the mean over draws; those of `continued` hold the pre-training. Results are written
-after each system of each draw, to `draws.json` as they come and to `results.json` as a table, and what they have is not
-done again: the same command resumes after an interruption, also within the pre-training.
+after each system of each draw, to `draws.json` as they come and to `results.json` as a table, which README.md beside
+them shows, and what they have is not done again: the same command resumes after an interruption, also within the
+pre-training.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse import auto_cli
@@ -36,10 +38,10 @@ from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import find_model
-from bertwright.recipe import FinetuneConfig, Recipe, Source, fingerprint, to_dict
+from bertwright.recipe import FinetuneConfig, Recipe, Source, decisive, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
 from bertwright.text.records import Record, read_records
-from common import Json, described
+from common import Json, described, write_table
 from few_labels import TASK, bert_probabilities, budget, draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,6 +208,40 @@ def plot(table: Json, folder: Path) -> None:
     )
 
 
+def decided(recorded: Any, section: Any) -> Any:
+    """Recorded settings of a section, and of the sections in it, without those that decide nothing as they are today.
+
+    Left out are those of the machine, the minutes, which are recorded apart, and what came later, at its default: a
+    record from before it came has the same settings.
+    """
+    if isinstance(section, tuple) and isinstance(recorded, list) and len(recorded) == len(section):
+        return [decided(*pair) for pair in zip(recorded, section, strict=True)]
+    if not is_dataclass(section):
+        return recorded
+    kept, today = decisive(section, budget=False), to_dict(section)
+    return {
+        name: decided(value, getattr(section, name, None))
+        for name, value in recorded.items()
+        if name in kept or value != today.get(name)
+    }
+
+
+def resumed(earlier: Json, settings: Json, sections: dict[str, Any]) -> tuple[Json, Json]:
+    """Settings and draws of an earlier measurement that is continued; today's and none where it was another.
+
+    Args:
+        earlier: the content of draws.json.
+        settings: today's, those of the sections as `decided` leaves them.
+        sections: of the recipe, by their names in the settings.
+
+    Returns:
+        The settings as they were recorded, since the folder to work in is named for them, and the draws.
+    """
+    recorded = earlier.get("settings", {})
+    same = recorded | {name: decided(recorded.get(name, {}), section) for name, section in sections.items()}
+    return (recorded, earlier["draws"]) if same == settings else (settings, {})
+
+
 def read_reviews(imdb: str, names: tuple[str, ...] | None, test_texts: int, train_texts: int | None) -> Reviews:
     """All labelled reviews of train, and a part of test, drawn once."""
     train, test = (read_records(Source(path=imdb), split, TASK.columns) for split in ("train", "test"))
@@ -244,7 +280,8 @@ def main(
         train_texts: the most labelled reviews to use, to try the benchmark out; the default is all.
         epochs: of fine-tuning on all labels, in place of the recipe's; fewer labels get more.
         work: a folder to work in; the same command resumes.
-        out: a folder for draws.json, results.json and the figure; a relative path starts at the repository.
+        out: a folder for draws.json, results.json and the figure, whose README.md receives the table; a relative path
+            starts at the repository.
     """
     base = ROOT / "recipes" / "imdb-continued.yaml"
     variants = {f"continued, {row}": ROOT / "recipes" / "continued" / f"{row}.yaml" for row in rows}
@@ -257,17 +294,17 @@ def main(
     reviews = read_reviews(imdb, own.label_names, test_texts, train_texts)
     start_from = find_model(encoder, "encoder")
     wanted = [*systems, *variants]
+    sections = {"pretrain": recipes["continued"].pretrain, "finetune": own}
     settings = {
         "weights": digests([start_from / "model.safetensors"])[0][1],
         "minutes": minutes,
-        "pretrain": to_dict(recipes["continued"].pretrain),
-        "finetune": to_dict(own),
+        **{name: decided(to_dict(section), section) for name, section in sections.items()},
         "train_texts": len(reviews.train),
         "test_texts": len(reviews.test),
     }
     target = ROOT / out
     earlier = read_json(target / "draws.json") if (target / "draws.json").exists() else {}
-    found: Json = earlier["draws"] if earlier.get("settings") == settings else {}
+    settings, found = resumed(earlier, settings, sections)
     folder = Path(work).resolve() / fingerprint(settings)
     frozen = Frozen(start_from, reviews, folder / "vectors")
     environment = described()
@@ -297,9 +334,12 @@ def main(
         values, seconds = measured(system, size, number, draw(reviews.train, reviews.labels, size, number))
         done.append({"f1": TASK.metrics(values, reviews.truth)["f1"], "seconds": seconds})
         write_json(target / "draws.json", {"settings": settings, "draws": found, "environment": environment})
-        write_json(target / "results.json", table_of(found, environment["machine"]))
+        table = table_of(found, environment["machine"])
+        write_json(target / "results.json", table)
+        write_table(target / "README.md", shown(table))
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
     table = table_of(found, environment["machine"])
+    write_table(target / "README.md", shown(table))
     print(shown(table))
     plot(table, target)
 

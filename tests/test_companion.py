@@ -165,7 +165,10 @@ def with_later_results(root: Path) -> Path:
     f1 = {"f1": 0.8, "sd": 0.01}
     pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
     later = {
-        "suite/results.json": {"random": {"squad": one}, "bundled": {"squad": one, "rte": one | {"baseline": None}}},
+        "suite/results.json": {
+            "random": {"squad": one},
+            "bundled": {"squad": one, "squad2": one, "mnli": one, "rte": one | {"baseline": None}},
+        },
         "suite/differences.json": [pair],
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
     }

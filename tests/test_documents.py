@@ -16,6 +16,7 @@ import pytest
 import ablation
 import few_labels
 import finetune_parity
+import suite_tables
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
@@ -149,6 +150,7 @@ def test_the_suite_s_tables_say_what_was_measured():
     own = ROOT / "results" / "suite" / "README.md"
     assert [row[1:] for row in _numbers(own, "| task | metric")] == spreads
     pairs = read_json(ROOT / "results" / "suite" / "differences.json")
+    assert all(table in own.read_text() for table in suite_tables.tables(suite, pairs))
     for task, row in zip(tasks, _numbers(own, "| task | bundled minus random"), strict=True):
         for cell, pair in zip(row, (("bundled", "random"), ("all-MiniLM-L6-v2", "bundled")), strict=True):
             (found,) = (one for one in pairs if one["task"] == task and {one["first"], one["second"]} == set(pair))
@@ -164,6 +166,22 @@ def _numbers(path: Path, header: str) -> list[list[str]]:
     after = path.read_text().partition(f"\n{header}")[2].splitlines()[2:]
     rows = [line.strip("|").split("|")[1:] for line in itertools.takewhile(lambda line: line.startswith("|"), after)]
     return [[cell.strip() for cell in row] for row in rows]
+
+
+GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md") if path.name != "glossary.md")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_opens_with_a_command_and_its_output(guide):
+    lines = (ROOT / "docs" / "guide" / guide).read_text().splitlines()
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    assert [lines[number] for number in fences[:4]] == ["```sh", "```", "```", "```"]
+    begin, end, output, last = fences[:4]
+    assert begin < 10
+    assert output - end < 6
+    assert end - begin > 1
+    assert last - output > 1
+    assert not any(line.startswith("## ") for line in lines[:last])
 
 
 def _defined_in(path: Path) -> set[str]:

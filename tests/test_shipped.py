@@ -77,14 +77,14 @@ def test_a_wrong_size_is_refused_from_python():
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_recipes_sizes_and_sample(tmp_path):
+def test_the_wheel_holds_recipes_sizes_sample_and_the_skill(tmp_path):
     hatchling = pytest.importorskip("hatchling.builders.wheel", reason="hatchling is not installed")
     (wheel,) = hatchling.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     import zipfile
 
     inside = set(zipfile.ZipFile(wheel).namelist())
     files = [path for folder in ("recipes", "sample") for path in (ROOT / folder).rglob("*") if path.is_file()]
-    assert {f"bertwright/{path.relative_to(ROOT)}" for path in files} <= inside
+    assert {"bertwright/SKILL.md", *(f"bertwright/{path.relative_to(ROOT)}" for path in files)} <= inside
     package = ROOT / "src" / "bertwright"
     assert {f"bertwright/{path.relative_to(package)}" for path in package.rglob("*.py")} <= inside
     assert bertwright.__version__ in wheel

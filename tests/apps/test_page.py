@@ -20,9 +20,13 @@ from bertwright.apps.explain import explain
 from bertwright.apps.page import settings
 from bertwright.apps.search import build, open_searcher
 from bertwright.apps.server import make_app
+from bertwright.evaluate.report import write_report
+from bertwright.evaluate.suite import Entry, Suite, write_suite
+from bertwright.files import read_json, write_json
 from bertwright.models.answer_heads import ChoiceHead, SpanHead
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel
+from conftest import ROOT
 from serving import Server
 from small_models import SHAPE, save_tagger, shaken
 
@@ -359,14 +363,98 @@ def test_axe_finds_nothing_serious(visit, searching, scheme):
         ("Fill masks", "Fill", {"text": "No mask."}),
     ):
         ask(page, tab, button, **fields)
-        expect(page.locator("section:visible summary", has_text="as curl")).to_be_visible()
-        page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
-        assert serious(page) == []
+        assert serious_when_answered(page) == []
     page.goto(f"{searching}/docs")
     expect(page.locator("section").first).to_be_visible()
     assert serious(page) == []
     page.evaluate("document.body.append(document.createElement('textarea'))")
     assert serious(page) == ["label"]  # a field without a name: the test can fail
+
+
+FORMS = {
+    "entities": ("Entities", "Find entities", {"text": "The cat sat on a mat while rain was falling."}),
+    "questions": ("Answer", "Answer", {"question": "what was falling?", "context": "Rain was falling on a mat."}),
+    "choices": ("Choose", "Choose", {"context": "the cat sat on", "choices": "a mat\nold roofs\nrain"}),
+    "pairs": ("Predict", "Predict", {"text": "the cat sat", "text_pair": "rain was falling"}),
+}
+"""The forms of tasks on other things than single texts: tab, button, and what is filled in."""
+
+
+def server_with(form, tokenizer, folder):
+    """The server of a small model at random, which has the form."""
+    if form == "entities":
+        save_tagger(tokenizer, folder, ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], seed=2)
+        return Server(make_app(bertwright.load(folder)))
+    given = {
+        "questions": ("question-answering", SpanHead(48), ["start", "end"]),
+        "choices": ("multiple-choice", ChoiceHead(48, 0.1), ["0", "1", "2"]),
+        "pairs": ("classification", SequenceHead(48, 3, 0.1), ["same", "other", "none"], {"text_pair": True}),
+    }
+    return serve_small(tokenizer, folder, *given[form])[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_axe_finds_nothing_serious_in_the_form_of_a_task(visit, small_tokenizer, tmp_path, form):
+    tab, button, fields = FORMS[form]
+    with server_with(form, small_tokenizer, tmp_path / "model") as client:
+        page = visit(str(client.base_url))
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            ask(page, tab, button, **fields)
+            assert serious_when_answered(page) == []
+
+
+PARTS = {
+    "results.json": "results.json",
+    "recipe.yaml": "recipe.yaml",
+    "environment.json": "environment.json",
+    "data_report.json": "prepare/data_report.json",
+    "pretrain.jsonl": "pretrain/metrics.jsonl",
+    "finetune.jsonl": "finetune/seed-0/metrics.jsonl",
+}
+"""The files of results/imdb-mini, and where they stand in the folder of a run."""
+
+WRONG = {
+    "text": "A film that takes its time, and yours. " * 30,
+    "label": "negative",
+    "prediction": "positive",
+    "score": 0.9,
+}
+EXAMPLES = {
+    "filled_masks": [
+        {"text": "The [MASK] was long.", "predictions": [{"token": "film", "score": 0.4}], "answer": answer}
+        for answer in ("film", "boat")
+    ],
+    "next_sentence": [{"a": "The boat was old.", "b": "It sank.", "is_next": True, "probability_next": 0.9}],
+    "classified": [WRONG | {"label": "positive"}],
+    "mistakes": [WRONG],
+}
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_serious_in_reports(visit, tmp_path):
+    for name, place in PARTS.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "results" / "imdb-mini" / name, tmp_path / place)
+    shutil.copytree(ROOT / "results" / "imdb-mini" / "predictions", tmp_path / "evaluate" / "predictions")
+    write_json(tmp_path / "evaluate" / "examples.json", EXAMPLES)
+    write_report(tmp_path)
+    entries = {name: {"imdb": Entry(read_json(tmp_path / "results.json"), tmp_path)} for name in ("bundled", "random")}
+    write_suite(Suite(entries, notes={"random": {"rte": "data/rte does not exist"}}), tmp_path)
+    for report in ("report.html", "suite.html"):
+        page = visit(tmp_path.as_uri(), f"/{report}")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+            assert serious(page) == []
+
+
+def serious_when_answered(page: Page):
+    """`serious` when the answer to what was asked is there, with all that is folded open."""
+    expect(page.locator("section:visible summary", has_text="as curl")).to_be_visible()
+    page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
+    return serious(page)
 
 
 def serious(page: Page):

@@ -1,6 +1,7 @@
 """`bertwright suite`: encoders on tasks, their page, and minimal pairs."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -9,12 +10,18 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from bertwright import shipped
 from bertwright.apps.minimal_pairs import evaluate_minimal_pairs, read_pairs
+from bertwright.apps.suite_runs import MINIMAL_PAIRS
 from bertwright.cli import main
 from bertwright.errors import UserError
 from bertwright.models.checkpoints import find_model, new_encoder, save_model
 from bertwright.models.heads import PretrainingModel
 from bertwright.pretrained import PretrainedEncoder
+from bertwright.recipe_file import change_recipe, load_recipe
+from bertwright.tasks.registry import recipe_task
+from bertwright.text.records import read_records
+from conftest import ROOT
 from small_models import SHAPE, save_tagger, shaken
 
 SETTINGS = {
@@ -121,6 +128,15 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two
 
 
 @pytest.mark.slow
+def test_a_folder_that_is_not_there_is_no_data_set_of_the_hub(write_suite_of_two, tmp_path, capsys, monkeypatch):
+    recipes, data = write_suite_of_two
+    shutil.rmtree(data)  # data/films then looks like owner/name
+    monkeypatch.chdir(tmp_path)
+    assert main(["suite", "bundled", "--recipes", str(recipes)]) == 2
+    assert "no task of the suite has its data in data: ./data/films does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_task_that_fails_costs_only_itself_and_a_name_stands_for_one_encoder(write_suite_of_two, tmp_path, capsys):
     recipes, data = write_suite_of_two
     out = tmp_path / "out"
@@ -159,6 +175,66 @@ def test_random_weights_have_the_shape_of_the_bundled_encoder_and_not_its_values
     table = "bert.embeddings.word_embeddings.weight"
     assert not torch.equal(ours[table], theirs[table].float())
     assert 0.01 < ours[table].std() < 0.03
+
+
+@pytest.mark.slow
+def test_every_recipe_of_the_suite_loads_and_stands_in_guide_and_companion():
+    recipes = shipped.suite()
+    assert len(recipes) == 15
+    for name, path in recipes.items():
+        recipe = load_recipe(path)
+        assert (recipe.name, recipe.finetune.data, recipe.source(name).path) == (name, name, f"data/{name}")
+        assert (recipe.finetune.encoder, recipe.finetune.seeds) == ("bundled", (0, 1, 2))
+        assert recipe.finetune.metric_for_best_model != "loss"
+    rows = (ROOT / "docs" / "guide" / "suite.md").read_text().partition("| task | kind |")[2].partition("\n\n")[0]
+    shown = [name for row in rows.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[1])]
+    names = (
+        (ROOT / "docs" / "companion" / "run.typ").read_text().partition("#let suite-tasks = (")[2].partition("\n)")[0]
+    )
+    for listed in (shown, re.findall(r"^  ([\w-]+):", names, re.MULTILINE)):
+        assert sorted(listed) == sorted([*recipes, MINIMAL_PAIRS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "classes", "files"),
+    [
+        ("mnli", ["contradiction", "entailment", "neutral"], ["train", "dev_matched", "dev_mismatched"]),
+        ("qnli", ["entailment", "not_entailment"], ["train", "dev"]),
+        ("qqp", ["duplicate", "not_duplicate"], ["train", "dev"]),
+    ],
+)
+def test_pairs_of_the_suite_are_read_as_the_guide_writes_them(tmp_path, task, classes, files):
+    rows = [{"text": f"Boat {n}.", "text_pair": "Is it?", "label": classes[n % len(classes)]} for n in range(6)]
+    for name in files:
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = change_recipe(load_recipe(shipped.suite()[task]), data={task: {"path": str(tmp_path)}})
+    config, found, source = recipe.finetune, recipe_task(recipe), recipe.source(task)
+    train, test = (read_records(source, split, found.columns) for split in ("train", config.test_split))
+    assert [(len(train), len(test)), test[0].text_pair] == [(6, 6 * (len(files) - 1)), "Is it?"]
+    assert found.label_names(train, config.label_names, "train") == classes
+    labels = found.labels(test, classes, train, "dev")
+    found = found.about(config.positive_label, classes)
+    measured = found.metrics(np.eye(len(classes), dtype=np.float32)[labels], labels)
+    assert measured[config.metric_for_best_model] == 1
+
+
+@pytest.mark.slow
+def test_squad_2_is_read_in_its_own_form_with_questions_that_have_no_answer(tmp_path):
+    asked = [
+        {"question": "When did it sink?", "answers": [{"text": "May", "answer_start": 17}], "is_impossible": False},
+        {"question": "Who built it?", "answers": [], "is_impossible": True},
+    ]
+    paragraph = {"context": "The boat sank in May.", "qas": asked}
+    for part in ("train", "dev"):
+        content = {"version": "v2.0", "data": [{"title": "Boats", "paragraphs": [paragraph]}]}
+        (tmp_path / f"{part}-v2.0.json").write_text(json.dumps(content))
+    recipe = change_recipe(load_recipe(shipped.suite()["squad2"]), data={"squad2": {"path": str(tmp_path)}})
+    task = recipe_task(recipe)
+    for split in ("train", recipe.finetune.test_split):
+        records = read_records(recipe.source("squad2"), split, task.columns)
+        assert [len(record.answers) for record in records] == [1, 0]
+    assert recipe.finetune.metric_for_best_model in task.choosing_metrics
 
 
 class TestMinimalPairs:

@@ -5,7 +5,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import bertwright
+import common
 import continued
+from bertwright.files import read_json
+from bertwright.recipe import FinetuneConfig, Phase, PretrainConfig, to_dict
 from bertwright.text.records import Record
 from conftest import ROOT
 
@@ -27,6 +30,82 @@ def test_the_table_has_mean_and_spread_over_draws():
         "| encoder, fine-tuned | 0.600 ± 0.141 | 0.900 ± 0.000 |",
         "| frozen encoder, logistic regression |  | 0.800 ± 0.000 |",
     ]
+
+
+def test_the_readme_shows_the_results():
+    folder = ROOT / "results" / "continued"
+    table = continued.shown(read_json(folder / "results.json")) if (folder / "results.json").exists() else ""
+    begin, end = common.TABLE
+    assert (folder / "README.md").read_text().partition(begin)[2].partition(end)[0].strip() == table
+
+
+def test_a_table_is_written_between_the_marks_of_a_readme_and_nowhere_else(tmp_path):
+    page, (begin, end) = tmp_path / "README.md", common.TABLE
+    common.write_table(page, "| new |")
+    assert not page.exists()
+    page.write_text("# Text\n| other |\n")
+    common.write_table(page, "| new |")
+    assert page.read_text() == "# Text\n| other |\n"
+    page.write_text(f"# Text\n\n{begin}\n| old |\n{end}\n\nMore text.\n")
+    for _ in range(2):
+        common.write_table(page, "| new |")
+        assert page.read_text() == f"# Text\n\n{begin}\n\n| new |\n\n{end}\n\nMore text.\n"
+
+
+DRAWS = {"100": {"encoder": [{"f1": 0.5, "seconds": 1.0}]}}
+
+
+class TestResuming:
+    @pytest.fixture
+    def sections(self):
+        pretrain = PretrainConfig(encoder="bundled", dropout=0.0, max_minutes=60, phases=(Phase(),))
+        return {"pretrain": pretrain, "finetune": FinetuneConfig(data="imdb", label_names=("negative", "positive"))}
+
+    def resumed(self, recorded, sections):
+        """Whether draws that were recorded with these settings are continued, and the settings that are kept."""
+        today = {"minutes": 60.0} | {name: continued.decided(to_dict(one), one) for name, one in sections.items()}
+        earlier = {"settings": {"minutes": 60.0, **recorded}, "draws": DRAWS}
+        settings, draws = continued.resumed(earlier, today, sections)
+        assert settings == (earlier["settings"] if draws else today)
+        return draws == DRAWS
+
+    @pytest.mark.parametrize("form", ["as they are recorded today", "all settings, as they were recorded at first"])
+    def test_what_came_later_at_its_default_and_the_machine_s_do_not_count(self, sections, form):
+        recorded = {name: to_dict(one) for name, one in sections.items()}
+        if form.endswith("today"):
+            recorded = {name: continued.decided(recorded[name], one) for name, one in sections.items()}
+            assert recorded["pretrain"].keys() >= {"dropout", "masking", "phases", "optimizer"}
+            left_out = {"frozen_layers", "max_minutes", "max_steps", "micro_batch_tokens", "log_every"}
+            assert not left_out & recorded["pretrain"].keys()
+            assert "masking_rate" not in recorded["pretrain"]["phases"][0]
+            assert "embedding" not in recorded["finetune"]
+        assert self.resumed(recorded, sections)
+        for part, name in (
+            (recorded["pretrain"], "frozen_layers"),
+            (recorded["pretrain"]["phases"][0], "masking_rate"),
+        ):
+            part.pop(name, None)  # from before there was the setting
+        assert self.resumed(recorded, sections)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda pretrain, finetune: pretrain.update(frozen_layers=2),
+            lambda pretrain, finetune: pretrain.pop("dropout"),
+            lambda pretrain, finetune: pretrain["phases"][0].update(masking_rate=0.3),
+            lambda pretrain, finetune: pretrain["phases"].append(pretrain["phases"][0]),
+            lambda pretrain, finetune: pretrain["optimizer"].update(learning_rate=1e-4),
+            lambda pretrain, finetune: pretrain["masking"].update(rate=0.3),
+            lambda pretrain, finetune: finetune.update(epochs=9.0),
+        ],
+    )
+    def test_what_decides_the_result_does(self, sections, change):
+        recorded = {name: to_dict(one) for name, one in sections.items()}
+        change(recorded["pretrain"], recorded["finetune"])
+        assert not self.resumed(recorded, sections)
+
+    def test_without_an_earlier_measurement_all_is_new(self, sections):
+        assert continued.resumed({}, {"minutes": 1.0}, sections) == ({"minutes": 1.0}, {})
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Continued pre-training: it starts exactly from a folder's encoder, or says in one sentence why it cannot."""
 
 import json
+import pickle
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +29,7 @@ from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
+from processes import environment, in_two_processes
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,37 @@ def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(
     one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+IN_TWO = """
+import pathlib, pickle, sys
+from bertwright.tasks.pretraining import pretrain
+from bertwright.train.engine import Engine
+recipe = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+engine = Engine(recipe.system, print)
+assert engine.world == 2
+pretrain(recipe, pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), "x", engine, print)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_run_of_one(make, continued, small_prepared, engine, tmp_path):
+    _, folder = make("BertForMaskedLM")  # the next-sentence head is drawn afresh, in each process
+    recipe = continued(folder, max_steps=4, dropout=0.0)
+    pretrain(recipe, small_prepared, tmp_path / "one", "x", engine, lambda _: None)
+    (tmp_path / "recipe").write_bytes(pickle.dumps(recipe))
+    (tmp_path / "two.py").write_text(IN_TWO)
+    words = [str(tmp_path / "two.py"), str(tmp_path / "recipe"), str(small_prepared), str(tmp_path / "two")]
+    done = subprocess.run(in_two_processes(words), env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-5, rtol=1e-3, msg=name)
+    logs = [map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines()) for name in ("one", "two")]
+    tokens = [[line["tokens"] for line in log if line["kind"] == "train"] for log in logs]
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0]) == 4
 
 
 @pytest.mark.slow

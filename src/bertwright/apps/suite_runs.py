@@ -117,7 +117,8 @@ def _recipe(path: Path, encoder: Path, data: Path, out: Path) -> Recipe:
     for name, source in recipe.data.items():
         given = source if isinstance(source, str) else source.path
         if given.startswith(_DATA):
-            sources[name] = {"path": str(data / given.removeprefix(_DATA))}
+            place = data / given.removeprefix(_DATA)
+            sources[name] = {"path": str(place) if place.is_absolute() else f"./{place}"}  # never data/cola of the hub
     return change_recipe(recipe, data=sources, finetune={"encoder": str(encoder)}, out=str(out))
 
 
