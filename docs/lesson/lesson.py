@@ -624,9 +624,10 @@ with torch.no_grad():
 # ## 9. A recipe
 #
 # A recipe is the whole experiment in one YAML file, and any setting can be replaced. This one pre-trains a BERT of two
-# layers on the bundled sample: forty-five thousand words of stories and essays, and the 200 training reviews, of films that do
-# not exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All sequences have up
-# to 64 tokens: a run that makes them longer on the way has a jump in its curve. Read: `recipe.py`, `settings.py`.
+# layers on the bundled sample: forty-five thousand words of stories and essays, and the 200 training reviews, of films
+# that do not exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All
+# sequences have up to 64 tokens: a run that makes them longer on the way has a jump in its curve. Read: `recipe.py`,
+# `settings.py`.
 
 # %%
 RUN = Path("runs/lesson")
