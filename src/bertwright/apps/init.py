@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 
 from bertwright.apps.inspect_columns import (
-    column_of_labels,
-    columns_of_indicators,
+    NO_LABELS,
+    check_names,
+    check_rare,
     columns_of_texts,
-    task_of_labels,
+    in_order,
+    labels_of,
 )
 from bertwright.apps.inspect_pairs import look_at_pairs
 from bertwright.apps.inspect_questions import look_at_questions
@@ -120,11 +122,13 @@ def _look(
     given = text_column or (usual if usual in contents.columns else None)
     text, pair = columns_of_texts(name, contents, given, pair_column, label_column)
     reads_labels = not unlabelled and not plain
-    label, task, one_each = _labels(name, place, contents, (text, pair), label_column) if reads_labels else _NO_LABELS
+    label, task, one_each = NO_LABELS
+    if reads_labels:
+        label, task, one_each = labels_of(name, contents, (text, pair), label_column, place.has_test)
     labelled = label is not None or task is not None
     if pair is not None and not labelled:
         raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
-    _check_names(place.train, (text, pair, label, *one_each))
+    check_names(place.train, (text, pair, label, *one_each))
     texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
@@ -137,7 +141,7 @@ def _look(
         texts=texts,
         text_column=text,
         label_column=label,
-        labels={} if task else None if label is None else _in_order(contents.columns[label].counts),
+        labels={} if task else None if label is None else in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
         notes=place.notes if labelled else [],
@@ -149,47 +153,12 @@ def _look(
     )
 
 
-_Labels = tuple[str | None, str | None, list[str]]
-"""The column of the labels, their task where it is not classification, and columns of 0 and 1 for each label."""
-
-_NO_LABELS: _Labels = (None, None, [])
-
-
-def _labels(name: str, place: _Place, contents: Contents, texts: tuple[str, str | None], given: str | None) -> _Labels:
-    if given is None and (one_each := columns_of_indicators(contents, texts)):
-        return None, "multi-label", one_each
-    if given is None and len(contents.columns) == 1:
-        return _NO_LABELS
-    label = column_of_labels(name, contents, texts, given)
-    task = task_of_labels(name, contents.columns[label])
-    if task is None:
-        _check_rare(name, contents.columns[label].counts, place.has_test)
-    return label, task, []
-
-
-def _check_names(tables: list[Table], names: Iterable[str | None]) -> None:
-    """See that no column that is read has the name of another, of which only one is read.
-
-    Raises:
-        UserError: if one has.
-    """
-    for name, table in product(names, tables):
-        if (count := table.columns.count(name or "")) > 1 and name:
-            raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
-
-
 def _characters(tables: list[Table], more: bool, texts: Texts) -> int:
     """Characters of all texts; where not all rows were looked at, as the size of the files tells."""
     if not more:
         return texts.total
     packed = dict.fromkeys(decoding.COMPRESSIONS, 3)
     return sum(table.path.stat().st_size * packed.get(table.path.suffix.lower(), 1) for table in tables)
-
-
-def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
-    """Classes by name, whole numbers by value."""
-    numbers = all(label.removeprefix("-").isdecimal() for label in counts)
-    return dict(sorted(counts.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
 def _texts(tables: list[Table], column: str, pair: str | None = None) -> Iterator[tuple[str, int]]:
@@ -232,7 +201,7 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
     called = imdb.LABELS if isinstance(locate(Source(path=name)), Reviews) else {}
     labels = {called.get(label) or label: len(members) for label, members in folders["train"].items()}
     has_test = bool(folders["test"])
-    _check_rare(name, labels, has_test)
+    check_rare(name, labels, has_test)
     return Findings(
         name=recipe_name(path),
         path=name,
@@ -276,16 +245,6 @@ def _place(name: str, unlabelled: bool) -> _Place:
             )
         name = str(train[0])
     return _Place([open_table(file) for file in train], "test" in splits, notes, name)
-
-
-def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
-    rare = [label for label, count in counts.items() if count == 1]
-    if rare and not has_test:
-        listed = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
-        raise UserError(
-            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which "
-            "cannot be both in training and test set; add rows of it, give it another class, or remove it"
-        )
 
 
 def _table(found: Findings) -> str:
