@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from bertwright.apps.inspect_columns import (
     check_names,
     check_rare,
     columns_of_texts,
+    find_labels,
     in_order,
-    labels_of,
 )
+from bertwright.apps.inspect_encoder import look_at_encoder
 from bertwright.apps.inspect_pairs import look_at_pairs
 from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
@@ -35,6 +38,7 @@ def init(
     label_column: str | None = None,
     text_pair_column: str | None = None,
     unlabelled: bool = False,
+    encoder: str | None = None,
     minutes: float = 20.0,
     out: str | None = None,
     overwrite: bool = False,
@@ -44,17 +48,20 @@ def init(
     Args:
         paths: a file with texts and labels, with words and tags, or with pairs of texts that mean the same; a folder
             with train and test files, or with a folder for each class; a file or folder of unlabelled texts; or two:
-            first the one with labels, then the one without.
+            first the one with labels, then the one without, on which the encoder is pre-trained before.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
         text_pair_column: the column that holds the second text, where the label speaks of two.
         unlabelled: whether to pre-train on the texts and leave labels aside.
+        encoder: the encoder to start from, of any language: a model folder (BERT or ModernBERT in the Hugging Face
+            layout), the folder of a run, or bundled. The default is the bundled one for English texts; for others, one
+            is pre-trained from scratch.
         minutes: the budget of pre-training, where the recipe has any.
         out: the recipe to write; the default is recipes/NAME.yaml.
         overwrite: whether an existing recipe may be replaced.
 
     Raises:
-        UserError: if the texts cannot be read, or it is not plain which columns are meant.
+        UserError: if the texts or the encoder cannot be read, or it is not plain which columns are meant.
     """
     if not paths:
         raise UserError("say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
@@ -62,17 +69,23 @@ def init(
         raise UserError(f"minutes is {minutes:g}; it must be above 0")
     if len(paths) > 2 or (unlabelled and len(paths) > 1):
         raise UserError("give one file or folder, or two: the one with labels first, then the one without")
+    start = None if encoder is None else look_at_encoder(encoder)
+    options = [] if encoder is None else ["--encoder", encoder]
     found = [_look(paths[0], text_column, label_column, text_pair_column, unlabelled)]
     if len(paths) == 2:
         if found[0].labels is None:
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
         found.append(_look(paths[1], None, None, None, unlabelled=True, usual=found[0].text_column))
+    elif found[0].texts_beside:
+        found[0] = replace(found[0], notes=[*found[0].notes, _texts_beside(found[0], options)])
+    if start is not None:
+        found = [replace(one, texts=one.texts.counted_by(start.name, start.tokenizer)) for one in found]
     target = Path(out or f"recipes/{found[0].name}.yaml")
     if target.is_dir():
         raise UserError(f"{target} is a folder; give a file with --out, such as {target / f'{found[0].name}.yaml'}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
-    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths]))
+    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths, *options]), start)
     for one in found:
         print(_table(one))
     write_text(target, text)
@@ -86,13 +99,13 @@ class _Place:
     Args:
         train: the tables to look at.
         has_test: whether there is a test split.
-        notes: what was left out, and why.
+        beside: text files beside the tables.
         path: that a recipe names which reads labels: of one table beside text files, its own.
     """
 
     train: list[Table]
     has_test: bool
-    notes: list[str]
+    beside: list[Path]
     path: str
 
 
@@ -105,7 +118,7 @@ def _look(
     usual: str | None = None,
 ) -> Findings:
     path, name = user_path(name), as_local(name)
-    if not path.exists():
+    if not path.exists() and not glob.has_magic(name):
         raise UserError(f"{name} does not exist; check the path")
     folders = _class_folders(path)
     if folders and not unlabelled:
@@ -118,13 +131,13 @@ def _look(
     asked = unlabelled or text_column or label_column or pair_column
     for look in () if asked else (look_at_tags, look_at_questions, look_at_pairs):
         if found := look(recipe_name(path), place.path, place.train, contents):
-            return found
+            return replace(found, texts_beside=place.beside)
     given = text_column or (usual if usual in contents.columns else None)
     text, pair = columns_of_texts(name, contents, given, pair_column, label_column)
     reads_labels = not unlabelled and not plain
     label, task, one_each = NO_LABELS
     if reads_labels:
-        label, task, one_each = labels_of(name, contents, (text, pair), label_column, place.has_test)
+        label, task, one_each = find_labels(name, contents, (text, pair), label_column, place.has_test)
     labelled = label is not None or task is not None
     if pair is not None and not labelled:
         raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
@@ -144,7 +157,8 @@ def _look(
         labels={} if task else None if label is None else in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
-        notes=place.notes if labelled else [],
+        notes=[],
+        texts_beside=place.beside if labelled else [],
         is_plain=plain,
         characters=_characters(place.train, contents.more, texts),
         task=task,
@@ -233,10 +247,9 @@ def _place(name: str, unlabelled: bool) -> _Place:
     if train is None:
         listed = ", ".join(split for split in splits if split)
         raise UserError(f"{name} has no train split, but {listed}; call one of its files train")
-    beside = [split for file, split in place.paths.items() if file not in tables]
-    notes = [f"{len(beside)} text files beside the tables are not used"] if beside else []
+    beside = {file: split for file, split in place.paths.items() if file not in tables}
     # Where the recipe named the folder, training would read these with the table, and refuse them: they have no labels.
-    read = [split for split in beside if "train" not in splits or split in ("train", "test")]
+    read = [split for split in beside.values() if "train" not in splits or split in ("train", "test")]
     if read and not unlabelled:
         if len(tables) > 1:
             raise UserError(
@@ -244,7 +257,28 @@ def _place(name: str, unlabelled: bool) -> _Place:
                 "another folder, or add --unlabelled to pre-train on all of them"
             )
         name = str(train[0])
-    return _Place([open_table(file) for file in train], "test" in splits, notes, name)
+    return _Place([open_table(file) for file in train], "test" in splits, list(beside), name)
+
+
+def _texts_beside(found: Findings, options: Sequence[str]) -> str:
+    """What is said of text files beside the tables: the command that pre-trains on them.
+
+    Args:
+        found: in the tables.
+        options: of the command at work that the other one needs, too.
+    """
+    files = found.texts_beside
+    texts = str(files[0])
+    if len(files) > 1:
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        place = locate(Source(path=str(folder)))
+        is_all = isinstance(place, Files) and set(place.paths) == set(files)
+        texts = str(folder) if is_all else f"{glob.escape(str(folder))}/**/*.txt*"
+    # Of the same name, the other recipe takes this one's place.
+    again = ["--overwrite"] if recipe_name(user_path(found.path)) == found.name else []
+    command = shlex.join(["bertwright", "init", found.path, texts, *options, *again])
+    said = "1 text file beside the tables is" if len(files) == 1 else f"{len(files)} text files beside the tables are"
+    return f"{said} not used; to pre-train on them: {command}"
 
 
 def _table(found: Findings) -> str:
@@ -261,7 +295,10 @@ def _table(found: Findings) -> str:
         ]
         listed = " and ".join(own) + (f" (others: {', '.join(others)})" if others else "")
         rows.append(("text columns" if len(own) > 1 else "text column", listed))
-    rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
+    vocabulary, known = "the bundled vocabulary", texts.known
+    if texts.of_encoder is not None:
+        vocabulary, known = f"the vocabulary of {texts.of_encoder[0]}", texts.of_encoder[1]
+    rows.append(("language", f"{texts.language}; {vocabulary} knows {100 * known:.0f} % of the words"))
     rows.append(
         ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
     )

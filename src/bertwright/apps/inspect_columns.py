@@ -87,7 +87,9 @@ def check_names(tables: Iterable[Table], names: Iterable[str | None]) -> None:
             raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
 
 
-def labels_of(name: str, contents: Contents, texts: Sequence[str | None], given: str | None, has_test: bool) -> Labels:
+def find_labels(
+    name: str, contents: Contents, texts: Sequence[str | None], given: str | None, has_test: bool
+) -> Labels:
     """Where the labels stand, and what they are for.
 
     Args:
