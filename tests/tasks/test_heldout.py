@@ -113,6 +113,7 @@ def test_a_phase_has_its_own_mask_rate_and_held_out_text_that_of_the_paper(small
     assert all(torch.equal(one["input_ids"], other["input_ids"]) for one, other in same)
 
 
+@pytest.mark.slow
 def test_a_corpus_that_no_phase_reads_is_no_part_of_held_out_text(small_recipe, corpora, engine):
     tokenizer, train, heldout = corpora
     recipe = small_recipe(pretrain={"next_sentence": False})
