@@ -651,6 +651,7 @@ def test_texts_adapt_a_folder_at_rates_and_lengths_that_fit_it(say, folder, name
         "max_position_embeddings", 512 if name == "bundled" else 64
     )
     assert config.phases[0].sequence_length == {"short": 32, "bundled": 128}.get(name, 64)
+    assert ("has no more positions" in (folder / "recipes" / "t.yaml").read_text()) == (name != "bundled")
 
 
 @pytest.mark.slow

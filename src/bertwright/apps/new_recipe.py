@@ -195,7 +195,8 @@ def _adapting(
     length = _sequence_length(found)
     # The batch is a multiple of the length, as long as that is a power of two.
     length = length if encoder is None else min(length, 1 << (encoder.positions.bit_length() - 1))
-    phase, why_all = f"sequence_length: {length}", []
+    phase = f"sequence_length: {length}"
+    why_all: list[str] = []
     if general is not None:
         phase += f", corpora: {_plain(_entries(found, names))}"
         why_all = [f"  # No phase reads {general}: the report's loss on it, before and after, shows what is forgotten."]
@@ -266,6 +267,7 @@ def _finetuning(one: Findings, name: str, encoder: Encoder | None, pretrains: bo
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
     most = _LENGTHS[-1] if encoder is None else min(_LENGTHS[-1], encoder.positions)
     length = min(most, max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
+    limit = "; the encoder has no more positions" if most < min(_LENGTHS[-1], one.texts.tokens[1] + 2) else ""
     lines = ["finetune:", f"  data: {_plain(name)}"]
     if encoder is not None:
         lines += [] if pretrains else [f"  encoder: {_plain(encoder.name)}"]
@@ -290,7 +292,7 @@ def _finetuning(one: Findings, name: str, encoder: Encoder | None, pretrains: bo
     return [
         *lines,
         *(_embedding(one) if one.task == "embedding" else []),
-        f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
+        f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}{limit}",
         *_by_number(training, one.task == "embedding", encoder is not None and encoder.is_large),
     ]
 
