@@ -4,17 +4,29 @@ import csv
 import dataclasses
 import gzip
 import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from bertwright.apps.inspection import Contents, Texts
 from bertwright.apps.new_recipe import Findings, epochs, write_recipe
 from bertwright.cli import main
+from bertwright.models.checkpoints import find_model, new_encoder, save_model
+from bertwright.models.heads import PretrainingModel
+from bertwright.recipe import ModelConfig, TokenizerConfig
 from bertwright.recipe_file import load_recipe
+from bertwright.tasks.finetune import check_encoder
+from bertwright.tasks.initial import with_encoder
 from bertwright.tasks.registry import recipe_task
+from bertwright.text.corpus import parts_read
 from bertwright.text.records import read_split
+from bertwright.text.wordpiece import Tokenizer
 
 CLASSES = {
     "hardware": ["The printer on floor {} is broken again.", "The screen of desk {} stays black since noon."],
@@ -388,7 +400,7 @@ def test_a_text_file_beside_a_table_is_not_read_for_labels(say, folder):
     (folder / "t").mkdir()
     write_csv(folder / "t" / "tickets.csv", tickets())
     (folder / "t" / "notes.txt").write_text("These are the tickets of last year.\n")
-    assert "1 text files beside the tables are not used" in say("t")
+    assert "1 text file beside the tables is not used" in say("t")
     source = load_recipe("recipes/t.yaml").source("t")
     assert source.path == "t/tickets.csv"
     assert len(read_split(source, "train", ("text", "label")).records) == 48
@@ -406,10 +418,42 @@ def test_a_folder_whose_recipe_would_read_more_than_its_tables_is_refused(say, f
     (folder / "t" / "b.csv").rename(folder / "t" / "test.csv")
     assert "t has no train split, but test; call one of its files train" in say("t", status=2)
     (folder / "t" / "a.csv").rename(folder / "t" / "train.csv")
-    assert "1 text files beside the tables are not used" in say("t")
+    assert "1 text file beside the tables is not used" in say("t")
     source = load_recipe("recipes/t.yaml").source("t")
     assert (source.path, source.test_ratio) == ("t", None)
     assert [len(read_split(source, one, ("text", "label")).records) for one in ("train", "test")] == [60, 60]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("table", "texts"),
+    [
+        ("tickets.csv", ["my notes.txt"]),
+        ("tickets.csv", ["old/1.txt", "old/2.txt"]),
+        ("t.csv", ["1.txt", "2.txt"]),  # of the folder's name, so that the recipe would have it, too
+        ("train.csv", ["1.txt", "old/2.txt.gz"]),
+    ],
+)
+def test_the_command_that_is_printed_pretrains_on_the_texts_beside_a_table(say, folder, table, texts):
+    (folder / "t" / "old").mkdir(parents=True)
+    write_csv(folder / "t" / table, tickets())
+    if table == "train.csv":
+        write_csv(folder / "t" / "test.csv", tickets(12))
+    for name in texts:
+        content = b"Once there was a printer. It did not print.\n" * 20
+        (folder / "t" / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    [note] = [
+        line for line in say("t", "--encoder", "bundled").splitlines() if "not used; to pre-train on them:" in line
+    ]
+    words = shlex.split(note.partition("to pre-train on them: ")[2])
+    assert words[:2] == ["bertwright", "init"]
+    assert "not used" not in say(*words[2:])
+    path = folder / "recipes" / ("t.yaml" if table in ("t.csv", "train.csv") else "tickets.yaml")
+    recipe = load_recipe(path)
+    assert recipe.pretrain.encoder == "bundled"
+    entry = recipe.prepare.corpora[-1]
+    read = parts_read(recipe.source(entry), None)
+    assert {Path(part).relative_to((folder / "t").resolve()) for part in read} == {Path(name) for name in texts}
 
 
 @pytest.mark.slow
@@ -533,3 +577,193 @@ def test_a_run_of_the_written_recipe_ends_with_a_report(say, folder, rows):
     assert main(["run", "recipes/t.yaml", *words]) == 0
     assert (folder / "runs" / "t" / "report.html").exists()
     assert len(list((folder / "runs" / "t" / "finetune").glob("seed-*"))) == 3
+
+
+GERMAN = "der drucker ist schon wieder kaputt und niemand weiß warum die rechnung stimmt nicht".split()
+
+
+def german(rows=40):
+    texts = [" ".join([*(GERMAN[(n * k) % len(GERMAN)] for k in range(1, 12)), str(n)]) for n in range(1, rows + 1)]
+    return [{"text": text, "label": "ab"[n % 2]} for n, text in enumerate(texts)]
+
+
+def write_encoder(path, texts, **shape):
+    """A model folder with random weights and a vocabulary of some texts."""
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = ModelConfig(**{**small, "max_position_embeddings": 64, **shape})
+    kind = "byte_bpe" if config.architecture == "modernbert" else "wordpiece"
+    tokenizer = Tokenizer.train(texts, TokenizerConfig(type=kind, vocab_size=600, min_frequency=1))
+    save_model(PretrainingModel(new_encoder(config, tokenizer.vocab_size, tokenizer.pad_id)), tokenizer, path)
+    return path
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert"])
+@pytest.mark.slow
+def test_labels_of_any_language_start_from_a_folder_and_its_vocabulary(say, folder, architecture):
+    write_csv(folder / "t.csv", german())
+    write_encoder(folder / "my bert", [row["text"] for row in german()], architecture=architecture)
+    assert "not English; the bundled vocabulary knows " in say("t.csv")
+    said = say("t.csv", "--encoder", "my bert", "--overwrite")
+    assert "Latin script, not English; the vocabulary of my bert knows 100 % of the words" in said
+    recipe = load_recipe("recipes/t.yaml")
+    assert (recipe.finetune.encoder, recipe.pretrain.encoder, recipe.prepare.corpora) == ("my bert", None, ())
+    assert not recipe.finetune.averaging_block
+    assert recipe.finetune.optimizer.learning_rate == 1e-4
+    check_encoder(recipe.finetune, folder / "my bert")
+    written = (folder / "recipes" / "t.yaml").read_text()
+    assert written.startswith("# Written by: bertwright init t.csv --encoder 'my bert'\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "optimizer", "finetune_rate"),
+    [
+        ("bundled", {}, ("muon", 3e-4, 1e-3), 1e-4),
+        ("small", {}, ("adamw", 2e-4), 1e-4),
+        ("short", {"max_position_embeddings": 40}, ("adamw", 2e-4), 1e-4),
+        ("base", {"hidden_size": 768, "num_attention_heads": 12}, ("adamw", 3e-5), 3e-5),
+        ("modern", {"architecture": "modernbert"}, ("adamw", 2e-4), 1e-4),
+        ("runs/muon", {}, ("muon", 3e-4, 1e-3), 1e-4),
+        ("runs/adamw", {}, ("adamw", 2e-4), 1e-4),
+    ],
+)
+@pytest.mark.slow
+def test_texts_adapt_a_folder_at_rates_and_lengths_that_fit_it(say, folder, name, shape, optimizer, finetune_rate):
+    rows = [row | {"body": " ".join([row["body"]] * 9)} for row in tickets()]  # longer than most of the folders read
+    texts = [row["body"] for row in rows]
+    write_csv(folder / "t.csv", rows)
+    (folder / "old.txt").write_text("\n".join(texts))
+    if name.startswith("runs/"):
+        write_encoder(folder / name / "pretrain" / "model", texts, **shape)
+        content = {"pretrain": {"optimizer": {"name": name.partition("/")[2]}}}
+        (folder / name / "pretrain" / "recipe.yaml").write_text(yaml.safe_dump(content))
+    elif name != "bundled":
+        write_encoder(folder / name, texts, **shape)
+    say("t.csv", "old.txt", "--encoder", name)
+    recipe = load_recipe("recipes/t.yaml")
+    config = recipe.pretrain
+    assert (config.encoder, config.next_sentence, recipe.finetune.encoder) == (name, False, None)
+    found = (config.optimizer.name, config.optimizer.learning_rate, config.optimizer.muon_learning_rate)
+    assert found[: len(optimizer)] == optimizer
+    assert recipe.finetune.optimizer.learning_rate == finetune_rate
+    assert recipe.finetune.averaging_block == (optimizer[0] == "muon")
+    resolved = with_encoder(recipe, find_model(name, "encoder"))  # which refuses lengths beyond the positions
+    assert resolved.model.max_position_embeddings == shape.get(
+        "max_position_embeddings", 512 if name == "bundled" else 64
+    )
+    assert config.phases[0].sequence_length == {"short": 32, "bundled": 128}.get(name, 64)
+    assert ("has no more positions" in (folder / "recipes" / "t.yaml").read_text()) == (name != "bundled")
+
+
+@pytest.mark.slow
+def test_texts_alone_adapt_a_folder_and_so_do_texts_beside_tags(say, folder):
+    texts = [row["text"] for row in german()]
+    write_encoder(folder / "bert", texts)
+    (folder / "old.txt").write_text("\n".join(texts))
+    say("old.txt", "--encoder", "bert")
+    recipe = load_recipe("recipes/old.yaml")
+    assert (recipe.pretrain.encoder, recipe.prepare.corpora, recipe.finetune.data) == ("bert", ("old",), "")
+    rows = [{"tokens": text.split(), "tags": ["B-X"] + ["O"] * 11} for text in texts]
+    (folder / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    say("tags.jsonl", "--encoder", "bert")
+    assert load_recipe("recipes/tags.yaml").finetune.encoder == "bert"
+    say("tags.jsonl", "old.txt", "--encoder", "bert", "--overwrite")
+    recipe = load_recipe("recipes/tags.yaml")
+    assert (recipe.pretrain.encoder, recipe.prepare.corpora) == ("bert", ("old",))
+    assert recipe.finetune.task == "token-classification"
+
+
+@pytest.mark.slow
+def test_a_home_folder_is_one_however_it_is_written(say, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    write_csv(folder / "t.csv", german())
+    write_encoder(folder / "bert", [row["text"] for row in german()])
+    say("t.csv", "--encoder=~/bert")
+    recipe = load_recipe("recipes/t.yaml")
+    assert find_model(recipe.finetune.encoder, "encoder") == folder / "bert"
+    again = shlex.split((folder / "recipes" / "t.yaml").read_text().splitlines()[0].partition("bertwright init ")[2])
+    say(*again, "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("nothing", "--encoder is bert, but there is no such folder; give a model folder"),
+        ("empty", "bert is not a model folder: it has no config.json"),
+        ("gpt2", "bert holds a gpt2 model"),
+        ("pickle", "bert has no model.safetensors, only a pickle"),
+        ("no vocabulary", "there is no tokenizer at"),
+        ("another script", "of these texts are unknown to the vocabulary of bert; give an encoder of their language"),
+    ],
+)
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_used_is_refused_before_a_recipe_is_written(say, folder, kind, expected):
+    write_csv(folder / "t.csv", tickets())
+    bert = folder / "bert"
+    if kind == "another script":
+        write_encoder(bert, ["Ο εκτυπωτής χάλασε πάλι.", "Το τιμολόγιο είναι λάθος."])
+    elif kind != "nothing":
+        write_encoder(bert, [row["body"] for row in tickets()])
+    if kind == "empty":
+        (bert / "config.json").unlink()
+    if kind == "gpt2":
+        (bert / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    if kind == "pickle":
+        (bert / "model.safetensors").rename(bert / "pytorch_model.bin")
+    if kind == "no vocabulary":
+        for name in ("vocab.txt", "tokenizer.json"):
+            (bert / name).unlink()
+    assert expected in say("t.csv", "--encoder", "bert", status=2)
+    assert not (folder / "recipes").exists()
+
+
+@pytest.mark.slow
+def test_without_an_encoder_torch_is_not_loaded(folder):
+    write_csv(folder / "t.csv", tickets())
+    asked = "import sys; from bertwright.cli import main; print(main(['init', 't.csv']), 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.endswith("\n0 False\n")
+
+
+def general_of(recipe):
+    """The corpora that no phase of a recipe reads."""
+    return [name for name in recipe.prepare.corpora if name not in (recipe.pretrain.phases[0].corpora or (name,))]
+
+
+@pytest.mark.parametrize("encoder", [None, "bundled"])
+@pytest.mark.slow
+def test_general_text_shows_what_an_encoder_forgets(say, folder, encoder):
+    words = [] if encoder is None else ["--encoder", encoder]
+    write_csv(folder / "tickets.csv", tickets(99))
+    write_csv(folder / "general.csv", [{"body": row["body"]} for row in tickets(200)[100:]])
+    say("tickets.csv", "general.csv", *words)
+    recipe = load_recipe("recipes/tickets.yaml")
+    assert recipe.prepare.corpora == ("tickets:train", "general", "general-text")
+    assert general_of(recipe) == ["general-text"]
+    assert recipe.prepare.heldout_ratio == 0.05
+    assert len(parts_read(recipe.source("general-text"), None)) == 72
+    assert "what is forgotten" in (folder / "recipes" / "tickets.yaml").read_text()
+    # Too little of one's own would be held out beside it, and in another language it says nothing.
+    for rows, text in ((20, "body"), (120, "text")):
+        own = german(rows) if text == "text" else tickets(rows)
+        write_csv(folder / "few.csv", [{"text": row[text], "label": number % 2} for number, row in enumerate(own)])
+        (folder / "old.txt").write_text("\n".join(row[text] for row in own))
+        say("few.csv", "old.txt", "--overwrite", *words)
+        assert general_of(load_recipe("recipes/few.yaml")) == []
+
+
+@pytest.mark.slow
+def test_the_report_has_a_row_for_what_was_forgotten(say, folder, sample):
+    write_csv(folder / "t.csv", tickets(99))
+    (folder / "old").mkdir()
+    for number, row in enumerate(tickets(200)[99:]):
+        (folder / "old" / f"{number}.txt").write_text(row["body"])
+    texts = [path.read_text() for path in (sample / "books").glob("*.txt")]
+    write_encoder(folder / "bert", texts, max_position_embeddings=32)
+    say("t.csv", "old", "--encoder", "bert", "--minutes", "0.05")
+    words = "--finetune.epochs 1 --finetune.seeds [0] --pretrain.log_every 1 --system.compile off"
+    assert main(["run", "recipes/t.yaml", *words.split(), "--system.precision", "fp32"]) == 0
+    results = json.loads((folder / "runs" / "t" / "results.json").read_text())
+    apart = results["heldout_corpora"]
+    assert apart["general"]["after"]["mlm_loss"] > 0
+    assert set(apart) == {"t:train", "old", "general"}
+    assert "loss on masked tokens, general alone" in (folder / "runs" / "t" / "report.html").read_text()

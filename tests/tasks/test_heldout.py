@@ -12,7 +12,7 @@ from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import new_encoder
 from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import Phase, PrepareConfig, PretrainConfig, Recipe, SystemConfig
-from bertwright.tasks.heldout import HeldoutText, bits_per_character
+from bertwright.tasks.heldout import HeldoutText, bits_per_character, corpora_read
 from bertwright.tasks.pretraining import Pretraining, PretrainingObjective
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -111,3 +111,28 @@ def test_a_phase_has_its_own_mask_rate_and_held_out_text_that_of_the_paper(small
         assert masked / ordinary == pytest.approx(rate, abs=0.02)
     same = zip(training.micro_batches(1, 0, 0, 1), plain.micro_batches(1, 0, 0, 1), strict=True)
     assert all(torch.equal(one["input_ids"], other["input_ids"]) for one, other in same)
+
+
+@pytest.mark.slow
+def test_a_corpus_that_no_phase_reads_is_no_part_of_held_out_text(small_recipe, corpora, engine):
+    tokenizer, train, heldout = corpora
+    recipe = small_recipe(pretrain={"next_sentence": False})
+    torch.manual_seed(1)
+    model = shaken(PretrainingModel(new_encoder(SHAPE, tokenizer.vocab_size))).eval()
+
+    def found(*phases):
+        changed = replace(recipe, pretrain=replace(recipe.pretrain, phases=phases))
+        metrics = HeldoutMetrics(heldout, tokenizer, {"books": 600, "reviews:train": 400}, changed, engine)
+        training = Pretraining(changed, model, tokenizer, train, heldout)
+        with torch.inference_mode():
+            evaluated = training.evaluate(training.objective.eval(), engine, 0)
+        assert metrics.of(model)["mlm_loss"] == pytest.approx(evaluated["mlm_loss"], rel=1e-5)
+        return metrics
+
+    books, every = Phase(sequence_length=32, corpora=("books",)), Phase(sequence_length=32)
+    assert found(books).of(model) == found(books).of(model, "books") == found(every).of(model, "books")
+    both = found(Phase(sequence_length=32, corpora=("books", "reviews:train")))
+    assert both.of(model) == found(every).of(model) != found(books).of(model)
+    # Of a corpus of which nothing is held out, all that is held out stands in.
+    other = Phase(sequence_length=32, corpora=("other",))
+    assert corpora_read(replace(recipe.pretrain, phases=(other,)), heldout) is None

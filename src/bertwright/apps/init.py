@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice, product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from bertwright.apps.inspect_columns import (
-    column_of_labels,
-    columns_of_indicators,
+    NO_LABELS,
+    check_names,
+    check_rare,
     columns_of_texts,
-    task_of_labels,
+    find_labels,
+    in_order,
 )
+from bertwright.apps.inspect_encoder import look_at_encoder
 from bertwright.apps.inspect_pairs import look_at_pairs
 from bertwright.apps.inspect_questions import look_at_questions
 from bertwright.apps.inspect_tags import look_at_tags
@@ -33,6 +38,7 @@ def init(
     label_column: str | None = None,
     text_pair_column: str | None = None,
     unlabelled: bool = False,
+    encoder: str | None = None,
     minutes: float = 20.0,
     out: str | None = None,
     overwrite: bool = False,
@@ -42,17 +48,20 @@ def init(
     Args:
         paths: a file with texts and labels, with words and tags, or with pairs of texts that mean the same; a folder
             with train and test files, or with a folder for each class; a file or folder of unlabelled texts; or two:
-            first the one with labels, then the one without.
+            first the one with labels, then the one without, on which the encoder is pre-trained before.
         text_column: the column that holds the text, where that is not plain.
         label_column: the column that holds the label, where that is not plain.
         text_pair_column: the column that holds the second text, where the label speaks of two.
         unlabelled: whether to pre-train on the texts and leave labels aside.
+        encoder: the encoder to start from, of any language: a model folder (BERT or ModernBERT in the Hugging Face
+            layout), the folder of a run, or bundled. The default is the bundled one for English texts; for others, one
+            is pre-trained from scratch.
         minutes: the budget of pre-training, where the recipe has any.
         out: the recipe to write; the default is recipes/NAME.yaml.
         overwrite: whether an existing recipe may be replaced.
 
     Raises:
-        UserError: if the texts cannot be read, or it is not plain which columns are meant.
+        UserError: if the texts or the encoder cannot be read, or it is not plain which columns are meant.
     """
     if not paths:
         raise UserError("say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
@@ -60,17 +69,23 @@ def init(
         raise UserError(f"minutes is {minutes:g}; it must be above 0")
     if len(paths) > 2 or (unlabelled and len(paths) > 1):
         raise UserError("give one file or folder, or two: the one with labels first, then the one without")
+    start = None if encoder is None else look_at_encoder(encoder)
+    options = [] if encoder is None else ["--encoder", encoder]
     found = [_look(paths[0], text_column, label_column, text_pair_column, unlabelled)]
     if len(paths) == 2:
         if found[0].labels is None:
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
         found.append(_look(paths[1], None, None, None, unlabelled=True, usual=found[0].text_column))
+    elif found[0].texts_beside:
+        found[0] = replace(found[0], notes=[*found[0].notes, _texts_beside(found[0], options)])
+    if start is not None:
+        found = [replace(one, texts=one.texts.counted_by(start.name, start.tokenizer)) for one in found]
     target = Path(out or f"recipes/{found[0].name}.yaml")
     if target.is_dir():
         raise UserError(f"{target} is a folder; give a file with --out, such as {target / f'{found[0].name}.yaml'}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
-    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths]))
+    text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths, *options]), start)
     for one in found:
         print(_table(one))
     write_text(target, text)
@@ -84,13 +99,13 @@ class _Place:
     Args:
         train: the tables to look at.
         has_test: whether there is a test split.
-        notes: what was left out, and why.
+        beside: text files beside the tables.
         path: that a recipe names which reads labels: of one table beside text files, its own.
     """
 
     train: list[Table]
     has_test: bool
-    notes: list[str]
+    beside: list[Path]
     path: str
 
 
@@ -103,7 +118,7 @@ def _look(
     usual: str | None = None,
 ) -> Findings:
     path, name = user_path(name), as_local(name)
-    if not path.exists():
+    if not path.exists() and not glob.has_magic(name):
         raise UserError(f"{name} does not exist; check the path")
     folders = _class_folders(path)
     if folders and not unlabelled:
@@ -116,15 +131,17 @@ def _look(
     asked = unlabelled or text_column or label_column or pair_column
     for look in () if asked else (look_at_tags, look_at_questions, look_at_pairs):
         if found := look(recipe_name(path), place.path, place.train, contents):
-            return found
+            return replace(found, texts_beside=place.beside)
     given = text_column or (usual if usual in contents.columns else None)
     text, pair = columns_of_texts(name, contents, given, pair_column, label_column)
     reads_labels = not unlabelled and not plain
-    label, task, one_each = _labels(name, place, contents, (text, pair), label_column) if reads_labels else _NO_LABELS
+    label, task, one_each = NO_LABELS
+    if reads_labels:
+        label, task, one_each = find_labels(name, contents, (text, pair), label_column, place.has_test)
     labelled = label is not None or task is not None
     if pair is not None and not labelled:
         raise UserError("--text-pair-column is for labels of two texts, and no label is read; leave it out")
-    _check_names(place.train, (text, pair, label, *one_each))
+    check_names(place.train, (text, pair, label, *one_each))
     texts = measure(islice(_texts(place.train, text, pair), LOOKED_AT))
     if texts.empty == texts.rows:
         raise UserError(f"column {text} of {name} has no text in it; choose another with --text-column")
@@ -137,10 +154,11 @@ def _look(
         texts=texts,
         text_column=text,
         label_column=label,
-        labels={} if task else None if label is None else _in_order(contents.columns[label].counts),
+        labels={} if task else None if label is None else in_order(contents.columns[label].counts),
         has_test=place.has_test,
         groups=groups,
-        notes=place.notes if labelled else [],
+        notes=[],
+        texts_beside=place.beside if labelled else [],
         is_plain=plain,
         characters=_characters(place.train, contents.more, texts),
         task=task,
@@ -149,47 +167,12 @@ def _look(
     )
 
 
-_Labels = tuple[str | None, str | None, list[str]]
-"""The column of the labels, their task where it is not classification, and columns of 0 and 1 for each label."""
-
-_NO_LABELS: _Labels = (None, None, [])
-
-
-def _labels(name: str, place: _Place, contents: Contents, texts: tuple[str, str | None], given: str | None) -> _Labels:
-    if given is None and (one_each := columns_of_indicators(contents, texts)):
-        return None, "multi-label", one_each
-    if given is None and len(contents.columns) == 1:
-        return _NO_LABELS
-    label = column_of_labels(name, contents, texts, given)
-    task = task_of_labels(name, contents.columns[label])
-    if task is None:
-        _check_rare(name, contents.columns[label].counts, place.has_test)
-    return label, task, []
-
-
-def _check_names(tables: list[Table], names: Iterable[str | None]) -> None:
-    """See that no column that is read has the name of another, of which only one is read.
-
-    Raises:
-        UserError: if one has.
-    """
-    for name, table in product(names, tables):
-        if (count := table.columns.count(name or "")) > 1 and name:
-            raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
-
-
 def _characters(tables: list[Table], more: bool, texts: Texts) -> int:
     """Characters of all texts; where not all rows were looked at, as the size of the files tells."""
     if not more:
         return texts.total
     packed = dict.fromkeys(decoding.COMPRESSIONS, 3)
     return sum(table.path.stat().st_size * packed.get(table.path.suffix.lower(), 1) for table in tables)
-
-
-def _in_order(counts: Mapping[str, int]) -> dict[str, int]:
-    """Classes by name, whole numbers by value."""
-    numbers = all(label.removeprefix("-").isdecimal() for label in counts)
-    return dict(sorted(counts.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
 def _texts(tables: list[Table], column: str, pair: str | None = None) -> Iterator[tuple[str, int]]:
@@ -232,7 +215,7 @@ def _look_at_folders(path: Path, name: str, folders: dict[str, dict[str, list[Pa
     called = imdb.LABELS if isinstance(locate(Source(path=name)), Reviews) else {}
     labels = {called.get(label) or label: len(members) for label, members in folders["train"].items()}
     has_test = bool(folders["test"])
-    _check_rare(name, labels, has_test)
+    check_rare(name, labels, has_test)
     return Findings(
         name=recipe_name(path),
         path=name,
@@ -264,10 +247,9 @@ def _place(name: str, unlabelled: bool) -> _Place:
     if train is None:
         listed = ", ".join(split for split in splits if split)
         raise UserError(f"{name} has no train split, but {listed}; call one of its files train")
-    beside = [split for file, split in place.paths.items() if file not in tables]
-    notes = [f"{len(beside)} text files beside the tables are not used"] if beside else []
+    beside = {file: split for file, split in place.paths.items() if file not in tables}
     # Where the recipe named the folder, training would read these with the table, and refuse them: they have no labels.
-    read = [split for split in beside if "train" not in splits or split in ("train", "test")]
+    read = [split for split in beside.values() if "train" not in splits or split in ("train", "test")]
     if read and not unlabelled:
         if len(tables) > 1:
             raise UserError(
@@ -275,17 +257,28 @@ def _place(name: str, unlabelled: bool) -> _Place:
                 "another folder, or add --unlabelled to pre-train on all of them"
             )
         name = str(train[0])
-    return _Place([open_table(file) for file in train], "test" in splits, notes, name)
+    return _Place([open_table(file) for file in train], "test" in splits, list(beside), name)
 
 
-def _check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
-    rare = [label for label, count in counts.items() if count == 1]
-    if rare and not has_test:
-        listed = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
-        raise UserError(
-            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which "
-            "cannot be both in training and test set; add rows of it, give it another class, or remove it"
-        )
+def _texts_beside(found: Findings, options: Sequence[str]) -> str:
+    """What is said of text files beside the tables: the command that pre-trains on them.
+
+    Args:
+        found: in the tables.
+        options: of the command at work that the other one needs, too.
+    """
+    files = found.texts_beside
+    texts = str(files[0])
+    if len(files) > 1:
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        place = locate(Source(path=str(folder)))
+        is_all = isinstance(place, Files) and set(place.paths) == set(files)
+        texts = str(folder) if is_all else f"{glob.escape(str(folder))}/**/*.txt*"
+    # Of the same name, the other recipe takes this one's place.
+    again = ["--overwrite"] if recipe_name(user_path(found.path)) == found.name else []
+    command = shlex.join(["bertwright", "init", found.path, texts, *options, *again])
+    said = "1 text file beside the tables is" if len(files) == 1 else f"{len(files)} text files beside the tables are"
+    return f"{said} not used; to pre-train on them: {command}"
 
 
 def _table(found: Findings) -> str:
@@ -302,7 +295,10 @@ def _table(found: Findings) -> str:
         ]
         listed = " and ".join(own) + (f" (others: {', '.join(others)})" if others else "")
         rows.append(("text columns" if len(own) > 1 else "text column", listed))
-    rows.append(("language", f"{texts.language}; the bundled vocabulary knows {100 * texts.known:.0f} % of the words"))
+    vocabulary, known = "the bundled vocabulary", texts.known
+    if texts.of_encoder is not None:
+        vocabulary, known = f"the vocabulary of {texts.of_encoder[0]}", texts.of_encoder[1]
+    rows.append(("language", f"{texts.language}; {vocabulary} knows {100 * known:.0f} % of the words"))
     rows.append(
         ("length", f"{low:,} to {high:,} characters, median {middle:,}; 99 % within {texts.tokens[1]:,} tokens")
     )

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 from bertwright.apps.inspection import LABEL_NAMES, MOST_CLASSES, Column, Contents
 from bertwright.errors import UserError
 from bertwright.text import formats
+from bertwright.text.tables import Table
+
+Labels = tuple[str | None, str | None, list[str]]
+"""The column of the labels, their task where it is not classification, and columns of 0 and 1 for each label."""
+
+NO_LABELS: Labels = (None, None, [])
 
 
 def columns_of_texts(
@@ -63,6 +70,73 @@ def _text_column(name: str, columns: Mapping[str, Column], label: str | None) ->
         f"which column of {name} is the text: {', '.join(columns)}? None holds sentences; say it with "
         "--text-column NAME"
     )
+
+
+def check_names(tables: Iterable[Table], names: Iterable[str | None]) -> None:
+    """See that no column that is read has the name of another, of which only one is read.
+
+    Args:
+        tables: that are read.
+        names: of the columns; None stands for a column that there is not.
+
+    Raises:
+        UserError: if one has.
+    """
+    for name, table in product(names, tables):
+        if (count := table.columns.count(name or "")) > 1 and name:
+            raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
+
+
+def find_labels(
+    name: str, contents: Contents, texts: Sequence[str | None], given: str | None, has_test: bool
+) -> Labels:
+    """Where the labels stand, and what they are for.
+
+    Args:
+        name: of the table, for messages.
+        contents: of the table.
+        texts: the columns of texts.
+        given: the column that the user names.
+        has_test: whether there is a test split.
+
+    Raises:
+        UserError: if it is not plain which column holds them, or they are no labels.
+    """
+    if given is None and (one_each := columns_of_indicators(contents, texts)):
+        return None, "multi-label", one_each
+    if given is None and len(contents.columns) == 1:
+        return NO_LABELS
+    label = column_of_labels(name, contents, texts, given)
+    task = task_of_labels(name, contents.columns[label])
+    if task is None:
+        check_rare(name, contents.columns[label].counts, has_test)
+    return label, task, []
+
+
+def check_rare(name: str, counts: Mapping[str, int], has_test: bool) -> None:
+    """See that each class can be both in training and test set.
+
+    Args:
+        name: of the table or folder, for messages.
+        counts: rows of each class.
+        has_test: whether there is a test split.
+
+    Raises:
+        UserError: if a class has one row, and there is no test split.
+    """
+    rare = [label for label, count in counts.items() if count == 1]
+    if rare and not has_test:
+        listed = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
+        raise UserError(
+            f"{name} has one row of {'the class' if len(rare) == 1 else f'{len(rare)} classes:'} {listed}, which "
+            "cannot be both in training and test set; add rows of it, give it another class, or remove it"
+        )
+
+
+def in_order(counts: Mapping[str, int]) -> dict[str, int]:
+    """Classes by name, whole numbers by value."""
+    numbers = all(label.removeprefix("-").isdecimal() for label in counts)
+    return dict(sorted(counts.items(), key=lambda item: (int(item[0]) if numbers else 0, item[0])))
 
 
 def column_of_labels(name: str, contents: Contents, texts: Sequence[str | None], given: str | None) -> str:

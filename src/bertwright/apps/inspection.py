@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from bertwright.errors import UserError
 from bertwright.text import formats
 from bertwright.text.holdout import exact_digest
 from bertwright.text.labels import as_label
+from bertwright.text.prepare import MOST_UNKNOWN
 from bertwright.text.tables import Row, Table, cell
 from bertwright.text.wordpiece import Tokenizer
 
@@ -220,9 +221,12 @@ class Texts:
         duplicates: texts that an earlier row has, too.
         total: characters of all texts.
         characters: the shortest, median and longest.
-        tokens: the median, the 99th percentile and the largest number of the bundled tokenizer's tokens.
+        tokens: the median, the 99th percentile and the largest number of tokens: of the bundled tokenizer, or of that
+            of the encoder that the user names.
         scripts: fraction of the letters in each script, the commonest first.
         known: fraction of the words that are one token of the bundled vocabulary.
+        sample: texts at even distances, whose tokens, scripts and words are counted.
+        of_encoder: the encoder that the user names, and the fraction of the words that are one token of its vocabulary.
     """
 
     rows: int
@@ -234,6 +238,8 @@ class Texts:
     tokens: tuple[int, int, int]
     scripts: dict[str, float]
     known: float
+    sample: Sequence[str] = ()
+    of_encoder: tuple[str, float] | None = None
 
     @property
     def is_english(self) -> bool:
@@ -250,6 +256,24 @@ class Texts:
         script = next(iter(self.scripts))
         name = {"CJK": "Chinese or Japanese", "LATIN": "Latin"}.get(script, script.capitalize())
         return f"{name} script" + (", not English" if script == "LATIN" else "")
+
+    def counted_by(self, encoder: str, tokenizer: Tokenizer) -> Texts:
+        """The same texts with the tokens and known words of an encoder that the user names.
+
+        Args:
+            encoder: its name.
+            tokenizer: its own.
+
+        Raises:
+            UserError: if too many tokens are unknown to it.
+        """
+        tokens, known, unknown = _tokens(self.sample, tokenizer)
+        if unknown > MOST_UNKNOWN:
+            raise UserError(
+                f"{unknown:.0%} of the tokens of these texts are unknown to the vocabulary of {encoder}; give an "
+                "encoder of their language, or leave out --encoder"
+            )
+        return replace(self, tokens=tokens, of_encoder=(encoder, known))
 
 
 def measure(texts: Iterable[tuple[str, int]]) -> Texts:
@@ -281,24 +305,32 @@ def measure(texts: Iterable[tuple[str, int]]) -> Texts:
             sample, step = sample[::2], 2 * step
     lengths.sort()
     characters = (lengths[0], lengths[len(lengths) // 2], lengths[-1]) if lengths else (0, 0, 0)
-    tokens, known = _tokens(sample)
-    return Texts(rows, empty, first_empty, duplicates, sum(lengths), characters, tokens, _scripts(sample), known)
+    bundled = Tokenizer.load(Path(__file__).parents[1] / "bundled" / "encoder")
+    tokens, known, _ = _tokens(sample, bundled)
+    return Texts(
+        rows, empty, first_empty, duplicates, sum(lengths), characters, tokens, _scripts(sample), known, sample
+    )
 
 
-def _tokens(sample: Sequence[str]) -> tuple[tuple[int, int, int], float]:
-    tokenizer = Tokenizer.load(Path(__file__).parents[1] / "bundled" / "encoder")
+def _tokens(sample: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, int, int], float, float]:
+    """How many tokens texts have, and the fractions of known words and of unknown tokens."""
     # Words of a script that the vocabulary lacks are one unknown token each; a vocabulary of their own has several.
     unknown = tokenizer.unk_id
+    encoded = tokenizer.encode(sample)
     counts = sorted(
         len(ids) if (ids != unknown).mean() > 0.9 else max(len(ids), len(text) // 3)
-        for text, ids in zip(sample, tokenizer.encode(sample), strict=True)
+        for text, ids in zip(sample, encoded, strict=True)
         if len(ids)
     )
-    words = [word for text in sample for word in _WORD.findall(text[:2_000])]
+    # In a vocabulary of bytes a word has the space before it.
+    space = " " if tokenizer.is_bytes else ""
+    words = [space + word for text in sample for word in _WORD.findall(text[:2_000])]
     known = sum(len(ids) == 1 and ids[0] != unknown for ids in tokenizer.encode(words)) / max(1, len(words))
+    missing = sum(int((ids == unknown).sum()) for ids in encoded) / max(1, sum(map(len, encoded)))
     if not counts:
-        return (0, 0, 0), known
-    return (counts[len(counts) // 2], counts[min(len(counts) - 1, int(0.99 * len(counts)))], counts[-1]), known
+        return (0, 0, 0), known, missing
+    middle, high = counts[len(counts) // 2], counts[min(len(counts) - 1, int(0.99 * len(counts)))]
+    return (middle, high, counts[-1]), known, missing
 
 
 def _scripts(sample: Sequence[str]) -> dict[str, float]:

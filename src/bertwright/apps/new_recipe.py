@@ -9,8 +9,11 @@ from pathlib import Path
 
 import yaml
 
+from bertwright.apps.inspect_encoder import Encoder
 from bertwright.apps.inspection import Contents, Texts
+from bertwright.recipe import Source
 from bertwright.text import decoding, formats
+from bertwright.text.sources import Files, locate
 
 TEST_RATIO = 0.2
 """The fraction of a file without splits that becomes the test set."""
@@ -23,6 +26,11 @@ _CHARACTERS_PER_ENTRY = 100
 _SMALL = 20_000_000
 """Characters of text below which a model of two narrow layers is large enough."""
 
+_GENERAL = "sample/books"
+"""English that comes with the package, on which the report shows what an encoder forgets."""
+
+_DOCUMENTS = 100
+"""Documents below which too few are held out beside those of general text."""
 
 FEW, VERY_FEW = 5_000, 1_000
 """Labels below which training takes more epochs with smaller batches, and has three seeds."""
@@ -53,6 +61,7 @@ class Findings:
         task: the task, where it is none of these: words with tags, classes of texts.
         pair_column: the column of the second text, where labels are those of pairs.
         label_columns: those that hold 0 and 1, one for each label of multi-label data.
+        texts_beside: text files beside the tables, which are not read.
     """
 
     name: str
@@ -71,6 +80,7 @@ class Findings:
     task: str | None = None
     pair_column: str | None = None
     label_columns: Sequence[str] = ()
+    texts_beside: Sequence[Path] = ()
 
     @property
     def by_class(self) -> bool:
@@ -78,13 +88,14 @@ class Findings:
         return self.task is None or (self.tagged is not None and self.task != "embedding")
 
 
-def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str:
+def write_recipe(found: Sequence[Findings], minutes: float, command: str, encoder: Encoder | None = None) -> str:
     """A commented recipe as YAML.
 
     Args:
         found: one with labels, one without, or both, in this order.
         minutes: the budget of pre-training.
         command: that asked for it, for the first line.
+        encoder: to start from; None is the bundled one for English texts, and random weights for others.
     """
     labelled = found[0] if found[0].labels is not None else None
     unlabelled = next((one for one in found if one.labels is None), None)
@@ -93,13 +104,16 @@ def write_recipe(found: Sequence[Findings], minutes: float, command: str) -> str
     for one in found:
         lines += _source(one, names[one.path])
     own_text = [one for one in found if one.tagged is None]  # lists of words are no documents
-    pretrains = bool(own_text) and (unlabelled is not None or not own_text[0].texts.is_english)
-    if len(own_text) == 2 and all(one.texts.is_english for one in own_text):
-        lines += _adapting(own_text, names, minutes)
+    is_english = all(one.texts.is_english for one in own_text)
+    pretrains = unlabelled is not None or (encoder is None and bool(own_text) and not is_english)
+    if pretrains and (encoder is not None or (len(own_text) == 2 and is_english)):
+        general = _general(own_text, names) if labelled is not None and is_english else None
+        lines += [] if general is None else [f"  {general}: {_GENERAL}  # comes with Bertwright"]
+        lines += _adapting(own_text, names, minutes, encoder, general)
     elif pretrains:
         lines += _pretraining(own_text, names, minutes)
     if labelled is not None:
-        lines += _finetuning(labelled, names[labelled.path], bundled=not pretrains)
+        lines += _finetuning(labelled, names[labelled.path], encoder, pretrains)
     return "\n".join(lines) + "\n"
 
 
@@ -174,25 +188,66 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
     ]
 
 
-def _adapting(found: Sequence[Findings], names: dict[str, str], minutes: float) -> list[str]:
+def _adapting(
+    found: Sequence[Findings], names: dict[str, str], minutes: float, encoder: Encoder | None, general: str | None
+) -> list[str]:
+    name, language = ("bundled", "English; ") if encoder is None else (encoder.name, "")
+    length = _sequence_length(found)
+    # The batch is a multiple of the length, as long as that is a power of two.
+    length = length if encoder is None else min(length, 1 << (encoder.positions.bit_length() - 1))
+    phase = f"sequence_length: {length}"
+    why_all: list[str] = []
+    if general is not None:
+        phase += f", corpora: {_plain(_entries(found, names))}"
+        why_all = [f"  # No phase reads {general}: the report's loss on it, before and after, shows what is forgotten."]
+    if encoder is None or encoder.by_muon:
+        optimizer = "name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3"
+    else:
+        optimizer = f"learning_rate: {'3.0e-5' if encoder.is_large else '2.0e-4'}"
     return [
-        *_corpora(found, names),
+        *_corpora(found, names, general),
         "pretrain:",
-        "  encoder: bundled  # English; its pre-training is continued on these texts",
+        f"  encoder: {_plain(name)}  # {language}its pre-training is continued on these texts",
         f"  max_minutes: {minutes:g}",
         "  batch_tokens: 8192",
         "  micro_batch_tokens: 4096",
         "  next_sentence: false  # masked tokens alone: all of the text counts, and no pairs are needed",
-        f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
-        "  # A third or less of the rates for random weights, so that the encoder keeps what it knows:",
-        "  optimizer: {name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3, warmup_ratio: 0.05}",
+        *why_all,
+        f"  phases: [{{{phase}}}]",
+        "  # Rates at which it keeps what it knows; at higher ones it forgets more:",
+        f"  optimizer: {{{optimizer}, warmup_ratio: 0.05}}",
         "  evaluate_every: 200",
     ]
 
 
-def _corpora(found: Sequence[Findings], names: dict[str, str]) -> list[str]:
-    corpora = [names[one.path] if one.labels is None else f"{names[one.path]}:train" for one in found]
-    few = sum(one.texts.rows for one in found) < 10_000
+def _general(found: Sequence[Findings], names: dict[str, str]) -> str | None:
+    """The name of general text beside texts of the user's; None where it would be most of the text that is held out.
+
+    Args:
+        found: the texts.
+        names: of their entries.
+    """
+    own = any(Path(one.path) == Path(_GENERAL) for one in found)
+    if own or sum(map(_documents, found)) < _DOCUMENTS:
+        return None
+    return next(name for name in ("general", "general-text", "sample-books") if name not in names.values())
+
+
+def _documents(one: Findings) -> int:
+    """How many documents pre-training reads of texts: rows, or files of plain text."""
+    if one.is_plain and one.labels is None:
+        place = locate(Source(path=one.path))
+        return len(place.paths) if isinstance(place, Files) else 0
+    return one.texts.rows - one.texts.empty - one.texts.duplicates
+
+
+def _entries(found: Sequence[Findings], names: dict[str, str]) -> list[str]:
+    return [names[one.path] if one.labels is None else f"{names[one.path]}:train" for one in found]
+
+
+def _corpora(found: Sequence[Findings], names: dict[str, str], general: str | None = None) -> list[str]:
+    corpora = _entries(found, names) + ([] if general is None else [general])
+    few = general is not None or sum(one.texts.rows for one in found) < 10_000
     return [
         "prepare:",
         f"  corpora: {_plain(corpora)}",
@@ -206,24 +261,30 @@ def _sequence_length(found: Sequence[Findings]) -> int:
     return next((length for length in _LENGTHS if length >= longest + 2), _LENGTHS[-1])
 
 
-def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
+def _finetuning(one: Findings, name: str, encoder: Encoder | None, pretrains: bool) -> list[str]:
     assert one.labels is not None
     rows = sum(one.labels.values()) if one.tagged is None and one.task is None else one.texts.rows
     training = rows if one.has_test or one.tagged is not None else round((1 - TEST_RATIO) * rows)
-    length = min(_LENGTHS[-1], max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
+    most = _LENGTHS[-1] if encoder is None else min(_LENGTHS[-1], encoder.positions)
+    length = min(most, max(32, 8 * math.ceil((one.texts.tokens[1] + 2) / 8)))
+    limit = "; the encoder has no more positions" if most < min(_LENGTHS[-1], one.texts.tokens[1] + 2) else ""
     lines = ["finetune:", f"  data: {_plain(name)}"]
-    if bundled:
+    if encoder is not None:
+        lines += [] if pretrains else [f"  encoder: {_plain(encoder.name)}"]
+    elif not pretrains:
         why = "leave it out to pre-train on text of your own"
         if one.tagged is not None and not one.texts.is_english:
-            why = "these texts are not: name the folder of an encoder of their language"
+            why = "these texts are not: name an encoder of their language (bertwright init --encoder FOLDER)"
         lines.append(f"  encoder: bundled  # English; {why}")
     elif not one.texts.is_english:
         lines.append("  # The bundled encoder is English, so this recipe pre-trains one on these texts first.")
+        lines.append("  # To start from one of their language: bertwright init --encoder FOLDER.")
     if one.tagged is None:
         counts = one.labels
         if len(counts) == 2 and min(counts.values()) < 0.3 * rows:
             rare = min(counts, key=lambda name: counts[name])
             lines.append(f"  positive_label: {_plain(rare)}  # the rarer class: precision, recall and F1 speak of it")
+    if one.tagged is None and (encoder is None or encoder.averages):
         why = "[CLS] starts as the mean of all tokens: better after a short pre-training"
         lines.append(f"  averaging_block: true  # {why}")
     if one.tagged is not None or one.task is not None:
@@ -231,8 +292,8 @@ def _finetuning(one: Findings, name: str, bundled: bool) -> list[str]:
     return [
         *lines,
         *(_embedding(one) if one.task == "embedding" else []),
-        f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}",
-        *_by_number(training, embedding=one.task == "embedding"),
+        f"  max_length: {length}  # tokens; 99 % of the texts have at most {one.texts.tokens[1]}{limit}",
+        *_by_number(training, one.task == "embedding", encoder is not None and encoder.is_large),
     ]
 
 
@@ -242,9 +303,13 @@ def _embedding(one: Findings) -> list[str]:
     return ["  embedding: {scores: true}  # cosines are to be in the order of the scores"]
 
 
-def _by_number(labels: int, embedding: bool) -> list[str]:
-    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md)."""
+def _by_number(labels: int, embedding: bool, is_large: bool) -> list[str]:
+    """Settings that depend on the number of labels, for all tasks (docs/experiments/fine-tuning.md).
+
+    Encoders as wide as BERT-base have a rate of the paper's (appendix A.3).
+    """
     few, very_few = labels < FEW, labels < VERY_FEW
+    rate = "3.0e-5" if is_large else "1.0e-4" if few else "5.0e-5"
     batch_size, what = str(16 if few else 32), "labels"
     if embedding:
         what = "pairs"
@@ -258,7 +323,7 @@ def _by_number(labels: int, embedding: bool) -> list[str]:
     lines += [
         f"  batch_size: {batch_size}",
         f"  validation_ratio: {0.2 if very_few else 0.1}",
-        f"  optimizer: {{learning_rate: {'1.0e-4' if few else '5.0e-5'}, warmup_ratio: 0.1}}",
+        f"  optimizer: {{learning_rate: {rate}, warmup_ratio: 0.1}}",
     ]
     if very_few:
         lines.append(f"  seeds: [0, 1, 2]  # few {what}: results differ from seed to seed; the report has their mean")

@@ -17,7 +17,7 @@ from bertwright.files import read_json
 from bertwright.models.checkpoints import find_model, load_pretraining_model
 from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import Recipe
-from bertwright.tasks.heldout import HeldoutText, bits_per_character
+from bertwright.tasks.heldout import HeldoutText, bits_per_character, corpora_read
 from bertwright.tasks.initial import encoder_model
 from bertwright.tasks.pretraining import PretrainingObjective
 from bertwright.text.store import PreparedCorpus
@@ -61,23 +61,24 @@ class HeldoutMetrics:
 
         Args:
             model: any with this vocabulary.
-            name: of one corpus, whose next sentences are left out; None takes all corpora.
+            name: of one corpus, whose next sentences are left out; None takes all that some phase reads.
         """
-        sources = None if name is None else (name,)
+        sources = corpora_read(self.recipe.pretrain, self.corpus) if name is None else (name,)
+        pairs = self.recipe.pretrain.next_sentence and name is None
         objective = PretrainingObjective(model.to(self.engine.device), self.recipe.pretrain.next_sentence).eval()
-        metrics = self._evaluated(objective, sources, scoring=False)
+        metrics = self._evaluated(objective, sources, pairs, scoring=False)
         counts = [self.characters.get(one) for one in sources or self.corpus.source_names]
         characters = [count for count in counts if count is not None]
         if len(characters) == len(counts):
             causal = model.encoder.causal  # whose metrics are those
-            scored = metrics if causal else self._evaluated(objective, sources, scoring=True)
+            scored = metrics if causal else self._evaluated(objective, sources, pairs, scoring=True)
             tokens = int(np.diff(self.corpus.document_starts)[self.corpus.is_from(sources)].sum())
             bits = bits_per_character(scored[f"{objective.tokens}_loss"], tokens, sum(characters))
             metrics[f"{objective.tokens}_bits_per_character"] = bits
         return {key: value for key, value in metrics.items() if not HEADS[key.partition("_")[0]] & model.absent}
 
     def _evaluated(
-        self, objective: PretrainingObjective, sources: tuple[str, ...] | None, *, scoring: bool
+        self, objective: PretrainingObjective, sources: tuple[str, ...] | None, pairs: bool, *, scoring: bool
     ) -> dict[str, float]:
         config = self.recipe.pretrain
         text = HeldoutText(
@@ -85,7 +86,7 @@ class HeldoutMetrics:
             self.tokenizer,
             config.phases[-1].sequence_length,
             causal=objective.model.encoder.causal,
-            next_sentence=config.next_sentence and sources is None,
+            next_sentence=pairs,
             sources=sources,
             scoring=scoring,
         )

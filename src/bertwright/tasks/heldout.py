@@ -12,7 +12,7 @@ from torch import nn
 from bertwright.inputs.masking import IGNORED_LABEL, mask_rest_of_words
 from bertwright.inputs.pretraining import PretrainBatch, PretrainStream
 from bertwright.models.heads import Loss
-from bertwright.settings import MaskingConfig
+from bertwright.settings import MaskingConfig, PretrainConfig
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
@@ -33,6 +33,22 @@ SCORING_MASKING = replace(EVALUATION_MASKING, replacement="mask")
 SCORED_STEP = 128
 """The number of scored positions is filled up to a multiple of this. A CPU's matrix library keeps a kernel and its
 scratch memory for every shape it has met: with a new shape in each batch that grew by gigabytes in minutes."""
+
+
+def corpora_read(config: PretrainConfig, heldout: PreparedCorpus) -> tuple[str, ...] | None:
+    """The corpora that some phase reads, of which held-out text is evaluated; None for all.
+
+    General text that no phase reads, to see what is forgotten, would hide what is learned of the others. It counts
+    only where nothing of the others is held out.
+
+    Args:
+        config: of pre-training.
+        heldout: the held-out documents.
+    """
+    if any(phase.corpora is None for phase in config.phases):
+        return None
+    read = tuple(dict.fromkeys(name for phase in config.phases for name in phase.corpora or ()))
+    return read if heldout.is_from(read).any() else None
 
 
 class HeldoutText:
@@ -66,7 +82,7 @@ class HeldoutText:
             max(1, EVALUATION_TOKENS // sequence_length),
             None if causal else SCORING_MASKING if scoring else EVALUATION_MASKING,
             sequence_length=sequence_length,
-            next_sentence=next_sentence and corpus.num_documents > 1,
+            next_sentence=next_sentence and int(corpus.is_from(sources).sum()) > 1,
             short_sequence_probability=0.0,
             sources=sources,
             seed=0,

@@ -20,7 +20,7 @@ from bertwright.models.checkpoints import save_model
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
 from bertwright.recipe import Recipe
 from bertwright.settings import MaskingConfig, ModelConfig, Phase, PretrainConfig
-from bertwright.tasks.heldout import HeldoutText, tensors
+from bertwright.tasks.heldout import HeldoutText, corpora_read, tensors
 from bertwright.tasks.initial import first_model, reads
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
@@ -127,7 +127,14 @@ class Pretraining:
         # Held-out text has pairs in all phases if the run has any, so that next-sentence accuracy is measured
         # throughout, but not if a small corpus left one document, from which no pair can be drawn.
         self._heldout = [
-            HeldoutText(heldout, tokenizer, phase.sequence_length, causal=causal, next_sentence=config.next_sentence)
+            HeldoutText(
+                heldout,
+                tokenizer,
+                phase.sequence_length,
+                causal=causal,
+                next_sentence=config.next_sentence,
+                sources=corpora_read(config, heldout),
+            )
             for phase in config.phases
         ]
 
