@@ -33,8 +33,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import bertwright
 from bertwright.apps.bm25 import WordIndex
-from bertwright.apps.search import text_vectors
 from bertwright.apps.search_index import best_first, fuse
+from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.retrieval import METRICS, Values, metrics, with_intervals
 from bertwright.files import read_json

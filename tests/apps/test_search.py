@@ -9,8 +9,9 @@ import torch
 
 import bertwright
 from bertwright.apps.batching import Limits
-from bertwright.apps.search import open_searcher, text_vectors
+from bertwright.apps.search import open_searcher
 from bertwright.apps.search_index import SearchIndex
+from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.server import make_app
 from bertwright.cli import main
 from serving import Server
