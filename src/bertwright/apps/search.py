@@ -33,6 +33,7 @@ def build(
     hybrid: bool = False,
     approximate: bool = False,
     text_column: str | None = None,
+    dimensions: int | None = None,
 ) -> None:
     """Build an index of texts, to be searched by meaning.
 
@@ -46,17 +47,21 @@ def build(
         approximate: also build a graph of near neighbours, for a million texts and more: a query then looks at some
             thousand of them, and may miss one of the nearest.
         text_column: of the files; the default is the column that the model was trained on, text, or the only column.
+        dimensions: how many first numbers of a vector are kept, for a smaller and faster index; the default is all.
 
     Raises:
-        UserError: if the index exists, there is no text, or the model or a file cannot be read.
+        UserError: if the index exists, there is no text, the model or a file cannot be read, or the model's vectors
+            have fewer numbers.
     """
     folder, paths = Path(index), text_files(texts)
     if folder.exists():
         raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
     encoder = bertwright.load(model)
-    built = Built(model if model == "bundled" else str(Path(model).resolve()), _digest(encoder), hybrid, approximate)
+    width = encoder.text_encoder().width(dimensions)
+    place = model if model == "bundled" else str(Path(model).resolve())
+    built = Built(place, _digest(encoder), hybrid, approximate, width)
     with changing(folder):
-        reader = TextReader(paths, text_column, encoder, model)
+        reader = TextReader(paths, text_column, encoder, model, width)
         number = write_index(folder, built, reader.parts())
     reader.report()
     print(f"{number:,} texts are in {folder}")
@@ -83,7 +88,7 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
             command = shlex.join(["bertwright", "search", "remove", twice, str(folder)])
             raise UserError(f"{twice} is in {folder} already; remove it first: {command}")
         encoder = model_of(there, model)
-        reader = TextReader(paths, text_column, encoder, model or there.built.model)
+        reader = TextReader(paths, text_column, encoder, model or there.built.model, there.built.dimensions)
 
         def both() -> Iterator[Part]:
             yield from there.parts()
@@ -204,7 +209,7 @@ class Searcher:
             raise UserError(f"top is {top}; it must be a whole number from 1 on")
         vector = None
         if self.encoder is not None:
-            (vector,), (left_out,) = text_vectors(self.encoder, [text])
+            (vector,), (left_out,) = text_vectors(self.encoder, [text], self.index.built.dimensions)
             if left_out:
                 raise UserError(f"the query has {left_out:,} tokens more than the model reads; shorten it")
         return self.index.rank(text, vector, top, self.by)

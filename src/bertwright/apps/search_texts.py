@@ -20,20 +20,21 @@ from bertwright.text import formats
 from bertwright.text.sources import Files, as_local, locate, meant
 
 
-def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> tuple[Floats, Ints]:
+def text_vectors(encoder: bertwright.Model, texts: Sequence[str], dimensions: int | None = None) -> tuple[Floats, Ints]:
     """The vectors of texts, as an index holds them.
 
     Args:
         encoder: computes them.
         texts: of a longer one than the model reads, the beginning counts.
+        dimensions: how many numbers of a vector are kept, as for `Model.encode`.
 
     Returns:
-        The vectors, each of length 1, float32 (texts, hidden), and how many tokens were left out of each, (texts,).
+        The vectors, each of length 1, float32 (texts, dimensions), and how many tokens were left out of each, (texts,).
 
     Raises:
-        UserError: if a text has no word, or the model's numbers are not finite.
+        UserError: if a text has no word, the model's numbers are not finite, or its vectors have fewer.
     """
-    found, left_out = encoder.text_encoder().encode(texts)
+    found, left_out = encoder.text_encoder().encode(texts, dimensions)
     if not np.isfinite(found).all():
         raise UserError(f"{encoder.name} gives vectors that are not finite; its weights are damaged")
     unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
@@ -67,11 +68,20 @@ class TextReader:
         text_column: of the files that have columns.
         encoder: computes vectors.
         model: its name, for the column that it was trained on.
+        dimensions: how many numbers of a vector are kept.
     """
 
-    def __init__(self, paths: Sequence[Path], text_column: str | None, encoder: bertwright.Model, model: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        text_column: str | None,
+        encoder: bertwright.Model,
+        model: str,
+        dimensions: int | None,
+    ) -> None:
         usual = trained_columns(model)
         self._encoder = encoder
+        self._dimensions = dimensions
         self._skipped, self._long = Skipped(), 0
         several = len(paths) > 1
         columns = [None if several and formats.format_of(path) == ".txt" else text_column for path in paths]
@@ -90,7 +100,7 @@ class TextReader:
                     yield entries, np.stack([vector for _, _, vector, _ in there])
 
     def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:
-        return list(zip(*text_vectors(self._encoder, texts), strict=True))
+        return list(zip(*text_vectors(self._encoder, texts, self._dimensions), strict=True))
 
     def report(self) -> None:
         """Say on stderr what is not in the index."""
