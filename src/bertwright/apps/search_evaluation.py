@@ -105,7 +105,7 @@ def _rows(
         if problem := row.problem or (empty and f"has nothing in the column `{empty}`"):
             skipped.add(formats.place(path, row.number), problem)
             continue
-        key = values[1] if len(values) == 2 else (name(cell(row.values[places[1]])), values[2])
+        key: Key = values[1] if len(values) == 2 else (name(cell(row.values[places[1]])), values[2])
         rows.append((values[0], key, formats.place(path, row.number)))
     if not rows:
         first = f" ({skipped.first})" if skipped.first else ""
@@ -212,7 +212,7 @@ def metrics_table(values: Mapping[str, dict[str, NDArray[np.float64]]]) -> str:
         lines.append([by, *(_with_ends(found[name], ".3f") for name in METRICS)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(one.ljust(width) for one, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    best = max(values, key=lambda by: values[by]["ndcg_10"].mean())
+    best = max(values, key=lambda by: float(values[by]["ndcg_10"].mean()))
     for by in [one for one in values if one != best]:
         above = with_intervals(values[best], units, values[by])["ndcg_10"]
         text.append(f"nDCG@10 of {best} minus that of {by}: {_with_ends(above, '+.3f')}")

@@ -142,7 +142,9 @@ def _optional(path: Path) -> dict[str, Any]:
 def _number(path: Path, name: str, least: int) -> int | None:
     """A setting that is a whole number from `least` on; None where it is not given."""
     found = _optional(path).get(name)
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < least):
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or found < least:
         raise UserError(f"{path}: {name} is {found!r}; it must be a whole number from {least} on")
     return found
 
@@ -173,5 +175,5 @@ def write_pooling(folder: Path, pooling: Pooling, hidden_size: int, *, lacks_poo
     )
     options = {"model_args": {"add_pooling_layer": False}} if lacks_pooler else {}
     write_json(folder / _SETTINGS, {"max_seq_length": pooling.max_length, "do_lower_case": False, **options})
-    cut = {} if pooling.dimensions is None else {"truncate_dim": pooling.dimensions}
+    cut = {"truncate_dim": pooling.dimensions} if pooling.dimensions is not None else {}
     write_json(folder / FILES[3], {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine", **cut})
