@@ -33,16 +33,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import bertwright
 from bertwright.apps.bm25 import WordIndex
-from bertwright.apps.search import text_vectors
 from bertwright.apps.search_index import best_first, fuse
+from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.suite_runs import make_random_encoder
-from bertwright.evaluate.significance import SAMPLES, interval
+from bertwright.evaluate.retrieval import METRICS, Values, metrics, with_intervals
 from bertwright.files import read_json
 from bertwright.tasks.resampling import Units
 from common import Json, described, read_lines, write, write_lines
 
-DEPTH = 10
-MEASURES = {"ndcg_10": "nDCG@10", "recall_1": "recall@1", "recall_10": "recall@10"}
+SHOWN = ("ndcg_10", "recall_1", "recall_10")
+"""The metrics of the table."""
 ROUNDS = 3
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING: Json = {
@@ -54,7 +54,6 @@ TRAINING: Json = {
     "optimizer": {"learning_rate": 3e-4, "warmup_ratio": 0.1},
 }
 """Of the contrastive training."""
-Values = dict[str, NDArray[np.float64]]
 Rankings = list[NDArray[np.int64]]
 Encode = Callable[[list[str]], NDArray[Any]]
 
@@ -76,36 +75,6 @@ def unique(values: Iterable[str]) -> tuple[list[str], NDArray[Any]]:
     numbers: dict[str, int] = {}
     places = np.array([numbers.setdefault(value, len(numbers)) for value in values])
     return list(numbers), places
-
-
-def measures(rankings: Rankings, right: NDArray[Any]) -> Values:
-    """nDCG@10 and recall of each question, whose paragraph alone is relevant, (questions,) each.
-
-    Args:
-        rankings: paragraphs, the best first; one that shares no word with the question may be missing.
-        right: the relevant one of each.
-    """
-    places = [np.flatnonzero(ranking[:DEPTH] == one) for ranking, one in zip(rankings, right, strict=True)]
-    ranks = np.array([found[0] + 1 if len(found) else np.inf for found in places])
-    return {
-        "ndcg_10": 1 / np.log2(ranks + 1),
-        "recall_1": (ranks <= 1).astype(float),
-        "recall_10": (ranks <= DEPTH).astype(float),
-    }
-
-
-def measured(values: Values, units: Units, against: Values | None = None) -> dict[str, Json]:
-    """The mean of each measure with its interval; or of its difference to that of another system."""
-    chunks = list(units.resamples(SAMPLES, 0))
-    found = {}
-    for name, own in values.items():
-        own = own if against is None else own - against[name]
-        drawn = np.concatenate([(chunk @ own) / chunk.sum(axis=1) for chunk in chunks])
-        bounds = (0.0, 1.0) if against is None else (-np.inf, np.inf)
-        mean = float(own.mean())
-        low, high = interval(drawn[:, None], np.array([mean]), units.count, bounds) or (mean, mean)
-        found[name] = {"mean": mean, "low": low, "high": high}
-    return found
 
 
 def by_words(questions: Sequence[str], paragraphs: Sequence[str]) -> tuple[NDArray[Any], Rankings]:
@@ -252,11 +221,11 @@ class Found:
             self.rates[name] = rates(folder, data.paragraphs)
 
     def systems(self, values: dict[str, Values]) -> dict[str, Json]:
-        """The figures of each system, from `measures`."""
+        """The figures of each system, from `metrics`."""
         return {
             name: {
                 "stsb_spearman": self.correlations.get(name, {}).get("test"),
-                **{measure: float(one.mean()) for measure, one in own.items()},
+                **{metric: float(one.mean()) for metric, one in own.items()},
                 "encode_ratio": self.rates.get(name, {}).get("ratio"),
             }
             for name, own in values.items()
@@ -299,11 +268,11 @@ def main(
     own_encoders = {"random": str(folder / "random"), "bundled": "bundled", "trained": trained}
     for name, place in {**own_encoders, **(encoders or {})}.items():
         found.add_encoder(name, place, data, words)
-    values = {name: measures(own, data.right) for name, own in found.rankings.items()}
-    above = {name: measured(own, data.units, values["bm25"]) for name, own in values.items() if name != "bm25"}
+    values = {name: metrics(own, data.right[:, None]) for name, own in found.rankings.items()}
+    above = {name: with_intervals(own, data.units, values["bm25"]) for name, own in values.items() if name != "bm25"}
     systems = found.systems(values)
     details = {
-        "intervals": {name: measured(own, data.units) for name, own in values.items()},
+        "intervals": {name: with_intervals(own, data.units) for name, own in values.items()},
         "above_bm25": above,
         "stsb_spearman": found.correlations,
         "encode_rates": found.rates,
@@ -323,12 +292,12 @@ def main(
 
 def table(systems: dict[str, Json], above: dict[str, Json]) -> str:
     """The systems as Markdown, the best on nDCG@10 first."""
-    lines = [f"| system | {' | '.join(MEASURES.values())} | nDCG@10 above BM25 | STS-B |", "|---" * 6 + "|"]
+    lines = [f"| system | {' | '.join(METRICS[key] for key in SHOWN)} | nDCG@10 above BM25 | STS-B |", "|---" * 6 + "|"]
     for name, own in sorted(systems.items(), key=lambda item: -item[1]["ndcg_10"]):
         one = above.get(name, {}).get("ndcg_10")
         said = "" if one is None else f"{one['mean']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
         correlation = "" if own["stsb_spearman"] is None else f"{own['stsb_spearman']:.3f}"
-        lines.append(f"| {name} | {' | '.join(f'{own[key]:.3f}' for key in MEASURES)} | {said} | {correlation} |")
+        lines.append(f"| {name} | {' | '.join(f'{own[key]:.3f}' for key in SHOWN)} | {said} | {correlation} |")
     return "\n".join(lines)
 
 

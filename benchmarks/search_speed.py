@@ -21,8 +21,8 @@ from typing import Literal
 from jsonargparse import auto_cli
 
 import bertwright
-from bertwright.apps.search import text_vectors
 from bertwright.apps.search_index import Built, Entry, Part, SearchIndex, write_index
+from bertwright.apps.search_texts import text_vectors
 from common import Json, described, read_lines, spread, write
 
 TOP = 10

@@ -109,7 +109,7 @@ def options(name):
 
 GIVEN = {"predict": ["x"], "fill-mask": ["a [MASK]"], "next-sentence": ["a", "b"], "embed": ["x"], "export": ["out"]}
 GIVEN |= {"search build": ["t.csv", "i"], "search add": ["t.csv", "i"], "search remove": ["t.csv", "i"]}
-GIVEN |= {"search query": ["i", "x"]}
+GIVEN |= {"search query": ["i", "x"], "search evaluate": ["i", "t.csv"]}
 
 
 @pytest.mark.slow

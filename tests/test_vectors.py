@@ -43,6 +43,9 @@ def test_shapes(bundled):
     assert bundled.encode("A film.").shape == (256,)
     assert bundled.encode(["A film."]).shape == (1, 256)
     assert bundled.encode([]).shape == (0, 256)
+    assert bundled.encode("A film.", dimensions=64).shape == (64,)
+    assert bundled.encode(["A film."], "cls", 64).shape == (1, 64)
+    assert bundled.encode([], dimensions=64).shape == (0, 64)
 
 
 @pytest.mark.slow
@@ -58,6 +61,9 @@ def test_a_long_text_gives_the_vector_of_its_beginning_with_a_warning(bundled):
     [
         (lambda model: model.encode(["A film.", "\u200b"]), "text 2 of 2 has nothing to read"),
         (lambda model: model.encode("A film.", pooling="max"), "pooling is max; it must be mean or cls"),
+        (lambda model: model.encode("A film.", dimensions=257), "dimensions is 257, and the model's vectors have 256"),
+        (lambda model: model.encode("A film.", dimensions=0), "have 256 numbers; give 1 to 256"),
+        (lambda model: model.encode("A film.", dimensions=0.5), "dimensions is 0.5"),
     ],
 )
 def test_mistakes_are_one_sentence(bundled, ask, expected):

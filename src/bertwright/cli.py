@@ -25,6 +25,7 @@ import bertwright
 from bertwright.apps import commands, search
 from bertwright.apps.init import init
 from bertwright.apps.recipe_list import recipes
+from bertwright.apps.search_evaluation import evaluate
 from bertwright.apps.suite import suite
 from bertwright.errors import UserError, extra
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
@@ -58,13 +59,14 @@ USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
     "export": (commands.export, {"out": None}),
     "search build": (search.build, {"texts": None, "index": None}),
     "search query": (search.query, {"index": None, "text": None}),
+    "search evaluate": (evaluate, {"index": None, "questions": None}),
     "search add": (search.add, {"texts": None, "index": None}),
     "search remove": (search.remove, {"file": None, "index": None}),
     "serve": (commands.serve, {}),
 }
 """The other commands, each with its arguments that have no name, and how many there are."""
 
-GROUPS = {"search": "search your own texts: build an index, query it, add texts and remove them"}
+GROUPS = {"search": "search your own texts: build an index, query and evaluate it, add texts and remove them"}
 """The first words of commands of two words."""
 
 FIRST_SETTINGS = {

@@ -277,7 +277,9 @@ class Model:
         found = [self.pretrained.features(sequence, layers, left_out) for sequence, left_out in framed]
         return found[0] if isinstance(texts, str) else found
 
-    def encode(self, texts: str | Iterable[str], pooling: Literal["mean", "cls"] | None = None) -> Vectors:
+    def encode(
+        self, texts: str | Iterable[str], pooling: Literal["mean", "cls"] | None = None, dimensions: int | None = None
+    ) -> Vectors:
         """One vector for each text, to compare texts by: the pooled last layer of the encoder.
 
         A folder of sentence-transformers makes the vectors that its own `encode` makes: its pooling, length 1 where it
@@ -287,21 +289,19 @@ class Model:
         Args:
             texts: a text, or several.
             pooling: mean or cls, in place of the folder's.
+            dimensions: the first numbers that are kept, divided by their length; by default the folder's, or all.
 
         Returns:
             float32 (hidden,) for a text, and (texts, hidden) for several, also where that is one.
 
         Raises:
-            UserError: if a text has no word, something is no text, or the folder does what we do not compute.
+            UserError: if a text has no word, something is no text, or the folder does not give such vectors.
         """
-        vectors, left_out = self.text_encoder(pooling).encode(texts_of(texts))
-        if left_out.any():
-            warnings.warn(
-                f"{int((left_out > 0).sum()):,} of {len(left_out):,} texts are longer than the "
-                f"{self.text_encoder(pooling).max_length} tokens that the model reads: their vectors are those of "
-                "their beginnings",
-                stacklevel=2,
-            )
+        encoder = self.text_encoder(pooling)
+        vectors, left_out = encoder.encode(texts_of(texts), dimensions)
+        if longer := int((left_out > 0).sum()):
+            said = f"{longer:,} of {len(left_out):,} texts are longer than the {encoder.max_length} tokens"
+            warnings.warn(f"{said} that the model reads: their vectors are those of their beginnings", stacklevel=2)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def text_encoder(self, pooling: str | None = None) -> TextEncoder:

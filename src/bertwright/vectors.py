@@ -19,7 +19,7 @@ from bertwright.errors import UserError
 from bertwright.given import require_words
 from bertwright.inputs.sequences import Sequence, beginning, build_many
 from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
-from bertwright.models.embedding_head import EmbeddingHead
+from bertwright.models.embedding_head import EmbeddingHead, cut_and_normalized
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
@@ -115,12 +115,13 @@ class TextEncoder:
 
     @LoadedOnce
     def model(self) -> TaskModel:
-        """The encoder with its pooling, in evaluation mode.
+        """The encoder with its pooling, in evaluation mode; `compute` cuts its vectors, for a call may ask for more.
 
         Raises:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
-        return load_vector_model(self.folder, self.pooling, _Fast, self.loaded()).to(self.device).eval()
+        whole = replace(self.pooling, dimensions=None)
+        return load_vector_model(self.folder, whole, _Fast, self.loaded()).to(self.device).eval()
 
     @LoadedOnce
     def max_length(self) -> int:
@@ -128,28 +129,43 @@ class TextEncoder:
         longest, _ = reading(self.folder / "tokenizer_config.json", self.model.encoder.max_length)
         return min(longest, self.pooling.max_length or longest)
 
-    @property
-    def width(self) -> int:
-        """How many numbers a vector has."""
-        return int(self.model.encoder.config.hidden_size)
+    def width(self, dimensions: int | None = None) -> int:
+        """How many numbers a vector has.
 
-    def encode(self, texts: Many[str]) -> tuple[Vectors, Ints]:
+        Args:
+            dimensions: how many are asked for; the default is as many as the folder says, and all where it says
+                nothing.
+
+        Raises:
+            UserError: if there are not as many.
+        """
+        whole = int(self.model.encoder.config.hidden_size)
+        kept = self.pooling.dimensions if dimensions is None else dimensions
+        if kept is not None and not (isinstance(kept, int) and 1 <= kept <= whole):
+            raise UserError(f"dimensions is {kept}, and the model's vectors have {whole} numbers; give 1 to {whole}")
+        return kept or whole
+
+    def encode(self, texts: Many[str], dimensions: int | None = None) -> tuple[Vectors, Ints]:
         """A vector for each text, and how many tokens at its end were left out because the encoder reads no more.
 
         A vector does not depend on the other texts, beyond rounding. Texts of like length are computed together.
 
         Args:
             texts: any number.
+            dimensions: how many numbers of each vector are kept, from the first, and divided by their length; the
+                default is as many as the folder says, and all where it says nothing.
 
         Returns:
-            float32 (texts, hidden) and int64 (texts,).
+            float32 (texts, hidden or dimensions) and int64 (texts,).
 
         Raises:
             UnreadableText: if a text has no token.
+            UserError: if the model's vectors have fewer numbers.
         """
+        width = self.width(dimensions)
         sequences, left_out = self.inputs(texts)
-        rows = self.compute(sequences)
-        vectors = torch.stack(rows).numpy() if rows else np.zeros((0, self.width), np.float32)
+        rows = self.compute(sequences, dimensions)
+        vectors = torch.stack(rows).numpy() if rows else np.zeros((0, width), np.float32)
         return vectors, left_out
 
     def inputs(self, texts: Many[str]) -> tuple[list[Sequence], Ints]:
@@ -164,6 +180,10 @@ class TextEncoder:
         left_out = np.array([max(0, len(one) - self.max_length) for one in built], np.int64)
         return [beginning(one, self.max_length) for one in built], left_out
 
-    def compute(self, sequences: Many[Sequence]) -> list[Tensor]:
-        """The vector of each text that `inputs` gives, float32 (hidden,)."""
-        return logits_on_all_cores(self.model, sequences, _BATCH_TOKENS)
+    def compute(self, sequences: Many[Sequence], dimensions: int | None = None) -> list[Tensor]:
+        """The vector of each text that `inputs` gives, float32 (hidden,); `dimensions` as for `encode`."""
+        width = self.width(dimensions)
+        rows = logits_on_all_cores(self.model, sequences, _BATCH_TOKENS)
+        if dimensions is None and self.pooling.dimensions is None:
+            return rows
+        return [cut_and_normalized(row, width) for row in rows]

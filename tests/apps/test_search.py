@@ -9,8 +9,9 @@ import torch
 
 import bertwright
 from bertwright.apps.batching import Limits
-from bertwright.apps.search import open_searcher, text_vectors
+from bertwright.apps.search import open_searcher
 from bertwright.apps.search_index import SearchIndex
+from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.server import make_app
 from bertwright.cli import main
 from serving import Server
@@ -112,6 +113,32 @@ def test_an_approximate_index_finds_the_same_and_stays_one_when_texts_are_added_
     said("search", "remove", "notes.txt", "near")
     assert (place / "near" / "neighbours.usearch").is_file()
     assert {one["text"] for one in answers(said, "near", "rain")} == {"a mat over the roofs", "rain on the old mat"}
+
+
+@pytest.mark.slow
+def test_an_index_of_some_dimensions_has_the_first_numbers_of_vectors_for_texts_and_queries(built, place, model, said):
+    said("search", "build", "notes.txt", "small", "--model", model, "--dimensions", "8")
+    assert SearchIndex(place / "small").built.dimensions == 8
+    whole, cut = (content(place / name)[1] for name in ("index", "small"))
+    assert (whole.shape, cut.shape) == ((4, 48), (4, 8))
+    np.testing.assert_allclose(cut, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-6)
+    query = bertwright.load(model).encode("the cat on the roofs", dimensions=8)
+    found = answers(said, "small", "the cat on the roofs")
+    assert [one["score"] for one in found] == pytest.approx(sorted((cut @ query).tolist(), reverse=True), abs=5e-3)
+    said("search", "add", "rows.jsonl", "small", "--text-column", "body")
+    assert content(place / "small")[1].shape == (6, 8)
+    refused = said("search", "build", "notes.txt", "other", "--model", model, "--dimensions", "49")
+    assert refused == "dimensions is 49, and the model's vectors have 48 numbers; give 1 to 48"
+    assert not (place / "other").exists()
+
+
+def test_an_index_of_an_earlier_version_has_all_numbers(built, place, said):
+    expected = answers(said, "index", "the cat")
+    settings = json.loads((place / "index" / "index.json").read_text())
+    assert settings.pop("dimensions") == 48
+    (place / "index" / "index.json").write_text(json.dumps(settings))
+    assert SearchIndex(place / "index").built.dimensions == 48
+    assert answers(said, "index", "the cat") == expected
 
 
 @pytest.mark.slow

@@ -54,6 +54,17 @@ def test_parquet_has_all_columns_and_the_vectors(folder, expected):
     np.testing.assert_allclose([rows[0], rows[2]], expected, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
+def test_vectors_are_cut_to_their_first_numbers_and_divided_by_their_length(capsys, expected, name):
+    assert main(["embed", "--file", "in.csv", "--out", name, "--dimensions", "64"]) == 0
+    assert "with vectors of 64 numbers" in capsys.readouterr().out
+    rows = np.load(name) if name == "v.npy" else pq.read_table(name)["vector"].to_pylist()
+    cut = expected[:, :64] / np.linalg.norm(expected[:, :64], axis=1, keepdims=True)
+    np.testing.assert_allclose([rows[0], rows[2]], cut, atol=0.01)
+    assert main(["embed", "A film.", "--dimensions", "64"]) == 0
+    np.testing.assert_allclose(json.loads(capsys.readouterr().out)["vector"], cut[0], atol=0.01)
+
+
 def test_parquet_keeps_the_types_of_parquet_and_a_column_of_our_name(folder):
     source = pa.table({"n": pa.array([1, None], pa.int16()), "text": ["A film.", "A boat."], "vector": [[1], [2, 3]]})
     pq.write_table(source, "in.parquet")
@@ -87,7 +98,10 @@ def test_half_an_emoji_in_another_column_or_in_its_name_is_a_question_mark(folde
         (["--file", "in.csv", "--out", "v.csv"], "vectors are written as .parquet or .npy"),
         (["--file", "in.csv", "--out", "d.npy"], "d.npy is a folder"),
         (["A film.", "--out", "v.npy"], "--out holds a vector for each text of a --file"),
-        (["A film.", "--pooling", "cls", "--per-token"], "--pooling makes one vector of a text"),
+        (["A film.", "--pooling", "cls", "--per-token"], "--pooling and --dimensions make one vector of a text"),
+        (["A film.", "--dimensions", "8", "--per-token"], "make one vector of a text; leave them out, or --per-token"),
+        (["A film.", "--dimensions", "0"], "dimensions is 0, and the model's vectors have 256 numbers; give 1 to 256"),
+        (["--file", "in.csv", "--out", "v.npy", "--dimensions", "257"], "dimensions is 257, and the model's vectors"),
         (["A film.", "--layers", "2"], "add --per-token"),
         (["--file", "none.csv", "--out", "v.npy"], "does not exist"),
     ],
@@ -120,10 +134,13 @@ def test_memory_does_not_grow_with_the_rows(folder, name):
     class Encoder:
         """In place of a model, which would take minutes for as many rows: vectors from the texts alone."""
 
-        width, max_length = 64, 8
+        max_length = 8
 
-        def encode(self, texts):
-            vectors = np.array([[len(text)] * self.width for text in texts], np.float32)
+        def width(self, dimensions):
+            return 64
+
+        def encode(self, texts, dimensions):
+            vectors = np.array([[len(text)] * 64 for text in texts], np.float32)
             return vectors, np.zeros(len(texts), np.int64)
 
     def peak(rows):

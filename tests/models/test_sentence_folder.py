@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,11 +36,11 @@ def save(folder, tokenizer, pooling, max_length=64):
     return folder
 
 
-def in_float32(folder, texts):
+def in_float32(folder, texts, dimensions=None):
     """Vectors without the rounding of bfloat16."""
     encoder = bertwright.load(folder).text_encoder()
-    model = load_vector_model(encoder.folder, encoder.pooling).eval()
-    return encoder_with(encoder, model).encode(texts)[0]
+    model = load_vector_model(encoder.folder, replace(encoder.pooling, dimensions=None)).eval()
+    return encoder_with(encoder, model).encode(texts, dimensions)[0]
 
 
 def encoder_with(encoder, model):
@@ -47,10 +48,10 @@ def encoder_with(encoder, model):
     return encoder
 
 
-def theirs(folder, texts):
+def theirs(folder, texts, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return sentence_transformer(folder).encode(texts)
+        return sentence_transformer(folder).encode(texts, **options)
 
 
 @pytest.mark.slow
@@ -75,6 +76,30 @@ def test_what_sentence_transformers_saves_is_opened_with_the_same_vectors(small_
     assert read_json(tmp_path / "theirs" / "1_Pooling" / "config.json")["pooling_mode"] == "cls"  # their newer form
     found = in_float32(tmp_path / "theirs", TEXTS)
     np.testing.assert_allclose(found, theirs(tmp_path / "theirs", TEXTS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalize", [True, False])
+def test_vectors_are_cut_as_sentence_transformers_cuts_them(small_tokenizer, tmp_path, normalize):
+    folder = save(tmp_path / "model", small_tokenizer, Pooling(normalize=normalize))
+    expected = theirs(folder, TEXTS, truncate_dim=16, normalize_embeddings=True)
+    assert expected.shape == (4, 16)
+    np.testing.assert_allclose(in_float32(folder, TEXTS, 16), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_size_that_a_folder_names_is_the_default(small_tokenizer, tmp_path):
+    folder = save(tmp_path / "model", small_tokenizer, Pooling(normalize=True, dimensions=16))
+    assert read_pooling(folder) == Pooling(normalize=True, max_length=64, dimensions=16)
+    expected = theirs(folder, TEXTS, normalize_embeddings=True)
+    assert expected.shape == (4, 16)
+    np.testing.assert_allclose(in_float32(folder, TEXTS), expected, rtol=1e-4, atol=1e-5)
+    more = theirs(folder, TEXTS, truncate_dim=24, normalize_embeddings=True)
+    np.testing.assert_allclose(in_float32(folder, TEXTS, 24), more, rtol=1e-4, atol=1e-5)
+    assert bertwright.load(folder).encode(TEXTS).shape == (4, 16)
+    with torch.inference_mode():  # what is written as ONNX
+        whole = load_vector_model(folder, read_pooling(folder)).eval()
+        assert whole(torch.tensor([[5, 6]]), torch.zeros(1, 2, dtype=torch.long)).shape == (1, 16)
 
 
 def test_vectors_in_bfloat16_have_the_same_direction(small_tokenizer, tmp_path):
@@ -121,7 +146,16 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
             {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
             "puts a prompt before each text",
         ),
-        ("config_sentence_transformers.json", {"truncate_dim": 16}, "cuts vectors"),
+        (
+            "config_sentence_transformers.json",
+            {"truncate_dim": "16"},
+            "truncate_dim is '16'; it must be a whole number",
+        ),
+        (
+            "config_sentence_transformers.json",
+            {"truncate_dim": 49},
+            "dimensions is 49, and the model's vectors have 48",
+        ),
         ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length is 2"),
         ("sentence_bert_config.json", {"max_seq_length": "64"}, "max_seq_length is '64'"),
         ("sentence_bert_config.json", ["64"], "does not hold settings by name"),

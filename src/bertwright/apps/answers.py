@@ -115,7 +115,7 @@ def embed(model: Model, request: EmbedRequest, limits: Limits) -> Work:
         raise UserError('"layers" is about the vectors of tokens; add "per_token": true, or leave it out')
     encoder = model.text_encoder()
     sequences, left_out = encoder.inputs(request.texts)
-    tokens = _within(limits, [len(one) for one in sequences], numbers=len(sequences) * encoder.width)
+    tokens = _within(limits, [len(one) for one in sequences], numbers=len(sequences) * encoder.width())
     return Work(tokens, _embedding(encoder, sequences, left_out.tolist()))
 
 

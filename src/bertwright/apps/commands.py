@@ -202,6 +202,7 @@ def embed(
     out: str | None = None,
     text_column: str | None = None,
     pooling: Literal["mean", "cls"] | None = None,
+    dimensions: int | None = None,
     per_token: bool = False,
     layers: int | None = None,
 ) -> None:
@@ -218,31 +219,32 @@ def embed(
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
         pooling: mean of all tokens' vectors or that of [CLS], in place of the folder's own, which is the mean where it
             says nothing.
+        dimensions: how many first numbers of a vector are kept, and divided by their length; the default is all.
         per_token: print the vector of each token, of the pre-trained encoder.
         layers: with per_token, how many of the last layers a token's vector holds side by side; the default is one.
 
     Raises:
-        UserError: if there is no text, one that is given has no word, or the model has fewer layers.
+        UserError: if there is no text, one that is given has no word, or the model has fewer layers or dimensions.
     """
     if out is not None and (file is None or per_token):
         raise UserError("--out holds a vector for each text of a --file; give one, without --per-token")
     if layers is not None and not per_token:
         raise UserError("--layers is about the vectors of tokens; add --per-token, or leave it out")
-    if pooling is not None and per_token:
-        raise UserError("--pooling makes one vector of a text; leave it out, or leave out --per-token")
+    if per_token and (pooling is not None or dimensions is not None):
+        raise UserError("--pooling and --dimensions make one vector of a text; leave them out, or --per-token")
     rows = _file_rows(texts, file, text_column, model)
     given = _given(texts) if rows is None else []
     loaded = bertwright.load(model)
     if rows is not None and out is not None:
         from bertwright.apps.vector_files import embed_into
 
-        embed_into(rows, Path(out), loaded.text_encoder(pooling))
+        embed_into(rows, Path(out), loaded.text_encoder(pooling), dimensions)
         return
 
     def answer(part: list[str]) -> Sequence[Any]:
         if per_token:
             return loaded.embed(part, 1 if layers is None else layers, truncate=True)
-        return list(zip(*loaded.text_encoder(pooling).encode(part), strict=True))
+        return list(zip(*loaded.text_encoder(pooling).encode(part, dimensions), strict=True))
 
     if rows is None:
         for one in given:

@@ -147,7 +147,7 @@ def write_onnx(model: AnyModel, path: Path) -> None:
     pre-trained model prediction_logits (batch, sequence, vocabulary) and seq_relationship_logits (batch, 2), as far as
     it has them. A model for questions gives start_logits and end_logits, (batch, sequence); one for choices reads
     (batch, choices, sequence), and gives logits (batch, choices). A folder of sentence-transformers gives
-    sentence_embedding, (batch, hidden).
+    sentence_embedding, (batch, numbers of a vector).
 
     Args:
         model: ours.

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import shlex
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 import bertwright
-from bertwright.apps.file_answers import Skipped, answered, open_rows, trained_columns
 from bertwright.apps.printing import print_json, shortened
 from bertwright.apps.search_index import (
     Built,
-    Entry,
     Hit,
     Part,
     Ranking,
@@ -26,12 +20,10 @@ from bertwright.apps.search_index import (
     model_digest,
     write_index,
 )
-from bertwright.arrays import Floats, Ints
+from bertwright.apps.search_texts import TextReader, text_files, text_vectors
 from bertwright.errors import UserError
 from bertwright.files import user_path
-from bertwright.recipe import Source
 from bertwright.text import formats
-from bertwright.text.sources import Files, as_local, locate, meant
 
 
 def build(
@@ -41,6 +33,7 @@ def build(
     hybrid: bool = False,
     approximate: bool = False,
     text_column: str | None = None,
+    dimensions: int | None = None,
 ) -> None:
     """Build an index of texts, to be searched by meaning.
 
@@ -54,19 +47,21 @@ def build(
         approximate: also build a graph of near neighbours, for a million texts and more: a query then looks at some
             thousand of them, and may miss one of the nearest.
         text_column: of the files; the default is the column that the model was trained on, text, or the only column.
+        dimensions: how many first numbers of a vector are kept, for a smaller and faster index; the default is all.
 
     Raises:
-        UserError: if the index exists, there is no text, or the model or a file cannot be read.
+        UserError: if the index exists, there is no text, the model or a file cannot be read, or the model's vectors
+            have fewer numbers.
     """
-    folder, paths = Path(index), _files(texts)
+    folder, paths = Path(index), text_files(texts)
     if folder.exists():
         raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
     encoder = bertwright.load(model)
-    built = Built(
-        model if model == "bundled" else str(user_path(model).resolve()), _digest(encoder), hybrid, approximate
-    )
+    width = encoder.text_encoder().width(dimensions)
+    place = model if model == "bundled" else str(user_path(model).resolve())
+    built = Built(place, _digest(encoder), hybrid, approximate, width)
     with changing(folder):
-        reader = _Reader(paths, text_column, encoder, model)
+        reader = TextReader(paths, text_column, encoder, model, width)
         number = write_index(folder, built, reader.parts())
     reader.report()
     print(f"{number:,} texts are in {folder}")
@@ -85,7 +80,7 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
         UserError: if a file is in the index already, the index is damaged or of another model, or a file cannot be
             read.
     """
-    folder, paths = Path(index), _files(texts)
+    folder, paths = Path(index), text_files(texts)
     with changing(folder):
         there = SearchIndex(folder)
         names = _names_by_place(there)
@@ -93,7 +88,7 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
             command = shlex.join(["bertwright", "search", "remove", twice, str(folder)])
             raise UserError(f"{twice} is in {folder} already; remove it first: {command}")
         encoder = model_of(there, model)
-        reader = _Reader(paths, text_column, encoder, model or there.built.model)
+        reader = TextReader(paths, text_column, encoder, model or there.built.model, there.built.dimensions)
 
         def both() -> Iterator[Part]:
             yield from there.parts()
@@ -118,7 +113,7 @@ def remove(file: str, index: str, line: int | None = None) -> None:
     folder = Path(index)
     with changing(folder):
         there = SearchIndex(folder)
-        name = file if file in there.files else _names_by_place(there).get(user_path(file).resolve())
+        name = name_of(there, file)
         if name is None:
             listed = ", ".join(sorted(there.files)[:10])
             raise UserError(f"{folder} has no text of {file}; it has texts of {listed}{_more(len(there.files) - 10)}")
@@ -135,6 +130,19 @@ def remove(file: str, index: str, line: int | None = None) -> None:
             raise UserError(f"no text would be left in {folder}; delete the folder instead")
         write_index(folder, there.built, kept())
     print(f"{there.texts - number:,} texts were removed; {number:,} are in {folder}")
+
+
+def name_of(index: SearchIndex, file: str) -> str | None:
+    """The name that an index has for a file; None where it has no text of it.
+
+    Args:
+        index: of texts.
+        file: as results name it, whether or not it is still there; or another name of a file that is.
+
+    Raises:
+        UserError: if it begins with ~, and there is no such home folder.
+    """
+    return file if file in index.files else _names_by_place(index).get(user_path(file).resolve())
 
 
 def _names_by_place(index: SearchIndex) -> dict[Path, str]:
@@ -201,7 +209,7 @@ class Searcher:
             raise UserError(f"top is {top}; it must be a whole number from 1 on")
         vector = None
         if self.encoder is not None:
-            (vector,), (left_out,) = text_vectors(self.encoder, [text])
+            (vector,), (left_out,) = text_vectors(self.encoder, [text], self.index.built.dimensions)
             if left_out:
                 raise UserError(f"the query has {left_out:,} tokens more than the model reads; shorten it")
         return self.index.rank(text, vector, top, self.by)
@@ -232,26 +240,6 @@ def open_searcher(
     return Searcher(index, by, model_of(index, model))
 
 
-def text_vectors(encoder: bertwright.Model, texts: Sequence[str]) -> tuple[Floats, Ints]:
-    """The vectors of texts, as an index holds them.
-
-    Args:
-        encoder: computes them.
-        texts: of a longer one than the model reads, the beginning counts.
-
-    Returns:
-        The vectors, each of length 1, float32 (texts, hidden), and how many tokens were left out of each, (texts,).
-
-    Raises:
-        UserError: if a text has no word, or the model's numbers are not finite.
-    """
-    found, left_out = encoder.text_encoder().encode(texts)
-    if not np.isfinite(found).all():
-        raise UserError(f"{encoder.name} gives vectors that are not finite; its weights are damaged")
-    unit: Floats = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit, left_out
-
-
 def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
     """The model that built an index, loaded.
 
@@ -278,65 +266,3 @@ def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
 
 def _digest(encoder: bertwright.Model) -> str:
     return model_digest(encoder.text_encoder().folder)
-
-
-def _files(texts: str) -> list[Path]:
-    """The files that hold texts.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if not user_path(texts).exists() and not glob.has_magic(texts):
-        raise UserError(
-            f"{texts} does not exist{meant(user_path(texts))}; give a file, a folder, or a pattern in quotes"
-        )
-    found = locate(Source(path=as_local(texts)))
-    if not isinstance(found, Files):
-        raise UserError(f"{texts} is no text file and no folder of such; give files of {' '.join(formats.FORMATS)}")
-    return list(found.paths)
-
-
-class _Reader:
-    """The texts of files with their vectors; it counts what is left out and what is too long.
-
-    Args:
-        paths: the files.
-        text_column: of the files that have columns.
-        encoder: computes vectors.
-        model: its name, for the column that it was trained on.
-    """
-
-    def __init__(self, paths: Sequence[Path], text_column: str | None, encoder: bertwright.Model, model: str) -> None:
-        usual = trained_columns(model)
-        self._encoder = encoder
-        self._skipped, self._long = Skipped(), 0
-        several = len(paths) > 1
-        columns = [None if several and formats.format_of(path) == ".txt" else text_column for path in paths]
-        self._tables = [open_rows(path, column, usual) for path, column in zip(paths, columns, strict=True)]
-
-    def parts(self) -> Iterator[Part]:
-        """Some texts after others. A row that has none, or no word, is left out."""
-        for rows in self._tables:
-            rows.skipped = self._skipped
-            for chunk in rows.chunks():
-                found = answered(rows, chunk, self._vectors)
-                there = [(row, text, *one) for (row, text), one in zip(chunk, found, strict=True) if one is not None]
-                self._long += sum(left_out > 0 for *_, left_out in there)
-                if there:
-                    entries = [Entry(str(rows.table.path), row.number, text) for row, text, _, _ in there]
-                    yield entries, np.stack([vector for _, _, vector, _ in there])
-
-    def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:
-        return list(zip(*text_vectors(self._encoder, texts), strict=True))
-
-    def report(self) -> None:
-        """Say on stderr what is not in the index."""
-        if self._skipped.count:
-            rows = sum(one.rows for one in self._tables)
-            left_out = f"{self._skipped.count:,} of {rows:,} rows are left out; the first: {self._skipped.first}"
-            print(f"bertwright: {left_out}", file=sys.stderr)
-        if self._long:
-            print(
-                f"bertwright: {self._long:,} texts are longer than the model reads; their beginnings are searched",
-                file=sys.stderr,
-            )

@@ -93,12 +93,14 @@ class Built:
         digest: of the model, from `model_digest`.
         hybrid: whether it also holds words.
         approximate: whether it also holds a graph of near neighbours, by which it is searched.
+        dimensions: how many numbers of the model's vectors it holds, from the first; None is all.
     """
 
     model: str
     digest: str
     hybrid: bool
     approximate: bool = False
+    dimensions: int | None = None
 
 
 def model_digest(folder: Path) -> str:
@@ -163,9 +165,10 @@ class SearchIndex:
             names = [name for name, _ in said["files"]]
             if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
                 raise ValueError("a file is not as it was written")
-            self.built = Built(said["model"], said["digest"], said["hybrid"], said.get("approximate", False))
             with pa.memory_map(str(folder / _TEXTS)) as source:
                 self._table = pa.ipc.open_file(source).read_all()
+            width = said.get("dimensions", self._table.schema.field("vector").type.list_size)
+            self.built = Built(said["model"], said["digest"], said["hybrid"], said.get("approximate", False), width)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
         self.folder = folder

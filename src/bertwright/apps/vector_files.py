@@ -24,29 +24,31 @@ Write = Callable[[list[Row], Vectors, list[bool]], None]
 OUTPUTS = (".parquet", ".npy")
 
 
-def embed_into(rows: TextRows, out: Path, encoder: TextEncoder) -> None:
+def embed_into(rows: TextRows, out: Path, encoder: TextEncoder, dimensions: int | None = None) -> None:
     """Write a vector for each row of a file; the file appears when it is whole.
 
     Parquet has all columns of the input and behind them `vector`, a list of float32, null in a row without text; where
     the input has a column of that name, ours is `embedded_vector`. Columns of .jsonl files are written as text. A NumPy
-    array is float32 (rows, hidden), NaN in a row without text.
+    array is float32 (rows, hidden or dimensions), NaN in a row without text.
 
     Args:
         rows: of the input.
         out: a .parquet or .npy file; an existing one is replaced.
         encoder: computes the vectors.
+        dimensions: how many numbers of a vector are kept, as for `TextEncoder.encode`.
 
     Raises:
-        UserError: if the output's name says no format, it is a folder or the input, or the input cannot be read.
+        UserError: if the output's name says no format, it is a folder or the input, the input cannot be read, or the
+            model's vectors have fewer numbers.
     """
     if out.suffix.lower() not in OUTPUTS:
         raise UserError(f"{out}: vectors are written as {' or '.join(OUTPUTS)}; give such a name, as vectors.parquet")
     check_out(out, rows)
-    cut, width = 0, encoder.width
+    cut, width = 0, encoder.width(dimensions)
     writer = _array_writer if out.suffix.lower() == ".npy" else _parquet_writer
 
     def answer(texts: list[Any]) -> list[tuple[Vectors, int]]:
-        return list(zip(*encoder.encode(texts), strict=True))
+        return list(zip(*encoder.encode(texts, dimensions), strict=True))
 
     with atomic_path(out) as temporary, writer(temporary, rows.table, width) as write:
         for chunk in rows.chunks():

@@ -51,7 +51,7 @@ class EmbeddingHead(Head):
         self.positions = 1 if pooling.mode == "cls" else None
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Map (B, S, H) to vectors (B, H), float32."""
+        """Map (B, S, H) to vectors (B, H), float32; (B, dimensions) where the pooling cuts them."""
         hidden = hidden.float()
         if self.pooling.mode == "cls":
             vectors = hidden[:, 0]
@@ -60,6 +60,8 @@ class EmbeddingHead(Head):
         else:
             real = attention_mask.to(hidden).unsqueeze(-1)  # (B, S, 1)
             vectors = (hidden * real).sum(1) / real.sum(1)
+        if self.pooling.dimensions is not None:
+            return cut_and_normalized(vectors, self.pooling.dimensions)
         return F.normalize(vectors, dim=-1) if self.pooling.normalize else vectors
 
     def scored(self, targets: Tensor) -> Tensor:

@@ -32,11 +32,13 @@ class Pooling:
         mode: one of `POOLINGS`.
         normalize: whether the vector is divided by its length.
         max_length: the most tokens that are read, [CLS] and [SEP] included; None is as many as the encoder reads.
+        dimensions: how many numbers of a vector, from the first, are kept and divided by their length; None is all.
     """
 
     mode: str = "mean"
     normalize: bool = False
     max_length: int | None = None
+    dimensions: int | None = None
 
 
 def encoder_folder(folder: Path) -> Path:
@@ -62,8 +64,7 @@ def read_pooling(folder: Path) -> Pooling | None:
         folder: of an encoder, from `encoder_folder`.
 
     Raises:
-        UserError: if it does what we do not compute: another module or pooling, a prompt before each text, vectors that
-            are cut.
+        UserError: if it does what we do not compute: another module or pooling, a prompt before each text.
     """
     whole = folder
     if not (folder / MODULES).exists():
@@ -82,10 +83,8 @@ def read_pooling(folder: Path) -> Pooling | None:
         )
     mode = _mode(whole / str(modules[1].get("path", _POOLING)) / "config.json")
     _check_other_settings(whole, folder)
-    longest = _optional(folder / _SETTINGS).get("max_seq_length")
-    if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 3):
-        raise UserError(f"{folder / _SETTINGS}: max_seq_length is {longest!r}; it must be a number of tokens from 3 on")
-    return Pooling(mode, kinds[-1] == "Normalize", longest)
+    longest = _number(folder / _SETTINGS, "max_seq_length", 3)
+    return Pooling(mode, kinds[-1] == "Normalize", longest, _number(whole / FILES[3], "truncate_dim", 1))
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
@@ -112,7 +111,7 @@ def _mode(path: Path) -> str:
 
 
 def _check_other_settings(whole: Path, folder: Path) -> None:
-    """Refuse what changes the text before the encoder, or the vector after it.
+    """Refuse what changes the text before the encoder.
 
     Args:
         whole: the folder with the modules.
@@ -125,8 +124,6 @@ def _check_other_settings(whole: Path, folder: Path) -> None:
             f"{whole / FILES[3]} puts a prompt before each text (default_prompt_name), which Bertwright does not; "
             "write the prompt into your texts, and remove default_prompt_name"
         )
-    if settings.get("truncate_dim"):
-        raise UserError(f"{whole / FILES[3]} cuts vectors (truncate_dim), which Bertwright does not; remove it")
     lowercase = _optional(folder / "tokenizer_config.json").get("do_lower_case", True)
     if texts.get("do_lower_case") and not lowercase:
         raise UserError(
@@ -139,6 +136,16 @@ def _optional(path: Path) -> dict[str, Any]:
     found = read_json(path) if path.exists() else {}
     if not isinstance(found, dict):
         raise UserError(f"{path} does not hold settings by name")
+    return found
+
+
+def _number(path: Path, name: str, least: int) -> int | None:
+    """A setting that is a whole number from `least` on; None where it is not given."""
+    found = _optional(path).get(name)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or found < least:
+        raise UserError(f"{path}: {name} is {found!r}; it must be a whole number from {least} on")
     return found
 
 
@@ -168,4 +175,5 @@ def write_pooling(folder: Path, pooling: Pooling, hidden_size: int, *, lacks_poo
     )
     options = {"model_args": {"add_pooling_layer": False}} if lacks_pooler else {}
     write_json(folder / _SETTINGS, {"max_seq_length": pooling.max_length, "do_lower_case": False, **options})
-    write_json(folder / FILES[3], {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    cut = {"truncate_dim": pooling.dimensions} if pooling.dimensions is not None else {}
+    write_json(folder / FILES[3], {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine", **cut})
