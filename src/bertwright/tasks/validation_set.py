@@ -22,7 +22,7 @@ def cut_validation(
     """Indices of training and validation set, the same for every seed, with about the same fraction of each class.
 
     Rows of one group stay together; where rows have no groups, equal texts do: a copy of a training text would reward a
-    model for what it knows by heart.
+    model for what it has memorized.
 
     Args:
         records: of the training data.
