@@ -270,8 +270,9 @@ def load_pretraining_model(folder: Path) -> PretrainingModel:
     if own_bias in weights:  # a copy of the head's bias, or what took its place
         weights[bias] = weights[own_bias]
     absent = load_into(model, weights, folder, may_miss=_PRETRAINING_HEADS)
-    for part in absent:
-        initialize(model.get_submodule(part), model.encoder.config.initializer_range)
+    for part in _PRETRAINING_HEADS:  # in this order in every process: a set has none
+        if part in absent:
+            initialize(model.get_submodule(part), model.encoder.config.initializer_range)
     absent |= model.absent
     table, matrix = model.encoder.token_embeddings.weight, weights.get(decoder)
     if matrix is not None and not torch.equal(matrix.float(), table):
