@@ -22,7 +22,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -219,10 +219,11 @@ def decided(recorded: Any, section: Any) -> Any:
     if not is_dataclass(section):
         return recorded
     kept, today = decisive(section, budget=False), to_dict(section)
+    free = {each.name for each in fields(section) if each.metadata.get("machine") or each.metadata.get("budget")}
     return {
         name: decided(value, getattr(section, name, None))
         for name, value in recorded.items()
-        if name in kept or value != today.get(name)
+        if name not in free and (name in kept or value != today.get(name))
     }
 
 

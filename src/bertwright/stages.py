@@ -247,9 +247,7 @@ def _finetune_inputs(work: Work) -> list[Any]:
 
 def _baselines_inputs(work: Work) -> list[Any]:
     own = decisive(work.recipe.finetune)
-    names, more = own["label_names"] or [], [own["embedding"]] if "embedding" in own else []
-    if names != sorted(names) or any(name.lstrip("-").isdecimal() for name in names):
-        more.append(names)  # the order of the columns may not be that of the data
+    more = [own[name] for name in ("label_names", "embedding") if own.get(name)]  # what the columns of predictions are
     return [own["task"], own["test_split"], *more, *work.sources([work.recipe.finetune.data])]
 
 

@@ -61,10 +61,16 @@ def load_vector_model(
         loaded: the folder's encoder, if it is in memory already.
 
     Raises:
-        UserError: if the folder cannot be read, or its tensors do not fit its configuration.
+        UserError: if the folder cannot be read, its tensors do not fit its configuration, or vectors have fewer numbers
+            than the pooling keeps.
     """
     config = read_config(folder)
     encoder = loaded or stored_encoder(config)
+    width = encoder.config.hidden_size
+    if pooling.dimensions is not None and pooling.dimensions > width:
+        raise UserError(
+            f"truncate_dim of {folder} is {pooling.dimensions}, and the model's vectors have {width} numbers; lower it"
+        )
     model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding", draw=False)
     if loaded is None:
         load_into(model, read_weights(folder), folder, may_miss=())
@@ -142,7 +148,8 @@ class TextEncoder:
         whole = int(self.model.encoder.config.hidden_size)
         kept = self.pooling.dimensions if dimensions is None else dimensions
         if kept is not None and not (isinstance(kept, int) and 1 <= kept <= whole):
-            raise UserError(f"dimensions is {kept}, and the model's vectors have {whole} numbers; give 1 to {whole}")
+            what = f"truncate_dim of {self.folder}" if dimensions is None else "dimensions"
+            raise UserError(f"{what} is {kept}, and the model's vectors have {whole} numbers; give 1 to {whole}")
         return kept or whole
 
     def encode(self, texts: Many[str], dimensions: int | None = None) -> tuple[Vectors, Ints]:

@@ -154,7 +154,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
         (
             "config_sentence_transformers.json",
             {"truncate_dim": 49},
-            "dimensions is 49, and the model's vectors have 48",
+            "truncate_dim of .* is 49, and the model's vectors have 48",
         ),
         ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length is 2"),
         ("sentence_bert_config.json", {"max_seq_length": "64"}, "max_seq_length is '64'"),

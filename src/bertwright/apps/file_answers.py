@@ -45,12 +45,10 @@ class Skipped:
         self.first = self.first or f"{where} {problem}"
         self.count += 1
 
-    def report(self, rows: int) -> None:
-        """Say on stderr how many rows have no answer, if any."""
+    def report(self, rows: int, what: str = "have no answer") -> None:
+        """Say on stderr how many rows have no answer, or else what became of them, if there are any."""
         if self.count:
-            print(
-                f"bertwright: {self.count:,} of {rows:,} rows have no answer; the first: {self.first}", file=sys.stderr
-            )
+            print(f"bertwright: {self.count:,} of {rows:,} rows {what}; the first: {self.first}", file=sys.stderr)
 
 
 @dataclass

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,15 +20,19 @@ from bertwright.apps.inspect_columns import (
 from bertwright.apps.inspect_encoder import look_at_encoder
 from bertwright.apps.inspect_pairs import look_at_pairs
 from bertwright.apps.inspect_questions import look_at_questions
+from bertwright.apps.inspect_rows import texts_beside
 from bertwright.apps.inspect_tags import look_at_tags
 from bertwright.apps.inspection import LOOKED_AT, Contents, Texts, inspect, measure
 from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name, write_recipe
 from bertwright.errors import UserError
 from bertwright.files import user_path, write_text
+from bertwright.ranges import require
 from bertwright.recipe import Source
 from bertwright.text import decoding, formats, imdb
 from bertwright.text.sources import Files, Reviews, as_local, locate
 from bertwright.text.tables import Table, cell, open_table
+
+_MINUTES = 20.0
 
 
 def init(
@@ -39,7 +42,7 @@ def init(
     text_pair_column: str | None = None,
     unlabelled: bool = False,
     encoder: str | None = None,
-    minutes: float = 20.0,
+    minutes: float = _MINUTES,
     out: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -63,21 +66,27 @@ def init(
     Raises:
         UserError: if the texts or the encoder cannot be read, or it is not plain which columns are meant.
     """
-    if not paths:
-        raise UserError("say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
-    if not 0 < minutes < float("inf"):
-        raise UserError(f"minutes is {minutes:g}; it must be above 0")
-    if len(paths) > 2 or (unlabelled and len(paths) > 1):
-        raise UserError("give one file or folder, or two: the one with labels first, then the one without")
+    require(len(paths) > 0, "say what to look at: bertwright init FILE, such as bertwright init tickets.csv")
+    require(0 < minutes < float("inf"), f"minutes is {minutes:g}; it must be above 0")
+    one_or_two = "give one file or folder, or two: the one with labels first, then the one without"
+    require(len(paths) <= (1 if unlabelled else 2), one_or_two)
     start = None if encoder is None else look_at_encoder(encoder)
-    options = [] if encoder is None else ["--encoder", encoder]
+    given = {
+        "--text-column": text_column,
+        "--label-column": label_column,
+        "--text-pair-column": text_pair_column,
+        "--encoder": encoder,
+        "--out": out,
+        "--minutes": None if minutes == _MINUTES else f"{minutes:g}",
+    }
+    options = [word for name, value in given.items() if value is not None for word in (name, value)]
     found = [_look(paths[0], text_column, label_column, text_pair_column, unlabelled)]
     if len(paths) == 2:
         if found[0].labels is None:
             raise UserError(f"{paths[0]} has no labels; give the file or folder that has them first")
         found.append(_look(paths[1], None, None, None, unlabelled=True, usual=found[0].text_column))
     elif found[0].texts_beside:
-        found[0] = replace(found[0], notes=[*found[0].notes, _texts_beside(found[0], options)])
+        found[0] = replace(found[0], notes=[*found[0].notes, texts_beside(found[0], options)])
     if start is not None:
         found = [replace(one, texts=one.texts.counted_by(start.name, start.tokenizer)) for one in found]
     target = Path(out or f"recipes/{found[0].name}.yaml")
@@ -258,27 +267,6 @@ def _place(name: str, unlabelled: bool) -> _Place:
             )
         name = str(train[0])
     return _Place([open_table(file) for file in train], "test" in splits, list(beside), name)
-
-
-def _texts_beside(found: Findings, options: Sequence[str]) -> str:
-    """What is said of text files beside the tables: the command that pre-trains on them.
-
-    Args:
-        found: in the tables.
-        options: of the command at work that the other one needs, too.
-    """
-    files = found.texts_beside
-    texts = str(files[0])
-    if len(files) > 1:
-        folder = Path(os.path.commonpath([file.parent for file in files]))
-        place = locate(Source(path=str(folder)))
-        is_all = isinstance(place, Files) and set(place.paths) == set(files)
-        texts = str(folder) if is_all else f"{glob.escape(str(folder))}/**/*.txt*"
-    # Of the same name, the other recipe takes this one's place.
-    again = ["--overwrite"] if recipe_name(user_path(found.path)) == found.name else []
-    command = shlex.join(["bertwright", "init", found.path, texts, *options, *again])
-    said = "1 text file beside the tables is" if len(files) == 1 else f"{len(files)} text files beside the tables are"
-    return f"{said} not used; to pre-train on them: {command}"
 
 
 def _table(found: Findings) -> str:

@@ -68,7 +68,8 @@ def look_at_encoder(name: str) -> Encoder:
 
 def _optimizer(folder: Path) -> str | None:
     """The optimizer of the run that has pre-trained a folder; None of a folder from elsewhere."""
-    recipe = folder.resolve().parent / "recipe.yaml"
+    folder = folder.resolve()
+    recipe = folder.parent / "recipe.yaml"
     if folder.parts[-2:] != ("pretrain", "model") or not recipe.is_file():
         return None
     found: str = yaml.safe_load(recipe.read_text(encoding="utf-8"))["pretrain"]["optimizer"]["name"]

@@ -1,16 +1,25 @@
-"""Rows of a task that are read as training reads them, as `bertwright init` finds them: tags, questions, choices."""
+"""Rows of a task that are read as training reads them, as `bertwright init` finds them: tags, questions, choices.
+
+And text files that stand beside such rows.
+"""
 
 from __future__ import annotations
 
+import glob
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bertwright.apps.inspection import LOOKED_AT, Contents, measure
-from bertwright.apps.new_recipe import TEST_RATIO, Findings
+from bertwright.apps.new_recipe import TEST_RATIO, Findings, recipe_name
+from bertwright.files import user_path
 from bertwright.recipe import Source
 from bertwright.text.corpus import parts_read
 from bertwright.text.records import Record, read_split
+from bertwright.text.sources import Files, locate
 
 
 def first_of(names: Sequence[str], among: Sequence[str]) -> str | None:
@@ -67,3 +76,24 @@ def look_at_rows(
         tagged=options,
         task=task,
     )
+
+
+def texts_beside(found: Findings, options: Sequence[str]) -> str:
+    """What is said of text files beside the tables: the command that pre-trains on them.
+
+    Args:
+        found: in the tables.
+        options: of the command at work that the other one needs, too.
+    """
+    files = found.texts_beside
+    texts = str(files[0])
+    if len(files) > 1:
+        folder = Path(os.path.commonpath([file.parent for file in files]))
+        place = locate(Source(path=str(folder)))
+        is_all = isinstance(place, Files) and set(place.paths) == set(files)
+        texts = str(folder) if is_all else f"{glob.escape(str(folder))}/**/*.txt*"
+    # Of the same name, the other recipe takes this one's place.
+    again = ["--overwrite"] if "--out" in options or recipe_name(user_path(found.path)) == found.name else []
+    command = shlex.join(["bertwright", "init", found.path, texts, *options, *again])
+    said = "1 text file beside the tables is" if len(files) == 1 else f"{len(files)} text files beside the tables are"
+    return f"{said} not used; to pre-train on them: {command}"

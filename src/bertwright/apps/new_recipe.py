@@ -183,7 +183,8 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
         "  initialization: local_attention  # both shorten the start of a short training",
         "  embedding_initialization: pmi",
         f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
-        "  optimizer: {name: muon, learning_rate: 1.0e-3, muon_learning_rate: 4.0e-3, warmup_ratio: 0.05}",
+        "  optimizer:",
+        "    {name: muon, learning_rate: 1.0e-3, muon_learning_rate: 4.0e-3, weight_decay: 0.1, warmup_ratio: 0.05}",
         "  evaluate_every: 200",
     ]
 
@@ -201,7 +202,7 @@ def _adapting(
         phase += f", corpora: {_plain(_entries(found, names))}"
         why_all = [f"  # No phase reads {general}: the report's loss on it, before and after, shows what is forgotten."]
     if encoder is None or encoder.by_muon:
-        optimizer = "name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3"
+        optimizer = "name: muon, learning_rate: 3.0e-4, muon_learning_rate: 1.0e-3, weight_decay: 0.1"
     else:
         optimizer = f"learning_rate: {'3.0e-5' if encoder.is_large else '2.0e-4'}"
     return [
@@ -247,12 +248,12 @@ def _entries(found: Sequence[Findings], names: dict[str, str]) -> list[str]:
 
 def _corpora(found: Sequence[Findings], names: dict[str, str], general: str | None = None) -> list[str]:
     corpora = _entries(found, names) + ([] if general is None else [general])
-    few = general is not None or sum(one.texts.rows for one in found) < 10_000
-    return [
-        "prepare:",
-        f"  corpora: {_plain(corpora)}",
-        *(["  heldout_ratio: 0.05  # of few documents, enough to measure the loss on"] if few else []),
-    ]
+    ratio: list[str] = []
+    if sum(one.texts.rows for one in found) < 10_000:
+        ratio = ["  heldout_ratio: 0.05  # of few documents, enough to measure the loss on"]
+    elif general is not None:
+        ratio = [f"  heldout_ratio: 0.02  # so that some of {general}, few documents, is held out, too"]
+    return ["prepare:", f"  corpora: {_plain(corpora)}", *ratio]
 
 
 def _sequence_length(found: Sequence[Findings]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,7 +83,7 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
     folder, paths = Path(index), text_files(texts)
     with changing(folder):
         there = SearchIndex(folder)
-        names = _names_by_place(there)
+        names = names_by_place(there)
         if twice := next((names[path.resolve()] for path in paths if path.resolve() in names), None):
             command = shlex.join(["bertwright", "search", "remove", twice, str(folder)])
             raise UserError(f"{twice} is in {folder} already; remove it first: {command}")
@@ -104,6 +104,7 @@ def remove(file: str, index: str, line: int | None = None) -> None:
 
     Args:
         file: as results name it, whether or not it is still there; or another name of a file that is.
+        places: of the index's files, from `names_by_place`, for many calls.
         index: its folder.
         line: of the file; the default is all its lines.
 
@@ -132,20 +133,23 @@ def remove(file: str, index: str, line: int | None = None) -> None:
     print(f"{there.texts - number:,} texts were removed; {number:,} are in {folder}")
 
 
-def name_of(index: SearchIndex, file: str) -> str | None:
+def name_of(index: SearchIndex, file: str, places: Mapping[Path, str] | None = None) -> str | None:
     """The name that an index has for a file; None where it has no text of it.
 
     Args:
         index: of texts.
         file: as results name it, whether or not it is still there; or another name of a file that is.
+        places: of the index's files, from `names_by_place`, for many calls.
 
     Raises:
         UserError: if it begins with ~, and there is no such home folder.
     """
-    return file if file in index.files else _names_by_place(index).get(user_path(file).resolve())
+    if file in index.files:
+        return file
+    return (names_by_place(index) if places is None else places).get(user_path(file).resolve())
 
 
-def _names_by_place(index: SearchIndex) -> dict[Path, str]:
+def names_by_place(index: SearchIndex) -> dict[Path, str]:
     """The files of an index by where they lie, each with the name that the index has for it."""
     return {Path(name).resolve(): name for name in sorted(index.files)}
 

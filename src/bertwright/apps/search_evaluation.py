@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bertwright.apps.file_answers import Skipped
-from bertwright.apps.search import model_of, name_of
+from bertwright.apps.search import model_of, name_of, names_by_place
 from bertwright.apps.search_index import Hit, Ranking, SearchIndex
 from bertwright.apps.search_texts import text_vectors
 from bertwright.arrays import Floats, Ints
@@ -73,10 +73,7 @@ def evaluate(
     asked, numbers = _matched(there, path, rows, skipped)
     read, vectors = _encoded(there, [one for one in asked if one.right], model, skipped)
     print(f"{sum(bool(one.right) for one in asked):,} of {len(asked):,} questions have their text in {there.folder}")
-    if skipped.count:
-        print(
-            f"bertwright: {skipped.count:,} of {count:,} rows are left out; the first: {skipped.first}", file=sys.stderr
-        )
+    skipped.report(count, "are left out")
     ranked: dict[str, list[Ints]] = {by: [] for by in rankings}
     shown = tqdm(read, unit=" questions", disable=not sys.stderr.isatty(), delay=1)
     for question, vector in zip(shown, vectors, strict=True):
@@ -97,7 +94,8 @@ def _rows(
     table = open_table(path)
     columns = _columns(table, question_column, text_column)
     places = [table.columns.index(name) for name in columns]
-    name = functools.cache(lambda file: name_of(index, file) or file)
+    places = names_by_place(index)
+    name = functools.cache(lambda file: name_of(index, file, places) or file)
     rows: list[tuple[str, Key, str]] = []
     for row in table.rows():
         values = [_plain(cell(row.values[place])) for place in places]
@@ -175,19 +173,24 @@ def _encoded(
     """The questions that the model reads whole, as queries must be, with their unit vectors, (questions, dimensions).
 
     Raises:
-        UserError: if there is none, one has no token, or the model is another one than that of the index.
+        UserError: if there is none, or the model is another one than that of the index.
     """
-    encoder = model_of(index, model)
-    try:
-        vectors, left_out = text_vectors(encoder, [one.text for one in questions], index.built.dimensions)
-    except UnreadableText as error:
-        raise UserError(f"{questions[error.number].where} {error.problem}") from error
-    for one, tokens in zip(questions, left_out, strict=True):
+    encoder, read = model_of(index, model), list(questions)
+    while read:
+        try:
+            vectors, left_out = text_vectors(encoder, [one.text for one in read], index.built.dimensions)
+            break
+        except UnreadableText as error:
+            skipped.add(read[error.number].where, error.problem)
+            del read[error.number]
+    else:
+        raise UserError(f"no question has a token that the model reads (the first: {skipped.first}); write them anew")
+    for one, tokens in zip(read, left_out, strict=True):
         if tokens:
             skipped.add(one.where, f"has a question with {tokens:,} tokens more than the model reads")
     if (left_out > 0).all():
         raise UserError(f"all questions are longer than the model reads; shorten them (the first: {skipped.first})")
-    return [one for one, tokens in zip(questions, left_out, strict=True) if not tokens], vectors[left_out == 0]
+    return [one for one, tokens in zip(read, left_out, strict=True) if not tokens], vectors[left_out == 0]
 
 
 def _numbers(hits: Sequence[Hit], numbers: Mapping[str, int]) -> Ints:

@@ -104,10 +104,7 @@ class TextReader:
 
     def report(self) -> None:
         """Say on stderr what is not in the index."""
-        if self._skipped.count:
-            rows = sum(one.rows for one in self._tables)
-            left_out = f"{self._skipped.count:,} of {rows:,} rows are left out; the first: {self._skipped.first}"
-            print(f"bertwright: {left_out}", file=sys.stderr)
+        self._skipped.report(sum(one.rows for one in self._tables), "are left out")
         if self._long:
             print(
                 f"bertwright: {self._long:,} texts are longer than the model reads; their beginnings are searched",

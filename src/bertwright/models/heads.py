@@ -110,7 +110,7 @@ class PretrainingModel(nn.Module):
 
     Args:
         encoder: freshly made; all weights are drawn here.
-        draw: whether they are; not where those of a folder take their place.
+        draw: whether they are; a folder's take their place.
 
     Attributes:
         absent: masked_language_model, next_sentence and pooler, as far as the folder lacked them that the model was
