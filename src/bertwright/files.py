@@ -58,7 +58,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
             old = target.parent / f".{target.name}.old-{os.getpid()}"
             target.rename(old)
             temporary.rename(target)
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # what is left of it goes with the next `recover`
         else:
             raise UserError(f"{given} is a folder, which no file replaces; give the name of a file")
         _sync(target.parent)
@@ -178,7 +178,8 @@ def digests(paths: Sequence[Path]) -> list[list[str]]:
     for path in paths:
         try:
             with path.open("rb") as file:
-                found.append([os.path.relpath(path, root), hashlib.file_digest(file, "sha256").hexdigest()])
+                content = hashlib.file_digest(file, "sha256").hexdigest()
         except PermissionError as error:
             raise UserError(f"{path} may not be read ({error.strerror}); change its permissions") from error
+        found.append([Path(os.path.relpath(path, root)).as_posix(), content])
     return found

@@ -142,13 +142,24 @@ def test_right_texts_are_named_by_file_and_line_too_and_columns_have_any_name(fo
         ("question,file,line\na,notes.txt,x\n", [], "none of the 1 questions of q.csv has its text in both"),
         ("question,file,line\na,other.txt,1\n", [], "none of the 1 questions of q.csv has its text in both"),
         (f"question,text\n{'the cat ' * 60},{TEXTS[0]}\n", [], "all questions are longer than the model reads"),
-        (f"question,text\na,{TEXTS[0]}\n\u200b,{TEXTS[0]}\n", [], "q.csv, line 3 has nothing to read"),
+        (
+            f"question,text\n\u200b,{TEXTS[0]}\n",
+            [],
+            "no question has a token that the model reads (the first: q.csv, line 2",
+        ),
     ],
 )
 @pytest.mark.slow
 def test_a_mistake_is_one_sentence(folder, said, content, words, expected):
     (folder / "q.csv").write_text(content)
     assert expected in said("both", "q.csv", *words)
+
+
+@pytest.mark.slow
+def test_a_question_without_a_token_costs_that_question(folder, said):
+    (folder / "q.csv").write_text(f"question,text\na cat,{TEXTS[0]}\n\u200b,{TEXTS[0]}\n")
+    _, err = said("both", "q.csv")
+    assert "1 of 2 rows are left out; the first: q.csv, line 3 has nothing to read" in err
 
 
 @pytest.mark.slow

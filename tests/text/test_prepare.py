@@ -27,6 +27,7 @@ from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Rec
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
+from bertwright.text.tokenizing import own_cores
 from bertwright.text.wordpiece import SPECIAL_TOKENS, Tokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -528,6 +529,16 @@ def test_html_line_breaks_are_text_unless_the_recipe_says_otherwise(vocabulary: 
         assert Tokenizer.load(tmp_path / name / "tokenizer").html_line_breaks == (name == "breaks")
     assert sentences == {"breaks": 24, "plain": 12}
     assert tokens["plain"] == tokens["breaks"] + 12 * len(["<", "b", "##r", "/", ">"])
+
+
+def test_as_many_workers_as_the_process_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    assert own_cores() == 2, "of a container or a batch job"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert own_cores() == 128
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert own_cores() == 61, "more a pool cannot have there"
 
 
 @pytest.mark.slow

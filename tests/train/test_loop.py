@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -794,6 +795,40 @@ def test_without_a_compiler_training_says_so_and_runs(monkeypatch):
     assert "no C++ compiler" in said[0]
     with pytest.raises(UserError, match="is on, but no C"):
         Engine(SystemConfig(precision="fp32", compile="on"), print)
+
+
+def test_without_the_headers_of_python_training_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", "c++")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    said = []
+    assert not Engine(SystemConfig(precision="fp32", compile="auto"), said.append).compiles
+    assert "the headers of Python, which compiled code needs, are missing" in said[0]
+
+
+@pytest.mark.slow
+def test_processes_that_find_other_checkpoints_are_refused(small_recipe, small_prepared, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "from_main", lambda value: value + 500)  # what the first process has found
+    with pytest.raises(UserError, match="one process found a checkpoint of step 500 and another one of step 0"):
+        pretrain(small_recipe(), small_prepared, tmp_path / "run", "x", engine, print)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells which files a process has mapped")
+def test_a_resumed_run_holds_no_checkpoint_open(small_recipe, small_prepared, engine, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(StopHereError):
+        pretrain(small_recipe(), small_prepared, tmp_path / "run", "x", engine, print)
+    monkeypatch.undo()
+    original, mapped = Pretraining.micro_batches, []
+
+    def micro_batches(self, *arguments):
+        mapped.append("optimizer.safetensors" in Path("/proc/self/maps").read_text())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+    pretrain(small_recipe(), small_prepared, tmp_path / "run", "x", engine, print)
+    assert mapped[1:]
+    assert not any(mapped)
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def _rows(
     table = open_table(path)
     columns = _columns(table, question_column, text_column)
     places = [table.columns.index(name) for name in columns]
-    places = names_by_place(index)
-    name = functools.cache(lambda file: name_of(index, file, places) or file)
+    files = names_by_place(index)
+    name = functools.cache(lambda file: name_of(index, file, files) or file)
     rows: list[tuple[str, Key, str]] = []
     for row in table.rows():
         values = [_plain(cell(row.values[place])) for place in places]

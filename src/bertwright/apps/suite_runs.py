@@ -13,7 +13,7 @@ from bertwright import shipped
 from bertwright.apps.minimal_pairs import evaluate_minimal_pairs
 from bertwright.errors import UserError
 from bertwright.evaluate.suite import read_suite, table, write_suite
-from bertwright.files import given_files, read_json, user_path, write_json
+from bertwright.files import atomic_path, given_files, read_json, user_path, write_json
 from bertwright.models.checkpoints import (
     find_model,
     load_tokenizer,
@@ -146,8 +146,8 @@ def make_random_encoder(folder: Path) -> None:
     config, tokenizer = model_config(read_config(like)), load_tokenizer(like)
     torch.manual_seed(0)
     model = PretrainingModel(new_encoder(config, tokenizer.vocab_size, tokenizer.pad_id))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    save_model(model, tokenizer, folder, config.max_position_embeddings)
+    with atomic_path(folder) as temporary:
+        save_model(model, tokenizer, temporary, config.max_position_embeddings)
 
 
 def _check_same(folder: Path, encoder: Path) -> None:

@@ -6,6 +6,7 @@ distributed run cuts its own rows out of the same global batch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +110,10 @@ class PretrainStream:
         arguments, it spares planning these epochs again."""
         self._plan: tuple[int, Plan] | None = None
 
+    def forget(self) -> None:
+        """Let go of the plan in memory, which is made again if it is asked for."""
+        self._plan = None
+
     def plan(self, epoch: int) -> Plan:
         """The sequences of an epoch, in order."""
         if self._plan is None or self._plan[0] != epoch:
@@ -161,7 +166,7 @@ class PretrainStream:
         """
         wanted = np.arange(number * self.batch_size, (number + 1) * self.batch_size)[rows]
         parts = []
-        epoch = 0
+        epoch = bisect_right(self.epoch_ends, int(wanted[0])) if len(wanted) else 0
         while len(wanted):
             if epoch == len(self.epoch_ends):
                 self.plan(epoch)

@@ -20,7 +20,10 @@ from bertwright.models.dropout import Dropout, dropout
 from bertwright.models.encoder import Encoder
 from bertwright.settings import ModelConfig
 
-if torch.cuda.is_available():  # takes seconds to load, and is of use on a GPU alone
+HAS_FLASH = torch.cuda.is_available() and torch.backends.cuda.is_flash_attention_available()
+"""Whether PyTorch was built with flash attention, which on Windows it is not."""
+
+if HAS_FLASH:  # takes seconds to load
     from torch.nn.attention.varlen import varlen_attn
 
 
@@ -77,7 +80,7 @@ def attend(
     batch, heads, queries, width = query.shape
     if query.is_cuda:
         # What PyTorch's variable-length kernel takes.
-        flash = query.dtype == torch.bfloat16 and dropout_prob == 0 and width % 8 == 0 and width <= 256
+        flash = HAS_FLASH and query.dtype == torch.bfloat16 and dropout_prob == 0 and width % 8 == 0 and width <= 256
         if flash and query.shape == key.shape and mask is not None and mask.shape[2] == 1 and not causal:
             return attend_within(query, key, value, mask)
     if query.is_cuda or (query.dtype == torch.bfloat16 and predicts_with_amx() and dropout_prob == 0):

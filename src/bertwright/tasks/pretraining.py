@@ -151,6 +151,8 @@ class Pretraining:
     def micro_batches(self, phase: int, number: int, rank: int, world: int) -> list[Batch]:
         """This process's rows of a global batch, cut into micro-batches of bounded size."""
         stream = self._streams[phase]
+        for other in self._streams[:phase]:
+            other.forget()  # gigabytes of a large corpus
         own = slice(rank * stream.batch_size // world, (rank + 1) * stream.batch_size // world)
         return [tensors(part) for part in stream.batch(number, own).cut(self.config.micro_batch_tokens)]
 

@@ -127,7 +127,7 @@ class Finetuning:
         """This process's texts of a global batch, in micro-batches of bounded size."""
         epoch, index = divmod(number, self.batches_per_epoch)
         batch = self.epoch_batches(epoch)[index]
-        texts = self.training.take(np.append(batch, 0))  # the last one fills up
+        texts = self.training.take(np.append(batch, self._lengths.argmin()))  # the last one fills up
         texts = texts.drawn(np.random.default_rng((self.seed, number, _DRAWN)))
         own = np.arange(len(batch))[rank::world]
         missing = min(2, self.config.batch_size) - len(own)
@@ -180,7 +180,7 @@ class Finetuning:
                 f"finetune.metric_for_best_model is {name}, which the labels of the validation set do not define; "
                 f"choose one of {', '.join(metrics)}"
             )
-        found = metrics[name]
+        found = engine.from_main(metrics[name])  # another processor may compute another last bit
         if best is not None and (found >= best if name == "loss" else found <= best):
             return best
         with engine.together():

@@ -8,7 +8,6 @@ written in the order in which they were read. Memory holds a few megabytes of te
 from __future__ import annotations
 
 import heapq
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
@@ -28,7 +27,7 @@ from bertwright.text.lone_text import HOW, cut, is_one_file
 from bertwright.text.new_words import with_new_words
 from bertwright.text.overlap import LEFT_OUT, fingerprint_of, without_lines
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
-from bertwright.text.tokenizing import tokenize, workers
+from bertwright.text.tokenizing import own_cores, tokenize, workers
 from bertwright.text.wordpiece import Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
@@ -181,7 +180,7 @@ def _tokenize_all(
 ) -> dict[str, Any]:
     reports = {name: SourceReport() for name in recipe.prepare.corpora}
     choice = _Choice(division.heldout_ratio, recipe.prepare.drop_duplicates, division.evaluated)
-    processes = recipe.prepare.workers or os.cpu_count() or 1
+    processes = recipe.prepare.workers or own_cores()
     vocabulary = (tokenizer.vocab_size, tokenizer.fingerprint)
     waiting: deque[tuple[str, list[bool], Future[TokenizedBatch]]] = deque()
     with (

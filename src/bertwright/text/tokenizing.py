@@ -48,6 +48,12 @@ class _Context(SpawnContext):
     Process = _WithoutMain
 
 
+def own_cores() -> int:
+    """The cores that this process may use, which in a container or a batch job are not all of the machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 61) if sys.platform == "win32" else cores  # more workers a pool cannot have there
+
+
 @contextmanager
 def workers(number: int, tokenizer: Tokenizer) -> Iterator[ProcessPoolExecutor]:
     """Processes that tokenize; an interrupted run does not wait for what is still queued.

@@ -92,7 +92,7 @@ def save_checkpoint(
         )
     # Those of higher numbers were passed over when this run began, and say nothing of which of its own are old.
     for old in [path for path in _newest_first(folder) if path.name <= target.name][KEEP:]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -183,5 +183,7 @@ def _restore_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer
                 name = next(n for n, p in parameters.items() if p is parameter)
                 if name in states:
                     optimizer.state[parameter] = {
-                        key: value.to(parameter.device) for key, value in states[name].items()
+                        # Copies: what was loaded is the file itself, which a later checkpoint deletes.
+                        key: value.to(parameter.device, copy=True)
+                        for key, value in states[name].items()
                     }

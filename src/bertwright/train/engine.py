@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
@@ -73,6 +74,7 @@ class Engine:
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
             cpu=not torch.accelerator.is_available(),  # several processes on CPUs are only joined if told so
+            dynamo_backend="no",  # whatever the launcher's settings say: we compile by ourselves
             # The others wait while the main process prepares a corpus or fits the baselines.
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
             log_with=None if tracker == "none" else tracker,
@@ -90,13 +92,12 @@ class Engine:
     def _find_compiler(config: SystemConfig, notice: Notice) -> bool:
         if config.compile == "off":
             return False
-        if torch.cuda.is_available() or any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        missing = _missing_for_compiler()
+        if missing is None:
             return True
         if config.compile == "on":
-            raise UserError(
-                "system.compile is on, but no C++ compiler was found; install g++, or set it to auto or off"
-            )
-        notice("no C++ compiler was found: training runs uncompiled, at perhaps half the speed (install g++ to fix it)")
+            raise UserError(f"system.compile is on, but {missing[0]}; {missing[1]}, or set it to auto or off")
+        notice(f"{missing[0]}: training runs uncompiled, at perhaps half the speed ({missing[1]} to fix it)")
         return False
 
     @property
@@ -161,7 +162,7 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to the parameters', and outside of `accumulate` average them over all processes."""
-        self._accelerator.backward(loss)
+        loss.backward()  # type: ignore[no-untyped-call]  # Accelerate's would divide it as the launcher's settings say
 
     def clip_gradients(self, module: nn.Module, max_norm: float) -> float:
         """Scale the gradients down to a global norm of at most `max_norm`, and forget those that are zero throughout.
@@ -252,6 +253,17 @@ class Engine:
             return value
         tensor = torch.tensor(value if self.is_main else 0.0, dtype=torch.float64, device=self.device)
         return float(self.sum(tensor))
+
+
+def _missing_for_compiler() -> tuple[str, str] | None:
+    """What PyTorch's compiler lacks here, and what to do, in words; None if nothing."""
+    on_gpu = torch.cuda.is_available()  # where Triton needs a compiler for C
+    names, variable = (("gcc", "clang", "cc"), "CC") if on_gpu else (("g++", "clang++", "c++"), "CXX")
+    if not os.environ.get(variable) and not any(shutil.which(name) for name in names):
+        return f"no {'C' if on_gpu else 'C++'} compiler was found", f"install {names[0]}"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "the headers of Python, which compiled code needs, are missing", "install python3-dev"
+    return None
 
 
 def has_bf16() -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bertwright.errors import NotFiniteError
+from bertwright.errors import NotFiniteError, UserError
 from bertwright.models.heads import Loss
 from bertwright.settings import OptimizerConfig
 from bertwright.train.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -111,6 +111,7 @@ class _Run:
         self.optimizers = make_optimizers(self.model, self.model.encoder.matrices(), config.optimizer)
         self.checkpoints, self.fingerprint = folder / "checkpoints", run_fingerprint
         resumed = load_checkpoint(self.checkpoints, self.model, self.optimizers, run_fingerprint, notice)
+        self._require_same_start(0 if resumed is None else resumed.step)
         if resumed is not None:
             notice(f"resuming from step {resumed.step} ({self.checkpoints})")
             if resumed.epoch_ends:
@@ -132,6 +133,16 @@ class _Run:
             notice("compiling the network, which takes up to a minute")
             self.bar.say("compiling, up to a minute")
         self.step_fraction, self.window = 0.0, Window()
+
+    def _require_same_start(self, step: int) -> None:
+        """See that all processes go on from the same step: with other optimizer states they would drift apart."""
+        first = round(self.engine.from_main(float(step)))
+        with self.engine.together():
+            if step != first:
+                raise UserError(
+                    f"one process found a checkpoint of step {first:,} and another one of step {step:,} in "
+                    f"{self.checkpoints}; put the run folder on a file system that all machines share"
+                )
 
     def _plan(self, notice: Notice) -> None:
         """Where a run of another budget is continued, remember at which rate: the schedule leads on from there."""
