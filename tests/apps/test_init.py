@@ -135,7 +135,11 @@ def test_the_command_that_is_printed_works_with_spaces_in_names(say, folder):
     write_csv(folder / "my tickets.csv", tickets())
     said = say("my tickets.csv", "--out", "my recipe.yaml")
     assert said.rstrip().endswith("then: bertwright run 'my recipe.yaml'")
-    assert (folder / "my recipe.yaml").read_text().startswith("# Written by: bertwright init 'my tickets.csv'\n")
+    assert (
+        (folder / "my recipe.yaml")
+        .read_text()
+        .startswith("# Written by: bertwright init 'my tickets.csv' --out 'my recipe.yaml'\n")
+    )
 
 
 @pytest.mark.slow

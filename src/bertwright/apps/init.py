@@ -71,15 +71,8 @@ def init(
     one_or_two = "give one file or folder, or two: the one with labels first, then the one without"
     require(len(paths) <= (1 if unlabelled else 2), one_or_two)
     start = None if encoder is None else look_at_encoder(encoder)
-    given = {
-        "--text-column": text_column,
-        "--label-column": label_column,
-        "--text-pair-column": text_pair_column,
-        "--encoder": encoder,
-        "--out": out,
-        "--minutes": None if minutes == _MINUTES else f"{minutes:g}",
-    }
-    options = [word for name, value in given.items() if value is not None for word in (name, value)]
+    columns = {"text_column": text_column, "label_column": label_column, "text_pair_column": text_pair_column}
+    options = _options(**columns, encoder=encoder, out=out, minutes=None if minutes == _MINUTES else f"{minutes:g}")
     found = [_look(paths[0], text_column, label_column, text_pair_column, unlabelled)]
     if len(paths) == 2:
         if found[0].labels is None:
@@ -99,6 +92,13 @@ def init(
         print(_table(one))
     write_text(target, text)
     print(f"\nwritten to {target}; read it, change it, then: bertwright run {shlex.quote(str(target))}")
+
+
+def _options(**given: str | None) -> list[str]:
+    """Options as they are typed, without those that were not given."""
+    return [
+        word for name, value in given.items() if value is not None for word in (f"--{name.replace('_', '-')}", value)
+    ]
 
 
 @dataclass(frozen=True)
