@@ -135,7 +135,7 @@ class _Run:
         self.step_fraction, self.window = 0.0, Window()
 
     def _require_same_start(self, step: int) -> None:
-        """See that all processes go on from the same step: with other optimizer states they would drift apart."""
+        """See that all processes resume from the same step: with other optimizer states they would drift apart."""
         first = round(self.engine.from_main(float(step)))
         with self.engine.together():
             if step != first:
