@@ -58,7 +58,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
             old = target.parent / f".{target.name}.old-{os.getpid()}"
             target.rename(old)
             temporary.rename(target)
-            shutil.rmtree(old, ignore_errors=True)  # what is left of it goes with the next `recover`
+            _remove(old)  # what is left of it goes with the next `recover`
         else:
             raise UserError(f"{given} is a folder, which no file replaces; give the name of a file")
         _sync(target.parent)

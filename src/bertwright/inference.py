@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -308,9 +309,8 @@ class Model:
         """What computes `encode`; arguments as there."""
         with self.lock:
             if pooling not in self._text_encoders:
-                same = self._vector_folder == self.pretrained.folder  # whose weights a server has loaded before
-                there = [lambda: self.pretrained.loaded_encoder] if same else []
-                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, *there)
+                loaded = partial(self.pretrained.loaded_encoder, self._vector_folder)  # by a server, before
+                self._text_encoders[pooling] = TextEncoder(self._vector_folder, self._device, pooling, loaded)
             return self._text_encoders[pooling]
 
     def attention(self, text: str, max_tokens: int) -> tuple[list[str], npt.NDArray[np.float32]]:

@@ -98,11 +98,10 @@ class PretrainedEncoder:
         """The encoder with both heads, in evaluation mode."""
         return load_pretraining_model(self.folder).to(self.device).eval()
 
-    @property
-    def loaded_encoder(self) -> Encoder | None:
-        """The encoder alone; None until `model` has been asked for."""
+    def loaded_encoder(self, folder: Path) -> Encoder | None:
+        """The encoder of a folder, if it is this one and `model` has been asked for; else None."""
         model: PretrainingModel | None = vars(self).get("model")
-        return None if model is None else model.encoder
+        return model.encoder if model is not None and folder == self.folder else None
 
     @LoadedOnce
     def tokenizer(self) -> Tokenizer:

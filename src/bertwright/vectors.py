@@ -66,15 +66,21 @@ def load_vector_model(
     """
     config = read_config(folder)
     encoder = loaded or stored_encoder(config)
-    width = encoder.config.hidden_size
-    if pooling.dimensions is not None and pooling.dimensions > width:
-        raise UserError(
-            f"truncate_dim of {folder} is {pooling.dimensions}, and the model's vectors have {width} numbers; lower it"
-        )
+    _require_numbers(pooling.dimensions, encoder.config.hidden_size, f"truncate_dim of {folder}")
     model = kind(encoder, EmbeddingHead(pooling, encoder.causal), [], "embedding", draw=False)
     if loaded is None:
         load_into(model, read_weights(folder), folder, may_miss=())
     return model
+
+
+def _require_numbers(kept: int | None, whole: int, what: str) -> None:
+    """See that vectors have as many numbers as are kept of them; None keeps all.
+
+    Raises:
+        UserError: if they have fewer.
+    """
+    if kept is not None and not (isinstance(kept, int) and 1 <= kept <= whole):
+        raise UserError(f"{what} is {kept}, and the model's vectors have {whole} numbers; give 1 to {whole}")
 
 
 class TextEncoder:
@@ -147,9 +153,7 @@ class TextEncoder:
         """
         whole = int(self.model.encoder.config.hidden_size)
         kept = self.pooling.dimensions if dimensions is None else dimensions
-        if kept is not None and not (isinstance(kept, int) and 1 <= kept <= whole):
-            what = f"truncate_dim of {self.folder}" if dimensions is None else "dimensions"
-            raise UserError(f"{what} is {kept}, and the model's vectors have {whole} numbers; give 1 to {whole}")
+        _require_numbers(kept, whole, f"truncate_dim of {self.folder}" if dimensions is None else "dimensions")
         return kept or whole
 
     def encode(self, texts: Many[str], dimensions: int | None = None) -> tuple[Vectors, Ints]:

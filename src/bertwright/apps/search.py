@@ -104,7 +104,6 @@ def remove(file: str, index: str, line: int | None = None) -> None:
 
     Args:
         file: as results name it, whether or not it is still there; or another name of a file that is.
-        places: of the index's files, from `names_by_place`, for many calls.
         index: its folder.
         line: of the file; the default is all its lines.
 
