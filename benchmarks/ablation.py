@@ -26,7 +26,7 @@ import bertwright
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import read_json
 from bertwright.recipe import Recipe, to_dict
-from common import Json, described, kept_evaluation, last_evaluation, write
+from common import Json, described, kept_evaluation, last_evaluation, markdown, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
@@ -91,16 +91,15 @@ def measure(recipe: Recipe, work: Path, seeds: Sequence[int]) -> Json:
 
 def table(rows: dict[str, Json]) -> str:
     """A line per row."""
-    lines = ["| recipe | validation accuracy | MLM loss | NSP accuracy | tokens, millions |", "|---" * 5 + "|"]
+    lines = []
     for name, row in rows.items():
         accuracy, heldout = mean_and_spread(row["validation_accuracy"]), row["heldout"]
         spread = f" ± {accuracy['std']:.4f}" if accuracy["n"] > 1 else ""
         pairs = f"{heldout['nsp_accuracy']:.1%}" if "nsp_accuracy" in heldout else ""
-        lines.append(
-            f"| {EARLIER.get(name, name)} | {accuracy['mean']:.4f}{spread} | {heldout['mlm_loss']:.3f} | {pairs} | "
-            f"{row['pretrain_tokens'] / 1e6:.1f} |"
-        )
-    return "\n".join(lines)
+        tokens = f"{row['pretrain_tokens'] / 1e6:.1f}"
+        loss = f"{heldout['mlm_loss']:.3f}"
+        lines.append((EARLIER.get(name, name), f"{accuracy['mean']:.4f}{spread}", loss, pairs, tokens))
+    return markdown(("recipe", "validation accuracy", "MLM loss", "NSP accuracy", "tokens, millions"), lines)
 
 
 def ablation(

@@ -37,7 +37,7 @@ from bertwright.text.records import read_records
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bidirectional_figures import save_attention, save_revealed
-from common import Json, described, last_evaluation, write
+from common import Json, described, last_evaluation, markdown, write
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "bidirectional"
@@ -173,9 +173,8 @@ def spread(found: Json, digits: int) -> str:
 def table(rows: dict[str, Json]) -> str:
     """All tables, as Markdown."""
     rows = {EARLIER.get(row, row): found for row, found in rows.items()}
-    lines = ["Mean and standard deviation over seeds. IMDB: the validation set.", ""]
-    lines += ["| row | MLM loss | causal LM loss | NSP accuracy | IMDB accuracy | IMDB F1 | tokens, millions |"]
-    lines += ["|---" * 7 + "|"]
+    header = ("row", "MLM loss", "causal LM loss", "NSP accuracy", "IMDB accuracy", "IMDB F1", "tokens, millions")
+    measures = []
     for row, found in rows.items():
         heldout = {key.replace("ltr_", "clm_"): value for key, value in found["heldout"].items()}  # as in version 0.1
         trained = row != "without-pretraining"
@@ -185,31 +184,33 @@ def table(rows: dict[str, Json]) -> str:
         ]
         scores = [spread(found["imdb"][key], 4) for key in ("accuracy", "f1")]
         tokens = f"{np.mean(found['tokens']) / 1e6:.1f}"
-        lines.append(f"| {' | '.join([ROWS[row], *shown, *scores, tokens])} |")
-
-    lines += ["", "Accuracy on the probes, per cent, with 95 % intervals over sets of twins. Chance is 50.", ""]
-    lines += [f"| row | visible context | {' | '.join(SIDES)} |", "|---" * (2 + len(SIDES)) + "|"]
-    for row, found in rows.items():
-        for context, sides in found["probes"].items():
-            lines.append(f"| {ROWS[row]} | {context} | {' | '.join(per_cent(sides[side]) for side in SIDES)} |")
-
-    lines += [
-        "",
-        "Accuracy on agreement by distance, in words from the subject to its verb, per cent, whole sentence.",
-        "",
+        measures.append([ROWS[row], *shown, *scores, tokens])
+    probes = [
+        [ROWS[row], context, *(per_cent(sides[side]) for side in SIDES)]
+        for row, found in rows.items()
+        for context, sides in found["probes"].items()
     ]
-    lines += [f"| row | {' | '.join(map(str, range(1, 9)))} |", "|---" * 9 + "|"]
-    for row, found in rows.items():
-        accuracies = (f"{100 * found['agreement_by_distance'][str(d)]['mean']:.0f}" for d in range(1, 9))
-        lines.append(f"| {ROWS[row]} | {' | '.join(accuracies)} |")
-
-    lines += ["", "Topic or order: pairs predicted to be next sentences, per cent, by their second passage.", ""]
-    lines += [f"| row | {' | '.join(probing.KINDS)} |", "|---" * (1 + len(probing.KINDS)) + "|"]
-    for row, found in rows.items():
-        predicted = found.get("predicted_next", found.get("judged_next"))  # its name in version 0.1
-        if predicted:
-            lines.append(f"| {ROWS[row]} | {' | '.join(per_cent(predicted[k]) for k in probing.KINDS)} |")
-    return "\n".join(lines) + "\n"
+    distances = [str(distance) for distance in range(1, 9)]
+    agreement = [
+        [ROWS[row], *(f"{100 * found['agreement_by_distance'][distance]['mean']:.0f}" for distance in distances)]
+        for row, found in rows.items()
+    ]
+    # In version 0.1 it had another name.
+    predicted = {row: found.get("predicted_next", found.get("judged_next")) for row, found in rows.items()}
+    pairs = [
+        [ROWS[row], *(per_cent(found[kind]) for kind in probing.KINDS)] for row, found in predicted.items() if found
+    ]
+    parts = (
+        "Mean and standard deviation over seeds. IMDB: the validation set.",
+        markdown(header, measures),
+        "Accuracy on the probes, per cent, with 95 % intervals over sets of twins. Chance is 50.",
+        markdown(["row", "visible context", *SIDES], probes),
+        "Accuracy on agreement by distance, in words from the subject to its verb, per cent, whole sentence.",
+        markdown(["row", *distances], agreement),
+        "Topic or order: pairs predicted to be next sentences, per cent, by their second passage.",
+        markdown(["row", *probing.KINDS], pairs),
+    )
+    return "\n\n".join(parts) + "\n"
 
 
 def bidirectional(

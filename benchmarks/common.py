@@ -101,6 +101,13 @@ def described() -> Json:
     return {**environment(Engine(SystemConfig(), print)), "command": " ".join(["python", *sys.argv])}
 
 
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown, without a line end at its end."""
+    names = list(header)
+    lines = [f"| {' | '.join(row)} |" for row in (names, *rows)]
+    return "\n".join([lines[0], "|---" * len(names) + "|", *lines[1:]])
+
+
 TABLE = "<!-- table:start -->", "<!-- table:end -->"
 """The marks in a README between which a benchmark writes its table."""
 

@@ -41,7 +41,7 @@ from bertwright.models.checkpoints import find_model
 from bertwright.recipe import FinetuneConfig, Recipe, Source, decisive, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
 from bertwright.text.records import Record, read_records
-from common import Json, described, write_table
+from common import Json, described, markdown, write_table
 from few_labels import TASK, bert_probabilities, budget, draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,12 +183,12 @@ def table_of(draws: Json, processor: str) -> Json:
 
 def shown(table: Json) -> str:
     """F1, mean and standard deviation over the draws, a row for each system and a column for each number of labels."""
-    rows = ["| system | " + " | ".join(f"{int(size):,}" for size in table) + " |", "|---" * (len(table) + 1) + "|"]
+    rows = []
     for system in dict.fromkeys(name for systems in table.values() for name in systems):
         cells = [systems.get(system) for systems in table.values()]
         words = ["" if one is None else f"{one['f1']:.3f} ± {one['sd']:.3f}" for one in cells]
-        rows.append(f"| {NAMES.get(system, system)} | " + " | ".join(words) + " |")
-    return "\n".join(rows)
+        rows.append([NAMES.get(system, system), *words])
+    return markdown(["system", *(f"{int(size):,}" for size in table)], rows)
 
 
 def plot(table: Json, folder: Path) -> None:

@@ -36,7 +36,7 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
-from common import described, write, write_lines
+from common import described, markdown, write, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("bert", *SYSTEMS)
@@ -93,11 +93,11 @@ def bert_probabilities(
 
 def table(f1: dict[str, list[dict[str, float]]]) -> str:
     """F1, mean and standard deviation over the draws, a row per number of labels."""
-    rows = ["| labels | " + " | ".join(SYSTEM_NAMES[name] for name in COMPARED) + " |", "|---" * 5 + "|"]
+    rows = []
     for size, draws in f1.items():
         cells = [mean_and_spread([found[name] for found in draws]) for name in COMPARED]
-        rows.append(f"| {int(size):,} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
-    return "\n".join(rows)
+        rows.append([f"{int(size):,}", *(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells)])
+    return markdown(["labels", *(SYSTEM_NAMES[name] for name in COMPARED)], rows)
 
 
 def main(

@@ -45,7 +45,7 @@ from bertwright.tasks.registry import recipe_task
 from bertwright.text.decoding import open_bytes
 from bertwright.text.records import read_records
 from bertwright.train.engine import Engine
-from common import Json, described, read_lines, write
+from common import Json, described, markdown, read_lines, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = ("ours", "transformers", "transformers_bf16")
@@ -263,16 +263,14 @@ def main(
 
 def table(figures: dict[str, Json]) -> str:
     """Scores and seconds, a row per task."""
-    rows = [
-        "| task | ours | Trainer | Trainer, bf16 | seconds | Trainer | Trainer, bf16 | ratio | to the faster |",
-        "|---" * 9 + "|",
-    ]
+    header = ("task", "ours", *(others := ("Trainer", "Trainer, bf16")), "seconds", *others, "ratio", "to the faster")
+    rows = []
     for task, found in figures.items():
-        scores = " | ".join(f"{found[side]:.3f}" for side in SIDES)
-        seconds = " | ".join(f"{found['seconds'][side]:,.0f}" for side in SIDES)
-        ratios = f"{found['ratio_seconds']:.2f} | {found['ratio_seconds_best']:.2f}"
-        rows.append(f"| {task} | {scores} | {seconds} | {ratios} |")
-    return "\n".join(rows)
+        scores = (f"{found[side]:.3f}" for side in SIDES)
+        seconds = (f"{found['seconds'][side]:,.0f}" for side in SIDES)
+        ratios = (f"{found[key]:.2f}" for key in ("ratio_seconds", "ratio_seconds_best"))
+        rows.append([task, *scores, *seconds, *ratios])
+    return markdown(header, rows)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import train
-from common import Json, described, recipe_of, write
+from common import Json, described, markdown, recipe_of, write
 
 OLD = "old vocabulary"
 STARTS = (OLD, "random", "mean of the pieces", "mean of the pieces, bias zero", "co-occurrence counts")
@@ -204,16 +204,16 @@ def main(
             rows[start].append({"before": before, "after": measure.of(model), "heldout_tokens": heldout.num_tokens})
             result = {"settings": settings, "entries": tokenizer.vocab_size, "known_words": known, "rows": rows}
             write({**result, **described()}, out)
-    print(
-        "| initial vectors | bits per character before | after | loss on masked tokens before | after |\n" + "|---" * 5
-    )
+    lines = []
     for start, done in rows.items():
         cells = [
             mean_and_spread([one[when][key] for one in done])
             for key in ("mlm_bits_per_character", "mlm_loss")
             for when in ("before", "after")
         ]
-        print(f"| {start} | " + " | ".join(f"{cell['mean']:.4f} ± {cell['std']:.4f}" for cell in cells) + " |")
+        lines.append([start, *(f"{cell['mean']:.4f} ± {cell['std']:.4f}" for cell in cells)])
+    header = ("initial vectors", "bits per character before", "after", "loss on masked tokens before", "after")
+    print(markdown(header, lines))
 
 
 if __name__ == "__main__":

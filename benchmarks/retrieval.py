@@ -39,7 +39,7 @@ from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.retrieval import METRICS, Values, metrics, with_intervals
 from bertwright.files import read_json
 from bertwright.tasks.resampling import Units
-from common import Json, described, read_lines, write, write_lines
+from common import Json, described, markdown, read_lines, write, write_lines
 
 SHOWN = ("ndcg_10", "recall_1", "recall_10")
 """The metrics of the table."""
@@ -292,13 +292,13 @@ def main(
 
 def table(systems: dict[str, Json], above: dict[str, Json]) -> str:
     """The systems as Markdown, the best on nDCG@10 first."""
-    lines = [f"| system | {' | '.join(METRICS[key] for key in SHOWN)} | nDCG@10 above BM25 | STS-B |", "|---" * 6 + "|"]
+    lines = []
     for name, own in sorted(systems.items(), key=lambda item: -item[1]["ndcg_10"]):
         one = above.get(name, {}).get("ndcg_10")
         said = "" if one is None else f"{one['mean']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
         correlation = "" if own["stsb_spearman"] is None else f"{own['stsb_spearman']:.3f}"
-        lines.append(f"| {name} | {' | '.join(f'{own[key]:.3f}' for key in SHOWN)} | {said} | {correlation} |")
-    return "\n".join(lines)
+        lines.append([name, *(f"{own[key]:.3f}" for key in SHOWN), said, correlation])
+    return markdown(["system", *(METRICS[key] for key in SHOWN), "nDCG@10 above BM25", "STS-B"], lines)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import digests, read_json, write_json, write_text
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.sources import Files, locate
-from common import Json, described, last_evaluation, read_lines, write_lines
+from common import Json, described, last_evaluation, markdown, read_lines, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "speedrun"
@@ -94,15 +94,13 @@ def score(run: bertwright.Run, tables: Json | None) -> Json:
 
 def table(entries: dict[str, Json]) -> str:
     """The ledger, the fewest bits per character first."""
-    lines = ["| entry | bits per character | IMDB, F1 | suite | million tokens | processor |", "|---" * 6 + "|"]
+    lines = []
     for name, found in sorted(entries.items(), key=lambda item: item[1]["bits_per_character"]):
         suite_mean = "" if found["suite"] is None else f"{100 * found['suite']:.1f}"
         f1 = f"{found['imdb_f1']:.4f} ± {found['imdb_f1_sd']:.4f}"
-        lines.append(
-            f"| [{name}]({name}/recipe.yaml) | {found['bits_per_character']:.3f} | {f1} | {suite_mean} | "
-            f"{found['tokens'] / 1e6:.0f} | {found['environment']['machine']} |"
-        )
-    return "\n".join(lines)
+        bits, tokens = f"{found['bits_per_character']:.3f}", f"{found['tokens'] / 1e6:.0f}"
+        lines.append((f"[{name}]({name}/recipe.yaml)", bits, f1, suite_mean, tokens, found["environment"]["machine"]))
+    return markdown(("entry", "bits per character", "IMDB, F1", "suite", "million tokens", "processor"), lines)
 
 
 def main(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bertwright.evaluate.comparison import metric_name
 from bertwright.files import read_json
-from common import Json
+from common import Json, markdown
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "suite"
 ENCODERS = {"random": "random weights", "bundled": "bundled encoder", "all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
@@ -43,7 +43,8 @@ def tables(results: Json, pairs: list[Json]) -> tuple[str, str]:
     """
     encoders = [name for name in ENCODERS if name in results]
     tasks = [task for task in TASKS if any(task in results[name] for name in encoders)]
-    scores = [["task", "metric", "best baseline", *(ENCODERS[name] for name in encoders)]]
+    header = ["task", "metric", "best baseline", *(ENCODERS[name] for name in encoders)]
+    scores = []
     for task in tasks:
         found = [results[name].get(task) for name in encoders]
         one = next(cell for cell in found if cell is not None)
@@ -51,9 +52,9 @@ def tables(results: Json, pairs: list[Json]) -> tuple[str, str]:
         cells = ["–" if cell is None else f"{100 * cell['mean']:.1f} ± {100 * cell['sd']:.1f}" for cell in found]
         scores.append([TASKS[task], metric_name(one["metric"]), baseline, *cells])
     compared = list(zip(encoders[1:], encoders, strict=False))
-    apart = [["task", *(f"{name} minus {other}" for name, other in compared)]]
-    apart += [[TASKS[task], *(difference(pairs, task, *two) for two in compared)] for task in tasks]
-    return markdown(scores), markdown(apart)
+    apart = [[TASKS[task], *(difference(pairs, task, *two) for two in compared)] for task in tasks]
+    names = [f"{name} minus {other}" for name, other in compared]
+    return markdown(header, scores), markdown(["task", *names], apart)
 
 
 def difference(pairs: list[Json], task: str, name: str, other: str) -> str:
@@ -70,12 +71,6 @@ def difference(pairs: list[Json], task: str, name: str, other: str) -> str:
 def signed(value: float) -> str:
     """A fraction in per cent with its sign; zero has a plus."""
     return f"{round(100 * value, 1) + 0.0:+.1f}"
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """Rows as a table, the first of which names its columns."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """The command line as people know it, and no mistake of a user's that ends in a traceback."""
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from bertwright.cli import FIRST_SETTINGS, STAGES, USES, main
 from bertwright.recipe_file import make_recipe_parser, plain_words
+from processes import environment
 
 ODD = ["-1", "0", "", "nan", "1e400", "none", "[", "{a: b", "'", "é", "~nobody/x", "../..", "99999999999999999999"]
 
@@ -144,3 +148,13 @@ def test_no_odd_value_of_a_setting_ends_in_a_traceback(capsys, tmp_path, monkeyp
 @pytest.mark.slow
 def test_help_and_version_end_well(capsys, words):
     assert run(capsys, *words)[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_output_that_finds_no_space_is_one_sentence_and_a_status():
+    command = [sys.executable, "-m", "bertwright", "recipes", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+    assert done.returncode == 2
+    assert done.stderr == "bertwright: error: no space left on the disk; free some and run the command again\n"

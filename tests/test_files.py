@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from bertwright.errors import UserError
-from bertwright.files import atomic_path, digests, recover
+from bertwright.files import atomic_path, digests, means_disk_full, recover
 
 KILLED = """
 import os, pathlib, shutil, signal, sys
@@ -103,3 +106,27 @@ def test_a_folder_is_replaced_under_any_of_its_names(tmp_path: Path, monkeypatch
     assert sorted(os.listdir(tmp_path)) == ["link", "model"]
     assert (tmp_path / "link").is_symlink()
     assert os.listdir(tmp_path / "model") == ["weights"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(lambda source, target: target.write_bytes(source.read_bytes()), id="bytes"),
+        pytest.param(lambda source, target: shutil.copytree(source.parent, target), id="a folder's copy"),
+        pytest.param(lambda source, target: np.save(target.with_suffix(".npy"), np.zeros(100_000)), id="an array"),
+        pytest.param(lambda source, target: save_file({"x": torch.zeros(100_000)}, target), id="weights"),
+    ],
+)
+def test_a_full_disk_is_known_whoever_reports_it(tmp_path: Path, write) -> None:
+    source = tmp_path / "folder" / "source"
+    source.parent.mkdir()
+    source.write_bytes(bytes(200_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))  # no file may grow beyond this
+    try:
+        with pytest.raises(Exception) as found:  # noqa: PT011 (each has a type of its own)
+            write(source, tmp_path / "target")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert means_disk_full(found.value)
+    assert not means_disk_full(OSError(2, "No such file or directory"))

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,28 @@ def test_time_is_recorded_while_the_work_goes_on(recipe, tmp_path, monkeypatch):
 
     made.perform(asked(recipe, "one"), work, lambda _: None)
     assert len(set(seen)) >= 3
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(recipe, tmp_path, monkeypatch):
+    # Processes that share a stage hear of it where they end a block together, and not in the midst of the work.
+    def full(path, value):
+        raise UserError(f"no space left on the disk while writing {path}")
+
+    monkeypatch.setattr(run_folder, "write_json", full)
+    ended = []
+
+    @contextmanager
+    def together():
+        try:
+            yield
+        except UserError:
+            ended.append("failed")
+            raise
+        ended.append("well")
+
+    with pytest.raises(UserError, match="no space left"):
+        RunFolder(tmp_path).perform(asked(recipe, "one"), lambda _: ended.append("work"), print, together=together)
+    assert ended == ["well", "failed"]
 
 
 POSIX_ONLY = ("fcntl", "grp", "posix_ipc", "pwd", "resource", "termios")

@@ -28,6 +28,7 @@ from bertwright.apps.recipe_list import recipes
 from bertwright.apps.search_evaluation import evaluate
 from bertwright.apps.suite import suite
 from bertwright.errors import UserError, extra
+from bertwright.files import means_disk_full
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
 
 STAGES = {
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _call(words)
+        sys.stdout.flush()
     except UserError as error:
         _tell(f"bertwright: error: {error}")
         return 2
@@ -151,9 +153,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resume = "; the same command continues with the trial that was at work"
         _tell(f"\nbertwright: interrupted{resume}")
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has closed it
+    except BrokenPipeError:  # the reader of our output has closed it
+        _drop_output()
+    except OSError as error:
+        if not means_disk_full(error):
+            raise
+        _drop_output()  # which may be what found no space
+        _tell("bertwright: error: no space left on the disk; free some and run the command again")
+        return 2
     return 0
+
+
+def _drop_output() -> None:
+    """Have what is still to be printed vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(text: str) -> None:

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -63,7 +64,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
             raise UserError(f"{given} is a folder, which no file replaces; give the name of a file")
         _sync(target.parent)
     except (OSError, SafetensorError) as error:
-        if _means_disk_full(error):
+        if means_disk_full(error):
             raise UserError(f"no space left on the disk while writing {given}; free some and run again") from error
         if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise UserError(f"{given} can't be written ({error}); give another place") from error
@@ -107,10 +108,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _means_disk_full(error: Exception) -> bool:
-    """Whether a disk, a quota or a size limit is exhausted; safetensors tells the number in its message only."""
+def means_disk_full(error: Exception) -> bool:
+    """Whether a disk, a quota or a size limit is exhausted.
+
+    safetensors and `shutil.copytree` tell the number in their messages only, and NumPy tells none.
+    """
     numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    return getattr(error, "errno", None) in numbers or any(f"os error {n})" in str(error) for n in numbers)
+    signs = {sign for n in numbers for sign in (f"os error {n})", f"[Errno {n}]")}
+    if getattr(error, "errno", None) in numbers or any(sign in str(error) for sign in signs):
+        return True
+    return re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
 
 
 def _sync(path: Path) -> None:

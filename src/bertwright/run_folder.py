@@ -169,9 +169,7 @@ class RunFolder:
         if done is not None and done["fingerprint"] == asked.fingerprint:
             notice(f"{name}: nothing has changed; using the earlier result ({_duration(done['seconds'])} of work)")
             return
-        with together():
-            spent = self._begin(asked, place, done, notice) if is_main else 0.0
-        start = time.monotonic()
+        spent, start = 0.0, time.monotonic()
 
         def state() -> dict[str, Any]:
             return {
@@ -181,6 +179,10 @@ class RunFolder:
                 "seconds": round(spent + time.monotonic() - start, 3),
             }
 
+        with together():
+            if is_main:
+                spent = self._begin(asked, place, done, notice)
+                write_json(place / "begun.json", state())  # here, where the others hear of a failure
         try:
             with together(), _recording(place / "begun.json", state) if is_main else nullcontext():
                 work(place)
@@ -224,7 +226,7 @@ class RunFolder:
 
 @contextmanager
 def _recording(path: Path, state: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Write `state` at the beginning, every `RECORD_EVERY` seconds of the block, and at its end, well or not."""
+    """Write `state` every `RECORD_EVERY` seconds of the block, and at its end, well or not."""
     ended = threading.Event()
 
     def record() -> None:
@@ -232,7 +234,6 @@ def _recording(path: Path, state: Callable[[], dict[str, Any]]) -> Iterator[None
             with suppress(UserError, OSError):  # a full disk is for the work to say
                 write_json(path, state())
 
-    write_json(path, state())
     recorder = threading.Thread(target=record, daemon=True)
     recorder.start()
     try:

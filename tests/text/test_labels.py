@@ -189,11 +189,18 @@ def test_white_space_around_the_names_of_a_header_does_not_count(tmp_path, heade
     assert [(one.text, one.label) for one in found.records] == [("one", "a"), ("two", "b")]
 
 
-def test_a_column_is_refused_whose_name_another_has(tmp_path):
-    (tmp_path / "train.csv").write_text("text,label, label,n,n\none,a,b,1,2\n")
-    with pytest.raises(UserError, match=r"train\.csv has 2 columns called `label`; rename all but one"):
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_is_refused_whose_name_another_has(tmp_path, form):
+    def write(names, values):
+        if form == "csv":
+            (tmp_path / "train.csv").write_text(f"{', '.join(names)}\n{','.join(values)}\n")
+        else:
+            pq.write_table(pa.table([[value] for value in values], names=names), tmp_path / "train.parquet")
+
+    write(["text", "label", "label", "n", "n"], ["one", "a", "b", "1", "2"])
+    with pytest.raises(UserError, match=rf"train\.{form} has 2 columns called `label`; rename all but one"):
         read(tmp_path, {}, ("text", "label"))
-    (tmp_path / "train.csv").write_text("text,label,n,n\none,a,1,2\n")  # of which none is read
+    write(["text", "label", "n", "n"], ["one", "a", "1", "2"])  # of which none is read
     assert [one.label for one in read(tmp_path, {}, ("text", "label")).records] == ["a"]
 
 

@@ -411,6 +411,18 @@ def test_a_given_vocabulary_that_does_not_know_the_texts_is_refused(vocabulary: 
     assert any(notice.startswith("2 new words, such as 京, 北: ") for notice in report["notices"])
 
 
+def test_settings_of_training_beside_a_given_vocabulary_are_said_to_have_no_effect(tmp_path, vocabulary):
+    corpora = _some(tmp_path, _stories(20))
+    recipe = corpora.recipe(vocabulary)
+    assert prepare_corpus(recipe, tmp_path / "plain", "in")["notices"] == []
+    tokenizer = dataclasses.replace(recipe.tokenizer, vocab_size=500, sample_megabytes=1.0)
+    (notice,) = prepare_corpus(dataclasses.replace(recipe, tokenizer=tokenizer), tmp_path / "given", "in")["notices"]
+    assert notice == (
+        "tokenizer.vocab_size 500, tokenizer.sample_megabytes 1.0 is for a vocabulary that is trained; that of "
+        f"{vocabulary} is used, with its {len(VOCABULARY)} entries"
+    )
+
+
 @pytest.mark.slow
 def test_documents_without_a_single_token_are_left_out_and_listed(vocabulary: Path, tmp_path: Path) -> None:
     texts = _stories(12)

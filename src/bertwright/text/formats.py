@@ -248,11 +248,7 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
                 return
             if header is None:
                 header = [name.strip() for name in row]  # as `tables` and so `bertwright init` name them
-                for name, option in columns:
-                    if (count := header.count(name.strip())) == 0:
-                        raise missing_column(str(path), name, header, option)
-                    if count > 1:
-                        raise UserError(f"{path} has {count} columns called `{name.strip()}`; rename all but one")
+                _require_columns(path, header, [(name.strip(), option) for name, option in columns])
                 places = [header.index(name.strip()) for name, _ in columns]
             elif row and len(row) != len(header):
                 raise UserError(
@@ -261,6 +257,14 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
                 )
             elif row:
                 yield start, [row[index] for index in places]
+
+
+def _require_columns(path: Path, names: list[str], columns: Sequence[tuple[str, str]]) -> None:
+    for name, option in columns:
+        if (count := names.count(name)) == 0:
+            raise missing_column(str(path), name, names, option)
+        if count > 1:
+            raise UserError(f"{path} has {count} columns called `{name}`; rename all but one")
 
 
 def _bad_row(path: Path, start: int, lines: Sequence[str], mark: str, error: csv.Error) -> UserError:
@@ -292,9 +296,7 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
     if not is_compressed(path) and path.stat().st_size == 0:
         return
     with open_parquet(path) as table:
-        for name, option in columns:
-            if name not in table.schema_arrow.names:
-                raise missing_column(str(path), name, table.schema_arrow.names, option)
+        _require_columns(path, table.schema_arrow.names, columns)
         start = 1
         for batch in table.iter_batches(batch_size=512, columns=[name for name, _ in columns]):
             values = [batch.column(name).to_pylist() for name, _ in columns]

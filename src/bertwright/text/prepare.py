@@ -20,6 +20,7 @@ import numpy as np
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, user_path, write_json
 from bertwright.recipe import Recipe, fingerprint
+from bertwright.settings import TokenizerConfig
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
 from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
 from bertwright.text.holdout import digest, exact_digest
@@ -69,6 +70,7 @@ def prepare_corpus(
         division = _divide(recipe, notices, evaluated)
         if recipe.tokenizer.path is not None:
             tokenizer = Tokenizer.load(user_path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
+            notices += _without_effect(recipe.tokenizer, tokenizer)
             if recipe.tokenizer.new_words:
                 sample = _sample_texts(recipe, progress, evaluated)
                 progress(f"find {recipe.tokenizer.new_words} new words", 0, 0)
@@ -80,6 +82,20 @@ def prepare_corpus(
         tokenizer.save(temporary / "tokenizer")
         report = _tokenize_all(recipe, tokenizer, temporary, inputs_fingerprint, progress, division, notices)
     return report
+
+
+def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
+    """That settings of a vocabulary's training were given, and a vocabulary that exists."""
+    of_training = ("type", "vocab_size", "limit_alphabet", "min_frequency", "sample_megabytes")
+    default = TokenizerConfig()
+    names = [name for name in of_training if getattr(config, name) != getattr(default, name)]
+    if config.new_words and "sample_megabytes" in names:
+        names.remove("sample_megabytes")  # new words are found in the sample
+    said = ", ".join(f"tokenizer.{name} {getattr(config, name)}" for name in names)
+    of_given = (
+        f"is for a vocabulary that is trained; that of {config.path} is used, with its {given.vocab_size:,} entries"
+    )
+    return [f"{said} {of_given}"] if names else []
 
 
 def _documents(

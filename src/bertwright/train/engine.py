@@ -5,6 +5,7 @@ Nothing here changes the result, beyond rounding.
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import shlex
@@ -84,6 +85,8 @@ class Engine:
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
+        if self.world > 1 and self.device.type == "cpu":
+            atexit.register(_part)
         self.config = config
         self.compiles = self._find_compiler(config, notice)
         self._compiled = ""  # which network the compiler's code is of
@@ -253,6 +256,16 @@ class Engine:
             return value
         tensor = torch.tensor(value if self.is_main else 0.0, dtype=torch.float64, device=self.device)
         return float(self.sum(tensor))
+
+
+def _part() -> None:
+    """End the connection to the other processes, whose threads could otherwise abort a process that has succeeded.
+
+    Only where Gloo connects them (pytorch/pytorch#190489): on GPUs, NCCL ends by itself, and asked to by a process that
+    has failed alone it could wait for the others.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _missing_for_compiler() -> tuple[str, str] | None:

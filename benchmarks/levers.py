@@ -1,0 +1,242 @@
+"""What else could make a short pre-training better: one lever at a time on imdb-mini's, at equal time.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/levers.py --books '/path/books-0[0-2].jsonl.xz' --imdb /path/imdb
+
+A row is the pre-training of `recipes/imdb-mini.yaml` with one change. Some are settings of a recipe; the others stand
+in lever_variants.py, since the package has no option that no recipe uses. Each row has the same minutes of pre-training
+on one core, after its kernels have been compiled, then one plain epoch of fine-tuning, and is evaluated on the
+validation set, a fifth of train: the test split is not used. The loss on masked tokens is that of held-out text; a row
+whose objective is another one has none to compare.
+
+`LEVERS` describes each. All rows read one prepared corpus. The result is written after each row, and what it has is not
+done again: the same command resumes after an interruption. `results/ablation-2/README.md` shows the table.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from jsonargparse import auto_cli
+
+import bertwright
+from bertwright.evaluate.significance import mean_and_spread
+from bertwright.files import read_json, write_json
+from bertwright.recipe import ModelConfig, Recipe, TokenizerConfig
+from bertwright.recipe_file import change_recipe
+from bertwright.train import optim
+from common import Json, described, kept_evaluation, last_evaluation, markdown, write_table
+from continued import CAUSAL_RATIO, copy_of
+from lever_variants import NorMuon, error_weighted_masks, register, replaced_tokens, zero_outputs
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "results" / "ablation-2"
+REVIEWS = "imdb:train+unsupervised"
+
+
+def phases(*parts: tuple[float, Json]) -> list[Json]:
+    """Phases of 512 tokens: the first one of all texts with pairs, the others of reviews."""
+    first, *others = parts
+    pairs = {"sequence_length": 512, "budget_ratio": first[0], **first[1]}
+    reviews = {"sequence_length": 512, "corpora": [REVIEWS], "next_sentence": False}
+    return [pairs, *({**reviews, "budget_ratio": ratio, **own} for ratio, own in others)]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A change of imdb-mini's pre-training.
+
+    Args:
+        changes: of the recipe.
+        patched: a block in which the package is changed.
+        causal_first: whether next tokens are predicted from the left for the first third of the time.
+        comparable: whether its masked-token loss is that of the others' objective.
+    """
+
+    changes: Json = field(default_factory=dict)
+    patched: Callable[[], AbstractContextManager[Any]] = nullcontext
+    causal_first: bool = False
+    comparable: bool = True
+
+
+LEVERS: dict[str, Lever] = {
+    "imdb-mini": Lever(),
+    "masks from 30 to 15 %": Lever(
+        {"pretrain": {"phases": phases((0.1, {}), (0.45, {}), (0.45, {"masking_rate": 0.15}))}}
+    ),
+    "error-weighted masks": Lever(patched=error_weighted_masks),
+    "next tokens for the first third": Lever(causal_first=True),
+    "ModernBERT's shape": Lever(
+        {"model": "modern-mini", "pretrain": {"next_sentence": False, "initialization": "paper"}}
+    ),
+    "zero-initialised outputs": Lever(patched=zero_outputs),
+    "value residuals": Lever({"model": {"architecture": "bert-value-residuals"}}),
+    "normalised queries and keys": Lever({"model": {"architecture": "bert-normed"}}),
+    "NorMuon": Lever(patched=lambda: patch.object(optim, "Muon", NorMuon)),
+    "half the batch at first": Lever(
+        {"pretrain": {"phases": phases((0.1, {"batch_tokens": 9216}), (0.4, {"batch_tokens": 9216}), (0.5, {}))}}
+    ),
+    "replaced-token detection": Lever(patched=replaced_tokens, comparable=False),
+}
+"""The rows, by name; the first one is what the others are compared with."""
+
+
+def recipe_of(lever: Lever, data: Json, minutes: float, seed: int, out: Path) -> Recipe:
+    """The recipe of a row, with plain fine-tuning."""
+    base = bertwright.load_recipe(
+        ROOT / "recipes" / "imdb-mini.yaml",
+        data=data,
+        seed=seed,
+        out=str(out),
+        pretrain={"max_minutes": minutes},
+        finetune={
+            "unlabelled": None,
+            "co_training": False,
+            "averaging_block": False,
+            "epochs": 1,
+            "max_length": 128,
+            "truncation": "head-tail",
+            "validation_ratio": 0.2,
+            "evaluations_per_epoch": 1,
+            "seeds": [seed],
+        },
+    )
+    return change_recipe(base, **lever.changes)
+
+
+def prepared(recipe: Recipe, corpus: Path) -> None:
+    """Have a row's run folder begin with the corpus that all rows share."""
+    shutil.rmtree(recipe.out or "", ignore_errors=True)
+    shutil.copytree(corpus, recipe.out or "")
+
+
+def pretrained(recipe: Recipe, lever: Lever, corpus: Path) -> Recipe:
+    """Pre-train a row; returns the recipe whose run folder holds the encoder."""
+    prepared(recipe, corpus)
+    minutes = recipe.pretrain.max_minutes
+    assert minutes is not None
+    if not lever.causal_first:
+        bertwright.run(recipe, stages=["prepare", "pretrain"])
+        return recipe
+    left = change_recipe(
+        recipe,
+        model={"is_decoder": True},
+        pretrain={"max_minutes": minutes * CAUSAL_RATIO, "next_sentence": False},
+    )
+    bertwright.run(left, stages=["prepare", "pretrain"])
+    start = copy_of(Path(recipe.out or "") / "pretrain" / "model", False, Path(f"{recipe.out}-start"))
+    # Words, shape and weights are now those of the first part.
+    rest = {"encoder": start, "max_minutes": minutes * (1 - CAUSAL_RATIO)}
+    own = replace(
+        recipe,
+        model=ModelConfig(),
+        tokenizer=TokenizerConfig(html_line_breaks=recipe.tokenizer.html_line_breaks),
+        pretrain=replace(recipe.pretrain, initialization="paper", embedding_initialization="paper", **rest),
+    )
+    bertwright.run(own, stages=["prepare", "pretrain"])
+    return own
+
+
+def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
+    """Run a row; returns its figures on held-out text and on the validation set."""
+    with lever.patched():
+        warm = change_recipe(recipe, out=f"{recipe.out}-warm", pretrain={"max_minutes": 0.02})
+        pretrained(warm, lever, corpus)  # so that no row's minutes hold the compiler's
+        done = pretrained(recipe, lever, corpus)
+    bertwright.run(done, stages=["finetune"])
+    place = Path(recipe.out or "")
+    last = last_evaluation(place / "pretrain")
+    (seed,) = recipe.finetune.seeds
+    chosen = kept_evaluation(place / "finetune" / f"seed-{seed}")
+    for left in place.parent.glob(f"{place.name}*"):
+        shutil.rmtree(left)
+    return {
+        "seed": seed,
+        **last["heldout"],
+        "tokens": last["tokens"],
+        "seconds": last["seconds"],
+        "validation_accuracy": chosen["accuracy"],
+        "validation_loss": chosen["loss"],
+        "environment": described(),
+    }
+
+
+def table(rows: dict[str, list[Json]]) -> str:
+    """A line per row."""
+    base = next(iter(rows.values()), [])
+    lines = []
+    for name, runs in rows.items():
+        accuracy = mean_and_spread([one["validation_accuracy"] for one in runs])
+        spread = f" ± {accuracy['std']:.4f}" if len(runs) > 1 else ""
+        paired = [
+            one["validation_accuracy"] - other["validation_accuracy"] for one, other in zip(runs, base, strict=False)
+        ]
+        comparable = LEVERS[name].comparable
+        lines.append(
+            (
+                name,
+                f"{np.mean([one['mlm_loss'] for one in runs]):.3f}" if comparable else "–",
+                f"{accuracy['mean']:.4f}{spread}",
+                "" if runs is base else f"{np.mean(paired):+.4f}",
+                f"{np.mean([one['tokens'] for one in runs]) / 1e6:.1f}",
+            )
+        )
+    header = ("pre-training", "masked-token loss", "validation accuracy", "differs by", "tokens, millions")
+    return markdown(header, lines)
+
+
+def main(
+    books: str,
+    imdb: str,
+    minutes: float = 10,
+    seeds: Sequence[int] = (0, 1),
+    rows: Sequence[str] = tuple(LEVERS),
+    work: str = "runs/levers",
+    out: str = str(OUT),
+) -> None:
+    """Measure all rows and print the table.
+
+    Args:
+        books: general text.
+        imdb: labelled and unlabelled reviews.
+        minutes: of pre-training.
+        seeds: of the weights, the masks, the order of the texts and the fine-tuning.
+        rows: to measure.
+        work: a folder to work in.
+        out: a folder for results.json, whose README.md receives the table.
+    """
+    register()
+    place, target, data = Path(work).resolve(), Path(out) / "results.json", {"books": books, "imdb": imdb}
+    corpus = place / "corpus"
+    bertwright.run(recipe_of(LEVERS["imdb-mini"], data, minutes, 0, corpus), stages=["prepare"])
+    for seed in seeds:
+        for name in rows:
+            if any(one["seed"] == seed for one in results_in(target, minutes)["rows"].get(name, [])):
+                continue
+            lever = LEVERS[name]
+            found = measure(recipe_of(lever, data, minutes, seed, place / f"run-{seed}"), lever, corpus)
+            done = results_in(target, minutes)  # another process may have measured another seed meanwhile
+            runs = [*done["rows"].get(name, []), found]
+            done["rows"][name] = sorted(runs, key=lambda one: one["seed"])
+            write_json(target, done)
+            write_table(target.parent / "README.md", table(done["rows"]))
+            print(f"{name}, seed {seed}: accuracy {found['validation_accuracy']:.4f}", flush=True)
+    print(table(results_in(target, minutes)["rows"]))
+
+
+def results_in(target: Path, minutes: float) -> Json:
+    """What has been measured."""
+    done: Json = read_json(target) if target.exists() else {"minutes": minutes, "rows": {}}
+    if done["minutes"] != minutes:
+        raise SystemExit(f"{target} has rows of {done['minutes']} minutes; give another folder: --out")
+    return done
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)
