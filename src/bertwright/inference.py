@@ -6,7 +6,6 @@ The answers are those of the paper: classification in section 4.1, masked tokens
 
 from __future__ import annotations
 
-import copy
 import threading
 import warnings
 from collections.abc import Iterable
@@ -25,13 +24,11 @@ from bertwright.given import ONE, require_text, require_words, several, texts_of
 from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config, seed_models
 from bertwright.models.heads import TaskModel
-from bertwright.models.packed import pack
 from bertwright.models.sentence_folder import MODULES
-from bertwright.models.sequence_heads import RegressionHead
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.answers import Prediction
-from bertwright.tasks.prediction import logits_on_all_cores
+from bertwright.tasks.prediction import answering, logits_on_all_cores
 from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
 from bertwright.text.bert_tokenizer import MASK
@@ -105,19 +102,8 @@ class Model:
 
     @LoadedOnce
     def _fast_classifier(self) -> TaskModel:
-        """The classifier in bfloat16, where the hardware multiplies that faster, with matrices as a CPU reads them.
-
-        Autocast would turn every weight into bfloat16 in every batch, and carry float32 between the matrix products.
-        """
-        if not has_bf16():
-            return self.classifier
-        fast = copy.deepcopy(self.classifier).to(torch.bfloat16)
-        if isinstance(fast.head, RegressionHead):  # whose last layer holds a mean that bfloat16 would round
-            fast.head.classifier.float()
-            fast.head.load_state_dict(self.classifier.head.state_dict())
-        if self._device.type == "cpu":
-            pack(fast.encoder)
-        return fast
+        """The classifier in bfloat16, where the hardware multiplies that faster."""
+        return answering(self.classifier) if has_bf16() else self.classifier
 
     @property
     def task(self) -> Task:

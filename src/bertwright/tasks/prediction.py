@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,8 @@ from bertwright.inputs.bucketing import pad, rounded_width, token_buckets
 from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
+from bertwright.models.packed import pack
+from bertwright.models.sequence_heads import RegressionHead
 from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
 from bertwright.train.engine import Engine
@@ -45,29 +49,6 @@ def collate(sequences: Many[Sequence], encoder: Encoder) -> Batch:
     }
 
 
-def predict(task: Task, model: TaskModel, inputs: Many[ModelInput], token_budget: int, max_length: int) -> Floats:
-    """A model's predictions for model inputs, in their order.
-
-    A text of more than `max_length` tokens is read in windows. A text's prediction does not depend on its batch mates,
-    beyond rounding.
-
-    Args:
-        task: makes predictions from logits.
-        model: fine-tuned for it.
-        inputs: the model inputs.
-        token_budget: tokens that are computed together, padding included.
-        max_length: the most tokens of a window.
-
-    Returns:
-        float32 (records, ...), as the task makes them; of no records (0, label names).
-    """
-    if not inputs:
-        return np.zeros((0, len(model.label_names)), np.float32)
-    parts = [task.windows(one, max_length) for one in inputs]
-    logits = window_logits(model, [part for own in parts for part in own], token_budget)
-    return task.predictions(logits, parts)
-
-
 def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
     """The logits of each window, float32 on the CPU, in the precision of the autocast around the call.
 
@@ -92,6 +73,41 @@ def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) ->
     if was_training:
         model.train()
     return logits
+
+
+Compute = Callable[[TaskModel, Many[Sequence], int], list[Tensor]]
+"""The logits of windows by a model, so many tokens at a time: `window_logits`, or `logits_on_all_cores`."""
+
+
+def predict(
+    task: Task,
+    model: TaskModel,
+    inputs: Many[ModelInput],
+    token_budget: int,
+    max_length: int,
+    compute: Compute = window_logits,
+) -> Floats:
+    """A model's predictions for model inputs, in their order.
+
+    A text of more than `max_length` tokens is read in windows. A text's prediction does not depend on its batch mates,
+    beyond rounding.
+
+    Args:
+        task: makes predictions from logits.
+        model: fine-tuned for it.
+        inputs: the model inputs.
+        token_budget: tokens that are computed together, padding included.
+        max_length: the most tokens of a window.
+        compute: the logits of all windows.
+
+    Returns:
+        float32 (records, ...), as the task makes them; of no records (0, label names).
+    """
+    if not inputs:
+        return np.zeros((0, len(model.label_names)), np.float32)
+    parts = [task.windows(one, max_length) for one in inputs]
+    logits = compute(model, [part for own in parts for part in own], token_budget)
+    return task.predictions(logits, parts)
 
 
 def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
@@ -122,8 +138,35 @@ def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, co
     return logits
 
 
+def answering(model: TaskModel) -> TaskModel:
+    """A copy of a model in bfloat16, with matrices as a CPU reads them: what answers where that is multiplied faster.
+
+    Autocast would turn every weight into bfloat16 in every batch, and carry float32 between the matrix products.
+
+    Args:
+        model: in evaluation mode. The copy is neither trained, saved nor copied any more.
+    """
+    fast = copy.deepcopy(model).to(torch.bfloat16)
+    if isinstance(fast.head, RegressionHead):  # whose last layer holds a mean that bfloat16 would round
+        fast.head.classifier.float()
+        fast.head.load_state_dict(model.head.state_dict())
+    if next(fast.parameters()).device.type == "cpu":
+        pack(fast.encoder)
+    return fast
+
+
 def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig, engine: Engine) -> Floats:
-    """The predictions of the model in `folder`, in the run's precision; the rest as for `predict`."""
-    model = load_task_model(folder).to(engine.device)
-    with engine.autocast():
-        return predict(task_of_model(model), model, inputs, config.micro_batch_tokens, config.max_length)
+    """The predictions of the model in `folder`, as users get them; the rest as for `predict`.
+
+    Args:
+        folder: of a fine-tuned model.
+        inputs: the model inputs.
+        config: how they are read.
+        engine: its precision is that of the matrix products.
+    """
+    model = load_task_model(folder).to(engine.device).eval()
+    how = config.micro_batch_tokens, config.max_length
+    if engine.precision == "bf16" and not model.head.in_batch:
+        return predict(task_of_model(model), answering(model), inputs, *how, logits_on_all_cores)
+    with engine.autocast():  # vectors keep their sums in float32, as `vectors.py` has them
+        return predict(task_of_model(model), model, inputs, *how)
