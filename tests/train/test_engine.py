@@ -1,10 +1,13 @@
 """The machine's settings, as a run asks for them."""
 
+import subprocess
+
 import pytest
 import torch
 
 from bertwright.recipe import SystemConfig
 from bertwright.train.engine import Engine
+from processes import environment, in_two_processes
 
 
 def test_runs_of_one_process_may_differ_in_precision():
@@ -40,3 +43,27 @@ def test_a_network_of_the_same_shape_finds_its_code_compiled(monkeypatch):
         layer = torch.nn.Linear(width, width)
         engine.prepare(layer, [layer])
         assert len(forgotten) == expected
+
+
+ENDS = """
+import atexit
+import torch
+from bertwright.recipe import SystemConfig
+from bertwright.train.engine import Engine
+
+# Called after what the engine has its process do at its end, since that comes later.
+atexit.register(lambda: print("joined" if torch.distributed.is_initialized() else "parted", flush=True))
+engine = Engine(SystemConfig(precision="fp32", compile="off"), print)
+assert engine.sum(torch.ones(3)).tolist() == [2, 2, 2]
+assert torch.distributed.is_initialized()
+"""
+
+
+@pytest.mark.slow
+def test_processes_part_before_they_end(tmp_path):
+    # Where they do not, about every second run of this program is aborted after its last line (Gloo's threads).
+    (tmp_path / "ends.py").write_text(ENDS)
+    command = in_two_processes([str(tmp_path / "ends.py")])
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["parted", "parted"]
