@@ -3,15 +3,16 @@
     python benchmarks/speedrun.py imdb-mini --books '/path/books-*.jsonl.xz' --imdb /path/imdb --tasks /path/tasks
 
 An entry is a recipe in recipes/speedrun. `rules.yaml` there is laid over it: all entries have the same texts, known by
-their hash, the same minutes of pre-training, compilation included, and the same fine-tuning. The score is threefold:
+their hash, the same minutes of pre-training, compilation included, and the same fine-tuning. Entries in `gpu/` are of
+the track of one GPU, whose own rules change the budget. The score is threefold:
 
 - `bits_per_character` of held-out text, comparable between vocabularies (tasks/heldout.py);
 - `imdb_f1` on the official test split, the mean over three seeds of fine-tuning;
 - `suite`, the mean over the tasks of `bertwright suite`.
 
 Settings are chosen by the first one and by validation sets, and the test split is read once, by the entry. The folder
-of the entry gets its resolved recipe, its log and result.json with commit and processor; README.md there, the table of
-all entries. `--small true` runs an entry on the bundled sample with a budget of seconds, and writes nothing: does it
+of the entry gets its resolved recipe, its log and result.json with commit and processor; README.md beside it, the table
+of all entries of the track. `--small true` runs an entry on the bundled sample with a budget of seconds, and writes nothing: does it
 still work? What is done is not done again: the same command resumes after an interruption.
 """
 
@@ -43,8 +44,10 @@ SMALL: Json = {
 
 
 def recipe_of(entry: str, **changes: Json) -> Recipe:
-    """The recipe of an entry under the rules."""
-    return bertwright.load_recipe([RECIPES / f"{entry}.yaml", RECIPES / "rules.yaml"], **changes)
+    """The recipe of an entry under the rules, and those of its track."""
+    path = RECIPES / f"{entry}.yaml"
+    rules = [RECIPES / "rules.yaml", path.with_name("rules.yaml")]
+    return bertwright.load_recipe([path, *dict.fromkeys(rules)], **changes)
 
 
 def small_data(folder: Path) -> Json:
@@ -114,23 +117,24 @@ def main(
     """Run an entry.
 
     Args:
-        entry: the name of a recipe in recipes/speedrun.
+        entry: the name of a recipe in recipes/speedrun, such as imdb-mini or gpu/medium.
         books: general text.
         imdb: labelled and unlabelled reviews.
         tasks: the folder with the data of the suite's tasks; without it the suite is left out.
         small: run it on the bundled sample, and write nothing down.
         work: a folder to work in.
     """
-    folder = Path(work).resolve() / f"{entry}{'-small' if small else ''}"
+    name = entry.replace("/", "-")
+    folder = Path(work).resolve() / f"{name}{'-small' if small else ''}"
     data = small_data(folder / "reviews") if small else {"books": books, "imdb": imdb}
     recipe = recipe_of(entry, out=str(folder / "run"), data=data, **(SMALL if small else {}))
     run = bertwright.run(recipe)
     tables = None
     if tasks and not small:
-        suite(str(run.path / "pretrain" / "model"), data=tasks, name=entry, out=str(folder / "suite"))
-        tables = read_json(folder / "suite" / "results.json")[entry]
+        suite(str(run.path / "pretrain" / "model"), data=tasks, name=name, out=str(folder / "suite"))
+        tables = read_json(folder / "suite" / "results.json")[name]
     found = score(run, tables)
-    print(table({entry: found}))
+    print(table({name: found}))
     if small:
         return
     place = LEDGER / entry
@@ -138,9 +142,10 @@ def main(
     write_json(place / "result.json", {**found, "data": data_hash(recipe)})
     shutil.copy(run.path / "recipe.yaml", place / "recipe.yaml")
     shutil.copy(run.path / "pretrain" / "metrics.jsonl", place / "pretrain.jsonl")
-    entries = {path.parent.name: read_json(path) for path in sorted(LEDGER.glob("*/result.json"))}
-    head = (LEDGER / "README.md").read_text(encoding="utf-8").partition("| entry |")[0]
-    write_text(LEDGER / "README.md", f"{head}{table(entries)}\n")
+    track = place.parent
+    entries = {path.parent.name: read_json(path) for path in sorted(track.glob("*/result.json"))}
+    head = (track / "README.md").read_text(encoding="utf-8").partition("| entry |")[0]
+    write_text(track / "README.md", f"{head}{table(entries)}\n")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,29 @@ import speedrun
 from bertwright.files import read_json
 from bertwright.recipe_file import load_recipe
 
-ENTRIES = sorted(path.stem for path in speedrun.RECIPES.glob("*.yaml") if path.stem != "rules")
+ENTRIES = sorted(
+    path.relative_to(speedrun.RECIPES).with_suffix("").as_posix()
+    for path in speedrun.RECIPES.rglob("*.yaml")
+    if path.stem != "rules"
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_rules_are_laid_over_every_entry(entry, tmp_path, monkeypatch):
-    rules = load_recipe(speedrun.RECIPES / "rules.yaml")
+    on_gpu = entry.startswith("gpu/")
+    files = [path.relative_to(speedrun.RECIPES) for path in speedrun.RECIPES.rglob("rules.yaml")]
+    rules = load_recipe([speedrun.RECIPES / path for path in sorted(files) if on_gpu or path.parent.name == ""][::-1])
     # An entry that wants more minutes, its own reviews and another fine-tuning gets none of them.
     own = (speedrun.RECIPES / f"{entry}.yaml").read_text()
     own = own.replace("pretrain:\n", "pretrain:\n  max_minutes: 600\n") + "finetune: {epochs: 9, seeds: [7]}\n"
+    for path in files:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text((speedrun.RECIPES / path).read_text())
     (tmp_path / f"{entry}.yaml").write_text(own)
-    (tmp_path / "rules.yaml").write_text((speedrun.RECIPES / "rules.yaml").read_text())
     monkeypatch.setattr(speedrun, "RECIPES", tmp_path)
     recipe = speedrun.recipe_of(entry)
-    assert (recipe.pretrain.max_minutes, recipe.seed) == (60, 0)
+    assert (recipe.pretrain.max_minutes, recipe.seed) == (30 if on_gpu else 60, 0)
     assert recipe.finetune == rules.finetune
     assert recipe.data == rules.data
     assert replace(recipe.prepare, workers=None) == replace(rules.prepare, workers=None)
@@ -44,11 +52,12 @@ def test_the_data_are_known_by_their_content(sample, tmp_path):
     assert hashed(texts) != hashed(sample / "books")
 
 
-def test_the_readme_has_all_entries():
-    entries = {path.parent.name: read_json(path) for path in speedrun.LEDGER.glob("*/result.json")}
-    assert entries.keys() <= set(ENTRIES)
-    if entries:
-        assert speedrun.table(entries) in (speedrun.LEDGER / "README.md").read_text()
+@pytest.mark.parametrize("track", ["", "gpu/"])
+def test_the_readme_has_all_entries(track):
+    entries = {path.parent.name: read_json(path) for path in (speedrun.LEDGER / track).glob("*/result.json")}
+    assert {f"{track}{entry}" for entry in entries} <= set(ENTRIES)
+    text = (speedrun.LEDGER / track / "README.md").read_text()
+    assert (speedrun.table(entries) if entries else "No entry has been run yet") in text
 
 
 def test_the_fewest_bits_come_first():

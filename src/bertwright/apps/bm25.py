@@ -1,12 +1,11 @@
 """BM25: texts ranked by the words that they share with a query.
 
 Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", as Lucene computes it. The sparse
-matrix of scores is that of the library bm25s; here stands what counts as a word.
+matrix of scores is that of the library bm25s.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,15 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bertwright.errors import UserError, extra
-
-# Ideographs and kana, each of which is a word of its own, since nothing stands between their words.
-_EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_EAST_ASIAN}]|[^\W{_EAST_ASIAN}]+")
+from bertwright.text.word_runs import word_pattern
 
 
 def words(text: str) -> list[str]:
-    """The words of a text for BM25: runs of letters and digits, without case; no stop list and no stems."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text for BM25 (`text/word_runs.py`), without case; no stop list and no stems."""
+    return word_pattern().findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 class WordIndex:

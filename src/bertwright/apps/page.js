@@ -196,10 +196,11 @@ function attentionHeads({tokens, weights}) {
 function hits(found, query) {
   if (!found.length) return [prediction("No text was found")];
   const told = word => word.length > 3 || !/^\p{Script=Latin}+$/u.test(word);  // not "the" and "of"
-  const asked = new Set((query.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []).filter(told));
+  const run = "[\\p{L}\\p{N}][\\p{L}\\p{N}\\p{M}\\u200c\\u200d]*";  // a mark belongs to the letter before it
+  const asked = new Set((query.toLowerCase().match(new RegExp(run, "gu")) ?? []).filter(told));
   const shown = text => {
     const letters = Array.from(text), part = letters.length > 600 ? `${letters.slice(0, 600).join("")} …` : text;
-    const words = part.split(/([\p{L}\p{N}]+)/u);  // every second one is a word
+    const words = part.split(new RegExp(`(${run})`, "u"));  // every second one is a word
     return words.map((word, n) => n % 2 && asked.has(word.toLowerCase()) ? make("mark", {className: "found"}, word) : word);
   };
   return [make("ol", {className: "hits"}, ...found.map(({score, file, line, text}) => make("li", {},

@@ -34,7 +34,7 @@ from bertwright.files import atomic_path, digests, recover, write_json
 
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
-_FORMAT = "bertwright search index 1"
+_FORMAT = "bertwright search index 2"
 _SETTINGS, _TEXTS, _WORDS, _GRAPH = "index.json", "texts.arrow", "bm25", "neighbours.usearch"
 
 _VECTORS = 0.4

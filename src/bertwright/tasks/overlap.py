@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertwright.text.records import Record
+from bertwright.text.word_runs import word_pattern
 
 Floats64 = NDArray[np.float64]
 
-_WORD = re.compile(r"\w+")
 _REACH = 10
 """Words on either side within which a word of the question speaks for a place."""
 
@@ -31,7 +30,7 @@ def rarities(texts: Iterable[str]) -> dict[str, float]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+    return word_pattern().findall(text.lower())
 
 
 def sliding_window(train: Sequence[Record], test: Sequence[Record]) -> tuple[Floats64, Floats64]:
@@ -52,7 +51,7 @@ def sliding_window(train: Sequence[Record], test: Sequence[Record]) -> tuple[Flo
     weights = 1.0 / np.maximum(np.abs(np.arange(-_REACH, _REACH + 1)), 1)
 
     def best(record: Record) -> tuple[float, float, float]:
-        places = list(_WORD.finditer(record.text))
+        places = list(word_pattern().finditer(record.text))
         if not places:
             return 0.0, 0.0, np.inf
         asked = dict.fromkeys(_words(record.text_pair or ""))
