@@ -21,26 +21,22 @@ from torch import Tensor
 
 from bertwright.errors import UnreadableText, UserError
 from bertwright.given import ONE, require_text, require_words, several, texts_of
-from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze
+from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze, unknown_notice
 from bertwright.models.checkpoints import find_model, load_tokenizer, read_config, seed_models
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import MODULES
 from bertwright.models.stored import reading
 from bertwright.pretrained import Features, LoadedOnce, PretrainedEncoder, TokenPrediction
 from bertwright.tasks.answers import Prediction
-from bertwright.tasks.prediction import answering, logits_on_all_cores
+from bertwright.tasks.prediction import BATCH_TOKENS, answering, logits_on_all_cores
 from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.engine import has_bf16
 from bertwright.vectors import TextEncoder, Vectors
 
 __all__ = ["Features", "Model", "Prediction", "PretrainedEncoder", "TokenPrediction", "load"]
-
-_BATCH_TOKENS = 2048
-"""Tokens that are computed together, padding included."""
 
 
 def load(model: str | Path = "bundled") -> Model:
@@ -102,8 +98,8 @@ class Model:
 
     @LoadedOnce
     def _fast_classifier(self) -> TaskModel:
-        """The classifier in bfloat16, where the hardware multiplies that faster."""
-        return answering(self.classifier) if has_bf16() else self.classifier
+        """What answers in its place, faster where the hardware multiplies bfloat16."""
+        return answering(self.classifier)
 
     @property
     def task(self) -> Task:
@@ -168,8 +164,10 @@ class Model:
     def predict_encoded(self, encoded: Many[ModelInput], records: Many[Record]) -> Many[Any]:
         """The answer to each record, as `inputs` gives it, in order."""
         parts = [self.windows(one) for one in encoded]
-        logits = self.window_logits([part for own in parts for part in own])
-        return self.answers(logits, parts, records)
+        flat = [part for own in parts for part in own]
+        if notice := unknown_notice(flat, self.classifier_tokenizer, self.classifier_folder):
+            warnings.warn(notice, stacklevel=3)
+        return self.answers(self.window_logits(flat), parts, records)
 
     def windows(self, model_input: ModelInput) -> list[Sequence]:
         """The sequences that the model computes for a record; of most texts one."""
@@ -177,7 +175,7 @@ class Model:
 
     def window_logits(self, parts: Many[Sequence]) -> list[Tensor]:
         """The classifier's logits for each window of any texts, float32 (classes,)."""
-        return logits_on_all_cores(self._fast_classifier, parts, _BATCH_TOKENS)
+        return logits_on_all_cores(self._fast_classifier, parts, BATCH_TOKENS)
 
     def answers(self, logits: Many[Tensor], parts: Many[Many[Sequence]], records: Many[Record]) -> Many[Any]:
         """The prediction for each record.

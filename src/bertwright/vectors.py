@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from torch import Tensor
 from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.given import require_words
-from bertwright.inputs.sequences import Sequence, beginning, build_many
+from bertwright.inputs.sequences import Sequence, beginning, build_many, unknown_notice
 from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
 from bertwright.models.embedding_head import EmbeddingHead, cut_and_normalized
 from bertwright.models.encoder import Encoder
@@ -25,28 +25,13 @@ from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
 from bertwright.models.stored import reading
 from bertwright.pretrained import LoadedOnce
-from bertwright.tasks.prediction import logits_on_all_cores
+from bertwright.tasks.prediction import RoundedProducts, logits_on_all_cores
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.engine import has_bf16
 
 Vectors = npt.NDArray[np.float32]
 
 _BATCH_TOKENS = 4_096
 """Tokens that are computed together, padding included."""
-
-
-class _Fast(TaskModel):
-    """The model with matrix products in bfloat16, where the hardware multiplies that faster.
-
-    Sums, normalisations and the pooling stay in float32. With all of it in bfloat16, as a classifier computes, vectors
-    would differ twice as much from those of float32.
-    """
-
-    def forward(self, *args: Any, **inputs: Any) -> Tensor:
-        """As `TaskModel.forward`."""
-        # Here and not around the call: threads do not share it.
-        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=has_bf16()):
-            return super().forward(*args, **inputs)
 
 
 def load_vector_model(
@@ -133,7 +118,7 @@ class TextEncoder:
             UserError: if the folder cannot be read, or its tensors do not fit its configuration.
         """
         whole = replace(self.pooling, dimensions=None)
-        return load_vector_model(self.folder, whole, _Fast, self.loaded()).to(self.device).eval()
+        return load_vector_model(self.folder, whole, RoundedProducts, self.loaded()).to(self.device).eval()
 
     @LoadedOnce
     def max_length(self) -> int:
@@ -175,6 +160,8 @@ class TextEncoder:
         """
         width = self.width(dimensions)
         sequences, left_out = self.inputs(texts)
+        if notice := unknown_notice(sequences, self.tokenizer, self.folder):
+            warnings.warn(notice, stacklevel=3)
         rows = self.compute(sequences, dimensions)
         vectors = torch.stack(rows).numpy() if rows else np.zeros((0, width), np.float32)
         return vectors, left_out

@@ -21,9 +21,14 @@ TEXTS = ["The boat sank in May.", "the BOAT, the boat and the harbour", "Bread f
         ("猫が walks", ["猫", "が", "walks"]),
         ("Это кот", ["это", "кот"]),
         (" ... ", []),
+        ("हिन्दी की किताब", ["हिन्दी", "की", "किताब"]),  # vowel signs are no letters to Python
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("cafe\u0301", ["caf\u00e9"]),
+        ("ที่นี่ ok", ["ที่", "นี่", "ok"]),
     ],
 )
-def test_words_are_runs_of_letters_and_digits_and_single_ideographs(text, expected):
+def test_words_are_runs_of_letters_with_their_marks_and_single_letters_where_spaces_are_not_put(text, expected):
     assert words(text) == expected
 
 

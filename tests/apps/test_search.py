@@ -303,6 +303,21 @@ def test_a_file_is_in_an_index_once_under_all_of_its_names(built, place, said):
     assert said("search", "remove", place / "notes.txt", "index", "--line", "3").startswith("1 texts were removed")
 
 
+def test_a_file_of_the_same_name_in_another_folder_is_another_file(built, place, monkeypatch, said):
+    other = place / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("nobody saw the cat on the roofs\n")
+    monkeypatch.chdir(other)
+    refused = said("search", "add", "../notes.txt", "../index")
+    assert refused.endswith("is in ../index already; remove it first: bertwright search remove ../notes.txt ../index")
+    refused = said("search", "remove", "notes.txt", "../index")
+    assert refused == f"../index has no text of notes.txt; it has texts of notes.txt, as seen from {place}"
+    assert said("search", "add", "notes.txt", "../index") == "1 texts were added; 5 are in ../index\n"
+    assert SearchIndex(place / "index").files == {"notes.txt", "other/notes.txt"}
+    assert said("search", "remove", "notes.txt", "../index") == "1 texts were removed; 4 are in ../index\n"
+    assert said("search", "remove", "../notes.txt", "../index", "--line", "1").startswith("1 texts were removed")
+
+
 def test_a_command_that_is_advised_is_quoted(place, said):
     refused = said("search", "query", "my index", "cat")
     assert refused == "my index is no index; build one: bertwright search build TEXTS 'my index'"

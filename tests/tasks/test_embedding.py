@@ -373,6 +373,19 @@ def test_vectors_that_are_all_the_same_find_nothing():
     }
 
 
+def test_texts_of_unknown_words_are_no_candidate_of_their_own(small_tokenizer):
+    # Each is [UNK] [UNK] to the vocabulary: equal tokens, and still other texts, none of which is found.
+    pairs = [("доставка была", "быстрой вполне"), ("качество очень", "плохое совсем"), ("цена высокая", "больно даже")]
+    records = [Record(str(n), *pair) for n, pair in enumerate(pairs)]
+    task = task_for("pairs")
+    inputs = task.encode(records, small_tokenizer, 32, "head")
+    parts = [task.windows(one, 32) for one in inputs]
+    assert len({part.input_ids.tobytes() for own in parts for part in own}) == 1
+    found = task.predictions([torch.ones(4) / 2] * 6, parts)
+    assert task.metrics(found, np.zeros(3))["recall_at_1"] == 0
+    assert found[:, 1].tolist() == [2, 2, 2]
+
+
 def test_tf_idf_is_not_asked_to_tell_texts_apart_that_have_the_same_words():
     records = [Record(str(n), f"question {n} of {n}", f"Answer {n}") for n in range(8)]
     records += [Record("8", "one more question", "Answer 3")]

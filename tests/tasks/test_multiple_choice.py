@@ -109,6 +109,16 @@ def test_the_baseline_takes_what_shares_rare_words_with_the_context():
     assert found["most_frequent"][0] == pytest.approx([2 / 3, 1 / 3])
 
 
+def test_the_baseline_reads_words_of_other_scripts():
+    # Chinese has no spaces; in Hindi Python's word characters leave out vowel signs.
+    chinese = Record("0", "小明在图书馆里看书。", choices=("他在跑步", "小明在图书馆"), label="1")
+    hindi = Record("1", "किताब मेज़ पर है", choices=("कुत्ता बाहर", "किताब मेज़"), label="1")
+    for record in (chinese, hindi):
+        labels = TASK.labels([record], ["0", "1"], [record], "data")
+        (shares,) = TASK.baselines([record], labels, [record], lambda said: None)["ngram_overlap"]
+        assert shares[1] > 2 * shares[0]
+
+
 @pytest.mark.slow
 def test_choices_are_trained_evaluated_reported_and_answered(run_bundled, tmp_path):
     data = tmp_path / "choices"

@@ -54,7 +54,7 @@ def batch(lengths=(20, 11, 3)):
 @pytest.fixture
 def in_float32(monkeypatch):
     """Also where the machine has bfloat16, so that answers can be compared closely."""
-    monkeypatch.setattr("bertwright.inference.has_bf16", lambda: False)
+    monkeypatch.setattr("bertwright.tasks.prediction.has_bf16", lambda: False)
 
 
 @pytest.mark.usefixtures("in_float32")

@@ -14,6 +14,7 @@ import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
 from bertwright.apps.printing import Given, print_explanations, print_json, print_prediction, print_vectors
 from bertwright.errors import UnreadableText, UserError, extra
+from bertwright.models.checkpoints import find_model
 from bertwright.text import formats
 
 
@@ -278,12 +279,19 @@ def export(
         license: the hub's identifier of what others may do with the model, such as apache-2.0, for the card.
 
     Raises:
-        UserError: if the folder exists, the model cannot be read, or a package that writes ONNX is missing.
+        UserError: if the folder exists, the model cannot be read, a run has no such part, or a package that writes
+            ONNX is missing.
     """
     from bertwright.apps.export import export as write
 
     found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
+    is_run = found.classifier_folder != find_model(model, "sentiment")
+    if part == "pretrained" and is_run and folder == found.classifier_folder:
+        raise UserError(
+            f"{model} has no pre-trained encoder of its own: it began with the one that finetune.encoder in its "
+            f"recipe.yaml names; export that, or leave out --part pretrained"
+        )
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
 

@@ -20,9 +20,8 @@ from bertwright.errors import UserError
 from bertwright.text import formats
 from bertwright.text.holdout import exact_digest
 from bertwright.text.labels import as_label
-from bertwright.text.prepare import MOST_UNKNOWN
 from bertwright.text.tables import Row, Table, cell
-from bertwright.text.wordpiece import Tokenizer
+from bertwright.text.wordpiece import MOST_UNKNOWN, Tokenizer
 
 LOOKED_AT = 100_000
 """Rows that are looked at; of later ones only columns that may hold classes."""

@@ -59,9 +59,9 @@ def build(
     encoder = bertwright.load(model)
     width = encoder.text_encoder().width(dimensions)
     place = model if model == "bundled" else str(user_path(model).resolve())
-    built = Built(place, _digest(encoder), hybrid, approximate, width)
+    built = Built(place, _digest(encoder), hybrid, str(Path.cwd()), approximate, width)
     with changing(folder):
-        reader = TextReader(paths, text_column, encoder, model, width)
+        reader = TextReader(paths, text_column, encoder, model, built)
         number = write_index(folder, built, reader.parts())
     reader.report()
     print(f"{number:,} texts are in {folder}")
@@ -84,11 +84,11 @@ def add(texts: str, index: str, model: str | None = None, text_column: str | Non
     with changing(folder):
         there = SearchIndex(folder)
         names = names_by_place(there)
-        if twice := next((names[path.resolve()] for path in paths if path.resolve() in names), None):
-            command = shlex.join(["bertwright", "search", "remove", twice, str(folder)])
+        if twice := next((path for path in paths if path.resolve() in names), None):
+            command = shlex.join(["bertwright", "search", "remove", str(twice), str(folder)])
             raise UserError(f"{twice} is in {folder} already; remove it first: {command}")
         encoder = model_of(there, model)
-        reader = TextReader(paths, text_column, encoder, model or there.built.model, there.built.dimensions)
+        reader = TextReader(paths, text_column, encoder, model or there.built.model, there.built)
 
         def both() -> Iterator[Part]:
             yield from there.parts()
@@ -103,7 +103,7 @@ def remove(file: str, index: str, line: int | None = None) -> None:
     """Remove the texts of a file from an index.
 
     Args:
-        file: as results name it, whether or not it is still there; or another name of a file that is.
+        file: where it lies; or, if it is no longer there, its name in results.
         index: its folder.
         line: of the file; the default is all its lines.
 
@@ -116,7 +116,9 @@ def remove(file: str, index: str, line: int | None = None) -> None:
         name = name_of(there, file)
         if name is None:
             listed = ", ".join(sorted(there.files)[:10])
-            raise UserError(f"{folder} has no text of {file}; it has texts of {listed}{_more(len(there.files) - 10)}")
+            seen = "" if there.built.base == str(Path.cwd()) else f", as seen from {there.built.base}"
+            more = _more(len(there.files) - 10)
+            raise UserError(f"{folder} has no text of {file}; it has texts of {listed}{more}{seen}")
 
         def kept() -> Iterator[Part]:
             for entries, vectors in there.parts():
@@ -137,20 +139,21 @@ def name_of(index: SearchIndex, file: str, places: Mapping[Path, str] | None = N
 
     Args:
         index: of texts.
-        file: as results name it, whether or not it is still there; or another name of a file that is.
+        file: where it lies, by any of its names; or, if there is no such file, its name in results.
         places: of the index's files, from `names_by_place`, for many calls.
 
     Raises:
         UserError: if it begins with ~, and there is no such home folder.
     """
-    if file in index.files:
-        return file
-    return (names_by_place(index) if places is None else places).get(user_path(file).resolve())
+    place = user_path(file).resolve()
+    found = (names_by_place(index) if places is None else places).get(place)
+    # In another folder than the index was built in, a file of that name may be another one.
+    return file if found is None and file in index.files and not place.exists() else found
 
 
 def names_by_place(index: SearchIndex) -> dict[Path, str]:
     """The files of an index by where they lie, each with the name that the index has for it."""
-    return {Path(name).resolve(): name for name in sorted(index.files)}
+    return {Path(index.built.base, name).resolve(): name for name in sorted(index.files)}
 
 
 def _more(number: int) -> str:

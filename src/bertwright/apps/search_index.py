@@ -57,7 +57,7 @@ class Entry:
     """A text of an index.
 
     Args:
-        file: as it was named when the index was built.
+        file: as it was named when the index was built, or as seen from the folder where that was.
         line: where the text stands in it, from 1; in Parquet the row.
         text: the text.
     """
@@ -92,6 +92,7 @@ class Built:
         model: bundled, or the model's folder.
         digest: of the model, from `model_digest`.
         hybrid: whether it also holds words.
+        base: the folder that relative names of files start from: where the index was built.
         approximate: whether it also holds a graph of near neighbours, by which it is searched.
         dimensions: how many numbers of the model's vectors it holds, from the first; None is all.
     """
@@ -99,6 +100,7 @@ class Built:
     model: str
     digest: str
     hybrid: bool
+    base: str = "."
     approximate: bool = False
     dimensions: int | None = None
 
@@ -168,7 +170,8 @@ class SearchIndex:
             with pa.memory_map(str(folder / _TEXTS)) as source:
                 self._table = pa.ipc.open_file(source).read_all()
             width = said.get("dimensions", self._table.schema.field("vector").type.list_size)
-            self.built = Built(said["model"], said["digest"], said["hybrid"], said.get("approximate", False), width)
+            kept = {name: said[name] for name in ("model", "digest", "hybrid", "base", "approximate")}
+            self.built = Built(**kept, dimensions=width)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
         self.folder = folder

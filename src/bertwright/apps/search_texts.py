@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 import bertwright
 from bertwright.apps.file_answers import Skipped, answered, open_rows, trained_columns
-from bertwright.apps.search_index import Entry, Part
+from bertwright.apps.search_index import Built, Entry, Part
 from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import user_path
@@ -68,7 +69,7 @@ class TextReader:
         text_column: of the files that have columns.
         encoder: computes vectors.
         model: its name, for the column that it was trained on.
-        dimensions: how many numbers of a vector are kept.
+        built: of the index: how many numbers of a vector are kept, and from where files are named.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class TextReader:
         text_column: str | None,
         encoder: bertwright.Model,
         model: str,
-        dimensions: int | None,
+        built: Built,
     ) -> None:
         usual = trained_columns(model)
         self._encoder = encoder
-        self._dimensions = dimensions
+        self._dimensions, self._base = built.dimensions, built.base
         self._skipped, self._long = Skipped(), 0
         several = len(paths) > 1
         columns = [None if several and formats.format_of(path) == ".txt" else text_column for path in paths]
@@ -96,7 +97,8 @@ class TextReader:
                 there = [(row, text, *one) for (row, text), one in zip(chunk, found, strict=True) if one is not None]
                 self._long += sum(left_out > 0 for *_, left_out in there)
                 if there:
-                    entries = [Entry(str(rows.table.path), row.number, text) for row, text, _, _ in there]
+                    name = _name(rows.table.path, self._base)
+                    entries = [Entry(name, row.number, text) for row, text, _, _ in there]
                     yield entries, np.stack([vector for _, _, vector, _ in there])
 
     def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:
@@ -110,3 +112,8 @@ class TextReader:
                 f"bertwright: {self._long:,} texts are longer than the model reads; their beginnings are searched",
                 file=sys.stderr,
             )
+
+
+def _name(path: Path, base: str) -> str:
+    """A file as it was named, or, if that began in another folder than `base`, as it is seen from there."""
+    return str(path) if path.is_absolute() or Path.cwd() == Path(base) else os.path.relpath(Path.cwd() / path, base)

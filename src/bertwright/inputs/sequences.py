@@ -6,8 +6,10 @@ evaluation, inference, explanation and the server alike (paper, section 3, "Inpu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 
 from bertwright.arrays import Bools, Ids, Ints
 from bertwright.text.bert_tokenizer import MASK
-from bertwright.text.wordpiece import Tokenizer
+from bertwright.text.wordpiece import MOST_UNKNOWN, Tokenizer
 
 AT_ONCE = 1_000
 """Texts that are tokenized together: the library's own objects are large."""
@@ -265,3 +267,28 @@ def beginning(sequence: Sequence, max_length: int) -> Sequence:
     if len(sequence) <= max_length:
         return sequence
     return sequence.take(np.append(np.arange(max_length - 1), len(sequence) - 1))
+
+
+_FEW_TOKENS = 50
+
+
+def unknown_notice(parts: Iterable[Sequence], tokenizer: Tokenizer, where: str | Path) -> str | None:
+    """What is said where a model reads little of some texts, since its vocabulary lacks their letters; else None.
+
+    Args:
+        parts: the texts, as the model reads them.
+        tokenizer: the model's.
+        where: the model's folder.
+    """
+    unknown = total = 0
+    for part in parts:
+        real = ~part.special_tokens_mask
+        unknown += int(np.count_nonzero(real & (part.input_ids == tokenizer.unk_id)))
+        total += int(np.count_nonzero(real))
+    # A few words with an emoji among them are no other language.
+    if unknown == 0 or unknown < (MOST_UNKNOWN * total if total >= _FEW_TOKENS else total):
+        return None
+    return (
+        f"more than a fifth of the tokens are unknown to the vocabulary of {where}, which lacks the letters of these "
+        "texts: what it says of them means little; choose a model of their language"
+    )

@@ -45,6 +45,4 @@ def tfidf_cosines(
     progress("cosine of TF-IDF vectors")
     if settings.scores:
         return {name: np.asarray(first.multiply(second).sum(axis=1), np.float32).ravel()}
-    words = vectorizer.build_analyzer()
-    seen = [[tuple(words(text)) for text in pair] for pair in pairs]  # equal where the system cannot tell texts apart
-    return {name: compared(first, second, seen, settings.temperature)}
+    return {name: compared(first, second, pairs, settings.temperature)}

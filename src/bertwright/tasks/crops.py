@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -17,6 +18,22 @@ SHORTEST = 8
 
 
 @dataclass(frozen=True)
+class Known(Sequence):
+    """A text as the model reads it, and as it was given: other texts may have the same tokens.
+
+    Args:
+        text: as it was given.
+    """
+
+    text: str = ""
+
+    @classmethod
+    def of(cls, sequence: Sequence, text: str) -> Self:
+        """A framed text without offsets."""
+        return cls(sequence.input_ids, sequence.token_type_ids, sequence.special_tokens_mask, text=text)
+
+
+@dataclass(frozen=True)
 class TextsOfRecord:
     """The texts of a record, each a sequence of its own.
 
@@ -25,7 +42,7 @@ class TextsOfRecord:
         whole: a single text, not cut; None of a pair.
     """
 
-    parts: list[Sequence]
+    parts: list[Known]
     whole: Sequence | None = None
 
     def __len__(self) -> int:

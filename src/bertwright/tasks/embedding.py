@@ -26,7 +26,7 @@ from bertwright.models.sentence_folder import Pooling
 from bertwright.ranges import require
 from bertwright.recipe import Source
 from bertwright.tasks.answers import Shown
-from bertwright.tasks.crops import Crops, TextsOfRecord, halves
+from bertwright.tasks.crops import Crops, Known, TextsOfRecord, halves
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.regression import moments
 from bertwright.tasks.resampling import Resampled, Units, resample_means
@@ -180,8 +180,9 @@ class Embedding(Task):
     ) -> Sequence[ModelInput]:
         """Each text by itself, its head where it is too long; of a single text its halves, and the whole of it."""
 
-        def built(texts: Sequence[str]) -> list[sequences.Sequence]:
-            return sequences.build_many(tokenizer, texts, max_length=max_length, truncation="head")
+        def built(texts: Sequence[str]) -> list[Known]:
+            found = sequences.build_many(tokenizer, texts, max_length=max_length, truncation="head")
+            return [Known.of(one, text) for one, text in zip(found, texts, strict=True)]
 
         wholes: Sequence[sequences.Sequence | None] = [None] * len(records)
         if records and records[0].text_pair is None:
@@ -197,7 +198,7 @@ class Embedding(Task):
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
         """The two texts."""
         assert isinstance(model_input, TextsOfRecord)
-        return [beginning(part, max_length) for part in model_input.parts[:2]]
+        return [Known.of(beginning(part, max_length), part.text) for part in model_input.parts[:2]]
 
     def examples(self, inputs: Sequence[ModelInput], labels: Ints, names: Sequence[str], max_length: int) -> Examples:
         """Pairs, with their negatives; of single texts whole ones, of which crops are drawn for each batch.
@@ -230,7 +231,7 @@ class Embedding(Task):
         if self.settings.scores:
             cosines: Floats = torch.stack([(one[:, 0] * one[:, 1]).sum(-1) for one in each], 1).numpy()
             return cosines[:, :, None] if sizes else cosines[:, 0]
-        keys = [[part.input_ids.tobytes() for part in own] for own in parts]
+        keys = [[part.text for part in cast(Sequence[Known], own)] for own in parts]
         temperature = self.settings.temperature
         return np.concatenate(
             [compared(one[:, 0].numpy(), one[:, 1].numpy(), keys, temperature) for one in each], axis=1

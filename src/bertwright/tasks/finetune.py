@@ -14,7 +14,7 @@ from bertwright.arrays import Ints
 from bertwright.errors import UserError
 from bertwright.files import recover, write_json
 from bertwright.finetune_settings import FinetuneConfig
-from bertwright.inputs.sequences import ModelInput
+from bertwright.inputs.sequences import ModelInput, unknown_notice
 from bertwright.models.checkpoints import (
     load_into,
     load_tokenizer,
@@ -38,6 +38,9 @@ from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, Watch, train
 from bertwright.train.tracking import Tracked
+
+_SAMPLE = 2_000
+"""Texts of the training set that are looked at for unknown tokens."""
 
 FEW_STEPS = 50
 """Optimizer steps below which a user is told what to raise."""
@@ -168,8 +171,10 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
 
     task = task.fitted(labels[training_rows])
     inputs = encoded(training_rows, config.training_truncation)
-    for sentence in task.notices(inputs):
-        notice(f"{where}, training set: {sentence}")
+    sample = (part for one in inputs[:_SAMPLE] for part in task.windows(one, config.max_length))
+    for sentence in (*task.notices(inputs), unknown_notice(sample, tokenizer, encoder)):
+        if sentence is not None:
+            notice(f"{where}, training set: {sentence}")
     training = task.examples(inputs, labels[training_rows], names, config.max_length)
     if config.class_weights is not None:
         weights = task.text_weights(labels[training_rows], names, config.class_weights)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,17 @@ from bertwright.models.packed import pack
 from bertwright.models.sequence_heads import RegressionHead
 from bertwright.tasks.registry import load_task_model, task_of_model
 from bertwright.tasks.task import Task
-from bertwright.train.engine import Engine
+from bertwright.train.engine import Engine, has_bf16
 from bertwright.train.prefetch import Batch
 
 _WINDOWS_PER_CORE = 8
 """From this many windows per core, each core computes its own."""
+
+BATCH_TOKENS = 2048
+"""Tokens that are computed together on a core for answers, padding included."""
+
+_MOST_TOKENS = 65_536
+"""Tokens that all cores compute at the same time: with long windows fewer cores are at work, for the memory's sake."""
 
 _ALL_CORES = threading.Lock()
 """Held by the one call that has a part of its texts on each core: the number of threads is the whole process's."""
@@ -112,40 +119,70 @@ def predict(
 
 def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
     """`window_logits` of a model that users share; with many windows on a CPU, some are computed on each core."""
-    cores = torch.get_num_threads()
-    if next(model.parameters()).device.type == "cpu" and cores > 1 and len(parts) >= _WINDOWS_PER_CORE * cores:
-        with _ALL_CORES:
-            return _on_each_core(model, parts, token_budget, cores)
+    threads = torch.get_num_threads()
+    if next(model.parameters()).device.type == "cpu" and len(parts) >= _WINDOWS_PER_CORE * threads:
+        cores = min(threads, _MOST_TOKENS // max(map(len, parts)))
+        if cores > 1:
+            with _ALL_CORES:
+                return _on_each_core(model, parts, token_budget, cores, threads)
     return window_logits(model, parts, token_budget)
 
 
-def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, cores: int) -> list[Tensor]:
+def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, cores: int, threads: int) -> list[Tensor]:
     """`window_logits` with a portion of the windows on each core, where no product waits for another core's half.
 
     The portions are alike in their windows' lengths.
     """
     order = np.argsort([-len(part) for part in parts], kind="stable")
-    portions = [order[core::cores].tolist() for core in range(cores)]
+    batches = [
+        own[rows].tolist()
+        for own in (order[core::cores] for core in range(cores))
+        for rows in token_buckets([len(parts[i]) for i in own], token_budget)
+    ]
     logits = [torch.empty(0)] * len(parts)
     try:
         with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (1,)) as pool:
-            jobs = [pool.submit(window_logits, model, [parts[i] for i in own], token_budget) for own in portions]
-            for own, job in zip(portions, jobs, strict=True):
-                for i, values in zip(own, job.result(), strict=True):
-                    logits[i] = values
+            jobs = [pool.submit(window_logits, model, [parts[i] for i in own], token_budget) for own in batches]
+            try:
+                for own, job in zip(batches, jobs, strict=True):
+                    for i, values in zip(own, job.result(), strict=True):
+                        logits[i] = values
+            except BaseException:  # an interrupt, too, waits for the batches at work and for no others
+                pool.shutdown(cancel_futures=True)
+                raise
     finally:
-        torch.set_num_threads(cores)  # what a thread sets is also what threads to come start with
+        torch.set_num_threads(threads)  # what a thread sets is also what threads to come start with
     return logits
 
 
-def answering(model: TaskModel) -> TaskModel:
-    """A copy of a model in bfloat16, with matrices as a CPU reads them: what answers where that is multiplied faster.
+class RoundedProducts(TaskModel):
+    """A model with matrix products in bfloat16, where the hardware multiplies that faster; sums stay in float32.
 
-    Autocast would turn every weight into bfloat16 in every batch, and carry float32 between the matrix products.
+    For vectors, which would differ twice as much from those of float32 with all of it in bfloat16.
+    """
+
+    def forward(self, *args: Any, **inputs: Any) -> Tensor:
+        """As `TaskModel.forward`."""
+        # Here and not around the call: threads do not share it.
+        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=has_bf16()):
+            return super().forward(*args, **inputs)
+
+
+def answering(model: TaskModel) -> TaskModel:
+    """What answers in place of a model: the same where the hardware has no bfloat16, and else a copy for it.
+
+    A copy is in bfloat16 throughout, with matrices as a CPU reads them: autocast would turn every weight into bfloat16
+    in every batch, and carry float32 between the matrix products. Vectors are computed with `RoundedProducts`.
 
     Args:
-        model: in evaluation mode. The copy is neither trained, saved nor copied any more.
+        model: in evaluation mode. What is returned is neither trained, saved nor copied any more.
     """
+    if not has_bf16():
+        return model
+    if model.head.in_batch:
+        rounded = RoundedProducts(model.encoder, model.head, model.label_names, model.task, draw=False)
+        rounded.notes = model.notes
+        return rounded.eval()
     fast = copy.deepcopy(model).to(torch.bfloat16)
     if isinstance(fast.head, RegressionHead):  # whose last layer holds a mean that bfloat16 would round
         fast.head.classifier.float()
@@ -162,11 +199,12 @@ def predict_saved(folder: Path, inputs: Many[ModelInput], config: FinetuneConfig
         folder: of a fine-tuned model.
         inputs: the model inputs.
         config: how they are read.
-        engine: its precision is that of the matrix products.
+        engine: in float32, the model computes in it although users would get bfloat16.
     """
     model = load_task_model(folder).to(engine.device).eval()
-    how = config.micro_batch_tokens, config.max_length
-    if engine.precision == "bf16" and not model.head.in_batch:
-        return predict(task_of_model(model), answering(model), inputs, *how, logits_on_all_cores)
-    with engine.autocast():  # vectors keep their sums in float32, as `vectors.py` has them
-        return predict(task_of_model(model), model, inputs, *how)
+    task = task_of_model(model)
+    model = answering(model) if engine.precision == "bf16" else model
+    budget = config.micro_batch_tokens
+    if engine.device.type == "cpu":
+        budget = min(budget, BATCH_TOKENS)  # on each core
+    return predict(task, model, inputs, budget, config.max_length, logits_on_all_cores)

@@ -8,21 +8,27 @@ from typing import Any
 import numpy as np
 
 from bertwright.arrays import Floats
+from bertwright.text.word_runs import word_pattern
 
 _AT_ONCE = 1_024
 """Pairs that are compared with all candidates together."""
 
 
-def compared(first: Any, second: Any, texts: Sequence[Sequence[Hashable]], temperature: float) -> Floats:
+def _identity(text: str) -> Hashable:
+    """What is equal for texts that differ in case, spaces and punctuation alone."""
+    return tuple(word_pattern().findall(text.casefold())) or text
+
+
+def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperature: float) -> Floats:
     """The cosine of each pair, the rank of its second text, and its cross-entropy among the candidates.
 
-    Candidates are the distinct second texts; one that equals the first text of a pair is none of that pair. A candidate
+    Candidates are the distinct second texts, by their words, and so the same ones for every system; one that equals the first text of a pair is none of that pair. A candidate
     that is as near as the pair's own counts as nearer, so that vectors that are all the same have no rank of use.
 
     Args:
         first: vectors of length 1 (or of zeros), (pairs, width), dense or sparse.
         second: as many.
-        texts: for each pair something that is equal for equal texts, for either text.
+        texts: both texts of each pair, as they were given: a system that cannot tell two apart has found neither.
         temperature: divides cosines before the softmax.
 
     Returns:
@@ -30,15 +36,16 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[Hashable]], tempe
     """
     from scipy.special import logsumexp  # a fifth of a second, which a prediction does not wait for
 
+    known = [(_identity(one), _identity(other)) for one, other in texts]
     numbers: dict[Hashable, int] = {}
     rows: list[int] = []  # of each candidate the first pair that has it
-    for row, (_, text) in enumerate(texts):
+    for row, (_, text) in enumerate(known):
         if text not in numbers:
             numbers[text] = len(rows)
             rows.append(row)
     candidates = second[rows]
-    own = np.array([numbers[pair[1]] for pair in texts])
-    itself = np.array([numbers.get(pair[0], -1) for pair in texts])
+    own = np.array([numbers[other] for _, other in known])
+    itself = np.array([numbers.get(one, -1) for one, _ in known])
     found = np.zeros((len(texts), 3), np.float32)
     for start in range(0, len(texts), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)

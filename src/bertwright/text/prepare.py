@@ -29,13 +29,10 @@ from bertwright.text.new_words import with_new_words
 from bertwright.text.overlap import LEFT_OUT, fingerprint_of, without_lines
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 from bertwright.text.tokenizing import own_cores, tokenize, workers
-from bertwright.text.wordpiece import Tokenizer
+from bertwright.text.wordpiece import MOST_UNKNOWN, Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
 """Text handed to a worker at a time: long enough to make the hand-over cheap, short enough to keep all cores busy."""
-
-MOST_UNKNOWN = 0.2
-"""The fraction of unknown tokens from which on a vocabulary of other texts is of no use for a corpus."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, characters of text done, documents done)."""

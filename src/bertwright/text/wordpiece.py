@@ -38,6 +38,9 @@ from bertwright.text.formats import repaired
 from bertwright.text.sentences import HTML_BREAK
 from bertwright.text.wordpiece_training import Notice, is_lowercase
 
+MOST_UNKNOWN = 0.2
+"""The fraction of unknown tokens from which on a vocabulary of other texts is of no use for a text."""
+
 
 def _silent(_: str) -> None:
     """For callers that want no notice."""
