@@ -137,13 +137,17 @@ def _command_parser(function: Callable[..., None], plain: dict[str, str | None])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 for success, 2 for a mistake of the user's, 130 when interrupted."""
+    """Run a command; returns the exit status: 0 for success, 2 for a mistake of the user's, 130 when interrupted.
+
+    It is 141 where nobody reads the output any more.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _call(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
         _tell(f"bertwright: error: {error}")
         return 2
@@ -155,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output has closed it
         _drop_output()
+        return 141  # as of a program that the signal ends
     except OSError as error:
         if not means_disk_full(error):
             raise
@@ -166,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _drop_output() -> None:
     """Have what is still to be printed vanish."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(text: str) -> None:

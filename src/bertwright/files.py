@@ -25,6 +25,9 @@ from safetensors import SafetensorError
 
 from bertwright.errors import UserError
 
+RUN_LOCK = ".lock"
+"""The file in a run's folder that says it is one, from the first command on, and keeps other commands out."""
+
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Run:
 
 def say(text: str) -> None:
     """Print a sentence about the work with the time, above any progress bar."""
-    tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it any more, and the work goes on
+        tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
 
 
 def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **overrides: Any) -> Run:
@@ -86,9 +87,9 @@ def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **o
 
 def _check(work: Work, stages: list[str]) -> None:
     """Look at everything that can be seen before the first stage: a mistake changes nothing, and is said at once."""
-    for stage in stages:
+    for stage in stages or [""]:
         if stage not in STAGES:
-            raise UserError(f"there is no stage {stage}; the stages are: {', '.join(STAGES)}")
+            raise UserError(f"there is no stage {stage or 'to do'}; the stages are: {', '.join(STAGES)}")
     work.check(stages[0])
     if not {"finetune", "baselines"}.isdisjoint(stages):
         _ = work.labelled  # read hours before they are needed: a fault in the labels is said now

@@ -23,6 +23,7 @@ from bertwright.settings import (
     Phase,
     PretrainConfig,
     TokenizerConfig,
+    default_rate,
 )
 
 __all__ = [
@@ -205,7 +206,7 @@ class Recipe:
         Raises:
             UserError: with the first that does not.
         """
-        self._choose_learning_rate("pretrain", 1e-4 if self.pretrain.encoder is None else 3e-5)
+        self._choose_learning_rate("pretrain", default_rate(self.pretrain.encoder is None))
         self._choose_learning_rate("finetune", 5e-5)
         require(0 <= self.seed < LARGEST_SEED, f"seed is {self.seed}; it must be in [0, 2^63)")
         if self.finetune.encoder is None:

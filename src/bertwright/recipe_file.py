@@ -15,7 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from bertwright.errors import UserError
 from bertwright.recipe import Recipe, to_dict
-from bertwright.settings import ARCHITECTURE_DEFAULTS
+from bertwright.settings import ARCHITECTURE_DEFAULTS, default_rate
 from bertwright.shipped import recipe_file, size_file, with_sample
 
 RENAMED = {
@@ -196,7 +196,22 @@ def change_recipe(recipe: Recipe, **overrides: Any) -> Recipe:
     Raises:
         UserError: if a setting is unknown or does not fit.
     """
-    return build_recipe(_parser().parse_object(_merged(to_dict(recipe), overrides)))
+    return build_recipe(_parser().parse_object(_merged(_without_chosen(recipe, overrides), overrides)))
+
+
+def _without_chosen(recipe: Recipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's settings without those that it had left open and that are chosen by what is replaced."""
+    plain = to_dict(recipe)
+    model, pretrain = overrides.get("model", {}), overrides.get("pretrain", {})
+    if isinstance(model, Mapping) and model.get("architecture", recipe.model.architecture) != recipe.model.architecture:
+        for name, value in ARCHITECTURE_DEFAULTS.get(recipe.model.architecture, {}).items():
+            if plain["model"][name] == value:
+                del plain["model"][name]
+    if isinstance(pretrain, Mapping) and "encoder" in pretrain:
+        before = recipe.pretrain.encoder is None
+        if before != (pretrain["encoder"] is None) and recipe.pretrain.optimizer.learning_rate == default_rate(before):
+            del plain["pretrain"]["optimizer"]["learning_rate"]
+    return plain
 
 
 def _options(overrides: Mapping[str, Any], prefix: str = "") -> list[str]:

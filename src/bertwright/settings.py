@@ -250,6 +250,11 @@ class Phase(Section):
     masking_rate: float | None = number(None, "(0, 1)", later=True)
 
 
+def default_rate(from_random_weights: bool) -> float:
+    """AdamW's rate of pre-training where a recipe leaves it open; lower where an encoder keeps what it knows."""
+    return 1e-4 if from_random_weights else 3e-5
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Section):
     """Pre-training with masked language modelling and next-sentence prediction (paper, section 3.1).
@@ -301,6 +306,13 @@ class PretrainConfig(Section):
     log_every: int = number(10, ">= 1", machine=True)
     evaluate_every: int = number(500, ">= 1", machine=True)
     checkpoint_every: int = number(500, ">= 1", machine=True)
+
+    @property
+    def corpora(self) -> tuple[str, ...] | None:
+        """The corpora that some phase reads; None for all."""
+        if any(phase.corpora is None for phase in self.phases):
+            return None
+        return tuple(dict.fromkeys(name for phase in self.phases for name in phase.corpora or ()))
 
     def __post_init__(self) -> None:
         """As for every section; and budget, phases and batches fit each other."""

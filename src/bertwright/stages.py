@@ -229,7 +229,8 @@ def _without_path(config: Any, name: str) -> Any:
 def _prepare_inputs(work: Work) -> list[Any]:
     recipe = work.resolved
     own, files = _without_path(recipe.tokenizer, "path"), given_files(recipe.tokenizer.path)
-    return [own, recipe.prepare, files, *work.sources(recipe.prepare.corpora), fingerprint_of(work.evaluated)]
+    read = [recipe.pretrain.corpora] if own.new_words and recipe.pretrain.corpora else []  # whose words are new
+    return [own, recipe.prepare, files, *work.sources(recipe.prepare.corpora), fingerprint_of(work.evaluated), *read]
 
 
 def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:

@@ -415,12 +415,18 @@ def test_settings_of_training_beside_a_given_vocabulary_are_said_to_have_no_effe
     corpora = _some(tmp_path, _stories(20))
     recipe = corpora.recipe(vocabulary)
     assert prepare_corpus(recipe, tmp_path / "plain", "in")["notices"] == []
-    tokenizer = dataclasses.replace(recipe.tokenizer, vocab_size=500, sample_megabytes=1.0)
+    given = {"vocab_size": 500, "sample_megabytes": 1.0, "strip_accents": not recipe.tokenizer.lowercase}
+    tokenizer = dataclasses.replace(recipe.tokenizer, **given)
     (notice,) = prepare_corpus(dataclasses.replace(recipe, tokenizer=tokenizer), tmp_path / "given", "in")["notices"]
-    assert notice == (
-        "tokenizer.vocab_size 500, tokenizer.sample_megabytes 1.0 is for a vocabulary that is trained; that of "
-        f"{vocabulary} is used, with its {len(VOCABULARY)} entries"
-    )
+    said = "tokenizer.vocab_size 500, tokenizer.sample_megabytes 1.0"
+    used = f"the tokenizer of {vocabulary} is used as it is, with its {len(VOCABULARY)} entries; without effect: "
+    assert notice == used + said  # a vocab.txt says nothing of accents
+    # A folder does, and of case.
+    Tokenizer.load(tmp_path / "plain" / "tokenizer").save(tmp_path / "whole")
+    given = {"path": str(tmp_path / "whole"), "lowercase": False, "strip_accents": False}
+    tokenizer = dataclasses.replace(recipe.tokenizer, **given)
+    (notice,) = prepare_corpus(dataclasses.replace(recipe, tokenizer=tokenizer), tmp_path / "cased", "in")["notices"]
+    assert notice.endswith("without effect: tokenizer.lowercase false, tokenizer.strip_accents false")
 
 
 @pytest.mark.slow

@@ -111,7 +111,8 @@ def heldout_results(recipe: Recipe, run: Path, engine: Engine) -> dict[str, Any]
     results: dict[str, Any] = {"heldout": text.of(after)}
     if recipe.pretrain.encoder is not None:
         train = PreparedCorpus(run / "prepare" / "train.arrow", text.tokenizer.fingerprint)
-        before = encoder_model(find_model(recipe.pretrain.encoder, "encoder"), text.tokenizer, train)
+        start = find_model(recipe.pretrain.encoder, "encoder")
+        before = encoder_model(start, text.tokenizer, train, recipe.pretrain.corpora)
         results["heldout_before"] = text.of(before)
         if len(text.corpus.source_names) > 1:
             results["heldout_corpora"] = {

@@ -45,10 +45,8 @@ def corpora_read(config: PretrainConfig, heldout: PreparedCorpus) -> tuple[str, 
         config: of pre-training.
         heldout: the held-out documents.
     """
-    if any(phase.corpora is None for phase in config.phases):
-        return None
-    read = tuple(dict.fromkeys(name for phase in config.phases for name in phase.corpora or ()))
-    return read if heldout.is_from(read).any() else None
+    read = config.corpora
+    return read if read is not None and heldout.is_from(read).any() else None
 
 
 class HeldoutText:

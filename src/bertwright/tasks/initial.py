@@ -74,7 +74,8 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
     torch.manual_seed(recipe.seed)
     if config.encoder is not None:
         encoder = find_model(config.encoder, "encoder")
-        model = _continued(encoder, encoder_model(encoder, tokenizer, corpus), config.next_sentence, notice)
+        model = encoder_model(encoder, tokenizer, corpus, config.corpora)
+        model = _continued(encoder, model, config.next_sentence, notice)
         for part in model.encoder.lowest(config.frozen_layers) if config.frozen_layers else ():
             part.requires_grad_(False)
         if config.dropout is not None:
@@ -89,13 +90,16 @@ def first_model(recipe: Recipe, tokenizer: Tokenizer, corpus: PreparedCorpus, no
     return model
 
 
-def encoder_model(encoder: Path, tokenizer: Tokenizer, corpus: PreparedCorpus) -> PretrainingModel:
+def encoder_model(
+    encoder: Path, tokenizer: Tokenizer, corpus: PreparedCorpus, sources: tuple[str, ...] | None
+) -> PretrainingModel:
     """A folder's model, with rows for the entries that a run has added to its vocabulary (`tokenizer.new_words`).
 
     Args:
         encoder: the folder.
         tokenizer: of the corpus: the folder's, or one that has more entries at the end.
         corpus: to train on, in which the new entries are counted.
+        sources: the corpora of it that are read; None for all.
 
     Raises:
         UserError: if the folder cannot be read.
@@ -104,7 +108,7 @@ def encoder_model(encoder: Path, tokenizer: Tokenizer, corpus: PreparedCorpus) -
     if tokenizer.vocab_size > old.vocab_size:
         vocabulary = old.inner.get_vocab()
         cut = [pieces(entry, vocabulary) for entry in tokenizer.tokens[old.vocab_size :]]
-        counts = np.bincount(np.concatenate(sampled_documents(corpus, None)), minlength=tokenizer.vocab_size)
+        counts = np.bincount(np.concatenate(sampled_documents(corpus, sources)), minlength=tokenizer.vocab_size)
         initialize_new_words(model, old.vocab_size, cut, counts)
     return model
 

@@ -210,6 +210,11 @@ def pretrain(
             f"pretrain.next_sentence is on, but the tokenizer puts {tokenizer.separators} {tokenizer.special.sep} "
             "between two texts, and pairs are planned for one; switch it off with --pretrain.next_sentence false"
         )
+    if config.corpora is not None and corpora_read(config, heldout) is None:
+        notice(
+            f"no document of {', '.join(config.corpora)} is held out: what is said of held-out text is of corpora that "
+            "no phase reads; raise prepare.heldout_ratio"
+        )
     model = first_model(recipe, tokenizer, corpus, notice)
     training = Pretraining(recipe, model, tokenizer, corpus, heldout)
     position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)
@@ -252,10 +257,10 @@ def check_budget(recipe: Recipe, folder: Path, lineage: str) -> None:
     position, loop = newest_position(folder / "checkpoints", lineage), loop_config(recipe)
     if position is None or position.budget == loop.budget:
         return
-    if position.step > (loop.max_steps or math.inf) or position.seconds > (loop.max_seconds or math.inf):
+    if position.step >= (loop.max_steps or math.inf) or position.seconds >= (loop.max_seconds or math.inf):
         raise UserError(
             f"pretrain asks for {loop.budget}, but {folder} has done {position.step} steps in {position.seconds:.0f} "
-            "seconds already; ask for as much, or give another folder for the shorter run: --out"
+            "seconds already; ask for more, or give another folder for the shorter run: --out"
         )
 
 

@@ -22,8 +22,9 @@ def _identity(text: str) -> Hashable:
 def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperature: float) -> Floats:
     """The cosine of each pair, the rank of its second text, and its cross-entropy among the candidates.
 
-    Candidates are the distinct second texts, by their words, and so the same ones for every system; one that equals the first text of a pair is none of that pair. A candidate
-    that is as near as the pair's own counts as nearer, so that vectors that are all the same have no rank of use.
+    Candidates are the distinct second texts, by their words, and so the same ones for every system; one that equals the
+    first text of a pair is none of that pair. A candidate that is as near as the pair's own counts as nearer, so that
+    vectors that are all the same have no rank of use.
 
     Args:
         first: vectors of length 1 (or of zeros), (pairs, width), dense or sparse.

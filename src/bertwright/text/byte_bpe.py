@@ -10,6 +10,7 @@ Translation of Rare Words with Subword Units", section 3.2). A byte is written a
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tokenizers.trainers import BpeTrainer
 from bertwright.errors import UserError
 from bertwright.settings import TokenizerConfig
 from bertwright.text.bert_tokenizer import SPECIAL_TOKENS
+from bertwright.text.word_runs import word_pattern
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,18 @@ def spellings(inner: tokenizers.Tokenizer, tokens: list[str]) -> list[str]:
 def continuing(spelled: list[str]) -> npt.NDArray[np.bool_]:
     """Which entries continue a word, bool (vocab_size,): those that begin with a letter, a digit or half a character.
 
-    A text's first word has no space before it either, and begins a sequence; a part after a hyphen counts to the word.
+    Marks, such as the vowel signs of Hindi, belong to the letter before them. Where no spaces are put between words, as
+    in Chinese, each letter is a word. A text's first word has no space before it either, and begins a sequence; a part
+    after a hyphen counts to the word.
     """
-    return np.array([text[:1].isalnum() or text[:1] == "\ufffd" for text in spelled], np.bool_)
+    alone = word_pattern()
+
+    def continues(first: str) -> bool:
+        if first == "\ufffd" or unicodedata.category(first).startswith("M"):
+            return True
+        return first.isalnum() and len(alone.findall(first * 2)) == 1
+
+    return np.array([text != "" and continues(text[0]) for text in spelled], np.bool_)
 
 
 def train(texts: list[str], config: TokenizerConfig) -> tokenizers.Tokenizer:

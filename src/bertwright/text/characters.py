@@ -159,8 +159,11 @@ class Losses:
             "in_words_over_100_characters": self.long_word_characters,
         }
 
-    def warnings(self) -> list[str]:
-        """What a user should know, in sentences."""
+    def warnings(self, is_given: bool) -> list[str]:
+        """What a user should know, in sentences; a vocabulary that exists cannot be told to keep accents."""
+        keep = "set tokenizer.strip_accents: false"
+        if is_given:
+            keep = f"take an encoder that keeps them, or train a vocabulary ({keep})"
         found = []
         total = max(1, self.characters)
         if self.outside.total() > 0.001 * total:
@@ -173,12 +176,12 @@ class Losses:
         if letters > KEEP_MARKS_FROM * total:
             found.append(
                 f"stripping accents changes letters: {letters:,} characters are vowel signs, similar marks or Hangul; "
-                "set tokenizer.strip_accents: false"
+                f"{keep}"
             )
         if self.stripped[ACCENTS] > 0.05 * total:
             found.append(
                 f"{self.stripped[ACCENTS] / total:.1%} of the characters lose an accent; where accents tell words "
-                "apart, as in Vietnamese, set tokenizer.strip_accents: false"
+                f"apart, as in Vietnamese, {keep}"
             )
         if self.long_word_characters > 0.005 * total:
             found.append(

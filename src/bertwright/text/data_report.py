@@ -101,7 +101,11 @@ class SourceReport:
 
 
 def data_report(
-    reports: dict[str, SourceReport], train: CorpusWriter, heldout: CorpusWriter, notices: list[str]
+    reports: dict[str, SourceReport],
+    train: CorpusWriter,
+    heldout: CorpusWriter,
+    notices: list[str],
+    is_given: bool,
 ) -> dict[str, Any]:
     """The content of data_report.json: each corpus, all together, and what a user should know or be warned of.
 
@@ -110,6 +114,7 @@ def data_report(
         train: the documents that are trained on.
         heldout: those that are not.
         notices: what was decided for these corpora, in sentences.
+        is_given: whether the vocabulary existed before.
     """
     total = SourceReport()
     for report in reports.values():
@@ -138,7 +143,7 @@ def data_report(
         if report.unknown_tokens > 0.005 * max(1, report.tokens):
             share = report.unknown_tokens / report.tokens
             warnings.append(f"{name}: {share:.1%} of the tokens are unknown to the vocabulary.")
-        warnings += [f"{name}: {warning}" for warning in report.lost.warnings()]
+        warnings += [f"{name}: {warning}" for warning in report.lost.warnings(is_given)]
     return {
         "sources": {name: report.as_dict() for name, report in reports.items()},
         "total": total.as_dict(),

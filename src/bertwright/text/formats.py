@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
+from bertwright.files import means_disk_full
 from bertwright.text import conll, squad
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, parse_json, read_lines
 
@@ -84,6 +85,8 @@ def clear_errors(path: Path) -> Iterator[None]:
     except PermissionError:
         raise UserError(f"{path} may not be read by this user; change its permissions") from None
     except (EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, OSError, pa.ArrowInvalid, csv.Error) as error:
+        if means_disk_full(error):  # where it is unpacked
+            raise
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} is truncated or damaged ({reason}); fetch it again or remove it") from error
 

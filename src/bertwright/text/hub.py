@@ -21,6 +21,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from bertwright.errors import UserError
+from bertwright.files import means_disk_full
 from bertwright.text.formats import missing_column
 from bertwright.text.sources import meant
 
@@ -37,6 +38,8 @@ def _clear_errors(repository: str, subset: str | None) -> Iterator[None]:
     except (RepositoryNotFoundError, RevisionNotFoundError, DatasetNotFoundError) as error:
         raise UserError(f"{absent}, and no public data set on the hub; check the name, {local}") from error
     except (HTTPError, OfflineModeIsEnabled, OSError) as error:
+        if means_disk_full(error):  # of the cache
+            raise
         raise UserError(
             f"{absent}, and the hub did not answer for a data set of this name ({type(error).__name__}); check the "
             f"path or the network, {local}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +69,7 @@ def prepare_corpus(
             tokenizer = Tokenizer.load(user_path(recipe.tokenizer.path), recipe.tokenizer, notices.append)
             notices += _without_effect(recipe.tokenizer, tokenizer)
             if recipe.tokenizer.new_words:
-                sample = _sample_texts(recipe, progress, evaluated)
+                sample = _sample_texts(recipe, progress, evaluated, recipe.pretrain.corpora)
                 progress(f"find {recipe.tokenizer.new_words} new words", 0, 0)
                 tokenizer = with_new_words(tokenizer, sample, recipe.tokenizer.new_words, notices.append)
         else:
@@ -82,17 +82,21 @@ def prepare_corpus(
 
 
 def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
-    """That settings of a vocabulary's training were given, and a vocabulary that exists."""
+    """That settings were given which a tokenizer that exists does not follow."""
     of_training = ("type", "vocab_size", "limit_alphabet", "min_frequency", "sample_megabytes")
     default = TokenizerConfig()
     names = [name for name in of_training if getattr(config, name) != getattr(default, name)]
     if config.new_words and "sample_megabytes" in names:
         names.remove("sample_megabytes")  # new words are found in the sample
-    said = ", ".join(f"tokenizer.{name} {getattr(config, name)}" for name in names)
-    of_given = (
-        f"is for a vocabulary that is trained; that of {config.path} is used, with its {given.vocab_size:,} entries"
-    )
-    return [f"{said} {of_given}"] if names else []
+    if not given.is_bytes:
+        lowercase, strips, _ = given.normalization
+        if lowercase and not config.lowercase:
+            names.append("lowercase")
+        if config.strip_accents not in (None, lowercase if strips is None else strips):
+            names.append("strip_accents")
+    said = ", ".join(f"tokenizer.{name} {str(getattr(config, name)).lower()}" for name in names)
+    used = f"the tokenizer of {config.path} is used as it is, with its {given.vocab_size:,} entries"
+    return [f"{used}; without effect: {said}"] if names else []
 
 
 def _documents(
@@ -158,12 +162,14 @@ def _divide(recipe: Recipe, notices: list[str], evaluated: Collection[bytes]) ->
     return division
 
 
-def _sample_texts(recipe: Recipe, progress: Progress, evaluated: Collection[bytes]) -> list[str]:
-    """Texts for the vocabulary: the documents with the smallest hashes, up to the sample size, from all corpora."""
+def _sample_texts(
+    recipe: Recipe, progress: Progress, evaluated: Collection[bytes], corpora: Sequence[str] | None = None
+) -> list[str]:
+    """Texts for the vocabulary: documents with the smallest hashes, up to the sample size, of all corpora or some."""
     room = int(recipe.tokenizer.sample_megabytes * 1e6)
     kept: list[tuple[int, str]] = []  # a heap whose head has the largest hash
     size = characters = documents = 0
-    for corpus_name in recipe.prepare.corpora:
+    for corpus_name in recipe.prepare.corpora if corpora is None else corpora:
         for document in _documents(recipe, corpus_name, Counter(), evaluated):
             if evaluated and digest(document.text) in evaluated:
                 continue
@@ -224,7 +230,7 @@ def _tokenize_all(
             f"of {choice.kept} documents, {train.documents} to train on and {heldout.documents} held out have a token; "
             "both need one: add documents"
         )
-    report_all = data_report(reports, train, heldout, notices)
+    report_all = data_report(reports, train, heldout, notices, is_given=recipe.tokenizer.path is not None)
     if recipe.tokenizer.path is not None:
         _check_known(recipe, report_all["total"])
     report_all["overlap"] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bertwright.errors import UserError
-from bertwright.files import user_path
+from bertwright.files import RUN_LOCK, user_path
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
 from bertwright.text.decoding import COMPRESSIONS
@@ -95,6 +95,8 @@ def locate(source: Source) -> Files | Reviews | Preset:
         if imdb.is_folder(path):
             return Reviews(path)
         inside = sorted(found for found in path.rglob("*") if formats.format_of(found) and _is_visible(found, path))
+        runs = {lock.parent for lock in path.rglob(RUN_LOCK)} - {path}
+        inside = [found for found in inside if runs.isdisjoint(found.parents)]
         if not inside:
             raise UserError(f"the folder {name} holds no file to read; Bertwright reads {' '.join(formats.FORMATS)}")
         return _files(path, inside)
@@ -109,10 +111,12 @@ def locate(source: Source) -> Files | Reviews | Preset:
         return _files(path.parent, [path])
     if glob.has_magic(name):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        first = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         readable = [match for match in matches if match.is_file() and formats.format_of(match)]
+        readable = [match for match in readable if not _is_of_run(match, first)]
         if not readable:
             raise UserError(f"no readable file matches {name}; check the pattern, and quote it on the command line")
-        return _files(Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)), readable)
+        return _files(first, readable)
     if _HUB_ID.fullmatch(name) and formats.format_of(path) is None and not path.parent.is_dir():
         return Preset(name, subset=source.subset)
     raise UserError(
@@ -133,6 +137,11 @@ def meant(path: Path) -> str:
         return ""
     near = difflib.get_close_matches(path.parts[len(there.parts)], [found.name for found in there.iterdir()], n=1)
     return f" (did you mean {there / near[0]}?)" if near else ""
+
+
+def _is_of_run(found: Path, root: Path) -> bool:
+    """Whether a file lies in a run's folder below a root: what a run writes is no data of its own or of others."""
+    return any((parent / RUN_LOCK).exists() for parent in found.parents if root in parent.parents)
 
 
 def _is_visible(found: Path, root: Path) -> bool:

@@ -16,7 +16,8 @@ from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.recipe import Recipe, fingerprint, to_dict
+from bertwright.ranges import own_settings
+from bertwright.recipe import Recipe, fingerprint
 from bertwright.train.engine import Engine
 
 _STATE = "tracker.json"
@@ -38,8 +39,11 @@ class Tracked:
     more: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, bool | int | float | str]:
-        """The recipe's settings by dotted name; what is no number, boolean or string is written as JSON."""
-        return dict(_flat(to_dict(self.recipe) | dict(self.more)))
+        """The recipe's settings by dotted name; what is no number, boolean or string is written as JSON.
+
+        Without those of a network and a tokenizer that are an encoder's.
+        """
+        return dict(_flat(own_settings(self.recipe) | dict(self.more)))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
