@@ -20,6 +20,8 @@ import suite_tables
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
+from bertwright.recipe_file import load_recipe
+from bertwright.tasks.initial import unseen_positions
 from conftest import ROOT
 
 
@@ -166,6 +168,17 @@ def _numbers(path: Path, header: str) -> list[list[str]]:
     after = path.read_text().partition(f"\n{header}")[2].splitlines()[2:]
     rows = [line.strip("|").split("|")[1:] for line in itertools.takewhile(lambda line: line.startswith("|"), after)]
     return [[cell.strip() for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/guide/adapt.md"])
+def test_the_recipe_of_a_document_loads_and_suits_what_it_trains(document, tmp_path):
+    text = (ROOT / document).read_text()
+    (shown,) = re.findall(r"^```yaml\n(name: .*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(shown)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert unseen_positions(recipe) is None
+    if recipe.pretrain.encoder == "bundled":  # which Muon has trained: AdamW's default rate is that of BERT-base
+        assert recipe.pretrain.optimizer == load_recipe("demo").pretrain.optimizer
 
 
 GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md") if path.name != "glossary.md")
