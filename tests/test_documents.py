@@ -20,6 +20,7 @@ import suite_tables
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
+from bertwright.models.checkpoints import BUNDLED
 from bertwright.recipe_file import load_recipe
 from bertwright.tasks.initial import unseen_positions
 from conftest import ROOT
@@ -179,6 +180,14 @@ def test_the_recipe_of_a_document_loads_and_suits_what_it_trains(document, tmp_p
     assert unseen_positions(recipe) is None
     if recipe.pretrain.encoder == "bundled":  # which Muon has trained: AdamW's default rate is that of BERT-base
         assert recipe.pretrain.optimizer == load_recipe("demo").pretrain.optimizer
+
+
+@pytest.mark.parametrize("guide", ["vectors", "use"])
+def test_the_layers_that_a_guide_asks_for_are_there_in_the_bundled_encoder(guide):
+    asked = re.findall(r"layers[ =](\d+)", (ROOT / "docs" / "guide" / f"{guide}.md").read_text())
+    there = read_json(BUNDLED / "encoder" / "config.json")["num_hidden_layers"]
+    assert asked
+    assert all(1 <= int(number) <= there for number in asked)
 
 
 GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md") if path.name != "glossary.md")
