@@ -37,7 +37,7 @@ CHANGES = (
     "4-two-layers",
     "5-masks",
     "6-local",
-    "7-counted",
+    "7-pmi",
     "8-muon",
     "9-averaging",
 )

@@ -56,6 +56,27 @@ def test_help_shows_hyphens_and_no_underscores_in_options(capsys):
         assert not [word for word in options if "_" in word.partition("=")[0].split("{")[0]], name
 
 
+FLAGS = {
+    name: {one for one, p in inspect.signature(USES[name][0]).parameters.items() if p.default is False} for name in USES
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(name for name in USES if FLAGS[name]))
+def test_the_help_shows_flags_as_they_are_typed(capsys, name):
+    _, said = run(capsys, *name.split(), "--help")
+    usage = " ".join(said.partition("\n\n")[0].split())
+    assert all(f"[--{flag.replace('_', '-')}]" in usage for flag in FLAGS[name])
+    assert "true" not in said
+    assert "bool" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "needed"), [("predict", False), ("embed", False), ("init", True), ("export", True)])
+def test_the_help_says_required_of_what_a_command_cannot_do_without(capsys, name, needed):
+    assert ("(required)" in run(capsys, name, "--help")[1]) == needed
+
+
 @pytest.mark.slow
 def test_hyphens_and_underscores_are_alike():
     for words in (["--pretrain.max-minutes", "5"], ["--pretrain.max_minutes", "5"], ["--pretrain.max-minutes=5"]):

@@ -20,6 +20,9 @@ import suite_tables
 from bertwright.cli import main
 from bertwright.evaluate.report import SYSTEM_NAMES
 from bertwright.files import read_json
+from bertwright.models.checkpoints import BUNDLED
+from bertwright.recipe_file import load_recipe
+from bertwright.tasks.initial import unseen_positions
 from conftest import ROOT
 
 
@@ -111,7 +114,10 @@ def test_the_studies_tables_say_what_was_measured():
 def test_the_table_of_whole_fine_tunings_says_what_was_measured():
     found = read_json(ROOT / "results" / "speed" / "finetune-parity.json")
     tasks = {task: found[task] for task in finetune_parity.METRICS}
-    assert finetune_parity.table(tasks) in (ROOT / "docs" / "performance.md").read_text()
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert finetune_parity.table(tasks) in page
+    assert {len(task["by_seed"]["transformers_bf16"]) for task in tasks.values()} == {1}
+    assert 'those of "Trainer, bf16" of one' in page
 
 
 def test_the_tables_of_retrieval_say_what_was_measured():
@@ -140,6 +146,7 @@ def test_the_suite_s_tables_say_what_was_measured():
     baselines = [f"{100 * suite['bundled'][task]['baseline']:.1f}" for task in tasks]
     means = [[f"{100 * suite[encoder][task]['mean']:.1f}" for task in tasks] for encoder in encoders]
     assert _numbers(ROOT / "README.md", "| encoder | CoLA") == [baselines, *means]
+    assert f"| best baseline | {baselines[0]} |" in (ROOT / "README.md").read_text()  # of most tasks no n-gram model
     spreads = [
         [
             baseline,
@@ -166,6 +173,25 @@ def _numbers(path: Path, header: str) -> list[list[str]]:
     after = path.read_text().partition(f"\n{header}")[2].splitlines()[2:]
     rows = [line.strip("|").split("|")[1:] for line in itertools.takewhile(lambda line: line.startswith("|"), after)]
     return [[cell.strip() for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/guide/adapt.md"])
+def test_the_recipe_of_a_document_loads_and_suits_what_it_trains(document, tmp_path):
+    text = (ROOT / document).read_text()
+    (shown,) = re.findall(r"^```yaml\n(name: .*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(shown)
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert unseen_positions(recipe) is None
+    if recipe.pretrain.encoder == "bundled":  # which Muon has trained: AdamW's default rate is that of BERT-base
+        assert recipe.pretrain.optimizer == load_recipe("demo").pretrain.optimizer
+
+
+@pytest.mark.parametrize("guide", ["vectors", "use"])
+def test_the_layers_that_a_guide_asks_for_are_there_in_the_bundled_encoder(guide):
+    asked = re.findall(r"layers[ =](\d+)", (ROOT / "docs" / "guide" / f"{guide}.md").read_text())
+    there = read_json(BUNDLED / "encoder" / "config.json")["num_hidden_layers"]
+    assert asked
+    assert all(1 <= int(number) <= there for number in asked)
 
 
 GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md") if path.name != "glossary.md")

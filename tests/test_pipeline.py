@@ -18,6 +18,7 @@ from bertwright.files import read_json
 from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import STAGES
+from bertwright.tasks.initial import unseen_positions
 from bertwright.train.engine import Engine
 from processes import environment, in_two_processes
 
@@ -532,6 +533,20 @@ def test_a_run_does_not_start_from_its_own_result(finished, recipe_file, tmp_pat
     own = str(out / "finetune" / "seed-0" / "model")
     said = refused(capsys, "run", str(recipe_file), "--out", str(out), "--finetune.encoder", own)
     assert "which this run writes itself; name another folder: --out" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "is_said"), [(64, False), (128, True)])
+def test_positions_that_pretraining_does_not_see_are_said_before_it(recipe_file, tmp_path, capsys, length, is_said):
+    words = ["--model.max_position_embeddings", "128", "--finetune.max_length", str(length), "--out", str(tmp_path)]
+    assert main(["run", str(recipe_file), *words, "--model.architecture", "t5"]) == 2  # before any work
+    said = capsys.readouterr().err
+    assert ("give pretrain.phases a sequence_length of 128, or lower finetune.max_length to 64" in said) == is_said
+    longer = {"phases": [{"sequence_length": length}], "batch_tokens": 1024}  # the advice, taken
+    fits = load_recipe(
+        recipe_file, model={"max_position_embeddings": 128}, pretrain=longer, finetune={"max_length": length}
+    )
+    assert unseen_positions(fits) is None
 
 
 def test_a_wrong_architecture_is_refused_before_the_corpus_is_prepared(recipe_file, tmp_path, capsys):

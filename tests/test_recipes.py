@@ -15,7 +15,7 @@ from bertwright import recipe as configuration
 from bertwright.cli import main, make_parser
 from bertwright.errors import UserError
 from bertwright.recipe import decisive, fingerprint, to_dict
-from bertwright.recipe_file import build_recipe, load_recipe, make_recipe_parser
+from bertwright.recipe_file import RENAMED_VALUES, build_recipe, load_recipe, make_recipe_parser
 from conftest import ROOT
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -42,6 +42,9 @@ def test_every_recipe_loads(name):
 def test_the_ablation_s_changes_lead_from_the_paper_s_recipe_to_imdb_mini():
     files = sorted((ROOT / "recipes" / "ablation").glob("[0-9]*"), key=lambda path: int(path.name.partition("-")[0]))
     assert len(files) == 12
+    assert [
+        path.name for path in files if path.stem.partition("-")[2] in RENAMED_VALUES["embedding_initialization"]
+    ] == []
     reached = load_recipe([ROOT / "recipes" / "bert-mini-original.yaml", *files])
     assert dataclasses.replace(reached, name="imdb-mini") == load_recipe(ROOT / "recipes" / "imdb-mini.yaml")
 

@@ -46,6 +46,7 @@ def test_recipes_are_listed_each_with_what_it_is_for(capsys):
     for name in [*shipped.recipes(), *shipped.sizes()]:
         line = next(line for line in lines if line.startswith(f"  {name} "))
         assert len(re.split(r"\s{2,}", line.strip())) == 3, line
+        assert line.count("(") == line.count(")"), line  # a sentence, and not its beginning up to an "et al."
 
 
 @pytest.mark.parametrize("name", ["demo", "mini"])

@@ -34,7 +34,7 @@ from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parse
 STAGES = {
     "run": "do all stages, from raw text to a report; what is done and unchanged is skipped",
     "prepare": "read the corpora, train the vocabulary, write token ids to disk",
-    "pretrain": "pre-train BERT from random weights on masked tokens and next sentences",
+    "pretrain": "pre-train an encoder, from random weights or one that exists, on masked tokens and next sentences",
     "finetune": "fine-tune the pre-trained encoder on labelled texts",
     "baselines": "train the classical baselines on the same texts",
     "evaluate": "evaluate all systems on the test split",
@@ -130,8 +130,12 @@ def _command_parser(function: Callable[..., None], plain: dict[str, str | None])
     command = RecipeParser(description=text)
     command.prefix = "--"
     for argument, number in plain.items():
-        command.add_argument(argument, nargs=number, help=help_of[argument])
+        action = command.add_argument(argument, nargs=number, help=help_of[argument])
+        action.required = number is None or function is init  # the others read standard input, or list all
     command.add_function_arguments(function, skip=set(plain))
+    for action in command._actions:
+        if action.dest in _flags(function):
+            action.metavar = ""  # in the help: the command line takes no value
     command.known = [name for name in inspect.signature(function).parameters if name not in plain]
     return command, text
 
@@ -236,13 +240,17 @@ def _sweep(given: Namespace) -> None:
     sweep(build_recipe(given), **options)
 
 
+def _flags(function: Callable[..., None]) -> set[str]:
+    return {name for name, one in inspect.signature(function).parameters.items() if one.default is False}
+
+
 def _plain_options(words: Sequence[str], function: Callable[..., None]) -> list[str]:
     """A command's options as the parser knows them: with underscores, and flags with a value.
 
     Raises:
         UserError: if a flag is given a value.
     """
-    flags = {name for name, one in inspect.signature(function).parameters.items() if one.default is False}
+    flags = _flags(function)
     result: list[str] = []
     for number, word in enumerate(words):
         if word == "--":

@@ -18,6 +18,7 @@ from bertwright.recipe import Recipe
 from bertwright.recipe_file import change_recipe, load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import STAGES, Work
+from bertwright.tasks.initial import unseen_positions
 from bertwright.tasks.self_training import check_unlabelled
 from bertwright.train.engine import Engine
 
@@ -95,6 +96,8 @@ def _check(work: Work, stages: list[str]) -> None:
         _ = work.labelled  # read hours before they are needed: a fault in the labels is said now
     if "finetune" in stages:
         check_unlabelled(work.recipe)
+    if not {"pretrain", "finetune"}.isdisjoint(stages) and (unseen := unseen_positions(work.recipe)) is not None:
+        work.notice(unseen)
     for stage in stages:
         work.fingerprint(stage)  # looks for its sources
     work.check_training(stages)

@@ -147,8 +147,8 @@ class SystemConfig:
     """How the machine is used. Nothing here changes the result, beyond rounding.
 
     Args:
-        precision: bf16 computes matrix products in bfloat16 with float32 weights; auto picks it where the hardware
-            has it.
+        precision: bf16 computes matrix products in bfloat16; weights are trained and stored in float32. auto picks it
+            where the hardware has it.
         compile: whether torch.compile is used; auto uses it where a compiler is found and the planned steps repay its
             start-up, on refuses to run without one. true and false are on and off.
         tracker: what also gets the lines of metrics.jsonl, the recipe and the report's metrics: tensorboard, wandb or

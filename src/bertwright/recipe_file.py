@@ -51,8 +51,10 @@ class RecipeParser(ArgumentParser):
         raise UserError(self._clear(" ".join(str(message).split()))) from ex
 
     def format_help(self, *formatter: Any) -> str:
-        """The help, with hyphens in options."""
+        """The help, with hyphens in options; that of a command without recipe shows flags as they are typed: alone."""
         text: str = super().format_help(*formatter)
+        if self.prefix:
+            text = re.sub(r"\s*\((?:type:\s+bool,\s+default:\s+False|default:\s+null)\)|(?<=\w) (?=\])", "", text)
         return re.sub(r"--[\w.]+", lambda option: option[0].replace("_", "-"), text)
 
     def _apply_actions(self, cfg: Any, *others: Any, **more: Any) -> Namespace:

@@ -26,6 +26,9 @@ def test_a_card_says_where_it_comes_from(part):
     card = (BUNDLED / part / "README.md").read_text()
     for words in ("license: apache-2.0", "Commit ", "## Recipe", "name: imdb-mini", "## Limits", "bfloat16"):
         assert words in card
+    assert "`transformers` computes in float32, Bertwright in bfloat16" in card
+    # The run's recipe has the names of its time.
+    assert "first_embeddings" not in card or "Written by version 0.1" in card
 
 
 @pytest.mark.slow

@@ -106,6 +106,8 @@ def test_a_small_folder_has_half_the_bytes_and_answers_alike(folders, tmp_path, 
     weights = [load_file(folder / "model.safetensors") for folder in (folders[name], small)]
     sizes = [sum(value.nbytes for value in tensors.values()) for tensors in weights]
     assert sizes[1] == 0.5 * sizes[0]
+    card = (small / "README.md").read_text()
+    assert "`transformers` computes in float32, Bertwright in bfloat16 where the hardware has it" in card
     auto = transformers.AutoModelForSequenceClassification if name == "classifier" else transformers.BertForPreTraining
     given = batch_of(7, 33)
     theirs = auto.from_pretrained(small).eval()

@@ -36,21 +36,21 @@ def predict(
     """Predict the class of texts: those given, those of a file, or one a line from standard input.
 
     Args:
-        texts: to classify.
+        texts: to classify; without them and --file, the lines of standard input.
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
         file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. A row without text has an
             empty prediction.
         out: of a file, write all its columns with label, score and the probability of each class to this .csv, .tsv or
             .jsonl file.
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
-        format: without out, a table to read, JSON lines, or a page (with explain).
+        format: without --out, a table to read, JSON lines, or a page (with --explain).
         explain: also show which words moved each prediction: of a class, of labels or of a number.
         question: to be answered from the context.
         context: of the question, or of the choices.
         text_pair: the second text of the one that is given, where the model reads pairs.
         text_pair_column: of the file, where the model reads pairs; the default is that of training, or text_pair.
         choices: of which one follows the context, as a list: '["in May", "in June"]'.
-        label: with explain, the class or label whose words are shown; the default is the most probable.
+        label: with --explain, the class or label whose words are shown; the default is the most probable.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model is for another task.
@@ -210,7 +210,7 @@ def embed(
     """Compute vectors of texts: one for each as JSON lines, or all into a file.
 
     Args:
-        texts: to compute vectors of.
+        texts: to compute vectors of; without them and --file, the lines of standard input.
         model: a model folder, one of sentence-transformers, the folder of a run, or bundled: the model that comes with
             Bertwright.
         file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. Of a text that is too long
@@ -222,7 +222,7 @@ def embed(
             says nothing.
         dimensions: how many first numbers of a vector are kept, and divided by their length; the default is all.
         per_token: print the vector of each token, of the pre-trained encoder.
-        layers: with per_token, how many of the last layers a token's vector holds side by side; the default is one.
+        layers: with --per-token, how many of the last layers a token's vector holds side by side; the default is one.
 
     Raises:
         UserError: if there is no text, one that is given has no word, or the model has fewer layers or dimensions.

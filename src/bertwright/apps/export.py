@@ -48,7 +48,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
         onnx: also write the model for ONNX Runtime, in float32.
         int8: also write it with int8 weights.
         small: write weights in bfloat16 in place of float32: half the size.
-            Bertwright and `transformers` compute in float32 all the same.
+            `transformers` computes in float32 all the same, Bertwright in bfloat16 where the hardware has it.
         license: the hub's identifier of what others may do with it, such as apache-2.0, for the card.
 
     Returns:

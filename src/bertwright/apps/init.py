@@ -57,8 +57,8 @@ def init(
         text_pair_column: the column that holds the second text, where the label speaks of two.
         unlabelled: whether to pre-train on the texts and leave labels aside.
         encoder: the encoder to start from, of any language: a model folder (BERT or ModernBERT in the Hugging Face
-            layout), the folder of a run, or bundled. The default is the bundled one for English texts; for others, one
-            is pre-trained from scratch.
+            layout), the folder of a run, or bundled. The default is the bundled one for English texts with
+            labels; for others, and for unlabelled texts alone, one is pre-trained from scratch.
         minutes: the budget of pre-training, where the recipe has any.
         out: the recipe to write; the default is recipes/NAME.yaml.
         overwrite: whether an existing recipe may be replaced.

@@ -41,6 +41,25 @@ HEADS = {
 """The parts of `PretrainingModel` on the encoder, in words."""
 
 
+def unseen_positions(recipe: Recipe) -> str | None:
+    """What is said of a recipe that fine-tunes on longer texts than it pre-trains on, from random weights; else None.
+
+    The positions after the longest phase keep their random weights. An encoder that is continued brings its own.
+
+    Args:
+        recipe: the whole recipe.
+    """
+    config, longest = recipe.finetune, max(phase.sequence_length for phase in recipe.pretrain.phases)
+    starts_random = recipe.pretrain.encoder is None and config.encoder is None
+    if not starts_random or config.data == "" or config.max_length <= longest:
+        return None
+    return (
+        f"finetune.max_length is {config.max_length}, but no phase of pre-training is longer than {longest} tokens: "
+        f"longer texts have positions that it does not see; give pretrain.phases a sequence_length of "
+        f"{config.max_length}, or lower finetune.max_length to {longest}"
+    )
+
+
 def check_first_model(recipe: Recipe, start: Path | None) -> None:
     """See that the model before its first step can be made, before the corpus is prepared.
 
