@@ -177,6 +177,12 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
             answer = client.post("/predict", json=wrong)
             assert answer.status_code == 422
             assert words in answer.json()["detail"]
+        # What a refusal says to send is answered, and is the example of the description.
+        described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+        for wrong in ({"texts": ["A text."]}, given, {}, {"rows": given}, {"rows": [{"question": "a"}]}):
+            sent = json.loads(client.post("/predict", json=wrong).json()["detail"].rpartition("send JSON such as ")[2])
+            assert sent == described["application/json"]["example"]
+            assert client.post("/predict", json=sent).status_code == 200
         answer = client.post("/explain", json={"texts": ["A text."]})
         assert answer.status_code == 422
 

@@ -26,6 +26,8 @@ from bertwright.apps.requests import (
     PredictRequest,
     SearchRequest,
     TextsRequest,
+    examples,
+    such_as,
 )
 from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
@@ -42,7 +44,7 @@ MOST_ATTENTION = 64
 
 def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
     """Classes of texts, or what else the model's task answers."""
-    records = model.records(request.given())
+    records = _records(model, request)
     choices = sum(len(record.choices or ()) for record in records)  # each of which is read with its whole context
     _require_few(limits, max(len(records), choices), "choices" if choices else "texts")
     encoded = model.inputs(records)
@@ -56,6 +58,18 @@ def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
             f"{limits.request_tokens:,}; shorten or divide it"
         )
     return Work(tokens, _predicting(model, parts, records))
+
+
+def _records(model: Model, request: PredictRequest) -> list[Record]:
+    """What a request gives as records of the model's task.
+
+    Raises:
+        UserError: if it is something else, with a body that the model answers.
+    """
+    try:
+        return model.records(request.given())
+    except UserError as error:
+        raise UserError(f"{error}; {such_as(examples(model.task.warm())['/predict'])}") from error
 
 
 def _require_whole(encoded: Many[ModelInput]) -> None:
@@ -80,7 +94,7 @@ def _predicting(model: Model, parts: Many[Many[Sequence]], records: Many[Record]
 def explain(model: Model, request: ExplainRequest, limits: Limits) -> Work:
     """Predictions, and attributions of words."""
     check(model, request.label)
-    records = model.records(request.given())
+    records = _records(model, request)
     _require_few(limits, len(records))
     sequences = [read(model, record, number, len(records)) for number, record in enumerate(records)]
     work = _explaining(model, records, sequences, request.label)
