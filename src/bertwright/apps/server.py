@@ -180,6 +180,9 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer, described: 
     async def predict(request: Request, body: PredictRequest) -> Any:
         """The class of each text: `label`, `score`, and the `probabilities` of all classes.
 
+        A model for several labels gives `labels` and `probabilities`; one for numbers, or for how alike two texts are,
+        gives `score`. Pairs are `rows` with `text` and `text_pair`.
+
         A model for tokens reads `texts`, or `rows` with `tokens`. It gives `text`, `tokens`, `tags`, `scores`, and
         `entities` with `start`, `end`, `text`, `label` and `score`; places count characters from 0. One for questions
         reads `rows` with `question` and `context`, and gives `text`, `start`, `end` and `score`; one for choices reads
