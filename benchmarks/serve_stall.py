@@ -72,7 +72,8 @@ def largest_requests(model: bertwright.Model, limits: Limits) -> Requests:
         "explain many texts": ("/explain", {"texts": [text_of(model, explained // limits.texts)] * limits.texts}),
         "predict long texts": (
             "/predict",
-            {"texts": [text_of(model, limits.text_tokens)] * (limits.request_tokens // limits.text_tokens)},
+            # Each window has its own [CLS] and [SEP].
+            {"texts": [text_of(model, limits.text_tokens * 15 // 16)] * (limits.request_tokens // limits.text_tokens)},
         ),
         "predict many texts": ("/predict", {"texts": full}),
         "words that take long to tokenize": ("/predict", {"texts": [words]}),

@@ -225,6 +225,76 @@ def test_pairs_get_the_probabilities_of_all_classes(visit, small_tokenizer, tmp_
         expect(answer).to_contain_text(f"Green words raised the odds of {found.label}")
 
 
+def from_another_tool(folder):
+    """A model's folder without our notes, which say what it was trained for."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in ("finetuning_task", "text_pair")})
+    return bertwright.load(folder)
+
+
+def test_a_classifier_of_another_tool_takes_one_text_or_two(visit, small_tokenizer, tmp_path):
+    names = ["same", "other", "none"]
+    serve_small(small_tokenizer, tmp_path / "m", "classification", SequenceHead(48, 3, 0.1), names)
+    widgets = "- text: the cat sat\n  text_pair: rain was falling\n- text: old roofs\n"
+    (tmp_path / "m" / "README.md").write_text(f"---\nwidget:\n{widgets}---\n")
+    model = from_another_tool(tmp_path / "m")
+    assert [one["values"] for one in settings(model, False)["examples"]] == [
+        ["the cat sat", "rain was falling"],
+        ["old roofs"],
+    ]
+    with Server(make_app(model)) as client:
+        page = visit(str(client.base_url))
+        expect(page.locator("#about")).to_have_text("Assigns one of 3 classes to a text or a pair of texts.")
+        bodies = []
+        page.on("request", lambda sent: bodies.append(sent.post_data_json) if sent.method == "POST" else None)
+        for title, row in (
+            ("old roofs", {"text": "old roofs"}),
+            ("the cat sat", {"text": "the cat sat", "text_pair": "rain was falling"}),
+        ):
+            page.get_by_role("button", name=title).click()
+            answer = page.locator("#compare output")
+            expect(answer.locator("mark").first).to_be_visible()
+            expect(answer.locator(".prediction b")).to_have_text(model.predict(row).label)
+            assert bodies == [{"rows": [row]}] * 2
+            bodies.clear()
+
+
+def test_an_example_with_a_second_text_is_not_cut_to_its_first(small_tokenizer, tmp_path):
+    save_tagger(small_tokenizer, tmp_path / "m", ["O", "B-LOC", "I-LOC"])
+    (tmp_path / "m" / "README.md").write_text("---\nwidget:\n- text: A.\n  text_pair: B.\n- text: C.\n---\n")
+    shown = settings(bertwright.load(tmp_path / "m"), False)
+    assert [one["values"] for one in shown["examples"]] == [["C."]]
+    assert shown["facts"]["Reads"] == "64 tokens; a longer text in windows"
+
+
+@pytest.mark.parametrize(
+    ("tags", "form", "answers", "about"),
+    [
+        (["O", "PER", "LOC"], "token-classification", ["LOC", "PER"], "Finds entities"),
+        (["NOUN", "DET", "VERB"], "tags", ["DET", "NOUN", "VERB"], "Assigns one of 3 tags to each word of a text."),
+    ],
+)
+def test_tags_without_prefixes_are_named(small_tokenizer, tmp_path, tags, form, answers, about):
+    save_tagger(small_tokenizer, tmp_path / "m", tags)
+    shown = settings(bertwright.load(tmp_path / "m"), False)
+    assert (shown["form"], shown["answers"]) == (form, answers)
+    assert shown["about"].startswith(about)
+
+
+def test_words_are_tagged_where_tags_are_no_entities(visit, small_tokenizer, tmp_path):
+    save_tagger(small_tokenizer, tmp_path / "m", ["NOUN", "DET", "VERB"], seed=2)
+    model = bertwright.load(tmp_path / "m")
+    found = model.predict("The cat sat on a mat.")
+    with Server(make_app(model)) as client:
+        page = visit(str(client.base_url))
+        answer = ask(page, "Tags", "Tag words", text="The cat sat on a mat.")
+        expect(answer.locator(".prediction")).to_have_text(f"{len(found.tokens)} words")
+        expect(answer.locator("mark.entity")).to_have_text(
+            [f"{token}{tag}" for token, tag in zip(found.tokens, found.tags, strict=True)]
+        )
+        assert "ntit" not in page.locator("body").inner_text()
+
+
 def test_the_page_is_used_with_the_keyboard_and_its_fields_have_names(page):
     page.get_by_role("tab", name="Classify").focus()
     for tab in ("Fill masks", "Attention", "Next sentence", "Classify", "Fill masks"):

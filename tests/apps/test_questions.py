@@ -7,9 +7,13 @@ import pytest
 import torch
 
 import bertwright
+from bertwright.apps.answers import predict
+from bertwright.apps.batching import Limits
 from bertwright.apps.export import ONNX_FILE, export
+from bertwright.apps.requests import PredictRequest
 from bertwright.apps.server import make_app
 from bertwright.cli import main
+from bertwright.errors import UserError
 from bertwright.models.answer_heads import ChoiceHead, SpanHead
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import TaskModel
@@ -173,8 +177,39 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
             answer = client.post("/predict", json=wrong)
             assert answer.status_code == 422
             assert words in answer.json()["detail"]
+        # What a refusal says to send is answered, and is the example of the description.
+        described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+        for wrong in ({"texts": ["A text."]}, given, {}, {"rows": given}, {"rows": [{"question": "a"}]}):
+            sent = json.loads(client.post("/predict", json=wrong).json()["detail"].rpartition("send JSON such as ")[2])
+            assert sent == described["application/json"]["example"]
+            assert client.post("/predict", json=sent).status_code == 200
         answer = client.post("/explain", json={"texts": ["A text."]})
         assert answer.status_code == 422
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*questions are longer")  # what the server's operator reads
+def test_the_server_refuses_a_question_that_it_would_cut(folders):
+    with Server(make_app(bertwright.load(folders["question-answering"]))) as client:
+        rows = [QUESTION, {"question": "the " * 40, "context": CONTEXT}]
+        answer = client.post("/predict", json={"rows": rows})
+        assert answer.status_code == 422
+        expected = "text 2 of 2 has a question with 50 tokens more than the model reads; shorten it"
+        assert answer.json()["detail"] == expected
+        assert client.post("/predict", json={"rows": [{"question": "the " * 15, "context": CONTEXT}]}).is_success
+
+
+def test_tokens_that_several_windows_read_are_counted_in_each(folders):
+    model = bertwright.load(folders["question-answering"])
+    row = {"question": "the " * 15, "context": "the cat " * 1_000}
+    request = PredictRequest(rows=[row])
+    (encoded,) = model.inputs(model.records([row]))
+    assert len(encoded) < Limits().text_tokens
+    tokens = sum(map(len, model.windows(encoded)))
+    assert tokens > 2 * len(encoded)
+    assert predict(model, request, Limits(request_tokens=tokens)).tokens == tokens
+    with pytest.raises(UserError, match=f"the request has {tokens:,} tokens in windows.* at most {tokens - 1:,}"):
+        predict(model, request, Limits(request_tokens=tokens - 1))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from bertwright.apps.search import open_searcher
 from bertwright.apps.search_index import SearchIndex
 from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.server import make_app
+from bertwright.apps.serving import server_config
 from bertwright.cli import main
 from serving import Server
 from small_models import save_tagger
@@ -267,6 +268,21 @@ def test_a_served_model_that_built_the_index_is_loaded_once(built, place, model)
     loaded = bertwright.load(model)
     assert open_searcher(place / "index", loaded=loaded).encoder is loaded
     assert open_searcher(place / "index", loaded=bertwright.load("bundled")).encoder.name == "small"
+
+
+@pytest.mark.slow
+def test_a_server_finds_the_model_of_an_index_that_was_moved(built, place, model, said):
+    shutil.copytree(model, "moved")
+    settings = json.loads((place / "index" / "index.json").read_text())
+    (place / "index" / "index.json").write_text(json.dumps({**settings, "model": str(place / "gone")}))
+    refused = said("serve", "--index", "index", "--port", "0")
+    assert refused.endswith("if the model that built index was moved, say where with --index-model")
+    refused = said("serve", "--index", "index", "--index-model", "bundled", "--port", "0")
+    assert "bundled is not the model that built index" in refused
+    assert "give that model with --index-model" in refused
+    with Server(server_config(bertwright.load("bundled"), "index", "moved").app) as client:
+        (found,) = client.post("/search", json={"texts": ["nobody"], "top": 1}).json()
+    assert [one["text"] for one in found] == ["nobody came to look for it"]
 
 
 def test_vectors_are_computed_with_the_encoder_that_is_loaded_already(model):

@@ -132,7 +132,7 @@ def test_many_clients_at_once_lose_and_mix_up_nothing(client, model):
     [
         ({"text": "a [MASK]"}, '"texts" is missing'),
         ({"text": "a [MASK]"}, "no field of this request"),
-        ({"texts": "a [MASK]"}, '["A text."]'),
+        ({"texts": "a [MASK]"}, '"texts" is not a list; put it in brackets'),
         ({"texts": []}, "give at least one text"),
         ({"texts": [7]}, '"texts[0]" is not a string'),
         ({"texts": ["a [MASK]"], "lang": "en"}, '"lang" is no field'),
@@ -163,7 +163,9 @@ def test_bad_requests_get_a_clear_4xx(client):
         ("/fill-mask", {"texts": ["a [MASK]"], "top_k": 0}, 422, "greater than or equal to 1"),
         ("/next-sentence", {"texts": ["a"], "text_pairs": [""]}, 422, "second text has nothing to read"),
         ("/next-sentence", {"texts": ["a"], "text_pairs": ["b", "c"]}, 422, "give as many"),
-        ("/nowhere", {}, 404, "Not Found"),
+        ("/nowhere", {}, 404, "no such path; /docs names its paths"),
+        ("/search", {"texts": ["a"]}, 404, "start it with bertwright serve --index INDEX"),
+        ("/health", {}, 405, "this path takes GET"),
     ):
         answer = client.post(path, json=request)
         assert answer.status_code == status, path
@@ -176,7 +178,20 @@ def test_bad_requests_get_a_clear_4xx(client):
     assert key.status_code == 422
     nested = client.post("/predict", content=b"[" * 50_000, headers=typed)
     assert 400 <= nested.status_code < 500
-    assert set(client.get("/predict").json()) == {"detail"}
+    assert "not JSON in UTF-8" in nested.json()["detail"]
+    cp1252 = client.post("/predict", content='{"texts": ["Der Film war schön."]}'.encode("cp1252"), headers=typed)
+    assert cp1252.status_code == 400
+    assert cp1252.json()["detail"] == (
+        'the body is not JSON in UTF-8, or is nested too deep; in UTF-8, send JSON such as {"texts": ["A text."]}'
+    )
+
+
+@pytest.mark.parametrize("path", EVERYWHERE)
+def test_a_refusal_gives_a_body_that_is_answered(client, path):
+    refused = client.get(path), client.post(path), client.post(path, json={"texts": "a"})
+    assert [answer.status_code for answer in refused] == [405, 422, 422]
+    (sent,) = {answer.json()["detail"].partition("send JSON such as ")[2] for answer in refused}
+    assert client.post(path, json=json.loads(sent)).status_code == 200
 
 
 def test_limits_count_tokens_and_not_characters(client):
@@ -321,8 +336,7 @@ def test_half_an_emoji_is_read_as_a_question_mark(client, path):
 @pytest.mark.parametrize("path", EVERYWHERE)
 def test_the_examples_of_the_description_are_answered(client, path):
     schema = client.get("/openapi.json").json()
-    content = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    example = schema["components"]["schemas"][content["$ref"].rpartition("/")[2]]["example"]
+    example = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
     if path == "/fill-mask":
         assert "[MASK]" in json.dumps(example)
     assert client.post(path, json=example).status_code == 200

@@ -32,6 +32,7 @@ from serve_stall import SENTENCE, serving
         ),
         (["--host", "192.0.2.1", "--port", "0"], "--host 192.0.2.1 is no address of this machine"),
         (["--model", "nowhere", "--port", "0"], "nowhere"),
+        (["--index-model", "nowhere", "--port", "0"], "--index-model is the model that built an --index; give one"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(capsys, options, words):

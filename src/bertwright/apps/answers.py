@@ -26,10 +26,13 @@ from bertwright.apps.requests import (
     PredictRequest,
     SearchRequest,
     TextsRequest,
+    examples,
+    such_as,
 )
 from bertwright.apps.search import Searcher
 from bertwright.errors import UnreadableText, UserError
 from bertwright.inference import Model
+from bertwright.inputs.questions import Question
 from bertwright.inputs.sequences import ModelInput, Sequence
 from bertwright.text.bert_tokenizer import MASK
 from bertwright.text.records import Record
@@ -41,15 +44,47 @@ MOST_ATTENTION = 64
 
 def predict(model: Model, request: PredictRequest, limits: Limits) -> Work:
     """Classes of texts, or what else the model's task answers."""
-    records = model.records(request.given())
+    records = _records(model, request)
     choices = sum(len(record.choices or ()) for record in records)  # each of which is read with its whole context
     _require_few(limits, max(len(records), choices), "choices" if choices else "texts")
     encoded = model.inputs(records)
-    return Work(_within(limits, [len(one) for one in encoded]), _predicting(model, encoded, records))
-
-
-def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) -> Steps:
+    _require_whole(encoded)
+    _within(limits, [len(one) for one in encoded])  # before windows are made, of which a long text has many
     parts = [model.windows(one) for one in encoded]
+    tokens = sum(len(part) for own in parts for part in own)
+    if tokens > limits.request_tokens:
+        raise UserError(
+            f"the request has {tokens:,} tokens in windows, which overlap or repeat a question, and may have at most "
+            f"{limits.request_tokens:,}; shorten or divide it"
+        )
+    return Work(tokens, _predicting(model, parts, records))
+
+
+def _records(model: Model, request: PredictRequest) -> list[Record]:
+    """What a request gives as records of the model's task.
+
+    Raises:
+        UserError: if it is something else, with a body that the model answers.
+    """
+    try:
+        return model.records(request.given())
+    except UserError as error:
+        raise UserError(f"{error}; {such_as(examples(model.task.warm())['/predict'])}") from error
+
+
+def _require_whole(encoded: Many[ModelInput]) -> None:
+    """See that no question is cut, of which a client would not know: an answer has no place for it.
+
+    Raises:
+        UserError: if one is.
+    """
+    for number, one in enumerate(encoded):
+        if isinstance(one, Question) and one.left_out:
+            problem = f"has a question with {one.left_out:,} tokens more than the model reads; shorten it"
+            raise UnreadableText(number, len(encoded), problem)
+
+
+def _predicting(model: Model, parts: Many[Many[Sequence]], records: Many[Record]) -> Steps:
     logits = yield Windows([part for own in parts for part in own], model.window_logits)
     assert logits is not None
     predictions = model.answers(logits, parts, records)
@@ -59,7 +94,7 @@ def _predicting(model: Model, encoded: Many[ModelInput], records: Many[Record]) 
 def explain(model: Model, request: ExplainRequest, limits: Limits) -> Work:
     """Predictions, and attributions of words."""
     check(model, request.label)
-    records = model.records(request.given())
+    records = _records(model, request)
     _require_few(limits, len(records))
     sequences = [read(model, record, number, len(records)) for number, record in enumerate(records)]
     work = _explaining(model, records, sequences, request.label)

@@ -295,7 +295,13 @@ def export(
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
 
-def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000, index: str | None = None) -> None:
+def serve(
+    model: str = "bundled",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    index: str | None = None,
+    index_model: str | None = None,
+) -> None:
     """Serve a model: a web page at /, a JSON API described at /docs, /health and /metrics.
 
     Args:
@@ -303,13 +309,14 @@ def serve(model: str = "bundled", host: str = "127.0.0.1", port: int = 8000, ind
         host: the address to listen on; 0.0.0.0 lets other machines in.
         port: the port to listen on; 0 takes a free one.
         index: an index of texts, from bertwright search build, that can be searched, too.
+        index_model: where the model that built the index has been moved to; the default is where it was.
 
     Raises:
         UserError: if the model cannot be read, the address cannot be listened on, or a package is missing.
     """
     with extra("serve", "serving"):
         from bertwright.apps.serving import serve_forever
-    serve_forever(lambda: bertwright.load(model), host, port, index)
+    serve_forever(lambda: bertwright.load(model), host, port, index, index_model)
 
 
 def _file_rows(texts: Sequence[str], file: str | None, text_column: str | None, model: str) -> TextRows | None:

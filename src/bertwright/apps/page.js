@@ -3,13 +3,16 @@
 
 const SETTINGS = JSON.parse(document.querySelector("#settings").textContent);
 
-// Panel, tab, button and label of the model's own task; "pairs" for any task on two texts.
+// Panel, tab, button and label of the model's own task; "pairs" for any task on two texts, "text-or-pair" for models of
+// other tools, which do not say how many they read, "tags" for tags of words that are no entities.
 const FORMS = {
   "classification": ["classify", "Classify", "Classify", "A text to classify"],
   "multi-label": ["classify", "Classify", "Classify", "A text to classify"],
   "regression": ["classify", "Predict", "Predict", "A text"],
   "token-classification": ["classify", "Entities", "Find entities", "A text to find entities in"],
+  "tags": ["classify", "Tags", "Tag words", "A text to tag"],
   "pairs": ["compare", "Predict", "Predict"],
+  "text-or-pair": ["compare", "Predict", "Predict"],
   "question-answering": ["answer", "Answer", "Answer"],
   "multiple-choice": ["choose", "Choose", "Choose"],
 };
@@ -99,11 +102,13 @@ function tagged(found) {
     return mark;
   });
   const count = found.entities.length;
+  const tags = scores(found.tokens.map((token, n) => [`${token}: ${found.tags[n]}`, found.scores[n]]));
+  if (SETTINGS.form === "tags") return [prediction(count === 1 ? "1 word" : `${count} words`), text, tags];
   return [
     prediction(count === 0 ? "No entity was found" : count === 1 ? "1 entity" : `${count} entities`),
     text,
     scores(found.entities.map(one => [`${one.text} (${one.label})`, one.score])),
-    folded("The tag of every word", scores(found.tokens.map((token, n) => [`${token}: ${found.tags[n]}`, found.scores[n]]))),
+    folded("The tag of every word", tags),
   ];
 }
 
@@ -216,7 +221,8 @@ const show = {
     yield* withWords(found, {texts}, ask);
   },
   async *compare(value, ask) {
-    const rows = [{text: value("text"), text_pair: value("text_pair")}];
+    const second = value("text_pair", SETTINGS.form === "text-or-pair");
+    const rows = [{text: value("text"), ...(second && {text_pair: second})}];
     yield* withWords((await ask("predict", {rows}))[0], {rows}, ask);
   },
   async *answer(value, ask) {
@@ -280,9 +286,10 @@ function prepare(panel) {
   form.append(make("p", {className: "acts"}, act, make("kbd", {}, "Ctrl+Enter")));
   panel.append(output, status, requests);
 
-  const value = name => {
+  const value = (name, optional = false) => {
     const field = form.elements[name];
     if (field.value.trim()) return field.value;
+    if (optional) return "";
     field.focus();
     throw new Error("There is no text yet. Type one.");
   };
@@ -318,9 +325,9 @@ function addExamples(panel) {
   const form = $("form", panel), fields = [...panel.querySelectorAll("textarea, input")];
   const own = panel.getAttribute("aria-labelledby") === "tab-own" ? SETTINGS.examples : [];
   const titled = values => ({title: panel.id === "pair" ? values[1] : values[0], values});
-  const examples = own.length ? own : (EXAMPLES[panel.id] ?? []).map(titled);
+  const examples = own.length || (panel.id === "compare" && SETTINGS.form === "text-or-pair") ? own : (EXAMPLES[panel.id] ?? []).map(titled);
   if (!examples.length) return;
-  const fillIn = values => fields.forEach((field, number) => { field.value = values[number]; });
+  const fillIn = values => fields.forEach((field, number) => { field.value = values[number] ?? ""; });
   fillIn(examples[0].values);
   const short = title => Array.from(title).length > 48 ? `${Array.from(title).slice(0, 47).join("")}…` : title;
   form.append(make("p", {className: "examples"}, "Examples:", ...examples.map(({title, values}) =>
@@ -342,6 +349,7 @@ function keepWhatTheModelDoes() {
   having($("#tab-own"), {"aria-controls": own}).textContent = tab;
   $(`#${own} form`).dataset.act = act;
   if (label) $(`#${own} label`).textContent = label;
+  if (SETTINGS.form === "text-or-pair") $(`#${own} label[for=own-second]`).textContent = "A second text, for a model that reads pairs; else empty";
   const kept = [own, ...SETTINGS.tabs];
   for (const panel of document.querySelectorAll("[role=tabpanel]")) {
     if (kept.includes(panel.id)) prepare(panel);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from fastapi.responses import HTMLResponse
 from bertwright.errors import UserError
 from bertwright.inference import Model
 from bertwright.models.encoder import Encoder
+from bertwright.tasks.entities import scheme_of
+from bertwright.tasks.task import Task
+from bertwright.tasks.text_task import TextTask
 from bertwright.text.formats import repaired
+from bertwright.text.tags import has_entities
 
 FILM_REVIEWS = {
     "positive": "A wonderful film: funny, moving and beautifully made. I loved every minute of it.",
@@ -31,14 +36,19 @@ _ABOUT = {
     "multi-label": "Assigns any number of {count} labels to {text}.",
     "regression": "Predicts a number for {text}.",
     "token-classification": "Finds entities in a text and says of which type they are.",
+    "tags": "Assigns one of {count} tags to each word of a text.",
     "question-answering": "Finds the answer to a question in a text.",
     "multiple-choice": "Chooses what follows or answers a text.",
     "embedding": "Says how similar two texts are.",
 }
-"""What a model is for, by its task."""
+"""What a model is for, by its form or its task."""
+
+_READS = {"token-classification": "windows", "question-answering": "windows", "embedding": "head"}
+"""How tasks read a long text that do so in one way, whatever the folder says of truncation."""
 
 _FIELDS = {
     "pairs": ("text", "text_pair"),
+    "text-or-pair": ("text", "text_pair"),
     "question-answering": ("text", "context"),
     "multiple-choice": (),
 }
@@ -88,21 +98,21 @@ def settings(model: Model, can_search: bool) -> dict[str, Any]:
 
     Returns:
         `model`, its name; `form`, of its own task; `tabs`, what else it answers; `about`, what it is for; `answers`,
-        classes or types of entities; `labels`, of the head's outputs; `facts` by name; `examples`, each with `title`
-        and `values` of the form's fields.
+        classes, types of entities or tags; `labels`, of the head's outputs; `facts` by name; `examples`, each with
+        `title` and `values` of the form's fields.
     """
     task, labels = model.task, model.classifier.label_names
-    pairs = "text_pair" in task.reads(())
-    form = "pairs" if pairs else task.name
-    said = _ABOUT.get(task.name, "Answers the task {task}.")
-    about = said.format(count=len(labels), text="a pair of texts" if pairs else "a text", task=task.name)
+    form = _form(task, labels)
+    said = _ABOUT.get(form, _ABOUT.get(task.name, "Answers the task {task}."))
+    text = {"pairs": "a pair of texts", "text-or-pair": "a text or a pair of texts"}.get(form, "a text")
+    about = said.format(count=len(labels), text=text, task=task.name)
     if model.name == "bundled":
         about += " The model comes with Bertwright and was trained on English film reviews."
     answers = []
     if task.name in ("classification", "multi-label"):
         answers = labels
     elif task.name == "token-classification":
-        answers = sorted({label.partition("-")[2] for label in labels if label != "O"})
+        answers = sorted(scheme_of(labels).types)
     return {
         "model": model.name,
         "form": form,
@@ -113,6 +123,17 @@ def settings(model: Model, can_search: bool) -> dict[str, Any]:
         "facts": _facts(model),
         "examples": _examples(model, form),
     }
+
+
+def _form(task: Task, labels: Sequence[str]) -> str:
+    """The form of a model's own task: the task's name, or one of its kinds that need another form."""
+    if "text_pair" in task.reads(()):
+        return "pairs"
+    if isinstance(task, TextTask) and task.pair is None:
+        return "text-or-pair"
+    if task.name == "token-classification" and not has_entities(labels):
+        return "tags"
+    return task.name
 
 
 def _tabs(model: Model, can_search: bool) -> list[str]:
@@ -141,7 +162,7 @@ def _facts(model: Model) -> dict[str, str]:
         "Network": _network(model.classifier.encoder),
         "Weights": f"{sum(one.numel() for one in model.classifier.parameters()):,}",
         "Vocabulary": f"{model.classifier_tokenizer.vocab_size:,} entries",
-        "Reads": f"{longest:,} tokens; {parts[truncation]}",
+        "Reads": f"{longest:,} tokens; {parts[_READS.get(model.task.name, truncation)]}",
     }
     if model.pretrained.folder != model.classifier_folder:
         facts["Other tabs"] = f"its pre-trained encoder: {_network(model.pretrained.model.encoder)}"
@@ -159,7 +180,12 @@ def _examples(model: Model, form: str) -> list[dict[str, Any]]:
         return [{"title": f"a {label} review", "values": [text]} for label, text in FILM_REVIEWS.items()]
     found = []
     for given in _widgets(model.classifier_folder / "README.md"):
-        values = [given.get(key) for key in _FIELDS.get(form, ("text",))]
+        keys = _FIELDS.get(form, ("text",))
+        if "text_pair" not in given and form == "text-or-pair":
+            keys = ("text",)
+        elif "text_pair" in given and "text_pair" not in keys:
+            continue  # its first text alone would be another example
+        values = [given.get(key) for key in keys]
         texts = [repaired(value) for value in values if isinstance(value, str) and value.strip()]
         if texts and len(texts) == len(values):
             found.append({"title": str(given.get("example_title") or texts[0]), "values": texts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from pydantic_core import PydanticCustomError
 from bertwright.errors import UserError
 from bertwright.text.formats import repaired
 
-EXAMPLE = '{"texts": ["A text."]}'
+Example = dict[str, Any]
+"""A body."""
 
 Texts = Annotated[list[str], Field(min_length=1)]
 
@@ -20,7 +22,7 @@ Texts = Annotated[list[str], Field(min_length=1)]
 class TextsRequest(BaseModel):
     """Texts, each of which gets an answer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The weather was good."]}})
+    model_config = ConfigDict(extra="forbid")
 
     texts: Texts
 
@@ -28,7 +30,7 @@ class TextsRequest(BaseModel):
 class PredictRequest(BaseModel):
     """What a model predicts, each of which gets an answer: texts, or rows with the columns that its task reads."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The weather was good."]}})
+    model_config = ConfigDict(extra="forbid")
 
     texts: Annotated[Texts | None, Field(description="Texts, for tasks on single texts.")] = None
     rows: Annotated[
@@ -50,7 +52,7 @@ class PredictRequest(BaseModel):
             UserError: if there are none, or both.
         """
         if (self.texts is None) == (self.rows is None):
-            raise UserError(f'send "texts", or "rows" with columns, and not both: {EXAMPLE}')
+            raise UserError('one of "texts" and "rows" is needed, and not both')
         return [*(self.texts or ()), *(self.rows or ())]
 
 
@@ -63,9 +65,7 @@ class ExplainRequest(PredictRequest):
 class MaskRequest(BaseModel):
     """Texts, each with one [MASK] or more."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"example": {"texts": ["The house was [MASK]."], "top_k": 5}}
-    )
+    model_config = ConfigDict(extra="forbid")
 
     texts: Texts
     top_k: Annotated[int, Field(ge=1, le=50, description="Tokens to give for each [MASK].")] = 5
@@ -74,10 +74,7 @@ class MaskRequest(BaseModel):
 class PairRequest(BaseModel):
     """Texts, and as many texts of which each may follow the one of the same place."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"example": {"texts": ["The boat was old."], "text_pairs": ["It sank in May."]}},
-    )
+    model_config = ConfigDict(extra="forbid")
 
     texts: Texts
     text_pairs: Texts
@@ -86,7 +83,7 @@ class PairRequest(BaseModel):
 class EmbedRequest(BaseModel):
     """Texts to compute vectors of."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["The boat was old."]}})
+    model_config = ConfigDict(extra="forbid")
 
     texts: Texts
     per_token: Annotated[bool, Field(description="Give the vectors of tokens, of the pre-trained encoder.")] = False
@@ -101,7 +98,7 @@ class EmbedRequest(BaseModel):
 class SearchRequest(BaseModel):
     """Queries, each of which gets the texts of the index that are nearest to it."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"texts": ["When did the boat sink?"]}})
+    model_config = ConfigDict(extra="forbid")
 
     texts: Texts
     top: Annotated[int, Field(ge=1, le=50, description="Texts to give for each query.")] = 10
@@ -113,28 +110,57 @@ class Refusal(BaseModel):
     detail: Annotated[str, Field(description="What is wrong, and what to do.")]
 
 
+def examples(given: Any) -> dict[str, Example]:
+    """A body for each path, which the server's own model answers at the first two.
+
+    Args:
+        given: something that the model's task takes, from `Task.warm`.
+    """
+    own = {"rows": [given]} if isinstance(given, dict) else {"texts": ["A text."]}
+    return {
+        "/predict": own,
+        "/explain": own,
+        "/fill-mask": {"texts": ["The house was [MASK]."], "top_k": 5},
+        "/next-sentence": {"texts": ["The boat was old."], "text_pairs": ["It sank in May."]},
+        "/embed": {"texts": ["The boat was old."]},
+        "/attention": {"texts": ["The boat was old."]},
+        "/search": {"texts": ["When did the boat sink?"]},
+    }
+
+
+def such_as(example: Example) -> str:
+    """What to send."""
+    return f"send JSON such as {json.dumps(example, ensure_ascii=False)}"
+
+
+_SEND = "; <send>"
+
 _SENTENCES = {
-    "json_invalid": f"the body is not valid JSON; send an object such as {EXAMPLE}",
-    "model_attributes_type": (
-        f"the body is not a JSON object with the header Content-Type: application/json; send one such as {EXAMPLE}"
-    ),
-    "list_type": '"<field>" is not a list; put texts in brackets, one text as well: ["A text."]',
+    "json_invalid": "the body is not valid JSON; <send>",
+    "model_attributes_type": "the body is not a JSON object with the header Content-Type: application/json; <send>",
+    "list_type": '"<field>" is not a list; put it in brackets, one text or row as well; <send>',
     "string_type": '"<field>" is not a string; give a text in quotes',
     "too_short": '"<field>" is empty; give at least one text',
     "other_input": (
         '"texts" is missing, or "rows" with columns, and what was sent is no field of this request; /docs names its '
-        f"fields; send JSON such as {EXAMPLE}"
+        "fields; <send>"
     ),
-    "no_input": f'"texts" is missing, or "rows" with columns; send JSON such as {EXAMPLE}',
+    "no_input": '"texts" is missing, or "rows" with columns; <send>',
     "dict_type": '"<field>" is not an object; give the columns by name',
     "extra_forbidden": '"<field>" is no field of this request; /docs names its fields',
 }
-"""What is wrong, by pydantic's type of error; <field> stands for the field."""
+"""What is wrong, by pydantic's type of error; <field> stands for the field, and <send> for a body that is right."""
 
 
-def sentence(error: RequestValidationError) -> str:
-    """What is wrong with a request, without the input: it can be long, or not even text."""
-    return "; ".join(dict.fromkeys(_said(fault) for fault in error.errors()[:3]))
+def sentence(error: RequestValidationError, example: Example) -> str:
+    """What is wrong with a request, without the input: it can be long, or not even text.
+
+    Args:
+        error: says what.
+        example: a body of that path.
+    """
+    said = "; ".join(dict.fromkeys(map(_said, error.errors()[:3])))
+    return f"{said.replace(_SEND, '')}; {such_as(example)}" if _SEND in said else said  # once, at the end
 
 
 def _said(fault: Mapping[str, Any]) -> str:
@@ -142,8 +168,10 @@ def _said(fault: Mapping[str, Any]) -> str:
     name = repaired(str(place[0]))[:40] if place else ""
     if len(place) > 1:
         name += f"[{place[1]}]"
+    if len(place) > 2:
+        name += f".{repaired(str(place[2]))[:40]}"  # the column of a row
     if fault["type"] == "missing":
         wanted = f'"{name}" is missing' if name else "the request has no body"
-        return f"{wanted}; send JSON such as {EXAMPLE}"
+        return wanted + _SEND
     known = _SENTENCES.get(fault["type"])
     return known.replace("<field>", name) if known else f'"{name}": {fault["msg"]}'

@@ -231,7 +231,7 @@ def open_searcher(
         folder: of the index.
         rank: as for `query`.
         model: where the model that built the index has been moved to; the default is where it was.
-        loaded: a model that is used if it built the index.
+        loaded: the model that is served, which is used if it built the index and no other is named.
 
     Raises:
         UserError: if the index is damaged or of another model, or has no words where they are asked for.
@@ -242,17 +242,19 @@ def open_searcher(
         _ = index.words  # says what is missing before a model is loaded
     if by == "bm25":
         return Searcher(index, by, None)
-    if loaded is not None and _digest(loaded) == index.built.digest:
+    if model is None and loaded is not None and _digest(loaded) == index.built.digest:
         return Searcher(index, by, loaded)
-    return Searcher(index, by, model_of(index, model))
+    # --model of `serve` is the model that is served.
+    return Searcher(index, by, model_of(index, model, "--model" if loaded is None else "--index-model"))
 
 
-def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
+def model_of(index: SearchIndex, model: str | None = None, option: str = "--model") -> bertwright.Model:
     """The model that built an index, loaded.
 
     Args:
         index: says which.
         model: where it is now; the default is where it was.
+        option: of the command at hand that says where it is, for a message.
 
     Raises:
         UserError: if there is no model, or another one.
@@ -261,12 +263,12 @@ def model_of(index: SearchIndex, model: str | None = None) -> bertwright.Model:
     try:
         encoder = bertwright.load(name)
     except UserError as error:
-        hint = "" if model else f"; if the model that built {index.folder} was moved, say where with --model"
+        hint = "" if model else f"; if the model that built {index.folder} was moved, say where with {option}"
         raise UserError(f"{error}{hint}") from error
     if _digest(encoder) != index.built.digest:
         raise UserError(
             f"{name} is not the model that built {index.folder}, and vectors of two models cannot be compared; give "
-            "that model with --model, or build the index again"
+            f"that model with {option}, or build the index again"
         )
     return encoder
 

@@ -1,14 +1,14 @@
 """A web page and a JSON API for a trained model.
 
-Every request has the same shape: `{"texts": ["A text.", "Another."]}`. The answer is a list with one entry for each
-text. An error is `{"detail": "one sentence"}`. All that a client sends is text; none of it is executed, loaded or
-stored.
+Every request has the same shape: `{"texts": ["A text.", "Another."]}`, or `{"rows": [...]}` where a model reads more
+than a text. The answer is a list with one entry for each text or row. An error is `{"detail": "one sentence"}`. All
+that a client sends is text; none of it is executed, loaded or stored.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 import bertwright
 from bertwright.apps import answers
@@ -25,6 +26,7 @@ from bertwright.apps.gateway import Gateway, Metrics
 from bertwright.apps.page import page_routes
 from bertwright.apps.requests import (
     EmbedRequest,
+    Example,
     ExplainRequest,
     MaskRequest,
     PairRequest,
@@ -32,7 +34,9 @@ from bertwright.apps.requests import (
     Refusal,
     SearchRequest,
     TextsRequest,
+    examples,
     sentence,
+    such_as,
 )
 from bertwright.apps.search import Searcher
 from bertwright.errors import UserError
@@ -41,9 +45,14 @@ from bertwright.text.formats import repaired
 
 Answer = Callable[[Request, Callable[[], Work]], Any]
 
+Described = Mapping[str, dict[str, Any]]
+"""What a path's description has besides its schema, by path."""
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": description}
     for status, description in {
+        400: "The body is not JSON in UTF-8.",
+        408: "The body took too long to arrive.",
         413: "The body is too long.",
         422: "The request is wrong, or over a limit.",
         503: "Too much is waiting.",
@@ -92,14 +101,22 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     )
     app.add_middleware(Gateway, limits=limits, metrics=metrics)
     app.add_exception_handler(UserError, partial(_refuse, model))
-    app.add_exception_handler(RequestValidationError, _refuse_form)
+    bodies = examples(model.task.warm())
+    app.add_exception_handler(RequestValidationError, partial(_refuse_form, bodies))
+    app.add_exception_handler(HTTPException, partial(_refuse_status, bodies))
     app.include_router(page_routes(model, searcher is not None))
     app.include_router(_state_routes(model, metrics))
-    app.include_router(_classifier_routes(model, limits, answer))
-    app.include_router(_encoder_routes(model, limits, answer))
+    described = {path: _described(body) for path, body in bodies.items()}
+    app.include_router(_classifier_routes(model, limits, answer, described))
+    app.include_router(_encoder_routes(model, limits, answer, described))
     if searcher is not None:
-        app.include_router(_search_routes(searcher, limits, answer))
+        app.include_router(_search_routes(searcher, limits, answer, described))
     return app
+
+
+def _described(example: Example) -> dict[str, Any]:
+    """The example of a path's body in its description; a schema's own would be that of all models."""
+    return {"requestBody": {"content": {"application/json": {"example": example}}}}
 
 
 async def _refuse(model: Model, _: Request, error: Exception) -> JSONResponse:
@@ -112,9 +129,31 @@ async def _refuse(model: Model, _: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": repaired(said)}, 422)  # it can name a column that is half an emoji
 
 
-async def _refuse_form(_: Request, error: Exception) -> JSONResponse:
+async def _refuse_form(bodies: Mapping[str, Example], request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": repaired(sentence(error))}, 422)
+    return JSONResponse({"detail": repaired(sentence(error, bodies[_path(request)]))}, 422)
+
+
+async def _refuse_status(bodies: Mapping[str, Example], request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses before a request is read, as a sentence; the queue's refusals have theirs."""
+    assert isinstance(error, HTTPException)
+    path, said = _path(request), error.detail
+    if error.status_code == 400:
+        said = f"the body is not JSON in UTF-8, or is nested too deep; in UTF-8, {such_as(bodies[path])}"
+    elif error.status_code == 404 and path == "/search":
+        said = "this server has no index of texts to search; start it with bertwright serve --index INDEX"
+    elif error.status_code == 404:
+        said = "this server has no such path; /docs names its paths"
+    elif error.status_code == 405 and path in bodies:
+        said = f"this path takes POST; with the header Content-Type: application/json, {such_as(bodies[path])}"
+    elif error.status_code == 405:
+        said = "this path takes GET; /docs names the paths that take POST"
+    return JSONResponse({"detail": said}, error.status_code, error.headers)
+
+
+def _path(request: Request) -> str:
+    """The path of the API, also where the application is mounted in another."""
+    return str(request.scope["path"].removeprefix(request.scope.get("root_path", "")))
 
 
 def _state_routes(model: Model, metrics: Metrics) -> APIRouter:
@@ -133,13 +172,16 @@ def _state_routes(model: Model, metrics: Metrics) -> APIRouter:
     return routes
 
 
-def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
+def _classifier_routes(model: Model, limits: Limits, answer: Answer, described: Described) -> APIRouter:
     """The routes that the fine-tuned model answers."""
     routes = APIRouter(responses=_ERRORS)
 
-    @routes.post("/predict")
+    @routes.post("/predict", openapi_extra=described["/predict"])
     async def predict(request: Request, body: PredictRequest) -> Any:
         """The class of each text: `label`, `score`, and the `probabilities` of all classes.
+
+        A model for several labels gives `labels` and `probabilities`; one for numbers, or for how alike two texts are,
+        gives `score`. Pairs are `rows` with `text` and `text_pair`.
 
         A model for tokens reads `texts`, or `rows` with `tokens`. It gives `text`, `tokens`, `tags`, `scores`, and
         `entities` with `start`, `end`, `text`, `label` and `score`; places count characters from 0. One for questions
@@ -148,7 +190,7 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
         """
         return await answer(request, lambda: answers.predict(model, body, limits))
 
-    @routes.post("/explain")
+    @routes.post("/explain", openapi_extra=described["/explain"])
     async def explain(request: Request, body: ExplainRequest) -> Any:
         """What /predict gives for each text or pair, and each word's attribution, for classes, labels and numbers.
 
@@ -163,11 +205,11 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer) -> APIRoute
     return routes
 
 
-def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
+def _encoder_routes(model: Model, limits: Limits, answer: Answer, described: Described) -> APIRouter:
     """The routes that the pre-trained encoder answers."""
     routes = APIRouter(responses=_ERRORS)
 
-    @routes.post("/fill-mask")
+    @routes.post("/fill-mask", openapi_extra=described["/fill-mask"])
     async def fill_mask(request: Request, body: MaskRequest) -> Any:
         """The most probable tokens at each [MASK] of each text: a list for each text, in it one for each mask.
 
@@ -175,12 +217,12 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
         """
         return await answer(request, lambda: answers.fill_mask(model, body, limits))
 
-    @routes.post("/next-sentence")
+    @routes.post("/next-sentence", openapi_extra=described["/next-sentence"])
     async def next_sentence(request: Request, body: PairRequest) -> Any:
         """Whether each of `text_pairs` follows the text of its place: `is_next`, and `score`, its probability."""
         return await answer(request, lambda: answers.next_sentence(model, body, limits))
 
-    @routes.post("/embed")
+    @routes.post("/embed", openapi_extra=described["/embed"])
     async def embed(request: Request, body: EmbedRequest) -> Any:
         """One vector of each text to compare texts by, `vector`, as `Model.encode` computes it.
 
@@ -189,7 +231,7 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
         """
         return await answer(request, lambda: answers.embed(model, body, limits))
 
-    @routes.post("/attention")
+    @routes.post("/attention", openapi_extra=described["/attention"])
     async def attention(request: Request, body: TextsRequest) -> Any:
         """The attention weights for the first tokens of each text, [CLS] and [SEP] included.
 
@@ -200,11 +242,11 @@ def _encoder_routes(model: Model, limits: Limits, answer: Answer) -> APIRouter:
     return routes
 
 
-def _search_routes(searcher: Searcher, limits: Limits, answer: Answer) -> APIRouter:
+def _search_routes(searcher: Searcher, limits: Limits, answer: Answer, described: Described) -> APIRouter:
     """The route that an index of texts answers."""
     routes = APIRouter(responses=_ERRORS)
 
-    @routes.post("/search")
+    @routes.post("/search", openapi_extra=described["/search"])
     async def search(request: Request, body: SearchRequest) -> Any:
         """The texts of the index that are nearest to each text: a list for each, the nearest first.
 

@@ -24,7 +24,9 @@ MOST_CONNECTIONS = 1_000
 """Open at once; a client over that gets status 503 at once, before files run out."""
 
 
-def serve_forever(load: Callable[[], Model], host: str, port: int, index: str | None = None) -> None:
+def serve_forever(
+    load: Callable[[], Model], host: str, port: int, index: str | None = None, index_model: str | None = None
+) -> None:
     """Serve a model until SIGTERM or Ctrl-C.
 
     Args:
@@ -32,13 +34,16 @@ def serve_forever(load: Callable[[], Model], host: str, port: int, index: str | 
         host: the address to listen on.
         port: of the address; 0 takes a free one.
         index: the folder of an index of texts; the default is none.
+        index_model: where the model that built the index has been moved to; the default is where it was.
 
     Raises:
         UserError: if the address cannot be listened on, or the model or the index cannot be read.
     """
+    if index_model is not None and index is None:
+        raise UserError("--index-model is the model that built an --index; give one, or leave it out")
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     with listen(host, port) as listener:
-        server = uvicorn.Server(server_config(load(), index))
+        server = uvicorn.Server(server_config(load(), index, index_model))
         shown = f"[{host}]" if ":" in host else host
         print(f"serving on http://{shown}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         # Which uvicorn passes on once it has ended in order, unless a shell in the background has it ignored.
@@ -47,9 +52,9 @@ def serve_forever(load: Callable[[], Model], host: str, port: int, index: str | 
         print("the server has stopped", flush=True)
 
 
-def server_config(model: Model, index: str | None = None) -> uvicorn.Config:
+def server_config(model: Model, index: str | None = None, index_model: str | None = None) -> uvicorn.Config:
     """How uvicorn serves a model, and an index of texts if there is one."""
-    searcher = None if index is None else open_searcher(Path(index), loaded=model)
+    searcher = None if index is None else open_searcher(Path(index), model=index_model, loaded=model)
     return uvicorn.Config(
         make_app(model, searcher=searcher),
         log_config=None,

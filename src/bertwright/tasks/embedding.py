@@ -296,7 +296,7 @@ class Embedding(Task):
 
     def warm(self) -> Any:
         """Two texts."""
-        return {"text": "warm", "text_pair": "warm"}
+        return {"text": "A text.", "text_pair": "Another."}
 
     def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """Two texts."""

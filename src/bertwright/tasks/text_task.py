@@ -76,7 +76,7 @@ class TextTask(Task):
 
     def warm(self) -> Any:
         """A text or two."""
-        return {"text": "warm", "text_pair": "warm"} if self.pair else "warm"
+        return {"text": "A text.", "text_pair": "Another."} if self.pair else "warm"
 
     def reads(self, fields: Sequence[str]) -> tuple[str, ...]:
         """A text; two where the model reads pairs, or, if it does not say so, where a file has them."""
