@@ -105,6 +105,22 @@ def test_remarks_before_a_sentence_are_no_words_but_a_number_sign_is(tmp_path):
     assert [record.place.rpartition(" ")[2] for record in records] == ["3", "7"]
 
 
+@pytest.mark.parametrize("head", ["", "# global.columns = FORM XPOS\n\n"])
+def test_remarks_of_two_words_are_no_words_where_tabs_part_columns(tmp_path, head):
+    """As a .conllu file cut to two columns has them."""
+    remarks = "# newdoc\n# newpar\n#sent_id=1\n# text = Ada sat\n"
+    write(tmp_path, "train.conll", f"{head}{remarks}Ada\tB-PER\n#\tO\n\n# newpar\n#x\tO\n#\tO\n")
+    records = read(tmp_path)
+    assert as_lists(records) == ([["Ada", "#"], ["#x", "#"]], [["B-PER", "O"], ["O", "O"]])
+
+
+def test_words_alone_are_documents_and_no_rows_with_tags(tmp_path):
+    write(tmp_path, "train.conll", "Ada\nsat\n\n#\n.\n")
+    assert [one.text for one in read_documents(Source(path=str(tmp_path)), None)] == ["Ada sat", "# ."]
+    with pytest.raises(UserError, match="line 1 has 1 column where a word and its tag are expected"):
+        read(tmp_path)
+
+
 def test_sentences_of_a_conll_file_are_documents_too(tmp_path):
     write(tmp_path, "train.conll", CONLL)
     documents = [one.text for one in read_documents(Source(path=str(tmp_path)), None)]

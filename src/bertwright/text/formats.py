@@ -307,7 +307,8 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
 def _conll_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     with open_bytes(path) as stream:
         lines = ((number, decode(line, path, number)) for number, line in enumerate(read_lines(stream), 1))
-        for number, words in conll.sentences(lines, path):
+        tagged = any(option == "tags_column" for _, option in columns)
+        for number, words in conll.sentences(lines, path, tagged):
             yield number, [conll.column(words, name, path, option) for name, option in columns]
 
 
