@@ -141,6 +141,15 @@ def test_a_row_without_tags_or_tokens_is_skipped_and_counted(tmp_path):
     assert {reason: count for reason, (count, _) in split.skipped.items()} == {"no label": 1, "empty text": 1}
 
 
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u00ad \u00ad"])
+def test_a_text_without_a_word_is_skipped_as_one_without_text(tmp_path, text):
+    rows = [{"text": text, "entities": []}, {"text": "Ada", "entities": [{"start": 0, "end": 3, "label": "PER"}]}]
+    write_rows(tmp_path, "train.jsonl", rows)
+    split = read_split(Source(path=str(tmp_path), entities_column="entities"), "train", COLUMNS)
+    assert [record.text for record in split.records] == ["Ada"]
+    assert {reason: count for reason, (count, _) in split.skipped.items()} == {"empty text": 1}
+
+
 def test_one_file_is_divided_by_test_ratio_and_no_row_is_in_both_parts(tmp_path):
     rows = [{"tokens": [f"w{i}", "x"], "tags": ["B-a", "O"]} for i in range(40)]
     write_rows(tmp_path, "all.jsonl", rows)

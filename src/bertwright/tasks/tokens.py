@@ -307,7 +307,7 @@ class TokenClassification(Task):
         """True and predicted entities in words, and the lowest score of a word's tag."""
         row = np.eye(len(names), dtype=np.float32)[None, label]
         (true,) = self.answers(row, names, [record])
-        return Shown(true.listed(), answer.listed(), min(answer.scores))
+        return Shown(true.listed(), answer.listed(), min(answer.scores, default=1.0))
 
 
 def _words_of(predictions: Floats, labels: Ints) -> tuple[Floats, Ints]:
