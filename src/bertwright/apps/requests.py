@@ -32,7 +32,7 @@ class PredictRequest(BaseModel):
 
     texts: Annotated[Texts | None, Field(description="Texts, for tasks on single texts.")] = None
     rows: Annotated[
-        list[dict[str, str | list[str]]] | None,
+        list[dict[str, str | list[str] | dict[str, list[str]]]] | None,
         Field(min_length=1, description="For other tasks, such as {question, context} or {context, choices}."),
     ] = None
 
@@ -142,6 +142,9 @@ def _said(fault: Mapping[str, Any]) -> str:
     name = repaired(str(place[0]))[:40] if place else ""
     if len(place) > 1:
         name += f"[{place[1]}]"
+    if len(place) > 2 and place[0] == "rows":  # once, and not for each form that a column could have
+        column = repaired(str(place[2]))[:40]
+        return f'"{name}" has in "{column}" neither a text nor a list of texts; give one of these'
     if fault["type"] == "missing":
         wanted = f'"{name}" is missing' if name else "the request has no body"
         return f"{wanted}; send JSON such as {EXAMPLE}"

@@ -47,7 +47,9 @@ def sentences(
         words = list(dropwhile(partial(_is_remark, word=word), block))
         for number, columns, _ in words:
             if len(columns) != width or (tagged and width < 2):
-                wanted = "where a word and its tag are expected" if tagged and width < 2 else f"where others have {width}"
+                wanted = (
+                    "where a word and its tag are expected" if tagged and width < 2 else f"where others have {width}"
+                )
                 what = "a word and its tag" if tagged or width > 1 else "one word"
                 raise UserError(
                     f"{path}, line {number} has {len(columns)} column{'s' if len(columns) > 1 else ''} {wanted}; write "
