@@ -33,7 +33,7 @@ class Row:
     """A row of a table.
 
     Args:
-        number: its line (in Parquet: its row), counted from 1; of a row over several lines the last.
+        number: its line, or its row where that is no line, counted from 1; of a row over several lines the last.
         values: one for each column; None where the row has none.
         problem: why the row cannot be read, in words that follow its place.
     """
@@ -215,10 +215,10 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
         except (json.JSONDecodeError, RecursionError):
             value = None  # a row a line, perhaps
         if squad.is_squad(value):
-            yield from enumerate(squad.squad_rows(value), 1)
+            yield from decoding.counted(squad.squad_rows(value), "question")
             return
         if value is not None:
-            yield from enumerate(value if isinstance(value, list) else [value], 1)
+            yield from decoding.counted(value if isinstance(value, list) else [value])
             return
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
