@@ -1,6 +1,7 @@
 """Token classification: parity with transformers in both directions, training, evaluation, report and answers."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -394,6 +395,31 @@ class TestRun:
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(lines) == 60
         assert all(len(one["tags"]) == len(one["tokens"]) for one in lines)
+
+
+class TestMemory:
+    """Predictions have as many places for each text as the longest has words."""
+
+    SHORT = Record("test/0", "a", words=((0, 1),), tags=("O",))
+    LONG = Record("test/1", "a " * 9, words=((0, 1),) * 9, tags=("O",) * 9, place="test.conll, line 3")
+
+    @pytest.fixture(autouse=True)
+    def little_memory(self, monkeypatch):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=300))
+
+    def test_a_long_text_is_refused_before_training(self):
+        with pytest.raises(
+            UserError, match=r"^here: test\.conll, line 3 has 9 words, and .* 2 texts .* 0\.0 GB are free"
+        ):
+            TASK.labels([self.SHORT, self.LONG], NAMES, [self.SHORT], "here")
+        train = [self.SHORT, self.LONG]  # which is not predicted
+        assert len(TASK.labels(train, NAMES, train, "here")) == 2
+
+    def test_predictions_that_memory_does_not_hold_are_refused(self):
+        train = [self.SHORT] * 2
+        labels = TASK.labels(train, NAMES, train, "here")
+        with pytest.raises(UserError, match=r"^text 2 of 2 has 9 words, and .*; divide it into shorter ones"):
+            TASK.about(None, NAMES).baselines(train, labels, [self.SHORT, self.LONG], lambda _: None)
 
 
 def words_of(path, tokens_column="tokens", tags=NAMES):
