@@ -64,8 +64,7 @@ def predict(
     _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = bertwright.load(model)
-    task, usual = classifier.task, trained_columns(model)
-    names = classifier.classifier.label_names
+    task, usual, names = classifier.task, trained_columns(model), classifier.classifier.label_names
     rows = None if file is None else open_rows(Path(file), text_column, usual, task.reads, text_pair_column, names)
     if rows is not None and out is not None:
         predict_into(rows, Path(out), names, classifier.predict, task)
