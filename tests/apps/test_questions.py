@@ -96,6 +96,26 @@ def test_the_choices_of_a_csv_file_are_chosen_from(folders, tmp_path):
     assert row.rpartition(f",{bertwright.load(folder).predict(CHOICES).text},")[2]
 
 
+def test_choices_as_the_hub_has_them_are_chosen_from(folders, tmp_path, capsys):
+    """CommonsenseQA and ARC: training reads this form, too."""
+    folder, file = folders["multiple-choice"], tmp_path / "choices.jsonl"
+    rows = [CHOICES, CHOICES | {"choices": {"text": CHOICES["choices"], "label": ["A", "B", "C"]}}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert main(["predict", "--model", str(folder), "--file", str(file), "--format", "jsonl"]) == 0
+    plain, of_the_hub = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert plain["probabilities"] == of_the_hub["probabilities"]
+
+
+@pytest.mark.slow
+def test_the_server_reads_choices_as_the_hub_has_them(folders):
+    rows = [CHOICES, CHOICES | {"choices": {"text": CHOICES["choices"], "label": ["A", "B", "C"]}}]
+    with Server(make_app(bertwright.load(folders["multiple-choice"]))) as client:
+        answers = client.post("/predict", json={"rows": rows}).json()
+        assert answers[0]["probabilities"] == pytest.approx(answers[1]["probabilities"], abs=1e-4)
+        refused = client.post("/predict", json={"rows": [CHOICES | {"choices": [5]}]}).json()
+        assert refused["detail"] == '"rows[0]" has in "choices" neither a text nor a list of texts; give one of these'
+
+
 HALVES = [
     ("question-answering", {"question": "what \ud83d was falling?", "context": "\ud83d rain \ud83d"}),
     ("multiple-choice", {"context": "the cat \ud83d sat on", "choices": ["a mat \ud83d", "rain \ud83d"]}),

@@ -1,11 +1,15 @@
 """Questions with their contexts: every token in a window, and places that are those of the text that was given."""
 
+import unicodedata
+
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bertwright.inputs.questions import answer_in_windows, context_tokens, encode_questions, windows
+from bertwright.recipe import TokenizerConfig
 from bertwright.text.bert_tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from bertwright.text.wordpiece import Tokenizer
 
@@ -134,3 +138,37 @@ def test_an_answer_is_found_in_each_window_that_has_all_of_it(tokenizer, context
             assert part.offsets[last, 1] == whole.offsets[max(own), 1]
     if len(tokens) == 1:
         assert any(place is not None for place in marked)
+
+
+def byte_bpe_of():
+    """Bytes as ModernBERT reads them: NFC makes one character of a letter and its marks."""
+    config = TokenizerConfig(type="byte_bpe", vocab_size=300, min_frequency=1, lowercase=False)
+    trained = Tokenizer.train(["a few words"], config)
+    trained.inner.normalizer = tokenizers.normalizers.NFC()
+    return Tokenizer(trained.inner)
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZERS[0], TOKENIZERS[2], byte_bpe_of()], ids=["wordpiece", "html", "bytes"])
+@pytest.mark.parametrize(
+    ("before", "answer", "after"),
+    [
+        ("the ", "cafe\u0301", " is open"),
+        ("the ", "cafe\u0301", "<br />next"),
+        ("the ", "cafe\u0301\u0323", ", which"),
+        ("x ", unicodedata.normalize("NFD", "한국"), " y"),
+        ("", "كتابً", ""),
+        ("i ", "❤\ufe0f", " you"),
+        ("a ", "1\ufe0f\u20e3", " b"),
+        ("a ", "🏴\U000e0067\U000e0062\U000e007f", " b"),
+        ("in ", "Paris", "\u200b and"),
+        ("in ", "Paris", "\ufeff"),
+        ("in ", "Paris", " \u0301x"),
+        ("", "é", "e\u0301"),
+    ],
+)
+def test_the_tokens_of_an_answer_give_it_back_to_the_letter(tokenizer, before, answer, after):
+    context = before + answer + after
+    (found,) = encode_questions(tokenizer, ["who"], [context], None)
+    ((first, last),) = answer_in_windows(found, 400, len(before), len(before) + len(answer))
+    places = found.sequence.offsets
+    assert context[places[first, 0] : places[last, 1]] == answer

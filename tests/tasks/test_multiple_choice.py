@@ -68,7 +68,7 @@ def test_a_trained_model_chooses_among_any_number(folder):
         ("A text.", "text 1 is str; this model chooses: give"),
         ({"context": "a"}, "text 1 has context; this model chooses"),
         ({"context": "a", "choices": ["b"]}, "text 1 has 1 choice, and at least two are needed"),
-        ({"context": "a", "choices": ["b", 2]}, "text 1 has choices that are no list of str"),
+        ({"context": "a", "choices": ["b", 2]}, "text 1 has choices that are no list of texts"),
         ({"context": 1, "choices": ["b", "c"]}, "text 1 has int as context"),
     ],
 )

@@ -1,6 +1,7 @@
 """Token classification: parity with transformers in both directions, training, evaluation, report and answers."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import bertwright
 from bertwright.apps.explain import explain
 from bertwright.apps.export import ONNX_FILE, export
+from bertwright.apps.file_answers import open_rows
 from bertwright.apps.server import make_app
 from bertwright.cli import main
 from bertwright.errors import UserError, WrongTypeError
@@ -393,6 +395,78 @@ class TestRun:
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(lines) == 60
         assert all(len(one["tags"]) == len(one["tokens"]) for one in lines)
+
+
+class TestMemory:
+    """Predictions have as many places for each text as the longest has words."""
+
+    SHORT = Record("test/0", "a", words=((0, 1),), tags=("O",))
+    LONG = Record("test/1", "a " * 9, words=((0, 1),) * 9, tags=("O",) * 9, place="test.conll, line 3")
+
+    @pytest.fixture(autouse=True)
+    def little_memory(self, monkeypatch):
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=300))
+
+    def test_a_long_text_is_refused_before_training(self):
+        with pytest.raises(
+            UserError, match=r"^here: test\.conll, line 3 has 9 words, and .* 2 texts .* 0\.0 GB are free"
+        ):
+            TASK.labels([self.SHORT, self.LONG], NAMES, [self.SHORT], "here")
+        train = [self.SHORT, self.LONG]  # which is not predicted
+        assert len(TASK.labels(train, NAMES, train, "here")) == 2
+
+    def test_predictions_that_memory_does_not_hold_are_refused(self):
+        train = [self.SHORT] * 2
+        labels = TASK.labels(train, NAMES, train, "here")
+        with pytest.raises(UserError, match=r"^text 2 of 2 has 9 words, and .*; divide it into shorter ones"):
+            TASK.about(None, NAMES).baselines(train, labels, [self.SHORT, self.LONG], lambda _: None)
+
+
+def words_of(path, tokens_column="tokens", tags=NAMES):
+    rows = open_rows(path, None, {"text": "text", "tokens": tokens_column, "tags": "tags"}, TASK.reads, tags=tags)
+    return rows.table.columns, [given["tokens"] for chunk in rows.chunks() for _, given in chunk]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "column", "columns"),
+    [
+        ("a.conll", "Ada B-PER\nsat O\n\nRain O\n", "tokens", ["tokens", "tags"]),
+        ("a.conll", "Ada B-PER\nsat O\n\nRain O\n", "words", ["tokens", "tags"]),  # as the JSONL of training
+        ("a.conll", "1\tAda\tB-PER\n2\tsat\tO\n\n1\tRain\tO\n", "2", ["tokens", "tags"]),  # as GermEval
+        ("a.conll", "1\tAda\n2\tsat\n\n1\tRain\n", "2", ["tokens"]),
+        ("a.conll", "Ada\nsat\n\nRain\n", "2", ["tokens"]),
+        ("a.txt", "Ada B-PER\nsat O\n\nRain O\n", "tokens", ["tokens", "tags"]),
+        ("a.txt", "Ada X\nsat X\n\nRain Y\n", "tokens", ["tokens", "tags"]),
+    ],
+)
+def test_the_words_of_a_file_are_those_of_training(tmp_path, name, text, column, columns):
+    (tmp_path / name).write_text(text)
+    assert words_of(tmp_path / name, column, ["X", "Y"]) == (columns, [["Ada", "sat"], ["Rain"]])
+
+
+def test_a_text_file_that_is_no_conll_file_has_a_text_on_each_line(tmp_path):
+    (tmp_path / "a.txt").write_text("Ada sat\nin Oslo\n")
+    rows = open_rows(tmp_path / "a.txt", None, {"tokens": "tokens"}, TASK.reads, tags=NAMES)
+    assert [given for chunk in rows.chunks() for _, given in chunk] == ["Ada sat", "in Oslo"]
+
+
+def test_a_conll_file_that_cannot_be_read_as_asked_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "a.conll").write_text("Ada B-PER\n")
+    with pytest.raises(
+        UserError, match="has columns 1 to 2, and the words that the model was trained on were column 4"
+    ):
+        words_of(tmp_path / "a.conll", "4")
+    with pytest.raises(UserError, match="has no column of texts; leave out --text-column"):
+        open_rows(tmp_path / "a.conll", "tokens", {}, TASK.reads)
+    with pytest.raises(UserError, match="has no column of texts; give a file of texts"):
+        open_rows(tmp_path / "a.conll", None)
+
+
+def test_a_text_file_of_words_and_tags_is_no_text_to_a_model_of_tags(folder, tmp_path, capsys):
+    (tmp_path / "test.txt").write_text("rain B-PER\nfalling O\n\nnobody O\n")
+    assert main(["predict", "--file", str(tmp_path / "test.txt"), "--model", str(folder), "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["tokens"] for line in lines] == [["rain", "falling"], ["nobody"]]
 
 
 @pytest.mark.slow

@@ -105,6 +105,23 @@ def test_squad_s_own_json_is_read(tmp_path, indent):
     assert len(read_records(Source(path=str(tmp_path)), "train", QUESTION)) == 1
 
 
+def test_a_row_that_is_no_line_is_called_what_it_is(tmp_path):
+    wrong = {"question": "Wo?", "answers": [{"text": "im Mai", "answer_start": 3}]}
+    paragraph = {"context": CONTEXT, "qas": [{**wrong, "answers": []}, wrong]}
+    row = {**wrong, "context": CONTEXT}
+    path = tmp_path / "train.json"
+    for value, place in (
+        ({"data": [{"paragraphs": [paragraph]}]}, "question 2"),
+        ([{**row, "answers": []}, row], "row 2"),
+    ):
+        path.write_text(json.dumps(value, indent=1))
+        with pytest.raises(UserError, match=rf"train\.json, {place}: the answer 'im Mai' does not begin at 3"):
+            read_records(Source(path=str(path)), "train", QUESTION)
+    path.write_text(json.dumps({**row, "answers": []}) + "\n" + json.dumps(row))
+    with pytest.raises(UserError, match=r"train\.json, line 2: the answer"):
+        read_records(Source(path=str(path)), "train", QUESTION)
+
+
 def test_rows_without_a_question_or_answers_are_skipped_and_counted(tmp_path):
     row = {"question": "Wann?", "context": CONTEXT, "answers": ANSWERS}
     source = write(
@@ -131,6 +148,20 @@ def test_questions_on_one_context_belong_together_and_are_duplicates_with_the_sa
     assert (len(train), len(test)) == (80, 20)
     assert train_overlap(train, [*test, train[3]])["test_texts"] == 1
     assert len(list(digests_of(train[0]))) == 2, "a document that is a context, or a question, is left out"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (3, "all 3 rows are of one group, as questions on one context and equal texts are, which cannot be in train"),
+        (1, "has one row, which cannot be in train and in test; add rows, or a test split"),
+    ],
+)
+def test_questions_on_one_context_cannot_be_divided_and_the_refusal_says_so(tmp_path, rows, words):
+    write(tmp_path, [{"question": f"{i}?", "context": CONTEXT, "answers": ANSWERS} for i in range(rows)], "all.jsonl")
+    with pytest.raises(UserError) as error:
+        read_records(Source(path=str(tmp_path / "all.jsonl"), test_ratio=0.5), "train", QUESTION)
+    assert words in str(error.value)
 
 
 def test_a_group_column_takes_the_place_of_contexts(tmp_path):

@@ -120,7 +120,7 @@ def test_every_table_format_and_compression_gives_back_texts_and_labels(
         Record("train/0", ROWS[0]["text"], label="0"),
         Record("train/2", ROWS[2]["text"], label="1"),
     ]
-    where = f"{path}, {'row 2' if suffix == '.parquet' else 'line'}"
+    where = f"{path}, {'row 2' if suffix in ('.parquet', '.json') else 'line'}"
     ((reason, (count, first)),) = found.skipped.items()
     assert (found.rows, reason, count) == (3, NO_TEXT, 1)
     assert first.startswith(where)

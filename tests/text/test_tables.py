@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertwright.errors import UserError
+from bertwright.text.formats import place
 from bertwright.text.tables import open_table
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=8)
@@ -34,6 +35,16 @@ def test_json_lines_with_other_keys_are_one_table(tmp_path):
     rows = [{"a": 1}, {"b": "x"}, {"a": None, "b": [1, 2]}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert content(tmp_path / "a.jsonl") == (["a", "b"], [[1, None], [None, "x"], [None, [1, 2]]])
+
+
+def test_rows_of_a_list_are_no_lines(tmp_path):
+    path = tmp_path / "a.json"
+    for content, places in (
+        (json.dumps([{"text": "one"}, [1]], indent=1), ["row 1", "row 2"]),
+        ('{"text": "one"}\n\n{"text": "two"}\n', ["line 1", "line 3"]),
+    ):
+        path.write_text(content)
+        assert [place(path, row.number) for row in open_table(path).rows()] == [f"{path}, {one}" for one in places]
 
 
 def test_a_bad_row_costs_itself_and_says_why(tmp_path):

@@ -105,6 +105,22 @@ def test_remarks_before_a_sentence_are_no_words_but_a_number_sign_is(tmp_path):
     assert [record.place.rpartition(" ")[2] for record in records] == ["3", "7"]
 
 
+@pytest.mark.parametrize("head", ["", "# global.columns = FORM XPOS\n\n"])
+def test_remarks_of_two_words_are_no_words_where_tabs_part_columns(tmp_path, head):
+    """As a .conllu file cut to two columns has them."""
+    remarks = "# newdoc\n# newpar\n#sent_id=1\n# text = Ada sat\n"
+    write(tmp_path, "train.conll", f"{head}{remarks}Ada\tB-PER\n#\tO\n\n# newpar\n#x\tO\n#\tO\n")
+    records = read(tmp_path)
+    assert as_lists(records) == ([["Ada", "#"], ["#x", "#"]], [["B-PER", "O"], ["O", "O"]])
+
+
+def test_words_alone_are_documents_and_no_rows_with_tags(tmp_path):
+    write(tmp_path, "train.conll", "Ada\nsat\n\n#\n.\n")
+    assert [one.text for one in read_documents(Source(path=str(tmp_path)), None)] == ["Ada sat", "# ."]
+    with pytest.raises(UserError, match="line 1 has 1 column where a word and its tag are expected"):
+        read(tmp_path)
+
+
 def test_sentences_of_a_conll_file_are_documents_too(tmp_path):
     write(tmp_path, "train.conll", CONLL)
     documents = [one.text for one in read_documents(Source(path=str(tmp_path)), None)]
@@ -123,6 +139,15 @@ def test_a_row_without_tags_or_tokens_is_skipped_and_counted(tmp_path):
     write_rows(tmp_path, "train.jsonl", rows)
     split = read_split(Source(path=str(tmp_path)), "train", COLUMNS)
     assert {reason: count for reason, (count, _) in split.skipped.items()} == {"no label": 1, "empty text": 1}
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u00ad \u00ad"])
+def test_a_text_without_a_word_is_skipped_as_one_without_text(tmp_path, text):
+    rows = [{"text": text, "entities": []}, {"text": "Ada", "entities": [{"start": 0, "end": 3, "label": "PER"}]}]
+    write_rows(tmp_path, "train.jsonl", rows)
+    split = read_split(Source(path=str(tmp_path), entities_column="entities"), "train", COLUMNS)
+    assert [record.text for record in split.records] == ["Ada"]
+    assert {reason: count for reason, (count, _) in split.skipped.items()} == {"empty text": 1}
 
 
 def test_one_file_is_divided_by_test_ratio_and_no_row_is_in_both_parts(tmp_path):

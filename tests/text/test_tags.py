@@ -45,6 +45,7 @@ def written(spans, scheme, words=12):
                 "iob2": "B" if first else "I",
                 "iob1": "B" if first and touches else "I",
                 "bioes": "S" if first and last else "B" if first else "E" if last else "I",
+                "bmes": "S" if first and last else "B" if first else "E" if last else "M",
                 "bilou": "U" if first and last else "B" if first else "L" if last else "I",
             }[scheme]
             tags[place] = f"{prefix}-{kind}"
@@ -58,13 +59,16 @@ def written(spans, scheme, words=12):
         ("iob1", IOB1, "IOB1, read as BIO"),
         ("bioes", IOBES, "BIOES, read as BIO"),
         ("bilou", BILOU, "BIOES, read as BIO"),
+        ("bmes", IOBES, "BMES, read as BIO"),
     ],
 )
 def test_every_scheme_becomes_bio_with_the_same_entities(scheme, strict, said):
     rng = np.random.default_rng(0)
     spans = [random_spans(rng) for _ in range(60)]
     given = [written(one, scheme) for one in spans]
-    assert [read_as(row, strict) for row in given] == [[(kind, a, b) for a, b, kind in one] for one in spans]
+    assert [read_as(row.replace("M-", "I-"), strict) for row in given] == [
+        [(kind, a, b) for a, b, kind in one] for one in spans
+    ]
     converted, told = to_bio(rows(*given))
     assert told == said
     assert [" ".join(row) for row in converted] == [written(one, "iob2") for one in spans]
@@ -91,6 +95,8 @@ def test_a_split_without_an_entity_is_bio():
         (("S-PER B-PER O E-PER",), "row 1, word 2 has the tag 'B-PER', but the entity of PER has no end"),
         (("S-PER B-PER",), "row 1, word 2 has the tag 'B-PER', but the entity of PER has no end"),
         (("S-PER I-PER E-PER",), "row 1, word 2 has the tag 'I-PER', but no entity of PER is open"),
+        (("B-PER M-PER O S-LOC",), "'M-PER', but the entity of PER has no end; in BMES an entity is B-, M- and E-"),
+        (("B-PER M-PER O",), "row 1, word 2 has the tag 'M-PER', .*no entity ends with E-; write I-PER, or E-PER"),
         (("B-PER E-LOC",), "row 1, word 2 has the tag 'E-LOC', but no entity of LOC is open"),
     ],
 )

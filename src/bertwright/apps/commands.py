@@ -38,8 +38,8 @@ def predict(
     Args:
         texts: to classify; without them and --file, the lines of standard input.
         model: a model folder, the folder of a run, or bundled: the model that comes with Bertwright.
-        file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed. A row without text has an
-            empty prediction.
+        file: a .txt (a text a line), .csv, .tsv, .jsonl or .parquet file, also compressed; for tags of words also
+            .conll, or .txt like it. A row without text has an empty prediction.
         out: of a file, write all its columns with label, score and the probability of each class to this .csv, .tsv or
             .jsonl file.
         text_column: of the file; the default is the column that the model was trained on, text, or the only column.
@@ -65,10 +65,10 @@ def predict(
     _check_file(texts, file, text_column or text_pair_column)
     given = _given(texts) if file is None else []
     classifier = bertwright.load(model)
-    task, usual = classifier.task, trained_columns(model)
-    rows = None if file is None else open_rows(Path(file), text_column, usual, task.reads, text_pair_column)
+    task, usual, names = classifier.task, trained_columns(model), classifier.classifier.label_names
+    rows = None if file is None else open_rows(Path(file), text_column, usual, task.reads, text_pair_column, names)
     if rows is not None and out is not None:
-        predict_into(rows, Path(out), classifier.classifier.label_names, classifier.predict, task)
+        predict_into(rows, Path(out), names, classifier.predict, task)
     elif explain:
         print_explanations(classifier, given if rows is None else _given_of(rows), format, rows, label)
     elif rows is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,7 +20,7 @@ from bertwright.files import atomic_path, user_path
 from bertwright.recipe import Source
 from bertwright.tasks.answers import Answers
 from bertwright.text import formats
-from bertwright.text.tables import Row, Table, cell, open_table
+from bertwright.text.tables import Row, Table, cell, is_conll, open_table, with_words
 
 AT_ONCE = 2_000
 """Texts that are answered before the first are written: a file of millions shows results from the start."""
@@ -109,6 +109,7 @@ def open_rows(
     usual: Mapping[str, str] | None = None,
     reads: Callable[[Sequence[str]], tuple[str, ...]] = lambda _: ("text",),
     text_pair_column: str | None = None,
+    tags: Collection[str] = (),
 ) -> TextRows:
     """A file whose rows are to be answered.
 
@@ -119,11 +120,13 @@ def open_rows(
         usual: columns by field, from `trained_columns`.
         reads: of a task, which of the fields that a file has it reads.
         text_pair_column: the column of the second text, for a task on pairs.
+        tags: of words, that the task predicts; a text file that has them behind its words is a CoNLL file.
 
     Raises:
         UserError: if the file cannot be read, or it is not plain which column is meant.
     """
     table, usual = open_table(path), {**(usual or {}), **({"text_pair": text_pair_column} if text_pair_column else {})}
+    table, usual = _of_words(table, usual, text_column, reads(["tokens"]) == ("tokens",), tags)
     fields = reads([field for field, column in usual.items() if column in table.columns])
     if text_pair_column and "text_pair" not in fields:
         raise UserError("the model reads one text; leave out --text-pair-column")
@@ -152,6 +155,26 @@ def open_rows(
     if text_column not in table.columns:
         raise formats.missing_column(str(path), text_column, table.columns, "--text-column")
     return TextRows(table, {"text": text_column})
+
+
+def _of_words(
+    table: Table, usual: dict[str, str], text_column: str | None, reads_words: bool, tags: Collection[str]
+) -> tuple[Table, dict[str, str]]:
+    """A file with words as training reads it, and the usual columns; other files stay as they are.
+
+    Raises:
+        UserError: if it has words where texts are asked for.
+    """
+    if table.is_plain and reads_words and text_column is None and is_conll(table.path, tags):
+        table = replace(table, words="tokens")
+    if table.words is None:
+        return table, usual
+    if not reads_words or text_column is not None:
+        advice = (
+            "leave out --text-column" if reads_words else "give a file of texts, such as one with a text on each line"
+        )
+        raise UserError(f"{table.path} is a CoNLL file of words and has no column of texts; {advice}")
+    return with_words(table, usual.get("tokens", "tokens")), usual | {"tokens": "tokens"}
 
 
 def answered(

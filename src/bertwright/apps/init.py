@@ -293,14 +293,14 @@ def _table(found: Findings) -> str:
     rows += _rows_of_labels(found)
     running_text = found.is_plain and found.labels is None  # whose blank lines are no rows that lack something
     if texts.empty and not running_text:
-        rows.append(("empty", f"{_counted(texts.empty)} without text; the first: line {texts.first_empty}"))
+        first = decoding.numbered(texts.first_empty or 0)
+        rows.append(("empty", f"{_counted(texts.empty)} without text; the first: {first}"))
     if texts.duplicates and not running_text:
         rows.append(("duplicates", f"{_counted(texts.duplicates)} with the text of an earlier one"))
     problem = found.contents.first_problem
     if problem is not None:
-        rows.append(
-            ("unreadable", f"{_counted(found.contents.problems)}; the first, line {problem.number}, {problem.problem}")
-        )
+        first = f"{decoding.numbered(problem.number)}, {problem.problem}"
+        rows.append(("unreadable", f"{_counted(found.contents.problems)}; the first, {first}"))
     rows += [("group", f"{name} looks like a group: see the recipe") for name in found.groups[:1]]
     rows += [("note", note) for note in found.notes]
     return "\n".join([f"{found.path}", *(f"  {title:<13} {value}" for title, value in rows)])

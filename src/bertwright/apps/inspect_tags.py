@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from bertwright.apps.inspect_rows import first_of, look_at_rows
 from bertwright.apps.inspection import Column, Contents
 from bertwright.apps.new_recipe import Findings
-from bertwright.errors import UserError
-from bertwright.text import conll, decoding, formats
-from bertwright.text.tables import Table
-from bertwright.text.tags import split_tag
+from bertwright.text.tables import Table, is_conll
 
 _TOKENS = ("tokens", "words")
 _TAGS = ("tags", "ner_tags", "labels", "ner", "pos_tags", "upos", "pos")
 _SPANS = ("entities", "spans", "label", "labels")
-_LINES = 200
-"""Lines of a text file that are looked at, to see whether it is a CoNLL file."""
 
 
 def _columns_of_tags(tables: Sequence[Table], contents: Contents) -> dict[str, str] | None:
@@ -31,7 +25,7 @@ def _columns_of_tags(tables: Sequence[Table], contents: Contents) -> dict[str, s
         contents: their columns.
     """
     if all(table.is_plain for table in tables):
-        return {} if all(_is_conll(table.path) for table in tables) else None
+        return {} if all(is_conll(table.path) for table in tables) else None
     columns = contents.columns
     lists = [name for name in columns if columns[name].holds_lists]
     tokens, tags = first_of(_TOKENS, lists), first_of(_TAGS, lists)
@@ -39,20 +33,6 @@ def _columns_of_tags(tables: Sequence[Table], contents: Contents) -> dict[str, s
         return {"tokens_column": tokens, "tags_column": tags}
     spans = next((name for name in _SPANS if name in lists and _holds_spans(columns[name])), None)
     return {"entities_column": spans} if spans and "text" in columns else None
-
-
-def _is_conll(path: Path) -> bool:
-    """Whether a text file has a word and a tag of entities on each line."""
-    with formats.clear_errors(path), decoding.open_bytes(path) as stream:
-        lines = (
-            (number, decoding.decode(line, path, number))
-            for number, line in enumerate(islice(decoding.read_lines(stream), _LINES), 1)
-        )
-        try:
-            tags = {row[-1] for _, rows in conll.sentences(lines, path) for row in rows}
-        except UserError:
-            return False
-    return any(split_tag(tag)[0] for tag in tags) and all(tag == "O" or split_tag(tag)[0] for tag in tags)
 
 
 def _holds_spans(column: Column) -> bool:

@@ -34,7 +34,7 @@ class PredictRequest(BaseModel):
 
     texts: Annotated[Texts | None, Field(description="Texts, for tasks on single texts.")] = None
     rows: Annotated[
-        list[dict[str, str | list[str]]] | None,
+        list[dict[str, str | list[str] | dict[str, list[str]]]] | None,
         Field(min_length=1, description="For other tasks, such as {question, context} or {context, choices}."),
     ] = None
 
@@ -169,7 +169,10 @@ def _said(fault: Mapping[str, Any]) -> str:
     if len(place) > 1:
         name += f"[{place[1]}]"
     if len(place) > 2:
-        name += f".{repaired(str(place[2]))[:40]}"  # the column of a row
+        column = repaired(str(place[2]))[:40]
+        if place[0] == "rows" and fault["type"].endswith("_type"):  # once, and not for each form that it could have
+            return f'"{name}" has in "{column}" neither a text nor a list of texts; give one of these'
+        name += f".{column}"
     if fault["type"] == "missing":
         wanted = f'"{name}" is missing' if name else "the request has no body"
         return wanted + _SEND

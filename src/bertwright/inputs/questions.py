@@ -6,6 +6,7 @@ out of it (paper, section 4.2).
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,10 +90,38 @@ def _given_offsets(tokenizer: Tokenizer, text: str, offsets: Many[tuple[int, int
     places = tokenizer.clean_offsets(text)
     if not len(cleaned):
         return cleaned
+    cleaned = _to_ends_of_characters(tokenizer.clean(text), cleaned)
     begins = places[np.minimum(cleaned[:, 0], len(places) - 1), 0]
     ends = places[np.maximum(cleaned[:, 1] - 1, 0), 1]
     begins = np.where(cleaned[:, 0] < cleaned[:, 1], begins, ends)  # a token that is a space alone has no character
     return np.stack([begins, np.maximum(begins, ends)], axis=1)
+
+
+def _to_ends_of_characters(text: str, offsets: Ints) -> Ints:
+    """Offsets whose ends lie behind all that belongs to their last character, int64 (tokens, 2).
+
+    Normalizers drop marks (of an accent, of an emoji's form) or make one character of several (é of e and its accent, a
+    syllable of Hangul), and count none of these to a token: an answer that ends with them would be cut inside of its
+    last character, and no longer be the one that was asked for.
+    """
+    begins, ends = offsets.T
+    size = len(text)
+    change = np.bincount(begins, minlength=size + 1) - np.bincount(ends, minlength=size + 1)
+    bare = np.flatnonzero(np.cumsum(change)[:size] == 0)  # characters of no token
+    stops = np.arange(size + 1)
+    stops[[place for place in bare if _continues_a_character(text[place])]] = size
+    stops = np.minimum.accumulate(stops[::-1])[::-1]  # from each place on, the first that continues no character
+    return np.stack([begins, np.where(begins < ends, stops[ends], ends)], axis=1)
+
+
+def _continues_a_character(character: str) -> bool:
+    """Whether it belongs to the one before it: a mark, a part of a syllable of Hangul, a joiner, or a tag of a flag."""
+    return (
+        unicodedata.category(character)[0] == "M"
+        or "\u1160" <= character <= "\u11ff"
+        or character in "\u200c\u200d"
+        or "\U000e0020" <= character <= "\U000e007f"
+    )
 
 
 def windows(question: Question, max_length: int) -> list[Sequence]:

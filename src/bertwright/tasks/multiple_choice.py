@@ -23,7 +23,7 @@ from bertwright.tasks.answers import Shown
 from bertwright.tasks.log_loss import frequency_loss, log_loss
 from bertwright.tasks.resampling import Resampled, Units, resample_means
 from bertwright.tasks.task import Examples, Progress, Task
-from bertwright.text.contexts import parsed
+from bertwright.text.contexts import choices_of
 from bertwright.text.formats import repaired
 from bertwright.text.records import Record
 from bertwright.text.wordpiece import Tokenizer
@@ -206,7 +206,7 @@ class MultipleChoice(Task):
         return {"context": "It is", "choices": ["day.", "night."]}
 
     def record(self, number: int, given: Any) -> Record:
-        """A dict with `context` and `choices`.
+        """A dict with `context` and `choices`, a list of texts or the lists text and label.
 
         Raises:
             WrongTypeError: if it is something else.
@@ -217,13 +217,13 @@ class MultipleChoice(Task):
                 f"text {number + 1} {kind if isinstance(given, dict) else f'is {kind}'}; this model chooses: give "
                 '{"context": "...", "choices": ["...", "..."]}, on the command line --context and --choices'
             )
-        context, choices = given["context"], parsed(given["choices"])
+        context = given["context"]
         if not isinstance(context, str):
             raise WrongTypeError(f"text {number + 1} has {type(context).__name__} as context; it must be a str")
-        if not isinstance(choices, list | tuple) or not all(isinstance(one, str) for one in choices):
-            raise WrongTypeError(f"text {number + 1} has choices that are no list of str; give two or more texts")
-        if len(choices) < 2:
-            raise WrongTypeError(f"text {number + 1} has {len(choices)} choice, and at least two are needed")
+        try:
+            choices, _ = choices_of(given["choices"], f"text {number + 1}")  # in each form that training reads
+        except UserError as error:
+            raise WrongTypeError(str(error)) from error
         return Record(str(number), repaired(context), choices=tuple(map(repaired, choices)))
 
     def answers(self, predictions: Floats, names: Sequence[str], records: Sequence[Record]) -> list[Choice]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 from torch import Tensor
 
 from bertwright.arrays import Floats, Ints
@@ -30,6 +31,9 @@ from bertwright.text.records import Record
 from bertwright.text.tagged import place_of_word, read_tokens, split_words
 from bertwright.text.tags import OUTSIDE, has_entities, split_tag
 from bertwright.text.wordpiece import Tokenizer
+
+_TABLES = 4
+"""Tables of predictions that evaluation holds at once: those of a seed, of two baselines, and a copy."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,13 @@ class TokenClassification(Task):
         """The numbers of the tags of each record.
 
         Raises:
-            UserError: if a tag is not among those of train.
+            UserError: if a tag is not among those of train, or the predictions of all records are more than memory has.
         """
+        if records is not known:  # nothing is predicted for the records of train
+            lengths = [len(record.tags or ()) for record in records]
+            _require_memory(
+                lengths, len(names), _TABLES, lambda row: f"{where}: {records[row].place or records[row].id}"
+            )
         numbers = {name: number for number, name in enumerate(names)}
         found = np.empty(len(records), object)
         for row, record in enumerate(records):
@@ -149,15 +158,18 @@ class TokenClassification(Task):
         return Examples(found, targets)
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:
-        """The probabilities of each word's tags, at its first piece."""
+        """The probabilities of each word's tags, at its first piece.
+
+        Raises:
+            UserError: if they are more than memory has.
+        """
         rows = iter(logits)
         found: list[tuple[Ints, Floats]] = []
         for own in parts:
             predicted = predicted_words(own)
             values = [next(rows)[places].softmax(-1).numpy() for places, _ in predicted]
             found.append((np.concatenate([numbers for _, numbers in predicted]), np.concatenate(values)))
-        most = max(len(numbers) for numbers, _ in found)
-        probabilities = np.full((len(found), most, found[0][1].shape[1]), np.nan, np.float32)
+        probabilities = _no_predictions([len(numbers) for numbers, _ in found], found[0][1].shape[1])
         for row, (numbers, values_of_row) in enumerate(found):
             probabilities[row, numbers] = values_of_row
         return probabilities
@@ -257,7 +269,7 @@ class TokenClassification(Task):
 
     def _one_hot(self, rows: Sequence[Sequence[int]]) -> Floats:
         """Tags that are predicted for certain, as probabilities."""
-        found = np.full((len(rows), max(map(len, rows)), len(self.names)), np.nan, np.float32)
+        found = _no_predictions([len(row) for row in rows], len(self.names))
         for row, tags in zip(found, rows, strict=True):
             row[: len(tags)] = np.eye(len(self.names), dtype=np.float32)[list(tags)]
         return found
@@ -307,7 +319,28 @@ class TokenClassification(Task):
         """True and predicted entities in words, and the lowest score of a word's tag."""
         row = np.eye(len(names), dtype=np.float32)[None, label]
         (true,) = self.answers(row, names, [record])
-        return Shown(true.listed(), answer.listed(), min(answer.scores))
+        return Shown(true.listed(), answer.listed(), min(answer.scores, default=1.0))
+
+
+def _no_predictions(lengths: Sequence[int], tags: int) -> Floats:
+    """Predictions of texts with so many words, all NaN yet, float32 (texts, most words, tags)."""
+    _require_memory(lengths, tags, 1, lambda row: f"text {row + 1} of {len(lengths):,}")
+    return np.full((len(lengths), max(lengths), tags), np.nan, np.float32)
+
+
+def _require_memory(lengths: Sequence[int], tags: int, tables: int, place: Callable[[int], str]) -> None:
+    """See that memory has enough for so many tables of predictions, in which each text has the words of the longest.
+
+    Raises:
+        UserError: if it does not.
+    """
+    most = max(lengths, default=0)
+    size, free = 4 * len(lengths) * most * tags * tables, psutil.virtual_memory().available
+    if size > free:
+        raise UserError(
+            f"{place(lengths.index(most))} has {most:,} words, and predictions of each of {len(lengths):,} texts take "
+            f"as much memory: {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; divide it into shorter ones"
+        )
 
 
 def _words_of(predictions: Floats, labels: Ints) -> tuple[Floats, Ints]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from itertools import chain, dropwhile
+from typing import Any, NamedTuple
 
 from bertwright.errors import UserError
 
@@ -11,15 +13,19 @@ COLUMNS = ("tokens", "tags")
 """The columns that every file has."""
 
 
-def sentences(lines: Iterable[tuple[int, str]], path: object) -> Iterator[tuple[int, list[list[str]]]]:
+def sentences(
+    lines: Iterable[tuple[int, str]], path: object, tagged: bool = True
+) -> Iterator[tuple[int, list[list[str]]]]:
     """The sentences of a CoNLL file: a word a line with its columns, and a blank line behind each sentence.
 
     Columns are parted by tabs where a line has one, else by white space. Lines with -DOCSTART- begin a document and
-    hold no word; neither do lines before a sentence that begin with # and have another number of columns.
+    hold no word; neither do remarks before a sentence, which begin with #. A remark has another number of columns than
+    words have or, where these are parted by tabs, no tab.
 
     Args:
         lines: with their numbers.
         path: of the file, for a message.
+        tagged: whether tags are read, so that a word alone is too little.
 
     Yields:
         For each sentence the line of its first word, and the columns of each word.
@@ -27,30 +33,55 @@ def sentences(lines: Iterable[tuple[int, str]], path: object) -> Iterator[tuple[
     Raises:
         UserError: if a word has another number of columns than the first.
     """
-    width = 0
-    for block in _blocks(lines):
-        width = width or len(block[-1][1])
-        begin = 0
-        while begin < len(block) and block[begin][1][0] == "#" and len(block[begin][1]) not in (1, width):
-            begin += 1
-        for number, columns in block[begin:]:
-            if len(columns) != width or width < 2:
-                wanted = f"where others have {width}" if width > 1 else "where a word and its tag are expected"
+    blocks = _blocks(lines)
+    head: list[list[_Line]] = []
+    word = None
+    while word is None and (block := next(blocks, None)):
+        head.append(block)
+        word = next((line for line in block if not line.columns[0].startswith("#")), None)
+    if not head:
+        return
+    word = word or head[-1][-1]
+    width = len(word.columns)
+    for block in chain(head, blocks):
+        words = list(dropwhile(partial(_is_remark, word=word), block))
+        for number, columns, _ in words:
+            if len(columns) != width or (tagged and width < 2):
+                wanted = (
+                    "where a word and its tag are expected" if tagged and width < 2 else f"where others have {width}"
+                )
+                what = "a word and its tag" if tagged or width > 1 else "one word"
                 raise UserError(
                     f"{path}, line {number} has {len(columns)} column{'s' if len(columns) > 1 else ''} {wanted}; write "
-                    "a word and its tag on each line, and a blank line behind each sentence"
+                    f"{what} on each line, and a blank line behind each sentence"
                 )
-        if begin < len(block):
-            yield block[begin][0], [columns for _, columns in block[begin:]]
+        if words:
+            yield words[0].number, [line.columns for line in words]
 
 
-def _blocks(lines: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, list[str]]]]:
-    """Lines up to a blank one, as their numbers and columns."""
-    block: list[tuple[int, list[str]]] = []
+class _Line(NamedTuple):
+    """A line that is not blank: its number, its columns, and whether tabs part these."""
+
+    number: int
+    columns: list[str]
+    tabs: bool
+
+
+def _is_remark(line: _Line, word: _Line) -> bool:
+    """Whether a line before a sentence holds no word, in a file with such lines of words."""
+    if word.tabs and not line.tabs:  # as `# newpar`, which has two columns as a word with its tag has
+        return line.columns[0].startswith("#")
+    return line.columns[0] == "#" and len(line.columns) not in (1, len(word.columns))
+
+
+def _blocks(lines: Iterable[tuple[int, str]]) -> Iterator[list[_Line]]:
+    """Lines up to a blank one."""
+    block: list[_Line] = []
     for number, line in lines:
-        columns = [cell.strip() for cell in line.rstrip("\r\n").split("\t")] if "\t" in line else line.split()
+        tabs = "\t" in line
+        columns = [cell.strip() for cell in line.rstrip("\r\n").split("\t")] if tabs else line.split()
         if any(columns) and columns[0] != "-DOCSTART-":
-            block.append((number, columns))
+            block.append(_Line(number, columns, tabs))
         elif block:
             yield block
             block = []

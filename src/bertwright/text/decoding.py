@@ -2,7 +2,7 @@
 
 A text is UTF-8, or UTF-16 or UTF-32 with a byte order mark. Nothing else is tried: the same bytes mean something in
 many encodings, and a wrong one changes letters in silence. A file in another encoding is refused with a command that
-converts it.
+converts it. Rows of JSON that are no lines are counted here, too.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import json
 import lzma
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -149,6 +149,43 @@ def parse_json(text: str) -> Any:
     if _SURROGATE.search(text):
         text = _ESCAPED.sub(lambda found: "?" if found["half"] else found[0], text)
     return json.loads(text)
+
+
+class RowNumber(int):
+    """The number of a row, from 1, that is no line of its file.
+
+    Args:
+        number: the number.
+        unit: what is counted.
+    """
+
+    unit: str
+
+    def __new__(cls, number: int, unit: str) -> Self:
+        """The number, with what it counts."""
+        found = super().__new__(cls, number)
+        found.unit = unit
+        return found
+
+
+def counted(rows: Iterable[Any], unit: str = "row") -> Iterator[tuple[int, Any]]:
+    """The rows of one JSON value with their numbers, which say for messages that they are no lines.
+
+    Args:
+        rows: of a list, or of what holds one.
+        unit: what is counted.
+    """
+    return ((RowNumber(number, unit), row) for number, row in enumerate(rows, 1))
+
+
+def numbered(number: int, usual: str = "line") -> str:
+    """What a row's number counts, and the number, as `line 3`.
+
+    Args:
+        number: of the row, from 1.
+        usual: what a number counts that does not say it.
+    """
+    return f"{getattr(number, 'unit', usual)} {number}"
 
 
 def _how_to_convert(path: Path) -> str:

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from bertwright.errors import UserError
 from bertwright.files import means_disk_full
-from bertwright.text import conll, squad
+from bertwright.text import conll, decoding, squad
 from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, parse_json, read_lines
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
@@ -59,8 +59,8 @@ def is_compressed(path: Path) -> bool:
 
 
 def place(path: Path, number: int) -> str:
-    """Where a row is, in words: the file and the line, or in a Parquet file the row, counted from 1."""
-    return f"{path}, {'row' if format_of(path) == '.parquet' else 'line'} {number}"
+    """Where a row is, in words: the file and the line; in a Parquet file and a list of JSON the row, from 1."""
+    return f"{path}, {decoding.numbered(number, 'row' if format_of(path) == '.parquet' else 'line')}"
 
 
 def missing_column(where: str, column: str, existing: Iterable[str], option: str) -> UserError:
@@ -194,7 +194,7 @@ def _json_list(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any
     if len(content) > _LIST_LIMIT:
         raise UserError(f"{path} is one list of more than {_LIST_LIMIT >> 20} MiB; rewrite it with one row per line")
     try:
-        yield from enumerate(parse_json(decode(content, path, 1).rstrip()), 1)
+        yield from decoding.counted(parse_json(decode(content, path, 1).rstrip()))
     except (json.JSONDecodeError, RecursionError) as error:
         raise _not_json(path, getattr(error, "lineno", 1), error) from error
 
@@ -310,7 +310,8 @@ def _parquet_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tu
 def _conll_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     with open_bytes(path) as stream:
         lines = ((number, decode(line, path, number)) for number, line in enumerate(read_lines(stream), 1))
-        for number, words in conll.sentences(lines, path):
+        tagged = any(option == "tags_column" for _, option in columns)
+        for number, words in conll.sentences(lines, path, tagged):
             yield number, [conll.column(words, name, path, option) for name, option in columns]
 
 

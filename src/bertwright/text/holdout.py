@@ -27,7 +27,7 @@ def divide(labels: Sequence[Hashable], groups: Sequence[str], ratio: float, wher
     exact.
 
     Args:
-        labels: the class of each row.
+        labels: the class of each row; None for all where they have no classes.
         groups: the group of each row, which is not divided.
         ratio: the fraction of the smaller part.
         where: the rows are, for a message.
@@ -42,11 +42,7 @@ def divide(labels: Sequence[Hashable], groups: Sequence[str], ratio: float, wher
     spread = Counter(label for counts in members.values() for label in counts)
     for label, total in totals.items():
         if total == 1 or spread[label] == 1:
-            alike = "text" if total == 1 else f"group of {total} texts that belong together or are equal"
-            raise UserError(
-                f"{where}: the class `{label}` has one {alike}, which cannot be in train and in test; add texts of "
-                "this class, or remove it"
-            )
+            raise _one_group(label, total, where)
     due = {label: min(max(1, round(ratio * total)), total - 1) for label, total in totals.items()}
     taken = Counter[Hashable]()
     chosen: set[str] = set()
@@ -66,14 +62,31 @@ def divide(labels: Sequence[Hashable], groups: Sequence[str], ratio: float, wher
         if taken[label] == 0:  # all of its groups are larger than twice its due number
             fitting = [group for group in order if label in members[group] and leaves_some(group)]
             if not fitting:
+                whose = "" if label is None else f" of the class `{label}`"
                 raise UserError(
-                    f"{where}: the groups of the class `{label}` cannot be divided into train and test; give the "
-                    "source a column of smaller groups (group_column), or a test split of its own"
+                    f"{where}: the groups{whose} cannot be divided into train and test; give the source a column of "
+                    "smaller groups (group_column), or a test split of its own"
                 )
             smallest = min(fitting, key=lambda group: members[group].total())
             chosen.add(smallest)
             taken.update(members[smallest])
     return [group in chosen for group in groups]
+
+
+def _one_group(label: Hashable, total: int, where: str) -> UserError:
+    """The error for a class that is in one part only; of rows without classes, for all of them."""
+    if label is not None:
+        alike = "text" if total == 1 else f"group of {total} texts that belong together or are equal"
+        return UserError(
+            f"{where}: the class `{label}` has one {alike}, which cannot be in train and in test; add texts of this "
+            "class, or remove it"
+        )
+    if total == 1:
+        return UserError(f"{where} has one row, which cannot be in train and in test; add rows, or a test split")
+    return UserError(
+        f"{where}: all {total} rows are of one group, as questions on one context and equal texts are, which cannot be "
+        "in train and in test; add rows of other groups, or a test split"
+    )
 
 
 def known_in_train(

@@ -230,8 +230,8 @@ class _Reading:
         pair = "text_pair" in self.columns or "question" in self.columns
         texts = [record.text, *([record.text_pair] if pair else [])]
         texts += [record.negative] if "negative" in self.columns else []
-        if not all((text or "").strip() for text in texts):
-            reason = NO_TEXT
+        if not all((text or "").strip() for text in texts) or record.words == ():
+            reason = NO_TEXT  # also a text without a word, as of a lone soft hyphen, where words have tags
         elif any(getattr(record, name) is None for name in _LABELS if name in self.columns) or (
             record.words is not None and record.tags is None
         ):

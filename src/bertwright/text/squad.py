@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from bertwright.text.decoding import parse_json
+from bertwright.text.decoding import counted, parse_json
 
 
 def is_squad(value: Any) -> bool:
@@ -50,6 +50,6 @@ def questions(stream: io.BufferedReader, most: int) -> Iterator[tuple[int, dict[
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         value = None
     if is_squad(value):
-        return enumerate(squad_rows(value), 1)
+        return counted(squad_rows(value), "question")
     stream.seek(0)
     return None

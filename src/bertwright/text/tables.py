@@ -10,17 +10,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.text import conll, decoding, formats, squad
+from bertwright.text.tags import OUTSIDE, split_tag
 
 DELIMITERS = (",", "\t", ";")
 _BATCH = 1_024
 """Rows of a Parquet file that are held together."""
+
+_LINES = 200
+"""Lines of a text file that are looked at, to see whether it is a CoNLL file."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Row:
     """A row of a table.
 
     Args:
-        number: its line (in Parquet: its row), counted from 1; of a row over several lines the last.
+        number: its line, or its row where that is no line, counted from 1; of a row over several lines the last.
         values: one for each column; None where the row has none.
         problem: why the row cannot be read, in words that follow its place.
     """
@@ -46,16 +51,18 @@ class Table:
         path: the file.
         columns: the names of its columns in order; a text file has one, called text, and a row for each line.
         delimiter: between the columns of a CSV file.
+        words: of a CoNLL file, what its column of words is called there: tokens, or a number.
     """
 
     path: Path
     columns: list[str]
     delimiter: str = ","
+    words: str | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether it is plain text, without columns of its own."""
-        return formats.format_of(self.path) == ".txt"
+        return formats.format_of(self.path) == ".txt" and self.words is None
 
     def rows(self) -> Iterator[Row]:
         """The rows in order; each call reads the file anew.
@@ -64,9 +71,10 @@ class Table:
             UserError: if the file cannot be read to its end.
         """
         readers = {".txt": _text_rows, ".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
+        kind = formats.format_of(self.path) if self.words is None else ".conll"
         readers[".conll"] = _conll_rows
         with formats.clear_errors(self.path):
-            yield from readers.get(formats.format_of(self.path) or "", _json_rows)(self)
+            yield from readers.get(kind or "", _json_rows)(self)
 
 
 def open_table(path: Path) -> Table:
@@ -86,7 +94,7 @@ def open_table(path: Path) -> Table:
         if kind == ".txt":
             return Table(path, ["text"])
         if kind == ".conll":
-            return Table(path, list(conll.COLUMNS))
+            return Table(path, list(conll.COLUMNS), words="tokens")
         if kind in (".csv", ".tsv"):
             return _open_csv(path)
         if kind == ".parquet":
@@ -96,6 +104,51 @@ def open_table(path: Path) -> Table:
         if not columns:
             raise UserError(f'{path} has no row that is a JSON object; write each as {{"text": ...}}')
         return Table(path, list(columns))
+
+
+def is_conll(path: Path, tags: Collection[str] = ()) -> bool:
+    """Whether a text file is a CoNLL file: its first lines have a word and a tag of entities, or a tag that is known.
+
+    Args:
+        path: the file.
+        tags: that are known, as those of a model are.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    with formats.clear_errors(path), decoding.open_bytes(path) as stream:
+        lines = ((i, decoding.decode(line, path, i)) for i, line in enumerate(decoding.read_lines(stream), 1))
+        try:
+            found = {row[-1] for _, rows in conll.sentences(islice(lines, _LINES), path) for row in rows}
+        except UserError:
+            return False
+    of_entities = {tag for tag in found if split_tag(tag)[0]}
+    return bool(of_entities or found & {*tags}) and found <= {OUTSIDE, *of_entities, *tags}
+
+
+def with_words(table: Table, column: str) -> Table:
+    """A CoNLL file whose words are those of a column: its tokens, and its tags where it has more columns.
+
+    Args:
+        table: the file.
+        column: as training calls it; a name that is no number, as those of other formats are, is the first column.
+
+    Raises:
+        UserError: if the file cannot be read, or has other columns than this one.
+    """
+    with formats.clear_errors(table.path):
+        lines = enumerate(_lines(table.path), 1)
+        _, rows = next(conll.sentences(lines, table.path, tagged=False), (0, [[""]]))
+    width, number = len(rows[0]), int(column) if column.isascii() and column.isdigit() else 1
+    if width == 1:
+        number = 1
+    if not 1 <= number <= width:
+        raise UserError(
+            f"{table.path} has columns 1 to {width}, and the words that the model was trained on were column {number}; "
+            "write them there, or in a file of words alone"
+        )
+    columns = list(conll.COLUMNS)[: 1 if number == width else 2]
+    return replace(table, columns=columns, words=str(number))
 
 
 def cell(value: Any) -> str:
@@ -162,10 +215,10 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
         except (json.JSONDecodeError, RecursionError):
             value = None  # a row a line, perhaps
         if squad.is_squad(value):
-            yield from enumerate(squad.squad_rows(value), 1)
+            yield from decoding.counted(squad.squad_rows(value), "question")
             return
         if value is not None:
-            yield from enumerate(value if isinstance(value, list) else [value], 1)
+            yield from decoding.counted(value if isinstance(value, list) else [value])
             return
     for number, line in enumerate(_lines(path), 1):
         if line.strip():
@@ -186,7 +239,8 @@ def _json_rows(table: Table) -> Iterator[Row]:
 
 
 def _conll_rows(table: Table) -> Iterator[Row]:
-    for number, values in formats.read_rows(table.path, [(name, f"{name}_column") for name in table.columns]):
+    columns = [(str(table.words) if name == "tokens" else name, f"{name}_column") for name in table.columns]
+    for number, values in formats.read_rows(table.path, columns):
         yield Row(number, values)
 
 

@@ -2,7 +2,8 @@
 
 In BIO (also called IOB2), an entity's first word has B-TYPE, its others I-TYPE, and all other words O. The tags of
 CoNLL-2003 are IOB1, where B- marks only an entity right behind another of its type; BIOES marks last and lone words,
-too. Tags without such a prefix, as parts of speech, are no entities: each is the class of its word.
+too, and BMES, common in Chinese corpora, is BIOES with M- for I-. Tags without such a prefix, as parts of speech, are
+no entities: each is the class of its word.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from bertwright.errors import UserError
 OUTSIDE = "O"
 """The tag of a word that is in no entity."""
 
-_PREFIXED = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
-_AS_BIO = {"B": "B", "S": "B", "U": "B", "I": "I", "E": "I", "L": "I"}
+_PREFIXED = re.compile(r"([BIMESLU])-(.+)", re.DOTALL)
+_AS_BIO = {"B": "B", "S": "B", "U": "B", "I": "I", "M": "I", "E": "I", "L": "I"}
 _LAST = ("E", "S", "L", "U")
 """Prefixes of an entity's last word, in BIOES and in BILOU."""
 
@@ -83,9 +84,17 @@ def to_bio(rows: Sequence[Tagged]) -> tuple[list[tuple[str, ...]], str | None]:
             f"the first word of an entity and I-{tag} for its others"
         )
     if prefixes & set(_LAST):
+        scheme = "BMES" if "M" in prefixes else "BIOES"
         for row in rows:
-            _check_ends(row)
-        return [tuple(_bio(tag) for tag in row.tags) for row in rows], "BIOES, read as BIO"
+            _check_ends(row, scheme)
+        return [tuple(_bio(tag) for tag in row.tags) for row in rows], f"{scheme}, read as BIO"
+    if "M" in prefixes:
+        number, row = _first(rows, lambda row, i: split_tag(row.tags[i])[0] == "M")
+        tag = row.tags[number]
+        raise UserError(
+            f"{row.place(number)} has the tag {tag!r}, as the inside of an entity in BMES, but no entity ends with E-; "
+            f"write I-{tag[2:]}, or E-{tag[2:]} for the last word of each entity"
+        )
     faults = [(row, i) for row in rows for i in range(len(row.tags)) if _is_loose(row.tags, i)]
     if not faults:
         return [row.tags for row in rows], None
@@ -123,20 +132,20 @@ def _bio(tag: str) -> str:
     return f"{_AS_BIO[prefix]}-{kind}" if prefix else tag
 
 
-def _check_ends(row: Tagged) -> None:
-    """See that each entity of BIOES begins with B- and ends with E-, or is S- alone; BILOU has L- and U-."""
+def _check_ends(row: Tagged, scheme: str) -> None:
+    """See that each entity of BIOES begins with B- and ends with E-, or is S- alone; BILOU has L- and U-, BMES M-."""
     open_type = ""  # of an entity that has not ended
     for i, tag in enumerate((*row.tags, OUTSIDE)):
         prefix, kind = split_tag(tag)
-        continues = prefix in ("I", "E", "L")
+        continues = prefix in ("I", "M", "E", "L")
         if continues != (open_type != "") or (continues and kind != open_type):
             at = i if continues else i - 1
             problem = f"no entity of {kind} is open before it" if continues else f"the entity of {open_type} has no end"
             raise UserError(
-                f"{row.place(at)} has the tag {row.tags[at]!r}, but {problem}; in BIOES an entity is B-, I- and E-, or "
-                "S- alone"
+                f"{row.place(at)} has the tag {row.tags[at]!r}, but {problem}; in {scheme} an entity is B-, "
+                f"{'M' if scheme == 'BMES' else 'I'}- and E-, or S- alone"
             )
-        open_type = kind if prefix in ("B", "I") else ""
+        open_type = kind if prefix in ("B", "I", "M") else ""
 
 
 def counted(rows: Iterable[Sequence[str]]) -> dict[str, int]:
