@@ -14,8 +14,8 @@ import bertwright
 from bertwright import recipe as configuration
 from bertwright.cli import main, make_parser
 from bertwright.errors import UserError
-from bertwright.recipe import decisive, fingerprint, to_dict
-from bertwright.recipe_file import RENAMED_VALUES, build_recipe, load_recipe, make_recipe_parser
+from bertwright.recipe import PretrainConfig, Recipe, decisive, fingerprint, to_dict
+from bertwright.recipe_file import RENAMED_VALUES, build_recipe, change_recipe, load_recipe, make_recipe_parser
 from conftest import ROOT
 
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.yaml"))
@@ -429,3 +429,19 @@ def test_a_compiler_can_be_switched_by_a_bare_word_of_yaml(recipes, tmp_path, wr
         parsed = make_recipe_parser().parse_args(["--recipe", str(recipes / "demo.yaml"), "--system.compile", written])
         assert build_recipe(parsed).system.compile == expected
     assert load_recipe(recipes / "demo.yaml", system={"compile": False}).system.compile == "off"
+
+
+def test_what_a_recipe_left_open_is_chosen_anew_when_what_chooses_it_is_replaced(recipe_file):
+    loaded = load_recipe(recipe_file)
+    for change in (
+        {"model": {"architecture": "modernbert"}, "pretrain": {"next_sentence": False}},
+        {"model": {"architecture": "modernbert", "num_hidden_layers": 3}, "pretrain": {"next_sentence": False}},
+    ):
+        assert change_recipe(loaded, **change).model == load_recipe(recipe_file, **change).model
+    plain = Recipe(name="x", data=loaded.data, prepare=loaded.prepare, pretrain=PretrainConfig(max_steps=1))
+    assert plain.pretrain.optimizer.learning_rate == 1e-4
+    continued = change_recipe(plain, pretrain={"encoder": "bundled"})
+    assert continued.pretrain.optimizer.learning_rate == 3e-5
+    given = change_recipe(plain, pretrain={"encoder": "bundled", "optimizer": {"learning_rate": 1e-4}})
+    assert given.pretrain.optimizer.learning_rate == 1e-4
+    assert change_recipe(continued, pretrain={"encoder": None}).pretrain.optimizer.learning_rate == 1e-4

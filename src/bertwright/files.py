@@ -167,11 +167,11 @@ def write_array(target: Path, values: npt.NDArray[Any]) -> None:
 
 
 def given_files(path: str | Path | None) -> list[list[str]]:
-    """Digests of the files of a tokenizer or an encoder that a recipe names by path; folders in it are not read."""
+    """Digests of the files of a tokenizer or an encoder that a recipe names by path, without its card and folders."""
     place = user_path(str(path or ""))
     # Beside a vocab.txt another file may hold its tokenizer's options.
     files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
-    return digests([file for file in files if file.is_file()]) if path else []
+    return digests([file for file in files if file.is_file() and file.suffix != ".md"]) if path else []
 
 
 def digests(paths: Sequence[Path]) -> list[list[str]]:

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import bertwright
 from bertwright.apps.export import INT8_FILE, ONNX_FILE, export
+from bertwright.cli import main
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.checkpoints import load_pretraining_model, load_tokenizer, new_encoder, save_model
 from bertwright.models.embedding_head import EmbeddingHead
-from bertwright.models.heads import TaskModel
+from bertwright.models.heads import PretrainingModel, SequenceHead, TaskModel
 from bertwright.models.sentence_folder import Pooling
 from bertwright.tasks.registry import load_task_model
 from small_models import SHAPE, sentence_transformer, shaken
@@ -353,3 +354,27 @@ def test_a_folder_of_vectors_gives_them_from_onnx_and_from_its_copy(small_tokeni
     assert "pipeline_tag: sentence-similarity" in card
     assert "library_name: sentence-transformers" in card
     assert 'SentenceTransformer("PATH")' in card
+
+
+def test_a_small_folder_leaves_what_is_no_float32_as_it_is(tmp_path, small_tokenizer):
+    save_model(PretrainingModel(new_encoder(SHAPE, small_tokenizer.vocab_size)), small_tokenizer, tmp_path / "in", 64)
+    tensors = load_file(tmp_path / "in" / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    places = torch.arange(300)[None]  # of which bfloat16 has one in two, from 256 on
+    tensors |= {name: tensors[name].half(), "bert.embeddings.position_ids": places}
+    save_file(tensors, tmp_path / "in" / "model.safetensors", metadata={"format": "pt"})
+    small = load_file(export(tmp_path / "in", tmp_path / "out", False, False, small=True) / "model.safetensors")
+    assert small[name].dtype == torch.float16
+    assert torch.equal(small["bert.embeddings.position_ids"], places)
+
+
+def test_a_run_that_began_with_an_encoder_has_none_to_export(tmp_path, small_tokenizer, capsys):
+    head = SequenceHead(SHAPE.hidden_size, 2, 0.1)
+    model = TaskModel(new_encoder(SHAPE, small_tokenizer.vocab_size), head, ["a", "b"], "text-classification")
+    run = tmp_path / "run"
+    save_model(model, small_tokenizer, run / "finetune" / "seed-0" / "model", max_length=64)
+    words = ["export", str(tmp_path / "out"), "--model", str(run), "--part", "pretrained"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("run has no encoder of its own: it began with finetune.encoder of its recipe; export that\n")
+    assert main(words[:-2]) == 0

@@ -677,6 +677,18 @@ def test_texts_alone_adapt_a_folder_and_so_do_texts_beside_tags(say, folder):
 
 
 @pytest.mark.slow
+def test_english_texts_beside_tags_adapt_the_bundled_encoder_at_the_tags_length(say, folder):
+    words = "The boat sank near the old harbour and nobody saw it in the rain that day".split()
+    rows = [{"tokens": words * 6, "tags": (["O", "B-X"] + ["O"] * 13) * 6} for _ in range(30)]
+    (folder / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "old.txt").write_text("\n".join([" ".join(words)] * 40))
+    say("tags.jsonl", "old.txt")
+    recipe = load_recipe("recipes/tags.yaml")
+    assert (recipe.pretrain.encoder, recipe.finetune.task) == ("bundled", "token-classification")
+    assert recipe.pretrain.phases[0].sequence_length >= recipe.finetune.max_length > 90
+
+
+@pytest.mark.slow
 def test_a_home_folder_is_one_however_it_is_written(say, folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     write_csv(folder / "t.csv", german())

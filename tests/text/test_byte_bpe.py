@@ -15,6 +15,7 @@ from bertwright.files import read_json, write_json
 from bertwright.inputs.questions import context_tokens, encode_questions, windows
 from bertwright.inputs.sequences import build, build_cloze, build_many
 from bertwright.recipe import TokenizerConfig
+from bertwright.text import byte_bpe
 from bertwright.text.wordpiece import Tokenizer
 
 TEXTS = [
@@ -242,3 +243,9 @@ def test_special_tokens_of_a_folder_may_be_objects_or_left_out(tmp_path, trained
     assert vars(Tokenizer.load(tmp_path).special) == names
     (tmp_path / "tokenizer_config.json").unlink()
     assert vars(Tokenizer.load(tmp_path).special) == names
+
+
+def test_marks_belong_to_the_letter_before_them_and_ideographs_are_words():
+    spelled = [" the", "re", "\u093f", "\u0e31", "か", "本", "\ufffd", "-", "", " 本", "é"]
+    expected = [False, True, True, True, False, False, True, False, False, False, True]
+    assert byte_bpe.continuing(spelled).tolist() == expected

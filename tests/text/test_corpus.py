@@ -22,6 +22,7 @@ import pytest
 
 from bertwright.errors import UserError
 from bertwright.recipe import Source
+from bertwright.run_folder import RunFolder
 from bertwright.tasks.sequence import Classification
 from bertwright.text import corpus
 from bertwright.text.corpus import (
@@ -285,6 +286,12 @@ BAD_FILES = {
     "bytes that are not UTF-8": ("a.jsonl", _jsonl(ROWS) + b'{"text": "\xff"}\n', r"a\.jsonl, line 4 is not UTF-8"),
     "such bytes in plain text": ("a.txt", b"one\ntwo \xe9\n", r"a\.txt, line 2 is not UTF-8"),
     "such bytes in CSV": ("a.csv", b'text\n"x\ny"\n\xe9\n', r"a\.csv, line 4 is not UTF-8"),
+    "one damaged letter": (
+        "a.txt",
+        "schöne Grüße\n".encode() * 3 + b"\xfc\n",
+        r"rest of the file is UTF-8, so that this",
+    ),
+    "after a byte order mark": ("a.txt", b"\xef\xbb\xbfcaf\xe9\n", r"line 1 is not UTF-8 \(byte 0xe9\)"),
     "malformed JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', r"a\.jsonl, line 3 is not valid JSON"),
     "a malformed JSON list": ("a.json", b'[\n{"text": "a"},\n{"text" "b"}]', r"a\.json, line 3 is not valid JSON"),
     "a row that is no object": ("a.jsonl", b'{"text": "a"}\n3\n', r"line 2 is not a JSON object"),
@@ -624,3 +631,19 @@ def test_memory_stays_constant_while_a_large_file_streams(tmp_path: Path) -> Non
     size, kibibytes = map(int, done.stdout.split())
     assert size > 140_000_000
     assert kibibytes < 600 * 1024
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.txt"])
+def test_what_a_run_writes_among_texts_is_no_text(tmp_path: Path, pattern: str) -> None:
+    run = tmp_path / "runs" / "mine"
+    (tmp_path / "a.txt").write_text("One. Two.\n")
+    source = Source(path=f"{tmp_path}{pattern}")
+    before = source_fingerprint(source)
+    with RunFolder(run).locked():
+        (run / "prepare").mkdir()
+        (run / "prepare" / "begun.json").write_text("{}")
+        (run / "notes.txt").write_text("Three.")
+        assert source_fingerprint(source) == before
+    assert source_fingerprint(source) == before
+    (tmp_path / "b.txt").write_text("Three.")
+    assert source_fingerprint(source) != before

@@ -279,19 +279,14 @@ def export(
         license: the hub's identifier of what others may do with the model, such as apache-2.0, for the card.
 
     Raises:
-        UserError: if the folder exists, the model cannot be read, a run has no such part, or a package that writes
-            ONNX is missing.
+        UserError: if the folder exists, the model cannot be read, a run lacks the part, or a package is missing.
     """
     from bertwright.apps.export import export as write
 
     found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
-    is_run = found.classifier_folder != find_model(model, "sentiment")
-    if part == "pretrained" and is_run and folder == found.classifier_folder:
-        raise UserError(
-            f"{model} has no pre-trained encoder of its own: it began with the one that finetune.encoder in its "
-            f"recipe.yaml names; export that, or leave out --part pretrained"
-        )
+    if part == "pretrained" and folder == found.classifier_folder != find_model(model, "sentiment"):
+        raise UserError(f"{model} has no encoder of its own: it began with finetune.encoder of its recipe; export that")
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
 
@@ -351,6 +346,4 @@ def _given(texts: Sequence[str]) -> list[Given]:
 
 
 def _lines(lines: Iterable[str], source: str) -> Iterator[Given]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield Given(line.rstrip("\n"), f"{source}, line {number}")
+    return (Given(line.rstrip("\n"), f"{source}, line {n}") for n, line in enumerate(lines, 1) if line.strip())

@@ -104,14 +104,16 @@ def write_recipe(found: Sequence[Findings], minutes: float, command: str, encode
     for one in found:
         lines += _source(one, names[one.path])
     own_text = [one for one in found if one.tagged is None]  # lists of words are no documents
-    is_english = all(one.texts.is_english for one in own_text)
+    is_english = all(one.texts.is_english for one in (found if unlabelled is not None else own_text))
     pretrains = unlabelled is not None or (encoder is None and bool(own_text) and not is_english)
-    if pretrains and (encoder is not None or (len(own_text) == 2 and is_english)):
+    both = labelled is not None and unlabelled is not None
+    length = _sequence_length(own_text, labelled)
+    if pretrains and (encoder is not None or (both and is_english)):
         general = _general(own_text, names) if labelled is not None and is_english else None
         lines += [] if general is None else [f"  {general}: {_GENERAL}  # comes with Bertwright"]
-        lines += _adapting(own_text, names, minutes, encoder, general)
+        lines += _adapting(own_text, names, minutes, encoder, general, length)
     elif pretrains:
-        lines += _pretraining(own_text, names, minutes)
+        lines += _pretraining(own_text, names, minutes, length)
     if labelled is not None:
         lines += _finetuning(labelled, names[labelled.path], encoder, pretrains)
     return "\n".join(lines) + "\n"
@@ -165,7 +167,7 @@ def _source(one: Findings, name: str) -> list[str]:
     return lines
 
 
-def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: float) -> list[str]:
+def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: float, length: int) -> list[str]:
     characters = sum(one.characters for one in found)
     vocabulary = max(
         (size for size in _VOCABULARIES if size * _CHARACTERS_PER_ENTRY <= characters), default=_VOCABULARIES[0]
@@ -182,7 +184,7 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
         "  micro_batch_tokens: 4096",
         "  initialization: local_attention  # both shorten the start of a short training",
         "  embedding_initialization: pmi",
-        f"  phases: [{{sequence_length: {_sequence_length(found)}}}]",
+        f"  phases: [{{sequence_length: {length}}}]",
         "  optimizer:",
         "    {name: muon, learning_rate: 1.0e-3, muon_learning_rate: 4.0e-3, weight_decay: 0.1, warmup_ratio: 0.05}",
         "  evaluate_every: 200",
@@ -190,10 +192,14 @@ def _pretraining(found: Sequence[Findings], names: dict[str, str], minutes: floa
 
 
 def _adapting(
-    found: Sequence[Findings], names: dict[str, str], minutes: float, encoder: Encoder | None, general: str | None
+    found: Sequence[Findings],
+    names: dict[str, str],
+    minutes: float,
+    encoder: Encoder | None,
+    general: str | None,
+    length: int,
 ) -> list[str]:
     name, language = ("bundled", "English; ") if encoder is None else (encoder.name, "")
-    length = _sequence_length(found)
     # The batch is a multiple of the length, as long as that is a power of two.
     length = length if encoder is None else min(length, 1 << (encoder.positions.bit_length() - 1))
     phase = f"sequence_length: {length}"
@@ -256,9 +262,9 @@ def _corpora(found: Sequence[Findings], names: dict[str, str], general: str | No
     return ["prepare:", f"  corpora: {_plain(corpora)}", *ratio]
 
 
-def _sequence_length(found: Sequence[Findings]) -> int:
+def _sequence_length(found: Sequence[Findings], labelled: Findings | None) -> int:
     """Fine-tuning reads no position that pre-training has not trained; documents alone are long, and cut."""
-    longest = found[0].texts.tokens[1] if found[0].labels is not None else min(found[0].texts.tokens[1], 126)
+    longest = min(found[0].texts.tokens[1], 126) if labelled is None else labelled.texts.tokens[1]
     return next((length for length in _LENGTHS if length >= longest + 2), _LENGTHS[-1])
 
 

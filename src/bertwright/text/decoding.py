@@ -131,8 +131,9 @@ def decode(line: bytes, path: Path, number: int) -> str:
         encoding = _marked(line[:4]) if number == 1 else None
         return line.decode(encoding or ("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
+        start = error.start + len(line) - len(error.object)  # which lacks a byte order mark
         raise UserError(
-            f"{path}, line {number + line[: error.start].count(10)} is not UTF-8 (byte 0x{line[error.start]:02x}); "
+            f"{path}, line {number + line[:start].count(10)} is not UTF-8 (byte 0x{line[start]:02x}); "
             + _how_to_convert(path)
         ) from error
 
@@ -188,6 +189,18 @@ def numbered(number: int, usual: str = "line") -> str:
     return f"{getattr(number, 'unit', usual)} {number}"
 
 
+def _is_mostly_utf8(path: Path) -> bool:
+    """Whether most of a file's bytes beyond ASCII are letters in UTF-8: converting it would garble these."""
+    whole = broken = 0
+    with open_stored(path) as stream:
+        while block := stream.read(BUFFER):
+            text = block.decode("utf-8", "surrogateescape")  # which makes a letter of each byte that is none in UTF-8
+            single = sum("\udc80" <= character <= "\udcff" for character in text)
+            broken += single
+            whole += sum(not character.isascii() for character in text) - single
+    return whole > broken
+
+
 def _how_to_convert(path: Path) -> str:
     """What to do about a text in an encoding of one byte a letter: the one that its bytes suggest, and a command."""
     if not path.is_file():  # within an archive
@@ -198,6 +211,8 @@ def _how_to_convert(path: Path) -> str:
             seen |= set(block)
     if 0 in seen:
         return "its bytes are not text, or UTF-16 without a byte order mark; save it as UTF-8"
+    if _is_mostly_utf8(path):
+        return "the rest of the file is UTF-8, so that this line is damaged; correct or remove it"
     # Latin-1 has control characters where Windows has quotation marks and dashes.
     windows = any(0x80 <= byte < 0xA0 for byte in seen) and not seen & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
     name, encoding = ("Windows-1252", "WINDOWS-1252") if windows else ("Latin-1", "ISO-8859-1")
