@@ -127,6 +127,24 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two
     assert not (tmp_path / "out" / "bundled").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("google/bert-base", "google-bert-base"),
+        ("..", "mine"),
+        (r"a\b c", "'a-b c'"),
+        ("/tmp/x/", "tmp-x"),
+        (".", "mine"),
+    ],
+)
+def test_a_name_that_is_no_single_folder_is_refused_before_any_work(tmp_path, capsys, name, instead):
+    assert main(["suite", "random", "--name", name, "--out", str(tmp_path / "out" / "suite")]) == 2
+    said = capsys.readouterr().err
+    assert f"--name is {name}, and a name is that of a folder in --out" in said
+    assert said.endswith(f"such as --name {instead}\n")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_folder_that_is_not_there_is_no_data_set_of_the_hub(write_suite_of_two, tmp_path, capsys, monkeypatch):
     recipes, data = write_suite_of_two

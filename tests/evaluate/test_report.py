@@ -393,6 +393,20 @@ def test_without_duplicates_there_is_no_second_table(tmp_path, scored):
     assert "duplicates of" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
+def test_where_the_rest_without_duplicates_does_not_define_the_metric_the_page_says_so(tmp_path, scored):
+    labels, systems, scores = scored
+    rest = {
+        name: classification_scores(labels[labels == 1], values[labels == 1], 20) for name, values in systems.items()
+    }
+    results = {**make_results(scores), "primary_metric": "roc_auc"}
+    results["without_train_duplicates"] = {"count_removed": 9, "scores": rest}
+    assert "roc_auc" not in rest["bert"]
+    write(tmp_path / "results.json", results)
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "duplicates of texts in the training set. The other texts do not define ROC AUC of `positive`" in text
+
+
 def test_published_figures_are_rows_without_an_interval(run, scored):
     results = make_results(scored[2])
     (line,) = [line for line in results_table(results).splitlines() if "published" in line]

@@ -287,6 +287,24 @@ def test_a_task_that_brings_only_metrics_has_intervals_and_paired_differences():
     assert 0 < paired["low"] < paired["difference"] < paired["high"]
 
 
+class Positive(Regression):
+    """A task with a metric that some predictions do not define."""
+
+    def metrics(self, predictions, labels):
+        """The mean, and that of positive predictions where there are any."""
+        above = predictions[predictions > 0]
+        return {"negative_error": float(predictions.mean())} | ({"above": float(above.mean())} if len(above) else {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_metric_that_one_of_several_seeds_does_not_define_is_left_out(order):
+    runs = [np.linspace(0.5, 1, 30), np.linspace(-1, -0.5, 30)][::order]
+    found = scores(Positive(), runs, np.zeros(30), samples=20)
+    assert "above" not in found
+    assert found["negative_error"] == pytest.approx(0)
+    assert found["negative_error_low"] < 0 < found["negative_error_high"]
+
+
 def test_mean_and_spread_is_the_sample_mean_and_standard_deviation():
     assert mean_and_spread([0.9, 0.92, 0.94]) == pytest.approx({"mean": 0.92, "std": 0.02, "n": 3})
     assert mean_and_spread([0.9]) == {"mean": 0.9, "std": 0.0, "n": 1}

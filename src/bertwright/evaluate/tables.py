@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
 def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per system with its scores, and one per published figure, the best by the primary metric first.
 
+    Systems without it, which have other texts than those that it was chosen on, keep their order.
+
     Args:
         results: the content of results.json, or a part with scores.
     """
@@ -54,7 +57,7 @@ def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"system": "published", "name": f"{name} (published figure)", key: value}
             for name, value in results.get("published", {}).items()
         ]
-    return sorted(rows, key=lambda row: -row[key])
+    return sorted(rows, key=lambda row: -row.get(key, -math.inf))
 
 
 def class_rows(results: Mapping[str, Any], system: str = "bert") -> list[dict[str, Any]]:
