@@ -93,8 +93,8 @@ def scores(
         seed: of the resamples.
 
     Returns:
-        The metrics that all runs define, by name, `<name>_low` and `<name>_high` for those that the task resamples, what the task tells
-        beside of the first run, and count.
+        The metrics that all runs define, by name, `<name>_low` and `<name>_high` for those that the task resamples,
+        what the task tells beside of the first run, and count.
     """
     runs = [predictions] if isinstance(predictions, np.ndarray) else list(predictions)
     units = units or Units(len(labels))
