@@ -169,8 +169,8 @@ def check_overlap(splits: Mapping[str, LabelledSplit], where: str) -> list[str]:
     train, *others = (split.records for split in splits.values())
     check_train(train, others[0], where)
     found = []
-    if shared := train_overlap(train, others[0])["test_texts"]:
-        found.append(f"{shared:,} of {len(others[0]):,} test texts stand in train, too")
+    if copies := train_overlap(train, others[0])["test_texts"]:
+        found.append(f"{copies:,} of {len(others[0]):,} test texts stand in train, too")
     for what, records in zip(("test", "validation"), others, strict=False):
         if shared := group_overlap(train, records).get("texts_of_train_groups"):
             found.append(f"{shared:,} of {len(records):,} {what} texts belong to groups that train has, too")
