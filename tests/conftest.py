@@ -40,10 +40,10 @@ def pytest_collection_modifyitems(items):
 def run_bundled(tmp_path):
     """Fine-tunes the bundled encoder for a task on the data in a folder, in fp32, and gives the run."""
 
-    def run(task: str, data: Path, **finetune) -> bertwright.Run:
+    def run(task: str, data: Path, source: str | dict | None = None, **finetune) -> bertwright.Run:
         recipe = {
             "name": data.name,
-            "data": {data.name: str(data)},
+            "data": {data.name: source or str(data)},
             "finetune": {
                 "data": data.name,
                 "task": task,

@@ -26,7 +26,7 @@ from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
-from bertwright.text.overlap import check_entry, check_train, evaluated_splits, fingerprint_of, texts_of, train_overlap
+from bertwright.text.overlap import check_entry, check_overlap, evaluated_splits, fingerprint_of, texts_of
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.records import LabelledSplit, Record, account, read_split
 from bertwright.text.unread import unread_pair
@@ -197,10 +197,8 @@ class Work:
         train, test = (splits[name].records for name in list(splits)[:2])
         names = task.label_names(train, config.label_names, f"{where}, split train,")
         labels = {n: task.labels(s.records, names, train, f"{where}, split {n}") for n, s in splits.items()}
-        check_train(train, test, where)
-        overlap = train_overlap(train, test)
-        if overlap["test_texts"]:
-            self.notice(f"{where}: {overlap['test_texts']:,} of {len(test):,} test texts stand in train, too")
+        for sentence in check_overlap(splits, where):
+            self.notice(f"{where}: {sentence}")
         task = task.about(config.positive_label, names)  # a class that is not there is said before the work
         if config.class_weights is not None:
             task.text_weights(labels["train"], names, config.class_weights)

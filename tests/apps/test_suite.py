@@ -15,6 +15,7 @@ from bertwright.apps.minimal_pairs import evaluate_minimal_pairs, read_pairs
 from bertwright.apps.suite_runs import MINIMAL_PAIRS
 from bertwright.cli import main
 from bertwright.errors import UserError
+from bertwright.evaluate.suite import read_suite, table, write_suite
 from bertwright.models.checkpoints import find_model, new_encoder, save_model
 from bertwright.models.heads import PretrainingModel
 from bertwright.pretrained import PretrainedEncoder
@@ -110,6 +111,54 @@ def test_encoders_are_compared_on_the_same_rows_and_nothing_is_done_twice(write_
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == trained
 
 
+def write_entry(folder, name, accuracy, digest, labels=(0, 1) * 20, seeds=("0", "1")):
+    """The results of an encoder on the task films, as a run leaves them."""
+    labels = np.array(labels)
+    figure = {"accuracy": accuracy, "count": len(labels)}
+    results = {
+        "task": "classification",
+        "label_names": ["bad", "good"],
+        "primary_metric": "accuracy",
+        "scores": {"bert": figure, "naive_bayes": {**figure, "accuracy": 0.5}},
+        "bert_seeds": dict.fromkeys(seeds, figure),
+        "stage_seconds": {"finetune": 1.0},
+        "machine": "a machine",
+        "commit": "0123abc",
+        **({} if digest is None else {"test_digest": digest}),
+    }
+    place = folder / name / "films" / "evaluate" / "predictions"
+    place.mkdir(parents=True)
+    (folder / name / "films" / "results.json").write_text(json.dumps(results))
+    right = np.arange(len(labels)) < accuracy * len(labels)
+    np.save(place / "labels.npy", labels)
+    for seed in seeds:
+        np.save(place / f"bert-seed-{seed}.npy", np.eye(2, dtype=np.float32)[np.where(right, labels, 1 - labels)])
+
+
+@pytest.mark.parametrize(
+    ("digests", "labels", "alike"),
+    [
+        (("a", "a"), (0, 1) * 20, True),
+        (("a", "b"), (0, 1) * 20, False),  # other texts with the same labels
+        ((None, "b"), (0, 1) * 20, True),  # of an earlier version
+        ((None, None), (0, 1) * 20, True),
+        ((None, None), (1, 0) * 20, False),
+        ((None, None), (0, 1) * 21, False),
+    ],
+)
+def test_encoders_that_were_evaluated_on_other_texts_are_not_compared(tmp_path, digests, labels, alike):
+    write_entry(tmp_path, "first", 0.7, digests[0])
+    write_entry(tmp_path, "second", 0.9, digests[1], labels)
+    suite = read_suite(tmp_path)
+    page, text = write_suite(suite, tmp_path).read_text(), table(suite)
+    said = "films: test texts, labels or metric of second are not those of first, so that the figures do not compare"
+    assert (said in page, said in text) == (not alike, not alike)
+    assert ('<td class="best' in page) == alike
+    assert ("40 test rows" in page, "not evaluated alike" in page) == (alike, not alike)
+    assert len(json.loads((tmp_path / "differences.json").read_text())) == alike
+    assert json.loads((tmp_path / "results.json").read_text())["first"]["films"]["test_digest"] == digests[0]
+
+
 @pytest.mark.slow
 def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two, tmp_path, capsys):
     recipes, data = write_suite_of_two
@@ -125,6 +174,24 @@ def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two
     assert "no task of the suite has its data in" in said
     assert "--data FOLDER" in said
     assert not (tmp_path / "out" / "bundled").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("google/bert-base", "google-bert-base"),
+        ("..", "mine"),
+        (r"a\b c", "'a-b c'"),
+        ("/tmp/x/", "tmp-x"),
+        (".", "mine"),
+    ],
+)
+def test_a_name_that_is_no_single_folder_is_refused_before_any_work(tmp_path, capsys, name, instead):
+    assert main(["suite", "random", "--name", name, "--out", str(tmp_path / "out" / "suite")]) == 2
+    said = capsys.readouterr().err
+    assert f"--name is {name}, and a name is that of a folder in --out" in said
+    assert said.endswith(f"such as --name {instead}\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from bertwright.apps.sweep_trials import OutOfTime, Watch, quarters
 from bertwright.cli import main
 from bertwright.errors import NotFiniteError, UserError
 from bertwright.files import read_json
-from bertwright.models.checkpoints import save_model
+from bertwright.models.checkpoints import load_tokenizer, save_model
 from bertwright.recipe_file import build_recipe, change_recipe, load_recipe, make_recipe_parser, plain_words
 from conftest import ROOT
 from small_models import SHAPE, classifier
@@ -157,6 +157,75 @@ def test_what_cannot_be_searched_is_refused_with_one_sentence(recipe, options, e
         swept(recipe, **options)
     assert expected in str(refused.value), refused.value
     assert "\n" not in str(refused.value)
+
+
+PAIRS = {"texts": {"text_pair_column": "text_pair"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "opened", "expected"),
+    [
+        (
+            {"data": PAIRS},
+            {"truncation": ["head", "windows"]},
+            "the sweep opens truncation windows, which does not fit: finetune.truncation is windows, and a pair of",
+        ),
+        (
+            {"finetune": {"task": "embedding"}},
+            {"batch_size": [4, 18]},
+            "the sweep opens batch_size 18, which does not fit: the training set has 17 texts, and a text is compared",
+        ),
+        (
+            {"finetune": {"task": "embedding"}},
+            {"freeze_encoder": [False, True]},
+            "the sweep opens freeze_encoder true, which does not fit: finetune.freeze_encoder would leave nothing",
+        ),
+    ],
+)
+@pytest.mark.slow
+def test_values_that_the_task_or_its_data_refuse_are_said_before_the_first_trial(
+    recipe, tmp_path, changes, opened, expected
+):
+    rows = (json.loads(line) for line in (tmp_path / "data/train.jsonl").read_text().splitlines())
+    pairs = [{**row, "text": f"{row['text']} {n}", "text_pair": "it sat"} for n, row in enumerate(rows)]
+    (tmp_path / "data/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (tmp_path / "data/test.jsonl").write_text("")
+    with pytest.raises(UserError) as refused:
+        sweep(replace(change_recipe(recipe, **changes), sweep=opened), 60)
+    assert str(refused.value).startswith(expected), refused.value
+    assert not (tmp_path / "run/sweep").exists()
+
+
+@pytest.mark.slow
+def test_an_averaging_block_that_the_encoder_has_no_place_for_is_said_before_the_first_trial(recipe, tmp_path):
+    shape = replace(SHAPE, architecture="modernbert")
+    save_model(classifier(shape, 64, ["x", "y", "z"]), load_tokenizer(tmp_path / "encoder"), tmp_path / "modern")
+    recipe = change_recipe(recipe, finetune={"encoder": str(tmp_path / "modern")})
+    with pytest.raises(
+        UserError, match=r"the sweep opens averaging_block true, which does not fit: finetune\.averaging"
+    ):
+        sweep(replace(recipe, sweep={"averaging_block": [False, True]}), 60)
+    assert not (tmp_path / "run/sweep").exists()
+
+
+@pytest.mark.slow
+def test_by_default_a_batch_of_vectors_is_not_larger_than_the_training_set_and_has_two_texts(recipe):
+    def sizes(batch_size, rows):
+        finetune = replace(recipe.finetune, task="embedding", batch_size=batch_size)
+        found = search_space(replace(recipe, sweep={}, finetune=finetune), rows)
+        return list(found["batch_size"].choices) if "batch_size" in found else None
+
+    assert [sizes(4, 8), sizes(4, 7), sizes(2, 4), sizes(2, 3)] == [[2, 4, 8], [2, 4], [2, 4], None]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_tags_that_are_no_entities_shows_their_accuracy(recipe, tmp_path):
+    rows = [{"tokens": ["the", "cat", "sat", str(n)], "tags": ["DET", "NOUN", "VERB", "NUM"]} for n in range(24)]
+    (tmp_path / "data/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    search_alone(change_recipe(recipe, finetune={"task": "token-classification"}), 60, trials=1)
+    state = read_json(tmp_path / "run/sweep/trials.json")
+    assert state["metric"] == "accuracy"
+    assert 0 <= state["trials"][0]["score"] <= 1
 
 
 def test_a_drawn_number_has_three_digits_and_stays_in_its_range():

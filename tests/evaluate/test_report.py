@@ -393,6 +393,73 @@ def test_without_duplicates_there_is_no_second_table(tmp_path, scored):
     assert "duplicates of" not in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
+def test_where_the_rest_without_duplicates_does_not_define_the_metric_the_page_says_so(tmp_path, scored):
+    labels, systems, scores = scored
+    rest = {
+        name: classification_scores(labels[labels == 1], values[labels == 1], 20) for name, values in systems.items()
+    }
+    results = {**make_results(scores), "primary_metric": "roc_auc"}
+    results["without_train_duplicates"] = {"count_removed": 9, "scores": rest}
+    assert "roc_auc" not in rest["bert"]
+    write(tmp_path / "results.json", results)
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "duplicates of texts in the training set. The other texts do not define ROC AUC of `positive`" in text
+
+
+@pytest.mark.slow
+def test_without_an_interval_no_sentence_speaks_of_one_and_seeds_are_counted(tmp_path, scored):
+    scores = {
+        name: {key: value for key, value in one.items() if not key.endswith(("_low", "_high"))}
+        for name, one in scored[2].items()
+    }
+    results = {**make_results(scores), "published": {}}
+    results["resampled"] = {"unit": "groups", "count": 1, "run_length": 1, "parts": []}
+    write(tmp_path / "results.json", results)
+
+    def shown():
+        page = write_report(tmp_path).read_text(encoding="utf-8")
+        return Page(page).text, results_table(json.loads((tmp_path / "results.json").read_text()))
+
+    text, table = shown()
+    assert "BERT’s figure is the mean over 3 fine-tuning seeds; their standard deviation is 0.0010." in text
+    assert "The test set has 1 group. With so few, all figures are rough, and there is no interval." in text
+    assert "BERT over 3 fine-tuning seeds: F1 of `positive`" in table
+    for words in ("One fine-tuning seed", "bootstrap", "95 %", "an interval is narrow"):
+        assert words not in text + table
+    del results["spread"]  # results of earlier versions
+    write(tmp_path / "results.json", results)
+    text, table = shown()
+    assert "BERT’s figure is the mean over 3 fine-tuning seeds." in text
+    assert "BERT's figures are the means over 3 fine-tuning seeds." in table
+    results["bert_seeds"] = {"5": results["bert_seeds"]["0"]}
+    write(tmp_path / "results.json", results)
+    text, table = shown()
+    assert "One fine-tuning seed: how far seeds differ is not known. Set finetune.seeds to several" in text
+    assert "seed" not in table
+
+
+@pytest.mark.slow
+def test_what_is_shown_of_the_first_seed_is_said_to_be(run):
+    text = Page(run[1]).text
+    assert "The curve of BERT is that of the first seed, 0;" in text
+    assert text.count("The predictions are those of the first seed, 0;") == 2
+    assert "confusion matrix and calibration are those of the first seed, 0;" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("absent", "words"), [(False, "both classes"), (True, "the classes that labels or predictions")]
+)
+def test_macro_f1_is_said_to_be_that_of_the_classes_that_there_are(tmp_path, scored, absent, words):
+    labels, systems, scores = scored
+    if absent:
+        own = labels == 1
+        scores = {name: classification_scores(labels[own], values[own], 20) for name, values in systems.items()}
+    write(tmp_path / "results.json", {**make_results(scores), "primary_metric": "f1"})
+    assert f"macro-F1 is the mean F1 of {words}" in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+
+
 def test_published_figures_are_rows_without_an_interval(run, scored):
     results = make_results(scored[2])
     (line,) = [line for line in results_table(results).splitlines() if "published" in line]

@@ -12,10 +12,12 @@ from sklearn import metrics
 import interval_coverage
 from bertwright.errors import UserError
 from bertwright.evaluate.calibration import reliability
+from bertwright.evaluate.evaluation import units_of
 from bertwright.evaluate.significance import difference, mean_and_spread, scores
 from bertwright.tasks.resampling import Units, parts_by_class, resample_rows, run_length
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.task import Task
+from bertwright.text.records import Record
 
 TASK = Classification()
 
@@ -285,6 +287,24 @@ def test_a_task_that_brings_only_metrics_has_intervals_and_paired_differences():
     assert 0 < paired["low"] < paired["difference"] < paired["high"]
 
 
+class Positive(Regression):
+    """A task with a metric that some predictions do not define."""
+
+    def metrics(self, predictions, labels):
+        """The mean, and that of positive predictions where there are any."""
+        above = predictions[predictions > 0]
+        return {"negative_error": float(predictions.mean())} | ({"above": float(above.mean())} if len(above) else {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_metric_that_one_of_several_seeds_does_not_define_is_left_out(order):
+    runs = [np.linspace(0.5, 1, 30), np.linspace(-1, -0.5, 30)][::order]
+    found = scores(Positive(), runs, np.zeros(30), samples=20)
+    assert "above" not in found
+    assert found["negative_error"] == pytest.approx(0)
+    assert found["negative_error_low"] < 0 < found["negative_error_high"]
+
+
 def test_mean_and_spread_is_the_sample_mean_and_standard_deviation():
     assert mean_and_spread([0.9, 0.92, 0.94]) == pytest.approx({"mean": 0.92, "std": 0.02, "n": 3})
     assert mean_and_spread([0.9]) == {"mean": 0.9, "std": 0.0, "n": 1}
@@ -344,10 +364,10 @@ def test_whole_groups_and_whole_runs_are_drawn():
         assert times[0] == times[1]
         assert times[3] == times[4] == times[5]
         assert times[0] + times[2] + times[3] == 3
-    drawn = np.concatenate(list(Units(12, length=4).resamples(2000, 0)))
-    assert (drawn.sum(axis=1) == 12).all()
+    drawn = np.concatenate(list(Units(40, length=4).resamples(2000, 0)))
+    assert (drawn.sum(axis=1) == 40).all()
     assert drawn.mean(axis=0) == pytest.approx(1, abs=0.1)
-    assert Units(12, length=4).count == 3
+    assert Units(40, length=4).count == 10
 
 
 def test_runs_of_a_file_that_is_sorted_by_class_stay_within_a_class():
@@ -360,6 +380,32 @@ def test_runs_of_a_file_that_is_sorted_by_class_stay_within_a_class():
     assert (kept.rows, kept.parts) == (60, (10, 30, 20))
     assert parts_by_class(np.random.default_rng(0).permutation(labels)) == ()
     assert parts_by_class(np.zeros(10, int)) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [[40] * 77, [1, 2, 5, 400, 3, 30, 1, 500, 9] * 3], ids=["of 40", "of 1 to 500"])
+def test_intervals_of_small_classes_in_a_file_sorted_by_class_are_about_those_of_single_rows(sizes):
+    generator = np.random.default_rng(0)
+    classes, labels = len(sizes), np.repeat(np.arange(len(sizes)), sizes)
+    easy = np.repeat(generator.uniform(0.4, 1.0, len(labels)), 4)[: len(labels)]  # alike in fours: neighbours are
+    systems = []
+    for worse in (0.0, 0.02):
+        predicted = np.where(generator.random(len(labels)) < easy - worse, labels, generator.permutation(labels))
+        systems.append(np.eye(classes, dtype=np.float32)[predicted])
+    records = [Record(str(row), "text") for row in range(len(labels))]
+    units = units_of(TASK, records, {"bert": systems[0]}, labels)
+    assert units.length > 1
+    assert units.parts
+    widths = {}
+    for name, drawn in (("runs", units), ("rows", Units(len(labels)))):
+        apart = difference(TASK, labels, *systems, drawn, samples=300)
+        alone = TASK.resampled(systems[0], labels, drawn, 300, 0, only="f1")["f1"]
+        widths[name] = [apart["high"] - apart["low"], np.nanstd(alone)]
+    assert all(0.75 < ours / theirs < 2 for ours, theirs in zip(*widths.values(), strict=True)), widths
+    # No row is drawn the same number of times in each resample, also where rows of the test set were left out.
+    rest = generator.random(len(labels)) < 0.1
+    for drawn in (units, units.kept(rest), Units(len(labels), length=units.length).kept(rest)):
+        assert (np.concatenate(list(drawn.resamples(300, 0))).std(axis=0) > 0).all()
 
 
 def test_groups_that_are_right_or_wrong_as_one_have_the_interval_of_their_number():

@@ -11,13 +11,14 @@ from bertwright.errors import UserError
 from bertwright.files import read_json
 from bertwright.recipe import FinetuneConfig, Recipe, Source
 from bertwright.text.overlap import (
+    check_overlap,
     check_train,
     evaluated_texts,
     fingerprint_of,
     pretraining_overlap,
     train_overlap,
 )
-from bertwright.text.records import Record, read_records
+from bertwright.text.records import LabelledSplit, Record, read_records
 
 
 def refused(capsys, *words) -> str:
@@ -122,3 +123,29 @@ def test_of_a_pre_training_that_did_not_leave_out_these_texts_nothing_is_known(t
     assert pretraining_overlap(report, evaluated) == {"test_texts": 0, "documents_left_out": 3}
     for other in (None, {}, {"overlap": {"evaluated": "another", "documents_left_out": 3}}):
         assert pretraining_overlap(other, evaluated) == "unknown"
+
+
+def split_of(*rows):
+    return LabelledSplit(
+        [Record(str(n), text, label="a", group=group) for n, (text, group) in enumerate(rows)], (), 0, {}
+    )
+
+
+@pytest.mark.parametrize("test", ["test", "validation"])
+def test_groups_that_train_has_too_are_counted_beside_copies(test):
+    train = split_of(("one", "x"), ("two", "x"), ("three", "y"))
+    evaluated = split_of(("one", "x"), ("four", "y"), ("five", "z"))
+    splits = {"train": train, test: evaluated}
+    said = ["1 of 3 test texts stand in train, too", "2 of 3 test texts belong to groups that train has, too"]
+    assert check_overlap(splits, "data.x") == said
+    assert train_overlap(train.records, evaluated.records) == {
+        "test_texts": 1,
+        "all_test_texts": 3,
+        "texts_of_train_groups": 2,
+    }
+    if test == "test":
+        shared = "1 of 2 validation texts belong to groups that train has, too"
+        own = {"validation": split_of(("six", "y"), ("seven", "w"))}
+        assert check_overlap(splits | own, "data.x") == [*said, shared]
+    alone = {"train": split_of(("one", None)), test: split_of(("two", None))}
+    assert check_overlap(alone, "data.x") == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +47,7 @@ def run_suite(encoder: str, tasks: str | None, data: str, name: str | None, out:
     Raises:
         UserError: if there is no such encoder or task, no task has data, or some task cannot be run.
     """
+    _check_name(name)
     known = _recipes(recipes)
     chosen = [one.strip() for one in tasks.split(",") if one.strip()] if tasks is not None else None
     for one in chosen or ():
@@ -130,6 +133,20 @@ def _missing(recipe: Recipe) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def _check_name(name: str | None) -> None:
+    """See that a name is that of one folder: a page shows OUT/NAME/TASK, and nothing that lies deeper or elsewhere.
+
+    Raises:
+        UserError: if it is not, with a name that is.
+    """
+    parts = [part for part in re.split(r"[/\\]", name or "") if part.strip(". ")]
+    if name and [name] != parts:
+        plain = shlex.quote("-".join(parts) or "mine")
+        raise UserError(
+            f"--name is {name}, and a name is that of a folder in --out; give a single word, such as --name {plain}"
+        )
 
 
 def _name_of(encoder: str) -> str:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 
 from bertwright.apps.sweep_plot import described_importances, importances, save_sweep
 from bertwright.apps.sweep_recipe import write_best
-from bertwright.apps.sweep_space import Space, described, own_values, search_space
+from bertwright.apps.sweep_space import Space, check_encoder_fits, described, own_values, search_space
 from bertwright.apps.sweep_trials import Search, Trial, best_of, shown
 from bertwright.errors import UserError
 from bertwright.evaluate.comparison import metric_name
@@ -28,8 +27,8 @@ from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import Work
-from bertwright.tasks.finetune import check_encoder
 from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.corpus import parts_read
 from bertwright.text.overlap import evaluated_splits
 from bertwright.text.records import account, read_split
@@ -53,22 +52,22 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
         UserError: if something in the recipe, the data or the folder cannot be used, or no trial reached its end.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = _check(recipe, minutes, trials)
+    _check(recipe, minutes, trials)
     engine = Engine(recipe.system, say)
     if engine.world > 1:
         raise UserError("a sweep works in one process; start it as bertwright sweep, without a launcher")
     data = _read_training_data(recipe)
+    space = search_space(recipe, data.rows)
     if recipe.finetune.encoder is None:
         run(recipe, stages=["prepare", "pretrain"])
     folder = RunFolder(user_path(recipe.out or f"runs/{recipe.name}"))
     with folder.locked():
         encoder = Work(recipe, folder, engine, say).encoder
-        for length in (recipe.finetune.max_length, *_ends(space.get("max_length"))):
-            check_encoder(replace(recipe.finetune, max_length=length), encoder)
-        own = _fingerprint(recipe, space, encoder, data)
-        search = Search(recipe, space, encoder, folder.path / "sweep", own, engine)
+        check_encoder_fits(recipe, space, encoder)
+        own = _fingerprint(recipe, space, encoder, data.digest)
+        search = Search(recipe, space, encoder, folder.path / "sweep", own, data.metric, engine)
         ended = search.trials(minutes * 60, trials)
-        best, found = _best(recipe, ended), _found(recipe, space, ended)
+        best, found = _best(recipe, ended), _found(search, ended)
         mattered = importances(search.study(ended), space)
         path = write_best(recipe, best.values, found, search.folder)
         plot = save_sweep(search.study(ended), mattered, space, metric_name(search.chosen_by), search.folder)
@@ -79,8 +78,8 @@ def sweep(recipe: Recipe, minutes: float, trials: int | None = None) -> Run:
     return run(load_recipe(path))
 
 
-def _check(recipe: Recipe, minutes: float, trials: int | None) -> Space:
-    """See that there is something to search; returns it."""
+def _check(recipe: Recipe, minutes: float, trials: int | None) -> None:
+    """See that there is something to sweep, and time for it."""
     if not 0 < minutes < float("inf"):
         raise UserError(f"minutes is {minutes:g}; it must be above 0")
     if trials is not None and trials < 1:
@@ -92,11 +91,25 @@ def _check(recipe: Recipe, minutes: float, trials: int | None) -> Space:
             "a sweep has no self-training, which reads the test split to leave its texts out; leave out "
             "finetune.unlabelled and its entry of `data`"
         )
-    return search_space(recipe)
 
 
-def _read_training_data(recipe: Recipe) -> str:
-    """A digest of what trials read; faults in it are said before any work. The test split must exist, and is not read.
+@dataclass(frozen=True)
+class _Data:
+    """What trials read.
+
+    Args:
+        digest: of it.
+        metric: the primary one of the task on it.
+        rows: of the training set.
+    """
+
+    digest: str
+    metric: str
+    rows: int
+
+
+def _read_training_data(recipe: Recipe) -> _Data:
+    """Read what trials read; faults in it are said before any work. The test split must exist, and is not read.
 
     Raises:
         UserError: if the data cannot be used, or there is no test split for the final run.
@@ -109,25 +122,25 @@ def _read_training_data(recipe: Recipe) -> str:
     train = read_split(source, "train", task.columns)
     splits = {"train": train} | {name: read_split(source, name, task.columns) for name in evaluated_splits(recipe)[1:]}
     names = task.label_names(train.records, config.label_names, f"{where}, split train,")
-    task.about(config.positive_label, names)
+    task = task.about(config.positive_label, names)
+    labels = {}
     for name, split in splits.items():
         say(f"{where}, {account(name, split.summary())}")
-        task.labels(split.records, names, train.records, f"{where}, split {name}")
+        labels[name] = task.labels(split.records, names, train.records, f"{where}, split {name}")
         for record in split.records:
             digest.update(repr(replace(record, place="")).encode())
-    return digest.hexdigest()
+    rows = len(train.records)
+    if "validation" not in splits:
+        strata, ratio = task.strata(labels["train"]), config.validation_ratio
+        rows = len(cut_validation(train.records, strata, ratio, where, lambda text: None)[0])  # the first trial says it
+    task.check_training_set(rows)
+    return _Data(digest.hexdigest(), task.primary_metric, rows)
 
 
 def _fingerprint(recipe: Recipe, space: Space, encoder: Path, data: str) -> str:
     """Of all that decides the trials; of the seeds the first alone."""
     own = decisive(recipe.finetune) | {"seeds": recipe.finetune.seeds[:1], "encoder": None}
     return fingerprint(own, recipe.seed, recipe.tokenizer.html_line_breaks, str(space), given_files(encoder), data)
-
-
-def _ends(space: optuna.distributions.BaseDistribution | None) -> Sequence[Any]:
-    if isinstance(space, optuna.distributions.CategoricalDistribution):
-        return space.choices
-    return (space.high,) if isinstance(space, optuna.distributions.IntDistribution) else ()
 
 
 def _best(recipe: Recipe, ended: Sequence[Trial]) -> Trial:
@@ -145,13 +158,13 @@ def _best(recipe: Recipe, ended: Sequence[Trial]) -> Trial:
     return best
 
 
-def _found(recipe: Recipe, space: Space, ended: Sequence[Trial]) -> str:
+def _found(search: Search, ended: Sequence[Trial]) -> str:
     """Where the best values come from, in words."""
+    recipe, measures = search.recipe, (search.chosen_by, search.metric)
     best, first = _best(recipe, ended), ended[0]
     counts = {state: sum(trial.state == state for trial in ended) for state in ("pruned", "diverged")}
     text = f"best of {len(ended)} trials ({counts['pruned']} ended early, {counts['diverged']} diverged): trial "
-    measures = recipe.finetune.metric_for_best_model, recipe_task(recipe).primary_metric
     text += f"{list(ended).index(best) + 1}, with {shown(*measures, best)} on the validation set"
-    if first.value is None or own_values(recipe, space) is None:
+    if first.value is None or own_values(recipe, search.space) is None:
         return text
     return f"{text} (the recipe's own values: {shown(*measures, first)})"

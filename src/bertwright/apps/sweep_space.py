@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -15,6 +16,8 @@ from bertwright.errors import UserError
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.recipe import Recipe
 from bertwright.recipe_file import change_recipe
+from bertwright.tasks.finetune import check_encoder
+from bertwright.tasks.registry import recipe_task
 
 SHARED = (
     "data",
@@ -44,26 +47,42 @@ _DIGITS = 3
 Space = dict[str, BaseDistribution]
 
 
-def search_space(recipe: Recipe) -> Space:
+def search_space(recipe: Recipe, rows: int | None = None) -> Space:
     """The settings to search, such as epochs or optimizer.learning_rate, each with Optuna's distribution.
 
     Args:
         recipe: with its own `sweep`, or without one.
+        rows: of the training set; None where they are not known.
 
     Raises:
         UserError: if a setting is unknown or the same in all trials, or a value or two together do not fit.
     """
-    opened = _opened(recipe.sweep) or _usual(recipe.finetune)
+    opened = _opened(recipe.sweep) or _usual(recipe, rows)
     space: Space = {}
     ends: dict[str, list[Any]] = {}
     for name, own in opened.items():
         _check_name(name)
-        ends[name] = _values(recipe, name, own)
+        ends[name] = _values(recipe, name, own, rows)
         space[name] = _distribution(name, own, ends[name])
     for one, other in combinations(ends, 2):
         for pair in product(ends[one], ends[other]):
-            _check_pair(recipe.finetune, dict(zip((one, other), pair, strict=True)))
+            _check_pair(recipe, dict(zip((one, other), pair, strict=True)))
     return space
+
+
+def check_encoder_fits(recipe: Recipe, space: Space, encoder: Path) -> None:
+    """See that an encoder can be fine-tuned with the recipe's own values and with each that is searched.
+
+    Raises:
+        UserError: if it cannot, with the value.
+    """
+    check_encoder(recipe.finetune, encoder)
+    for name, own in space.items():
+        for value in _ends(own):
+            try:
+                check_encoder(_replaced(recipe, {name: value}).finetune, encoder)
+            except UserError as error:
+                raise _does_not_fit({name: value}, error) from error
 
 
 def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -79,18 +98,43 @@ def changed(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     try:
         return change_recipe(recipe, finetune=_by_section(values))
     except UserError as error:
-        raise UserError(f"the sweep opens {described(values)}, which does not fit: {error}") from error
+        raise _does_not_fit(values, error) from error
 
 
-def _check_pair(config: FinetuneConfig, values: Mapping[str, Any]) -> None:
-    """See that two settings fit each other; each fits the recipe, so that the parser need not look at them again."""
-    sections = _by_section(values)
-    if "optimizer" in sections:
-        sections["optimizer"] = replace(config.optimizer, **sections["optimizer"])
+def _does_not_fit(values: Mapping[str, Any], error: UserError) -> UserError:
+    return UserError(f"the sweep opens {described(values)}, which does not fit: {error}")
+
+
+def _fitting(recipe: Recipe, values: Mapping[str, Any], rows: int | None) -> Recipe:
+    """As `changed`; values that the task or its data refuse are refused, too: such a trial would end each sweep."""
+    found = changed(recipe, values)
     try:
-        replace(config, **sections)
+        _check_task(found, rows)
+    except UserError as error:
+        raise _does_not_fit(values, error) from error
+    return found
+
+
+def _check_task(recipe: Recipe, rows: int | None) -> None:
+    task = recipe_task(recipe)
+    if rows is not None:
+        task.check_training_set(rows)
+
+
+def _check_pair(recipe: Recipe, values: Mapping[str, Any]) -> None:
+    """See that two settings fit each other and the task."""
+    try:
+        recipe_task(_replaced(recipe, values))
     except UserError as error:
         raise UserError(f"the sweep opens {described(values)}, which do not fit each other: {error}") from error
+
+
+def _replaced(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """As `changed`, of values that each fit the recipe, so that the parser need not look at them again."""
+    config, sections = recipe.finetune, _by_section(values)
+    if "optimizer" in sections:
+        sections["optimizer"] = replace(config.optimizer, **sections["optimizer"])
+    return replace(recipe, finetune=replace(config, **sections))
 
 
 def _by_section(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +195,9 @@ def _opened(given: Mapping[str, Any]) -> dict[str, Any]:
     return opened
 
 
-def _usual(config: FinetuneConfig) -> dict[str, Any]:
+def _usual(recipe: Recipe, rows: int | None) -> dict[str, Any]:
     """What is searched where a recipe does not say: learning rate, epochs and batch size around its own."""
+    config = recipe.finetune
     own = config.optimizer
     assert own.learning_rate is not None, "the recipe chose it"
     rates = {"learning_rate": own.learning_rate}
@@ -163,8 +208,19 @@ def _usual(config: FinetuneConfig) -> dict[str, Any]:
     }
     half = config.epochs / 2
     opened["epochs"] = sorted({half if half < 1 else float(math.floor(half + 0.5)), config.epochs, 2 * config.epochs})
-    opened["batch_size"] = sorted({max(1, config.batch_size // 2), config.batch_size, 2 * config.batch_size})
+    sizes = [max(1, config.batch_size // 2), config.batch_size, 2 * config.batch_size]
+    fitting = {size for size in sizes if _fits(_replaced(recipe, {"batch_size": size}), rows)}
+    if len(fitting) > 1:
+        opened["batch_size"] = sorted(fitting)
     return opened
+
+
+def _fits(recipe: Recipe, rows: int | None) -> bool:
+    try:
+        _check_task(recipe, rows)
+    except UserError:
+        return False
+    return True
 
 
 def _searchable() -> list[str]:
@@ -186,12 +242,12 @@ def _check_name(name: str) -> None:
     raise UserError(f"sweep: fine-tuning has no setting {name} to search; {meant}")
 
 
-def _values(recipe: Recipe, name: str, own: Any) -> list[Any]:
+def _values(recipe: Recipe, name: str, own: Any, rows: int | None) -> list[Any]:
     """The values of a list or the bounds of a range, as the recipe would have them."""
     if isinstance(own, Mapping):
         if {"low", "high"} - set(own) or set(own) - {"low", "high", "log"} or not isinstance(own.get("log", 0), int):
             raise UserError(f"sweep: the range of {name} has {', '.join(own) or 'nothing'}; write {{low: 1, high: 2}}")
-        found = [_setting(changed(recipe, {name: own[end]}), name) for end in ("low", "high")]
+        found = [_setting(_fitting(recipe, {name: own[end]}, rows), name) for end in ("low", "high")]
         if not all(isinstance(end, int | float) and not isinstance(end, bool) for end in found):
             raise UserError(f"sweep: {name} is not a number, so that it has no range; write a list of values")
         if not found[0] < found[1]:
@@ -203,7 +259,7 @@ def _values(recipe: Recipe, name: str, own: Any) -> list[Any]:
         return found
     if not isinstance(own, list | tuple):
         raise UserError(f"sweep: {name} is {own}; write a list of values, or a range {{low: 1, high: 2}}")
-    found = [_setting(changed(recipe, {name: value}), name) for value in own]
+    found = [_setting(_fitting(recipe, {name: value}, rows), name) for value in own]
     if not all(isinstance(value, int | float | str | None) for value in found):
         raise UserError(f"sweep: a value of {name} is a list or a section; write numbers or words")
     if len(found) < 2 or len(set(found)) < len(found):
@@ -216,6 +272,14 @@ def _distribution(name: str, own: Any, values: list[Any]) -> BaseDistribution:
         return CategoricalDistribution(values)
     kind = IntDistribution if isinstance(values[0], int) else FloatDistribution
     return kind(values[0], values[1], log=bool(own.get("log")))
+
+
+def _ends(own: BaseDistribution) -> Sequence[Any]:
+    """All values of a list, or the bounds of a range."""
+    if isinstance(own, CategoricalDistribution):
+        return own.choices
+    assert isinstance(own, FloatDistribution | IntDistribution)
+    return (own.low, own.high)
 
 
 def _setting(recipe: Recipe, name: str) -> Any:

@@ -24,7 +24,6 @@ from bertwright.files import read_json, write_json
 from bertwright.pipeline import say
 from bertwright.recipe import Recipe
 from bertwright.tasks.finetune import finetune
-from bertwright.tasks.registry import recipe_task
 from bertwright.train.engine import Engine
 
 _QUARTERS = 4
@@ -51,7 +50,7 @@ class Trial:
         reached: what trials are compared by, on the validation set at quarters of its budget, by the quarter's number.
         value: the same of the checkpoint that is kept, where it reached its end: the loss, or the metric that
             finetune.metric_for_best_model names.
-        score: the primary metric of that checkpoint on the validation set.
+        score: the primary metric of that checkpoint on the validation set, where its labels define it.
     """
 
     values: dict[str, Any]
@@ -96,7 +95,7 @@ class Watch:
         if not math.isfinite(value):
             raise NotFiniteError(f"the {self.chosen_by} on the validation set became {value:g}")
         if is_best:
-            self.value, self.score = value, metrics[self.metric]
+            self.value, self.score = value, metrics.get(self.metric)
         for quarter, between in quarters(self._before, (progress, value)):
             self.reached[quarter] = between
             self.trial.report(between, quarter)
@@ -135,6 +134,7 @@ class Search:
         encoder: a model folder that all trials start from.
         folder: of the sweep; receives trials.json.
         fingerprint: of all that decides the trials.
+        metric: the primary one of the task on these data.
         engine: the machine.
     """
 
@@ -143,17 +143,13 @@ class Search:
     encoder: Path
     folder: Path
     fingerprint: str
+    metric: str
     engine: Engine
 
     @property
     def chosen_by(self) -> str:
         """What trials are compared by, as checkpoints of a run are: loss, or a metric."""
         return self.recipe.finetune.metric_for_best_model
-
-    @property
-    def metric(self) -> str:
-        """The primary metric."""
-        return recipe_task(self.recipe).primary_metric
 
     def trials(self, seconds: float, most: int | None) -> list[Trial]:
         """Do trials until time is up, or there are enough; returns all, with those of an earlier call.
@@ -276,7 +272,7 @@ def best_of(ended: Sequence[Trial], chosen_by: str) -> Trial | None:
 def shown(chosen_by: str, metric: str, trial: Trial) -> str:
     """A trial's value and its primary metric, for people."""
     own = f"{metric_name(chosen_by)} {trial.value:.4f}"
-    return own if metric == chosen_by else f"{own}, {metric_name(metric)} {trial.score:.4f}"
+    return own if metric == chosen_by or trial.score is None else f"{own}, {metric_name(metric)} {trial.score:.4f}"
 
 
 def _quiet(text: str) -> None:

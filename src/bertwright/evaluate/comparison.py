@@ -100,7 +100,7 @@ def save_labels(folder: Path, labels: Any) -> None:
     write_json(folder / "labels.json", [one.tolist() if isinstance(one, np.ndarray) else one for one in labels])
 
 
-def _saved_labels(folder: Path) -> Any:
+def saved_labels(folder: Path) -> Any:
     """What `save_labels` wrote; a list of numbers is an array again. None without labels."""
     if (folder / "labels.npy").is_file():
         return np.load(folder / "labels.npy")
@@ -119,7 +119,7 @@ def saved_predictions(folder: Path) -> dict[str, Any]:
 
     {} without labels; systems of another number of rows are left out.
     """
-    labels = _saved_labels(folder)
+    labels = saved_labels(folder)
     if labels is None:
         return {}
     found = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy")) if path.stem != "labels"}

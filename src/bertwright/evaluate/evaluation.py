@@ -32,8 +32,15 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Task
-from bertwright.text.overlap import evaluated_splits, pretraining_overlap, texts_of, train_overlap
-from bertwright.text.records import Record, read_split
+from bertwright.text.overlap import (
+    content_digest,
+    evaluated_splits,
+    group_overlap,
+    pretraining_overlap,
+    texts_of,
+    train_overlap,
+)
+from bertwright.text.records import LabelledSplit, Record, read_split
 from bertwright.train.engine import Engine
 
 Predictions = npt.NDArray[np.float32]
@@ -75,12 +82,8 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
             "data": config.data,
             "label_names": names,
             "splits": {name: split.summary() for name, split in splits.items()},
-            "overlap": {
-                "train": train_overlap(train, test),
-                "pretraining": _pretraining_overlap(
-                    recipe, run, texts_of(split for name, split in splits.items() if name != "train")
-                ),
-            },
+            "test_digest": content_digest(test),
+            "overlap": _overlap(recipe, run, splits),
             "positive_label": task.positive_label(names),
             "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
             "resampled": units.summary(),
@@ -165,6 +168,15 @@ def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
     if recipe.finetune.encoder is None:
         folders.append("pretrain/model")
     return {folder: digests([run / folder / WEIGHTS])[0][1] for folder in folders}
+
+
+def _overlap(recipe: Recipe, run: Path, splits: Mapping[str, LabelledSplit]) -> dict[str, Any]:
+    """What the evaluated splits, all but the first, share with train and with what was pre-trained on."""
+    train, test, *validation = (split.records for split in splits.values())
+    evaluated = texts_of(list(splits.values())[1:])
+    found = {"train": train_overlap(train, test), "pretraining": _pretraining_overlap(recipe, run, evaluated)}
+    shared = group_overlap(train, validation[0]) if validation else {}
+    return {**found, "validation": shared} if shared else found
 
 
 def _pretraining_overlap(recipe: Recipe, run: Path, evaluated: frozenset[bytes]) -> dict[str, Any] | str:
@@ -271,8 +283,9 @@ def _scores(
     bert = by_seed[str(seeds[0])]
     if len(seeds) > 1:
         bert = scores(task, [predictions[f"bert-seed-{seed}"] for seed in seeds], labels, units)
-    # Only metrics with an interval; one is missing where only one class is in the labels.
-    keys = [key for key in bert if f"{key}_low" in bert]
+    # Metrics that all seeds have; one is missing where only one class is in the labels.
+    keys = [key for key, value in bert.items() if isinstance(value, float) and not key.endswith(("_low", "_high"))]
+    keys = [key for key in keys if all(key in seed for seed in by_seed.values())]
     spread = {key: mean_and_spread([seed[key] for seed in by_seed.values()]) for key in keys}
     return {"scores": {"bert": bert, **found}, "bert_seeds": by_seed, "spread": spread}
 

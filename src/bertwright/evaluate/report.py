@@ -33,8 +33,10 @@ from bertwright.evaluate.curves import finetune_figures, pretrain_figures, read_
 from bertwright.evaluate.tables import (
     class_rows,
     data_tables,
+    has_intervals,
     labelled_tables,
     metric_keys,
+    number_of_seeds,
     plain,
     readable,
     results_table,
@@ -122,6 +124,9 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "heldout_rows": _heldout_rows(results),
         "comparison": comparison(results, predictions),
         "rows": rows,
+        "seeds": number_of_seeds(results),
+        "first_seed": next(iter(results.get("bert_seeds") or {}), None),
+        "has_intervals": has_intervals(rows, primary_metric(results)),
         "removed": without.get("count_removed", 0),
         "rows_without_duplicates": score_rows({**results, "published": {}, "scores": {}, **without}),
         "pretrain": pretrain_figures(pretraining, lengths, folder),
@@ -216,7 +221,8 @@ def _score_figures(
         shown = [one for one, row in zip(shown, rows, strict=True) if row["system"] not in _CONSTANT]
         plots.save_intervals(folder, "intervals", shown, x_label=name, emphasis=SYSTEM_NAMES["bert"])
         listed = "; ".join(f"{row['name']} {row[key]:.4f}" for row in rows)
-        figures["intervals"] = [{"name": "intervals", "alt": f"{name} with 95 % intervals. {listed}."}]
+        of = f"{name} with 95 % intervals" if has_intervals(rows, key) else name
+        figures["intervals"] = [{"name": "intervals", "alt": f"{of}. {listed}."}]
     labels = predictions.get("labels")
     order = [row["system"] for row in rows if row["system"] in predictions and "roc_auc" in row]
     order = [system for system in order if predictions[system].ndim == 2 and predictions[system].shape[1] == 2]
@@ -233,7 +239,8 @@ def _score_figures(
         for file, corner in (("roc", False), ("roc-corner", True)):
             plots.save_roc(folder, file, curves, corner=corner)
             part = "the upper left corner, enlarged" if corner else "the whole range"
-            figures["roc"].append({"name": file, "alt": f"ROC curves, {part}. Areas under them: {areas}."})
+            mean = " (BERT's is the mean over seeds)" if number_of_seeds(results) > 1 else ""
+            figures["roc"].append({"name": file, "alt": f"ROC curves, {part}. Areas under them{mean}: {areas}."})
     return figures
 
 

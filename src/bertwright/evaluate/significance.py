@@ -93,16 +93,18 @@ def scores(
         seed: of the resamples.
 
     Returns:
-        The metrics by name, `<name>_low` and `<name>_high` for those that the task resamples, what the task tells
-        beside of the first run, and count.
+        The metrics that all runs define, by name, `<name>_low` and `<name>_high` for those that the task resamples,
+        what the task tells beside of the first run, and count.
     """
     runs = [predictions] if isinstance(predictions, np.ndarray) else list(predictions)
     units = units or Units(len(labels))
     by_run = [task.metrics(run, labels) for run in runs]
-    result: dict[str, Any] = {name: float(np.mean([one[name] for one in by_run])) for name in by_run[0]}
+    # A metric that one of the runs does not define has no mean.
+    names = [name for name in by_run[0] if all(name in one for one in by_run)]
+    result: dict[str, Any] = {name: float(np.mean([one[name] for one in by_run])) for name in names}
     if samples > 0:
         resampled = [task.resampled(run, labels, units, samples, seed) for run in runs]
-        for name in resampled[0].keys() & result.keys():
+        for name in [name for name in names if all(name in one for one in resampled)]:
             found = np.array([one[name] for one in by_run])
             bounds = task.other_bounds.get(name, task.bounds)
             ends = interval(np.stack([one[name] for one in resampled], axis=1), found, units.count, bounds)

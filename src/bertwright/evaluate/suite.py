@@ -12,6 +12,7 @@ from bertwright.evaluate.comparison import (
     metric_name,
     paired_difference,
     primary_metric,
+    saved_labels,
     saved_predictions,
     system_name,
 )
@@ -37,6 +38,23 @@ class Entry:
         """The metric that the task is measured by."""
         return primary_metric(self.results)
 
+    def evaluated_like(self, other: Entry) -> bool:
+        """Whether the figures of two encoders compare: they have the same test rows and the same metric.
+
+        Results of earlier versions hold no digest of the test rows: labels tell, or where they are not saved either,
+        how many there are.
+        """
+        keys = ("task", "label_names", "positive_label")
+        if self.metric != other.metric or any(self.results.get(key) != other.results.get(key) for key in keys):
+            return False
+        digests = [one.results.get("test_digest") for one in (self, other)]
+        if None not in digests:
+            return bool(digests[0] == digests[1])
+        ours, theirs = (saved_labels(one.folder / "evaluate" / "predictions") for one in (self, other))
+        if ours is None or theirs is None:
+            ours, theirs = ([one.results["scores"]["bert"]["count"]] for one in (self, other))
+        return len(ours) == len(theirs) and all(_equal(one, another) for one, another in zip(ours, theirs, strict=True))
+
     def summary(self) -> dict[str, Any]:
         """What results.json of the suite holds: metric, mean, sd over seeds, interval, seeds, and the best baseline."""
         key, bert = self.metric, self.results["scores"]["bert"]
@@ -53,6 +71,7 @@ class Entry:
             "baseline_name": best,
             "seconds": round(self.results["stage_seconds"]["finetune"], 1),
             "test_rows": bert["count"],
+            "test_digest": self.results.get("test_digest"),
             "machine": self.results["machine"],
             "commit": self.results["commit"],
         }
@@ -119,9 +138,9 @@ def differences(suite: Suite) -> list[dict[str, Any]]:
                 {key: values for key, values in saved[name].items() if key.startswith("bert-seed-")}
                 for name in (first, second)
             ]
-            if not _comparable(entries[first], entries[second], saved[first], saved[second]):
+            if not entries[first].evaluated_like(entries[second]):
                 continue
-            if runs[0].keys() != runs[1].keys():
+            if not runs[0] or runs[0].keys() != runs[1].keys():
                 continue
             ordered = [[one[key] for key in sorted(one)] for one in runs]
             paired = paired_difference(entries[first].results, saved[first], *ordered)
@@ -129,12 +148,22 @@ def differences(suite: Suite) -> list[dict[str, Any]]:
     return found
 
 
-def _comparable(first: Entry, second: Entry, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    same = all(first.results.get(key) == second.results.get(key) for key in ("task", "label_names", "positive_label"))
-    if not same or first.metric != second.metric or "labels" not in ours or "labels" not in theirs:
-        return False
-    pairs = zip(ours["labels"], theirs["labels"], strict=False)
-    return len(ours["labels"]) == len(theirs["labels"]) and all(_equal(one, other) for one, other in pairs)
+def unlike(suite: Suite) -> dict[str, str]:
+    """By task, that its encoders were not evaluated alike, in a sentence that says which; none of the other tasks."""
+    found = {}
+    for task in suite.tasks:
+        entries = {name: suite.entries[name][task] for name in suite.encoders if task in suite.entries.get(name, {})}
+        groups: list[list[str]] = []  # of encoders that compare
+        for name, entry in entries.items():
+            own = next((group for group in groups if entry.evaluated_like(entries[group[0]])), None)
+            groups.append([name]) if own is None else own.append(name)
+        if len(groups) > 1:
+            others = ", ".join(name for group in groups[1:] for name in group)
+            found[task] = (
+                f"{task}: test texts, labels or metric of {others} are not those of {', '.join(groups[0])}, so that "
+                "the figures do not compare; fine-tune all of them on the same data"
+            )
+    return found
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -168,6 +197,7 @@ def write_suite(suite: Suite, folder: Path) -> Path:
             {"score": lambda value: f"{100 * value:.1f}", "signed": lambda value: f"{100 * value:+.1f}"},
             encoders=[name for name in suite.encoders if summaries[name]],
             rows=_rows(suite, summaries),
+            unlike=list(unlike(suite).values()),
             pairs=suite.minimal_pairs,
             differences=[{**one, "name": metric_name(one["metric"])} for one in paired],
             notes=suite.notes,
@@ -181,14 +211,18 @@ def write_suite(suite: Suite, folder: Path) -> Path:
 
 
 def _rows(suite: Suite, summaries: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each task: its metric, the best baseline, and the encoders' figures, the best of which is marked."""
-    rows = []
+    """A row for each task: its metric, the best baseline, and the encoders' figures, the best of which is marked.
+
+    Where encoders were not evaluated alike, none is the best, and there is no baseline of all.
+    """
+    rows, apart = [], unlike(suite)
     for task in suite.tasks:
         cells = {name: found[task] for name, found in summaries.items() if task in found}
         known = [name for name in suite.encoders if name in cells]
         first = suite.entries[known[0]][task]
-        best = max(known, key=lambda name: cells[name]["mean"])
-        baseline = cells[known[0]]["baseline"]
+        best = max(known, key=lambda name: cells[name]["mean"]) if len(known) > 1 and task not in apart else None
+        baselines = {name: cells[name]["baseline"] for name in known}
+        baseline = None if task in apart else baselines[known[0]]
         rows.append(
             {
                 "task": task,
@@ -197,27 +231,32 @@ def _rows(suite: Suite, summaries: Mapping[str, Mapping[str, Any]]) -> list[dict
                 "baseline": baseline,
                 "baseline_name": baseline is not None and system_name(cells[known[0]]["baseline_name"], first.results),
                 "cells": cells,
-                "best": best if len(known) > 1 else None,
-                "above": {name: baseline is not None and cells[name]["mean"] > baseline for name in known},
+                "best": best,
+                "above": {name: one is not None and cells[name]["mean"] > one for name, one in baselines.items()},
+                "unlike": task in apart,
             }
         )
     return rows
 
 
 def table(suite: Suite) -> str:
-    """The figures as text: a row for each task, a column for each encoder, mean and standard deviation, in percent."""
+    """The figures as text: a row for each task, a column for each encoder, mean and standard deviation, in percent.
+
+    A line below says where encoders were not evaluated alike.
+    """
     encoders = suite.encoders
-    head = ["task", "metric", "best baseline", *encoders]
+    head, apart = ["task", "metric", "best baseline", *encoders], unlike(suite)
     rows: list[Sequence[str]] = [head]
     for task in suite.tasks:
         cells = {name: suite.entries[name][task].summary() for name in encoders if task in suite.entries.get(name, {})}
         one = next(iter(cells.values()))
-        baseline = "-" if one["baseline"] is None else f"{100 * one['baseline']:.1f}"
+        baseline = "-" if one["baseline"] is None or task in apart else f"{100 * one['baseline']:.1f}"
         shown = [f"{100 * cells[n]['mean']:.1f} ± {100 * cells[n]['sd']:.1f}" if n in cells else "-" for n in encoders]
-        rows.append([task, metric_name(one["metric"]), baseline, *shown])
+        metric = metric_name(one["metric"]) if len({cell["metric"] for cell in cells.values()}) == 1 else "-"
+        rows.append([task, metric, baseline, *shown])
     if suite.minimal_pairs:
         shown = [f"{100 * suite.minimal_pairs[n]['mean']:.1f}" if n in suite.minimal_pairs else "-" for n in encoders]
         rows.append(["minimal pairs", "accuracy", "50.0", *shown])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:], *apart.values()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
 def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per system with its scores, and one per published figure, the best by the primary metric first.
 
+    Systems without it, which have other texts than those that it was chosen on, keep their order.
+
     Args:
         results: the content of results.json, or a part with scores.
     """
@@ -54,7 +57,7 @@ def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"system": "published", "name": f"{name} (published figure)", key: value}
             for name, value in results.get("published", {}).items()
         ]
-    return sorted(rows, key=lambda row: -row[key])
+    return sorted(rows, key=lambda row: -row.get(key, -math.inf))
 
 
 def class_rows(results: Mapping[str, Any], system: str = "bert") -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def class_rows(results: Mapping[str, Any], system: str = "bert") -> list[dict[st
 
 
 def results_table(results: Mapping[str, Any], run_folder: Path | None = None, color: bool = False) -> str:
-    """The scores of all systems as plain text for a terminal, the best first, with 95 % intervals.
+    """The scores of all systems as plain text for a terminal, the best first, with 95 % intervals if there are any.
 
     Args:
         results: the content of results.json.
@@ -92,11 +95,13 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
     keys = _ordered(shown or [primary], _TERMINAL_ORDER)
     after = keys.index(primary) + 1
     header = [metric_name(key, results if key == primary else None) for key in keys]
-    lines = [("system", *header[:after], "95 % interval", *header[after:])]
-    for row in score_rows(results):
+    rows = score_rows(results)
+    of_interval = ["95 % interval"] if has_intervals(rows, primary) else []
+    lines = [("system", *header[:after], *of_interval, *header[after:])]
+    for row in rows:
         low, high = _score(row, f"{primary}_low"), _score(row, f"{primary}_high")
-        cells = [_score(row, key) for key in keys]
-        lines.append((row["name"], *cells[:after], f"{low}-{high}" if low and high else "", *cells[after:]))
+        cells, interval = [_score(row, key) for key in keys], f"{low}-{high}" if low and high else ""
+        lines.append((row["name"], *cells[:after], *([interval] if of_interval else []), *cells[after:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     lines.insert(1, tuple("-" * width for width in widths))
     text = [
@@ -116,16 +121,29 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
     return "\n".join(line.rstrip() for line in text)
 
 
+def number_of_seeds(results: Mapping[str, Any]) -> int:
+    """How many fine-tuning seeds BERT's figures are the means of; 1 in results of versions that had no others."""
+    spread = (results.get("spread") or {}).get(primary_metric(results)) or {}
+    return len(results.get("bert_seeds") or {}) or int(spread.get("n", 1))
+
+
 def seeds_sentence(results: Mapping[str, Any]) -> str | None:
-    """Mean and spread of BERT's primary metric over several fine-tuning seeds, in one sentence."""
-    key = primary_metric(results)
-    spread = (results.get("spread") or {}).get(key)
-    if not spread or spread["n"] < 2:
+    """Mean and spread of BERT's primary metric over several fine-tuning seeds, in one sentence; None of a lone one."""
+    key, seeds = primary_metric(results), number_of_seeds(results)
+    if seeds < 2:
         return None
+    spread = (results.get("spread") or {}).get(key)
+    if not spread:  # results of earlier versions lack it where there is no interval
+        return f"BERT's figures are the means over {seeds} fine-tuning seeds."
     return (
         f"BERT over {spread['n']} fine-tuning seeds: {metric_name(key, results)} {spread['mean']:.4f}, standard "
         f"deviation {spread['std']:.4f}."
     )
+
+
+def has_intervals(rows: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether any system has an interval of a metric: a test set of one group has none."""
+    return any(row.get(f"{key}_low") is not None for row in rows)
 
 
 def _score(row: Mapping[str, Any], key: str) -> str:
@@ -177,6 +195,10 @@ def labelled_tables(results: Mapping[str, Any]) -> dict[str, Any]:
     said = []
     if train := overlap.get("train"):
         said.append(f"{train['test_texts']:,} of {train['all_test_texts']:,} test texts stand in train, too.")
+        if shared := train.get("texts_of_train_groups"):
+            said.append(f"{shared:,} of {train['all_test_texts']:,} test texts belong to groups that train has, too.")
+    if shared := overlap.get("validation", {}).get("texts_of_train_groups"):
+        said.append(f"{shared:,} texts of the validation split belong to groups that train has, too.")
     if pretraining := overlap.get("pretraining"):
         said.append(
             "Whether test texts were pre-trained on is unknown."

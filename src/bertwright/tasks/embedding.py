@@ -130,6 +130,18 @@ class Embedding(Task):
         for name in ("unlabelled", "label_names", "positive_label", "class_weights"):
             require(not getattr(config, name), f"finetune.{name} is for classes, and vectors have none; leave it out")
 
+    def check_training_set(self, rows: int) -> None:
+        """Refuse fewer texts than a batch has.
+
+        Raises:
+            UserError: if there are.
+        """
+        require(
+            rows >= self.batch_size,
+            f"the training set has {rows:,} texts, and a text is compared with all others of its batch, "
+            f"{self.batch_size} (finetune.batch_size); give more texts, or lower it",
+        )
+
     def notes(self) -> dict[str, Any]:
         """The pooling, whether predictions are those of pairs with scores, and the smaller sizes of vectors."""
         sizes = {"dimensions": list(self.settings.dimensions)} if self.settings.dimensions else {}
@@ -206,11 +218,7 @@ class Embedding(Task):
         Raises:
             UserError: if they do not fill one batch.
         """
-        require(
-            len(inputs) >= self.batch_size,
-            f"the training set has {len(inputs):,} texts, and a text is compared with all others of its batch, "
-            f"{self.batch_size} (finetune.batch_size); give more texts, or lower it",
-        )
+        self.check_training_set(len(inputs))
         given = cast(Sequence[TextsOfRecord], inputs)
         parts = [[one.whole] if one.whole is not None else one.parts for one in given]
         numbers: dict[bytes, int] = {}

@@ -25,6 +25,9 @@ _CHUNK = 200_000
 _RUNS = 60
 """Runs of neighbouring rows that a test set is taken in."""
 
+_LEAST_RUNS = 10
+"""Runs that the rows of a part make at least: one that covers them all would leave them the same in each resample."""
+
 _ALIKE = 0.05
 """Probability of such likeness by chance, at each length, below which neighbours count as alike."""
 
@@ -39,7 +42,8 @@ class Units:
     Args:
         rows: how many rows there are.
         groups: the group's number of each row, (rows,), from 0; None where the data have no groups.
-        length: rows of a run; 1 draws rows one by one. Groups decide where both are given.
+        length: the most rows of a run; 1 draws rows one by one. Runs of a small part are shorter. Groups decide where
+            both are given.
         parts: rows of each part of a file that is sorted by class, in its order; no run reaches from one to the next,
             and each resample has as many rows of each as the file. By default all rows are one part.
     """
@@ -52,7 +56,9 @@ class Units:
     @property
     def count(self) -> int:
         """How many units there are."""
-        return self.rows // self.length if self.groups is None else int(self.groups.max()) + 1
+        if self.groups is not None:
+            return int(self.groups.max()) + 1
+        return sum(rows // self._length(rows) for rows in self._parts)
 
     @property
     def kind(self) -> str:
@@ -63,11 +69,19 @@ class Units:
         """What is drawn, ready for JSON."""
         return {"unit": self.kind, "count": self.count, "run_length": self.length, "parts": list(self.parts)}
 
+    @property
+    def _parts(self) -> tuple[int, ...]:
+        return self.parts or (self.rows,)
+
+    def _length(self, rows: int) -> int:
+        """Rows of a run in a part of so many rows."""
+        return max(1, min(self.length, rows // _LEAST_RUNS))
+
     def kept(self, rows: NDArray[np.bool_]) -> Self:
         """The units of some of the rows, a mask (rows,)."""
         groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
         ends = np.cumsum((0, *self.parts))
-        parts = tuple(int(rows[a:b].sum()) for a, b in itertools.pairwise(ends) if rows[a:b].any())
+        parts = _joined([int(rows[a:b].sum()) for a, b in itertools.pairwise(ends)])
         return type(self)(int(rows.sum()), groups, self.length, parts)
 
     def resamples(self, samples: int, seed: int) -> Iterator[NDArray[np.float32]]:
@@ -80,11 +94,10 @@ class Units:
     def _draw(self, samples: int, generator: np.random.Generator) -> Ints:
         if self.groups is not None:
             return _counted(generator.integers(0, self.count, (samples, self.count)), self.count)[:, self.groups]
-        parts = self.parts or (self.rows,)
-        return np.concatenate([self._draw_runs(samples, rows, generator) for rows in parts], axis=1)
+        return np.concatenate([self._draw_runs(samples, rows, generator) for rows in self._parts], axis=1)
 
     def _draw_runs(self, samples: int, rows: int, generator: np.random.Generator) -> Ints:
-        length = min(self.length, rows)
+        length = self._length(rows)
         drawn = _counted(generator.integers(0, rows, (samples, math.ceil(rows / length))), rows)
         if length == 1:
             return drawn
@@ -128,11 +141,28 @@ def run_length(scores: NDArray[Any]) -> int:
 
 
 def parts_by_class(labels: NDArray[Any]) -> tuple[int, ...]:
-    """Rows of each class in a row, from labels (rows,), where a file is sorted by class; empty where it is not."""
+    """Rows of each class in a row, from labels (rows,), where a file is sorted by class; empty where it is not.
+
+    A class of few rows is in one part with the class after it, or before it.
+    """
     begins = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1))
     if not 1 < len(begins) <= 2 * len(np.unique(labels)):
         return ()
-    return tuple(int(rows) for rows in np.diff(begins, append=len(labels)))
+    return _joined([int(rows) for rows in np.diff(begins, append=len(labels))])
+
+
+def _joined(parts: list[int]) -> tuple[int, ...]:
+    """Parts, each with the next ones until it has enough rows to vary: a lone row would be drawn once each time."""
+    found: list[int] = []
+    waiting = 0
+    for rows in parts:
+        waiting += rows
+        if waiting >= _LEAST_RUNS:
+            found.append(waiting)
+            waiting = 0
+    if waiting and found:
+        found[-1] += waiting
+    return tuple(found)
 
 
 def resample_rows(

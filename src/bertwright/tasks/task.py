@@ -120,6 +120,17 @@ class Task(Answers, Protocol):
         """
         return
 
+    def check_training_set(self, rows: int) -> None:
+        """See that a training set is large enough for the settings; by default any is.
+
+        Args:
+            rows: of the training set.
+
+        Raises:
+            UserError: if it is not, with the setting to change.
+        """
+        return
+
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The names of what the model can answer, in the order of the head's outputs.
 

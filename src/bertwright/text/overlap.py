@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -121,11 +121,25 @@ def fingerprint_of(digests: Collection[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16] if digests else ""
 
 
+def content_digest(records: Iterable[Record]) -> str:
+    """A hash of texts, labels and groups of records in their order, wherever their files lie."""
+    hashed = hashlib.sha256()
+    for record in records:
+        hashed.update(repr(replace(record, id="", place="")).encode("utf-8", "replace"))
+    return hashed.hexdigest()[:16]
+
+
 def train_overlap(train: Sequence[Record], test: Sequence[Record]) -> dict[str, int]:
-    """How many test texts stand in train, as `test_texts` of `all_test_texts`."""
+    """How many test texts stand in train, as `test_texts` of `all_test_texts`, and `texts_of_train_groups` of them."""
     known = {(digest(record.text), digest(record.text_pair or "")) for record in train}
     found = sum((digest(record.text), digest(record.text_pair or "")) in known for record in test)
-    return {"test_texts": found, "all_test_texts": len(test)}
+    return {"test_texts": found, "all_test_texts": len(test), **group_overlap(train, test)}
+
+
+def group_overlap(train: Sequence[Record], other: Sequence[Record]) -> dict[str, int]:
+    """How many texts of another split are of groups that train has, as `texts_of_train_groups`; {} without groups."""
+    known = {record.group for record in train if record.group is not None}
+    return {"texts_of_train_groups": sum(record.group in known for record in other)} if known else {}
 
 
 def check_train(train: Sequence[Record], test: Sequence[Record], where: str) -> None:
@@ -140,6 +154,27 @@ def check_train(train: Sequence[Record], test: Sequence[Record], where: str) -> 
             f"{where}: the test split has the same {len(test)} rows as train, so that nothing could be measured; give "
             "other texts as test, or one of the files alone with a test_ratio"
         )
+
+
+def check_overlap(splits: Mapping[str, LabelledSplit], where: str) -> list[str]:
+    """See that train and test are not the same rows; what else the evaluated splits share with train, in sentences.
+
+    Args:
+        splits: train, the split that the report evaluates on, and validation if the data have one, in this order.
+        where: the data are, for a message.
+
+    Raises:
+        UserError: if they are the same rows.
+    """
+    train, *others = (split.records for split in splits.values())
+    check_train(train, others[0], where)
+    found = []
+    if copies := train_overlap(train, others[0])["test_texts"]:
+        found.append(f"{copies:,} of {len(others[0]):,} test texts stand in train, too")
+    for what, records in zip(("test", "validation"), others, strict=False):
+        if shared := group_overlap(train, records).get("texts_of_train_groups"):
+            found.append(f"{shared:,} of {len(records):,} {what} texts belong to groups that train has, too")
+    return found
 
 
 def _row(record: Record) -> tuple[bytes, bytes, str]:
