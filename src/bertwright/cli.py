@@ -143,15 +143,14 @@ def _command_parser(function: Callable[..., None], plain: dict[str, str | None])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 for success, 2 for a mistake of the user's, 130 when interrupted.
 
-    It is 141 where nobody reads the output any more.
+    It is 141 where nobody reads the output any more, and something was left to do.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _call(words)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
     except UserError as error:
         _tell(f"bertwright: error: {error}")
         return 2
@@ -161,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resume = "; the same command continues with the trial that was at work"
         _tell(f"\nbertwright: interrupted{resume}")
         return 130
-    except BrokenPipeError:  # the reader of our output has closed it
+    except BrokenPipeError:  # the reader of our output has closed it, with work left to do
         _drop_output()
         return 141  # as of a program that the signal ends
     except OSError as error:
@@ -171,6 +170,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell("bertwright: error: no space left on the disk; free some and run the command again")
         return 2
     return 0
+
+
+def _flush() -> None:
+    """Print what is still to be printed; nobody need read it, since all is done."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
 
 
 def _drop_output() -> None:

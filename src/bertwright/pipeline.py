@@ -38,7 +38,7 @@ class Run:
 
 def say(text: str) -> None:
     """Print a sentence about the work with the time, above any progress bar."""
-    with suppress(BrokenPipeError):  # nobody reads it any more, and the work goes on
+    with suppress(BrokenPipeError):  # nobody reads it any more, and the work continues
         tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
 
 

@@ -14,7 +14,6 @@ import bertwright
 from bertwright.apps.file_answers import AT_ONCE, TextRows, answered, open_rows, predict_into, trained_columns
 from bertwright.apps.printing import Given, print_explanations, print_json, print_prediction, print_vectors
 from bertwright.errors import UnreadableText, UserError, extra
-from bertwright.models.checkpoints import find_model
 from bertwright.text import formats
 
 
@@ -282,6 +281,7 @@ def export(
         UserError: if the folder exists, the model cannot be read, a run lacks the part, or a package is missing.
     """
     from bertwright.apps.export import export as write
+    from bertwright.models.checkpoints import find_model
 
     found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder

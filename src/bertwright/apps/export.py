@@ -79,7 +79,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
             write_pooling(temporary, pooling, model.encoder.config.hidden_size, lacks_pooler=False)
         if small or not (folder / WEIGHTS).exists():  # they may stand in several files
             tensors = read_tensors(folder)
-            if small:  # what is as small already stays as it is, and so do numbers of positions
+            if small:  # what is as small already is not changed, and numbers of positions are not
                 halved = {name: value.bfloat16() for name, value in tensors.items() if value.dtype == torch.float32}
                 tensors |= halved
             save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})

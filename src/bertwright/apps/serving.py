@@ -49,7 +49,8 @@ def serve_forever(
         # Which uvicorn passes on once it has ended in order, unless a shell in the background has it ignored.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        print("the server has stopped", flush=True)
+        with suppress(BrokenPipeError):  # whoever read the address may be gone
+            print("the server has stopped", flush=True)
 
 
 def server_config(model: Model, index: str | None = None, index_model: str | None = None) -> uvicorn.Config:

@@ -95,7 +95,7 @@ def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
         if config.strip_accents not in (None, lowercase if strips is None else strips):
             names.append("strip_accents")
     said = ", ".join(f"tokenizer.{name} {str(getattr(config, name)).lower()}" for name in names)
-    used = f"the tokenizer of {config.path} is used as it is, with its {given.vocab_size:,} entries"
+    used = f"the tokenizer of {config.path} is used unchanged, with its {given.vocab_size:,} entries"
     return [f"{used}; without effect: {said}"] if names else []
 
 
