@@ -1,6 +1,7 @@
 """The command line as people know it, and no mistake of a user's that ends in a traceback."""
 
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,8 +175,33 @@ def test_help_and_version_end_well(capsys, words):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
 def test_output_that_finds_no_space_is_one_sentence_and_a_status():
-    command = [sys.executable, "-m", "bertwright", "recipes", "list"]
+    command = [sys.executable, "-m", "bertwright", "recipes"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
     assert done.returncode == 2
     assert done.stderr == "bertwright: error: no space left on the disk; free some and run the command again\n"
+
+
+PIPED = """
+import sys
+from bertwright import cli, pipeline
+
+def work(words):
+    pipeline.say("half")  # to standard error, which nobody reads, and the work continues
+    print("half", flush=True)
+    sys.exit(9)
+
+cli._call = work
+sys.exit(cli.main(["embed", "text"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("closed", "status"), [("stderr", 9), ("stdout", 141)])
+def test_a_closed_pipe_does_not_pass_for_finished_work(closed, status):
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, closed: writer}
+    done = subprocess.run([sys.executable, "-c", PIPED], env=environment(), **streams)
+    os.close(writer)
+    assert done.returncode == status
