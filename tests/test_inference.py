@@ -96,11 +96,18 @@ class TestPredict:
         with pytest.raises(UserError, match="text 2 of 2 has nothing to read"):
             model.predict(["A film.", text])
 
+    @pytest.mark.filterwarnings("ignore:more than a fifth of the tokens are unknown")
     @pytest.mark.parametrize(
         "text", ["🎬👍", "Это прекрасный фильм", "これは映画です", "a\ud83dfilm", "<br /><br />a film"]
     )
     def test_text_of_any_kind_is_classified(self, model, text):
         assert 0.5 <= model.predict([text])[0].score <= 1
+
+    def test_a_text_of_letters_that_the_model_does_not_know_is_answered_with_a_warning(self, model):
+        assert model.predict("A film 👍").score > 0  # a word or two say nothing of the language
+        for answer in (model.predict, model.encode):
+            with pytest.warns(UserWarning, match=r"a fifth of the tokens are unknown to the vocabulary of .*; choose"):
+                answer("Это прекрасный фильм")
 
 
 @pytest.mark.slow

@@ -157,7 +157,7 @@ def test_a_head_of_labels_is_taken_over_as_it_answered(small_tokenizer, tmp_path
 
 def test_numbers_are_not_rounded_to_those_of_bfloat16(small_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("bertwright.tasks.prediction.has_bf16", lambda: True)
-    monkeypatch.setattr("bertwright.inference.pack", lambda _: None)  # which needs a processor with bfloat16
+    monkeypatch.setattr("bertwright.tasks.prediction.pack", lambda _: None)  # which needs a processor with bfloat16
     torch.manual_seed(0)
     head = RegressionHead(48, 0.1, mean=2005.0, deviation=8.0)
     model = shaken(TaskModel(new_encoder(SHAPE, small_tokenizer.vocab_size), head, ["year"], "regression"), 0.2).eval()

@@ -176,6 +176,7 @@ def test_accents_written_as_marks_stay_in_their_word():
 
 class TestAnswers:
     @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore:more than a fifth of the tokens are unknown")
     @settings(max_examples=25, deadline=None)
     @given(st.text(max_size=60))
     def test_characters_are_those_of_the_text_in_every_script(self, folder, text):
