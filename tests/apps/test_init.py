@@ -679,7 +679,7 @@ def test_texts_alone_adapt_a_folder_and_so_do_texts_beside_tags(say, folder):
 @pytest.mark.slow
 def test_english_texts_beside_tags_adapt_the_bundled_encoder_at_the_tags_length(say, folder):
     words = "The boat sank near the old harbour and nobody saw it in the rain that day".split()
-    rows = [{"tokens": words * 6, "tags": (["O", "B-X"] + ["O"] * 14) * 6} for _ in range(30)]
+    rows = [{"tokens": [*words * 6, f"{n}"], "tags": [*(["O", "B-X"] + ["O"] * 14) * 6, "O"]} for n in range(30)]
     (folder / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "old.txt").write_text("\n".join([" ".join(words)] * 40))
     say("tags.jsonl", "old.txt")
