@@ -186,8 +186,8 @@ def shown(table: Json) -> str:
     """F1, mean and standard deviation over the draws, a row for each system and a column for each number of labels."""
     rows = []
     for system in dict.fromkeys(name for systems in table.values() for name in systems):
-        cells = [systems.get(system) for systems in table.values()]
-        words = ["" if one is None else f"{one['f1']:.3f} ± {one['sd']:.3f}" for one in cells]
+        cells = [systems.get(system, {"draws": 0}) for systems in table.values()]
+        words = [("", "{f1:.3f}", "{f1:.3f} ± {sd:.3f}")[min(one["draws"], 2)].format(**one) for one in cells]
         rows.append([NAMES.get(system, system), *words])
     return markdown(["system", *(f"{int(size):,}" for size in table)], rows)
 

@@ -10,6 +10,8 @@ from bertwright.apps.search_evaluation import metrics_table
 from bertwright.cli import main
 from small_models import save_tagger
 
+pytestmark = pytest.mark.filterwarnings("ignore:more than a fifth of the tokens are unknown")  # to a small vocabulary
+
 TEXTS = [
     "the cat sat on a mat",
     "rain was falling over old roofs",
