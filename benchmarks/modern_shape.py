@@ -232,12 +232,13 @@ def measure(recipe: Recipe, work: Path) -> Json:
     """Pre-train a row; returns its figures on held-out text, and its times."""
     bertwright.run(recipe, stages=["prepare", "pretrain"])
     last = last_evaluation(work / "pretrain")
-    rates = [line["tokens_per_second"] for line in read_lines(work / "pretrain" / "metrics.jsonl") if "loss" in line]
+    lines = read_lines(work / "pretrain" / "metrics.jsonl")
+    rates = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
     return {
         **last["heldout"],
         "tokens": last["tokens"],
         "seconds": last["seconds"],
-        "tokens_per_second": float(np.median(rates)),
+        "tokens_per_second": float(np.median(rates)) if rates else None,
         "layer_weights": weights_of(recipe.model.architecture, recipe.model),
         "environment": described(),
     }
