@@ -101,7 +101,7 @@ class Model:
         """What answers in its place, faster where the hardware multiplies bfloat16."""
         return answering(self.classifier)
 
-    @property
+    @LoadedOnce
     def task(self) -> Task:
         """The task that the classifier was fine-tuned for."""
         return task_of_model(self.classifier)

@@ -20,6 +20,9 @@ from bertwright.models.dropout import Dropout, dropout
 from bertwright.models.encoder import Encoder
 from bertwright.settings import ModelConfig
 
+HAS_AMX = torch.cpu._is_amx_tile_supported()
+"""Whether the CPU multiplies tiles of matrices, and the system lets it."""
+
 HAS_FLASH = torch.cuda.is_available() and torch.backends.cuda.is_flash_attention_available()
 """Whether PyTorch was built with flash attention, which on Windows it is not."""
 
@@ -103,7 +106,7 @@ def attend(
 
 def predicts_with_amx() -> bool:
     """Whether no gradient is asked for, and the CPU has AMX, on which PyTorch's fused forward pass is twice as fast."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and torch.cpu._is_amx_tile_supported()
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and HAS_AMX
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

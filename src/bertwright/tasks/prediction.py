@@ -66,7 +66,7 @@ def window_logits(model: TaskModel, parts: Many[Sequence], token_budget: int) ->
         parts: windows, none longer than the model reads.
         token_budget: tokens that are computed together, padding included.
     """
-    device = next(model.parameters()).device
+    device = model.device
     was_training = model.training
     if was_training:  # a walk over all modules, which a single short text would notice
         model.eval()
@@ -120,7 +120,7 @@ def predict(
 def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: int) -> list[Tensor]:
     """`window_logits` of a model that users share; with many windows on a CPU, some are computed on each core."""
     threads = torch.get_num_threads()
-    if next(model.parameters()).device.type == "cpu" and len(parts) >= _WINDOWS_PER_CORE * threads:
+    if model.device.type == "cpu" and len(parts) >= _WINDOWS_PER_CORE * threads:
         cores = min(threads, _MOST_TOKENS // max(map(len, parts)))
         if cores > 1:
             with _ALL_CORES:
@@ -164,7 +164,7 @@ class RoundedProducts(TaskModel):
     def forward(self, *args: Any, **inputs: Any) -> Tensor:
         """As `TaskModel.forward`."""
         # Here and not around the call: threads do not share it.
-        with torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=has_bf16()):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
             return super().forward(*args, **inputs)
 
 
@@ -187,7 +187,7 @@ def answering(model: TaskModel) -> TaskModel:
     if isinstance(fast.head, RegressionHead):  # whose last layer holds a mean that bfloat16 would round
         fast.head.classifier.float()
         fast.head.load_state_dict(model.head.state_dict())
-    if next(fast.parameters()).device.type == "cpu":
+    if fast.device.type == "cpu":
         pack(fast.encoder)
     return fast
 

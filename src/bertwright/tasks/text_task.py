@@ -122,6 +122,8 @@ def mean_logits(logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Seq
         logits: of all windows, text after text, (K,) each.
         parts: the windows of each text.
     """
+    if len(logits) == len(parts):
+        return torch.stack(list(logits))
     number = torch.tensor([len(own) for own in parts], dtype=torch.long)
     texts = torch.arange(len(number)).repeat_interleave(number)
     stacked = torch.stack(list(logits))
