@@ -3,7 +3,8 @@
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(header)
     lines = [f"| {' | '.join(row)} |" for row in (names, *rows)]
     return "\n".join([lines[0], "|---" * len(names) + "|", *lines[1:]])
+
+
+def register(variants: Mapping[str, Any]) -> None:
+    """Have the package build, save and open variants of BERT, by names of their own as architectures.
+
+    Args:
+        variants: the classes of the encoders, by name.
+    """
+    from bertwright.models.layouts import FORMATS  # torch: not for the workers that import this file
+
+    for name, build in variants.items():  # weights have our own names: Hugging Face's do not know all of them
+        FORMATS[name] = replace(FORMATS["bert"], build=build, names={}, prefix="")
 
 
 TABLE = "<!-- table:start -->", "<!-- table:end -->"

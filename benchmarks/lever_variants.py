@@ -22,7 +22,6 @@ from bertwright.inputs import masking
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.bert import Bert, Block, SelfAttention, attend, heads_of
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
-from bertwright.models.layouts import FORMATS
 from bertwright.settings import ModelConfig
 from bertwright.tasks import pretraining
 from bertwright.train import optim
@@ -73,8 +72,10 @@ class MixedBlock(Block):
         query, key, value = heads_of(F.linear(hidden, *attention.projection()), attention.num_heads)
         first = value if first is None else first
         value = self.own * value + (1 - self.own) * first
-        context = attend(query[:, :, :positions], key, value.to(query.dtype), mask, 0.0)
-        hidden = self.attention_norm(hidden[:, :positions] + attention.output(context.transpose(1, 2).flatten(2)))
+        dropout_prob = attention.dropout.p if self.training else 0.0
+        context = attend(query[:, :, :positions], key, value.to(query.dtype), mask, dropout_prob)
+        attended = attention.output(context.transpose(1, 2).flatten(2))
+        hidden = self.attention_norm(hidden[:, :positions] + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), first
 
 
@@ -102,12 +103,6 @@ class ValueResiduals(Bert):
 
 
 VARIANTS: dict[str, type[Bert]] = {"bert-normed": NormedBert, "bert-value-residuals": ValueResiduals}
-
-
-def register() -> None:
-    """Have the package build, save and open the variants."""
-    for name, build in VARIANTS.items():
-        FORMATS[name] = replace(FORMATS["bert"], build=build)
 
 
 @contextmanager
@@ -178,7 +173,7 @@ class CountingObjective(pretraining.PretrainingObjective):
         return losses | ({"nsp": cross_entropy(nsp_logits, next_sentence_label)} if self.uses_next_sentence else {})
 
 
-RENEWED_EVERY = 200
+RENEWED_EVERY = 20
 """Batches between two looks at which entries are predicted wrongly."""
 
 
@@ -189,20 +184,26 @@ def error_weighted_masks() -> Iterator[None]:
     The weights are renewed while a batch is computed, in the thread that builds the next one: runs are alike, and not
     equal.
     """
-    weights: list[np.ndarray] = []
-    build = pretraining.Pretraining.micro_batches
+    weights: list[np.ndarray] = []  # empty while held-out text is masked, which all rows mask alike
+    build, plain = pretraining.Pretraining.micro_batches, masking._choose
+    known: dict[str, np.ndarray] = {}
 
     def micro_batches(self: pretraining.Pretraining, phase: int, number: int, rank: int, world: int) -> Any:
         if number % RENEWED_EVERY == 0:
             objective = self.objective
             assert isinstance(objective, CountingObjective)
-            weights[:] = [(objective.wrong / objective.seen).clamp(min=0.1).numpy()]
-        return build(self, phase, number, rank, world)
+            known["weights"] = (objective.wrong / objective.seen).clamp(min=0.1).numpy()
+        weights[:] = [known["weights"]]
+        try:
+            return build(self, phase, number, rank, world)
+        finally:
+            weights.clear()
 
     def choose(input_ids: Any, maskable: Any, config: Any, vocabulary: Any, rng: np.random.Generator) -> Any:
+        if not weights:
+            return plain(input_ids, maskable, config, vocabulary, rng)
         # The smallest of exponential numbers, each divided by its weight: draws by weight, without replacement.
-        weight = weights[0][input_ids] if weights else 1.0
-        key = np.where(maskable, rng.exponential(size=input_ids.shape) / weight, np.inf)
+        key = np.where(maskable, rng.exponential(size=input_ids.shape) / weights[0][input_ids], np.inf)
         number = maskable.sum(1)
         quota = np.where(number > 0, np.maximum(np.rint(config.rate * number), 1), 0)[:, None]
         return (key.argsort(1).argsort(1) < quota) & maskable
@@ -227,6 +228,8 @@ class DetectingObjective(pretraining.PretrainingObjective):
         small = replace(config, num_hidden_layers=1, intermediate_size=config.intermediate_size // 4)
         model.generator = PretrainingModel(Bert(small, model.encoder.vocab_size, model.encoder.pad_token_id)).encoder
         model.generator.embeddings.token = model.encoder.embeddings.token
+        own = model.encoder.matrices
+        model.encoder.matrices = lambda: [*own(), *model.generator.matrices()]  # Muon trains those of both
         model.detector = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, 1)
         )

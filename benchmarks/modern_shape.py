@@ -15,7 +15,6 @@ result is written after each run, and what it has is not done again: the same co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ from bertwright.models.local_attention import attend_nearby
 from bertwright.models.modernbert import rotate, rotation
 from bertwright.recipe import Recipe, to_dict
 from bertwright.settings import ModelConfig
-from common import Json, described, last_evaluation, markdown, read_lines, write_table
+from common import Json, described, last_evaluation, markdown, read_lines, register, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "modern"
@@ -191,12 +190,6 @@ VARIANTS: dict[str, type[Bert]] = {
 }
 
 
-def register() -> None:
-    """Have the package build and save the variants, which it opens no more."""
-    for name, build in VARIANTS.items():
-        FORMATS[name] = replace(FORMATS["bert"], build=build)
-
-
 def recipe_of(architecture: str, books: str, imdb: str, steps: int, seed: int, out: str) -> Recipe:
     """The recipe of a row."""
     width = 1024
@@ -248,12 +241,12 @@ def table(rows: dict[str, list[Json]]) -> str:
     """A line per row: means over the seeds, and the differences from BERT."""
     header = ("shape", "masked-token loss", "right", "differs from BERT by", "weights in layers")
     lines = []
-    base = [one["mlm_loss"] for one in rows.get("BERT", [])]
+    base = {one["seed"]: one["mlm_loss"] for one in rows.get("BERT", [])}
     for name, runs in rows.items():
         loss = mean_and_spread([one["mlm_loss"] for one in runs])
         right = float(np.mean([one["mlm_accuracy"] for one in runs]))
         spread = f" ± {loss['std']:.3f}" if len(runs) > 1 else ""
-        paired = [one["mlm_loss"] - other for one, other in zip(runs, base, strict=False)]
+        paired = [one["mlm_loss"] - base[one["seed"]] for one in runs if one["seed"] in base]
         difference = "" if name == "BERT" or not paired else f"{np.mean(paired):+.3f}"
         lines.append((name, f"{loss['mean']:.3f}{spread}", f"{right:.1%}", difference, f"{runs[0]['layer_weights']:,}"))
     return markdown(header, lines)
@@ -279,7 +272,7 @@ def main(
         work: the run folder, which all rows share: the corpus is prepared once.
         out: a folder for results.json, whose README.md receives the table.
     """
-    register()
+    register(VARIANTS)
     target = Path(out) / "results.json"
     place = Path(work).resolve()
     done: Json = read_json(target) if target.exists() else {}
@@ -290,12 +283,13 @@ def main(
             settings = to_dict(recipe.pretrain)
             if done.setdefault("pretrain", settings) != settings:
                 raise SystemExit(f"{target} has rows of other settings; give another folder: --out")
-            if len(runs) > list(seeds).index(seed):
+            if any(one["seed"] == seed for one in runs):
                 continue
-            runs.append({"seed": seed, **measure(recipe, place)})
+            found = {"seed": seed, **measure(recipe, place)}
+            runs.append(found)
             write_json(target, done)
             write_table(target.parent / "README.md", table(done["rows"]))
-            print(f"{name}, seed {seed}: {runs[-1]['mlm_loss']:.3f} in {runs[-1]['seconds']:.0f} s", flush=True)
+            print(f"{name}, seed {seed}: {found['mlm_loss']:.3f} in {found['seconds']:.0f} s", flush=True)
     print(table(done["rows"]))
 
 
