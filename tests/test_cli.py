@@ -184,10 +184,13 @@ def test_output_that_finds_no_space_is_one_sentence_and_a_status():
 
 PIPED = """
 import sys
+from tqdm import tqdm
 from bertwright import cli, pipeline
 
 def work(words):
     pipeline.say("half")  # to standard error, which nobody reads, and the work continues
+    with tqdm(total=2, mininterval=0) as bar:
+        bar.update(1)
     print("half", flush=True)
     sys.exit(9)
 

@@ -16,7 +16,8 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from typing import Any, NoReturn, TextIO
 
 import docstring_parser
 from jsonargparse import Namespace
@@ -148,6 +149,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _interrupt)
+    with redirect_stdout(sys.stdout or _nowhere()), redirect_stderr(_Patient(sys.stderr)):
+        return _ended(words)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
+
+
+class _Patient:
+    """Standard error that may be closed by its reader, or missing: what is said there is lost, and the work continues.
+
+    Args:
+        stream: standard error, or None.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or _nowhere()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write what may be lost."""
+        with suppress(BrokenPipeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Print what may be lost."""
+        with suppress(BrokenPipeError):
+            self._stream.flush()
+
+
+def _ended(words: list[str]) -> int:
+    """Run a command; returns the exit status."""
     try:
         _call(words)
         _flush()
@@ -175,16 +211,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _flush() -> None:
     """Print what is still to be printed; nobody need read it, since all is done."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         _drop_output()
 
 
 def _drop_output() -> None:
     """Have what is still to be printed vanish."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(text: str) -> None:

@@ -25,8 +25,11 @@ from safetensors import SafetensorError
 
 from bertwright.errors import UserError
 
-RUN_LOCK = ".lock"
-"""The file in a run's folder that says it is one, from the first command on, and keeps other commands out."""
+RUN_FILES = ("begun.json", "stage.json")
+"""What a run writes into the folder of each stage, in which nobody looks for data."""
+
+CARD = "README.md"
+"""The file in a model's folder that tells people of it, and decides nothing."""
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -171,7 +174,7 @@ def given_files(path: str | Path | None) -> list[list[str]]:
     place = user_path(str(path or ""))
     # Beside a vocab.txt another file may hold its tokenizer's options.
     files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
-    return digests([file for file in files if file.is_file() and file.suffix != ".md"]) if path else []
+    return digests([file for file in files if file.is_file() and file.name != CARD]) if path else []
 
 
 def digests(paths: Sequence[Path]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,7 @@ class Run:
 
 def say(text: str) -> None:
     """Print a sentence about the work with the time, above any progress bar."""
-    with suppress(BrokenPipeError):  # nobody reads it any more, and the work continues
-        tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
+    tqdm.write(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr)
 
 
 def run(recipe: Recipe | str | Path, *, stages: Sequence[str] | None = None, **overrides: Any) -> Run:

@@ -105,16 +105,3 @@ def fingerprint(*parts: Any) -> str:
     """A short hash of configurations and plain values: equal exactly when all that decides a result is equal."""
     plain = [decisive(part) if is_dataclass(part) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def own_settings(recipe: Any) -> dict[str, Any]:
-    """A recipe's settings, every default included; but not of a network and a tokenizer that an encoder brings.
-
-    Args:
-        recipe: a `Recipe`.
-    """
-    plain = to_dict(recipe)
-    if recipe.pretrain.encoder is not None or recipe.finetune.encoder is not None:
-        del plain["model"]
-        plain["tokenizer"] = {name: plain["tokenizer"][name] for name in ("html_line_breaks", "new_words")}
-    return plain

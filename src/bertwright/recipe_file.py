@@ -195,6 +195,9 @@ def load_recipe(path: str | Path | Iterable[str | Path], **overrides: Any) -> Re
 def change_recipe(recipe: Recipe, **overrides: Any) -> Recipe:
     """A recipe with some settings replaced, given as for `load_recipe`.
 
+    What the recipe had left open is chosen anew where what chooses it is replaced: sizes that are the old
+    architecture's defaults, and a rate that is the default with an encoder or without one, count as left open.
+
     Raises:
         UserError: if a setting is unknown or does not fit.
     """

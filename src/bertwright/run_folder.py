@@ -20,9 +20,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from bertwright.errors import UserError
-from bertwright.files import RUN_LOCK, read_json, write_json, write_text
-from bertwright.ranges import own_settings
-from bertwright.recipe import Recipe
+from bertwright.files import read_json, write_json, write_text
+from bertwright.recipe import Recipe, to_dict
 
 FORMAT = 2
 """Version of what a stage's files and fingerprint mean; raised when an earlier result can no longer be used."""
@@ -70,7 +69,7 @@ class RunFolder:
         Raises:
             UserError: if another command is at work in it, or it can't be made or written.
         """
-        lock = FileLock(self.path / RUN_LOCK, blocking=False)
+        lock = FileLock(self.path / ".lock", blocking=False)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -125,7 +124,10 @@ class RunFolder:
 
     def write_recipe(self, recipe: Recipe, folder: Path | None = None) -> None:
         """Keep the resolved recipe, every default included; but not of a network and a tokenizer that are given."""
-        plain = own_settings(recipe)
+        plain = to_dict(recipe)
+        if recipe.pretrain.encoder is not None:
+            del plain["model"]
+            plain["tokenizer"] = {name: plain["tokenizer"][name] for name in ("html_line_breaks", "new_words")}
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         write_text((folder or self.path) / "recipe.yaml", text)
 

@@ -378,3 +378,8 @@ def test_a_run_that_began_with_an_encoder_has_none_to_export(tmp_path, small_tok
     said = capsys.readouterr().err
     assert said.endswith("run has no encoder of its own: it began with finetune.encoder of its recipe; export that\n")
     assert main(words[:-2]) == 0
+    alone = tmp_path / "pretrained"  # a run that ends with an encoder
+    encoder = PretrainingModel(new_encoder(SHAPE, small_tokenizer.vocab_size))
+    save_model(encoder, small_tokenizer, alone / "pretrain" / "model", max_length=64)
+    words = ["export", str(tmp_path / "encoder"), "--model", str(alone), "--part", "pretrained"]
+    assert main(words) == 0

@@ -336,6 +336,16 @@ def test_a_file_of_the_same_name_in_another_folder_is_another_file(built, place,
     assert said("search", "remove", "../notes.txt", "../index", "--line", "1").startswith("1 texts were removed")
 
 
+def test_texts_and_an_index_that_are_moved_together_are_still_known(built, place, monkeypatch, said, tmp_path_factory):
+    moved = tmp_path_factory.mktemp("elsewhere")
+    for name in ("notes.txt", "index"):
+        (place / name).rename(moved / name)
+    monkeypatch.chdir(moved)
+    refused = said("search", "add", "notes.txt", "index")
+    assert refused == "notes.txt is in index already; remove it first: bertwright search remove notes.txt index"
+    assert said("search", "remove", "notes.txt", "index", "--line", "3").startswith("1 texts were removed")
+
+
 def test_a_command_that_is_advised_is_quoted(place, said):
     refused = said("search", "query", "my index", "cat")
     assert refused == "my index is no index; build one: bertwright search build TEXTS 'my index'"

@@ -373,6 +373,23 @@ def test_vectors_that_are_all_the_same_find_nothing():
     }
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_pair_s_cosine_is_its_own_also_where_another_has_the_same_words(sparse):
+    first = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    second = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    if sparse:
+        from scipy.sparse import csr_array
+
+        first, second = csr_array(first), csr_array(second)
+    texts = [("a", "Good."), ("b", "good!"), ("c", "other")]
+    found = compared(first, second, texts, 0.1)
+    np.testing.assert_allclose(found[:, 0], [1, 1, 0.6], rtol=1e-6)
+    assert found[:, 1].tolist() == [0, 0, 1]
+    # The others are among the candidates once.
+    expected = -np.log(np.exp(10) / (np.exp(10) + np.exp(6)))
+    np.testing.assert_allclose(found[0, 2], expected, rtol=1e-5)
+
+
 def test_texts_of_unknown_words_are_no_candidate_of_their_own(small_tokenizer):
     # Each is [UNK] [UNK] to the vocabulary: equal tokens, and still other texts, none of which is found.
     pairs = [("доставка была", "быстрой вполне"), ("качество очень", "плохое совсем"), ("цена высокая", "больно даже")]

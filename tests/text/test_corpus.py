@@ -289,7 +289,7 @@ BAD_FILES = {
     "one damaged letter": (
         "a.txt",
         "schöne Grüße\n".encode() * 3 + b"\xfc\n",
-        r"rest of the file is UTF-8, so that this",
+        r"most of the file is UTF-8, so that this",
     ),
     "after a byte order mark": ("a.txt", b"\xef\xbb\xbfcaf\xe9\n", r"line 1 is not UTF-8 \(byte 0xe9\)"),
     "malformed JSON": ("a.jsonl", b'{"text": "a"}\n\n{"text": \n', r"a\.jsonl, line 3 is not valid JSON"),
@@ -640,6 +640,7 @@ def test_what_a_run_writes_among_texts_is_no_text(tmp_path: Path, pattern: str) 
     source = Source(path=f"{tmp_path}{pattern}")
     before = source_fingerprint(source)
     with RunFolder(run).locked():
+        assert source_fingerprint(source) == before
         (run / "prepare").mkdir()
         (run / "prepare" / "begun.json").write_text("{}")
         (run / "notes.txt").write_text("Three.")

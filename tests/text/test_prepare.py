@@ -419,7 +419,7 @@ def test_settings_of_training_beside_a_given_vocabulary_are_said_to_have_no_effe
     tokenizer = dataclasses.replace(recipe.tokenizer, **given)
     (notice,) = prepare_corpus(dataclasses.replace(recipe, tokenizer=tokenizer), tmp_path / "given", "in")["notices"]
     said = "tokenizer.vocab_size 500, tokenizer.sample_megabytes 1.0"
-    used = f"the tokenizer of {vocabulary} is used unchanged, with its {len(VOCABULARY)} entries; without effect: "
+    used = f"the tokenizer of {vocabulary} is used, with its {len(VOCABULARY)} entries; without effect: "
     assert notice == used + said  # a vocab.txt says nothing of accents
     # A folder does, and of case.
     Tokenizer.load(tmp_path / "plain" / "tokenizer").save(tmp_path / "whole")

@@ -281,11 +281,12 @@ def export(
         UserError: if the folder exists, the model cannot be read, a run lacks the part, or a package is missing.
     """
     from bertwright.apps.export import export as write
-    from bertwright.models.checkpoints import find_model
+    from bertwright.models.checkpoints import find_model, read_config
+    from bertwright.models.stored import has_task_head
 
     found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
-    if part == "pretrained" and folder == found.classifier_folder != find_model(model, "sentiment"):
+    if part == "pretrained" and folder != find_model(model, "encoder") and has_task_head(read_config(folder)):
         raise UserError(f"{model} has no encoder of its own: it began with finetune.encoder of its recipe; export that")
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 

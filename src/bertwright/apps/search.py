@@ -153,7 +153,12 @@ def name_of(index: SearchIndex, file: str, places: Mapping[Path, str] | None = N
 
 def names_by_place(index: SearchIndex) -> dict[Path, str]:
     """The files of an index by where they lie, each with the name that the index has for it."""
-    return {Path(index.built.base, name).resolve(): name for name in sorted(index.files)}
+    places = {}
+    for name in sorted(index.files):
+        place = Path(index.built.base, name)
+        # Texts and index may have been moved together.
+        places[(Path(name) if not place.exists() and Path(name).exists() else place).resolve()] = name
+    return places
 
 
 def _more(number: int) -> str:

@@ -15,7 +15,7 @@ from bertwright import shipped
 from bertwright.apps.minimal_pairs import evaluate_minimal_pairs
 from bertwright.errors import UserError
 from bertwright.evaluate.suite import read_suite, table, write_suite
-from bertwright.files import atomic_path, given_files, read_json, user_path, write_json
+from bertwright.files import CARD, atomic_path, given_files, read_json, user_path, write_json
 from bertwright.models.checkpoints import (
     find_model,
     load_tokenizer,
@@ -174,7 +174,8 @@ def _check_same(folder: Path, encoder: Path) -> None:
         UserError: if it stands for another encoder already.
     """
     path, files = folder / "encoder.json", given_files(encoder)
-    if path.is_file() and read_json(path).get("files") != files:
+    earlier = read_json(path).get("files") or [] if path.is_file() else files
+    if [file for file in earlier if file[0] != CARD] != files:  # which earlier versions counted
         raise UserError(
             f"{folder.name} is the name of {read_json(path)['folder']} in {folder.parent}; give this encoder another "
             "with --name NAME"

@@ -44,13 +44,15 @@ HEADS = {
 def unseen_positions(recipe: Recipe) -> str | None:
     """What is said of a recipe that fine-tunes on longer texts than it pre-trains on, from random weights; else None.
 
-    The positions after the longest phase keep their random weights. An encoder that is continued brings its own.
+    The embeddings of positions after the longest phase stay as they began. An encoder that is continued brings its own,
+    and ModernBERT has none.
 
     Args:
         recipe: the whole recipe.
     """
     config, longest = recipe.finetune, max(phase.sequence_length for phase in recipe.pretrain.phases)
     starts_random = recipe.pretrain.encoder is None and config.encoder is None
+    starts_random &= recipe.model.architecture != "modernbert"
     if not starts_random or config.data == "" or config.max_length <= longest:
         return None
     return (

@@ -121,7 +121,7 @@ def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: i
     """`window_logits` of a model that users share; with many windows on a CPU, some are computed on each core."""
     threads = torch.get_num_threads()
     if model.device.type == "cpu" and len(parts) >= _WINDOWS_PER_CORE * threads:
-        cores = min(threads, _MOST_TOKENS // max(map(len, parts)))
+        cores = min(threads, _MOST_TOKENS // max(token_budget, *map(len, parts)))
         if cores > 1:
             with _ALL_CORES:
                 return _on_each_core(model, parts, token_budget, cores, threads)
@@ -129,10 +129,7 @@ def logits_on_all_cores(model: TaskModel, parts: Many[Sequence], token_budget: i
 
 
 def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, cores: int, threads: int) -> list[Tensor]:
-    """`window_logits` with a portion of the windows on each core, where no product waits for another core's half.
-
-    The portions are alike in their windows' lengths.
-    """
+    """`window_logits` with batches on several cores, where no product waits for another core's half."""
     order = np.argsort([-len(part) for part in parts], kind="stable")
     batches = [
         own[rows].tolist()
@@ -141,7 +138,7 @@ def _on_each_core(model: TaskModel, parts: Many[Sequence], token_budget: int, co
     ]
     logits = [torch.empty(0)] * len(parts)
     try:
-        with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (1,)) as pool:
+        with ThreadPoolExecutor(cores, "predict", torch.set_num_threads, (threads // cores,)) as pool:
             jobs = [pool.submit(window_logits, model, [parts[i] for i in own], token_budget) for own in batches]
             try:
                 for own, job in zip(batches, jobs, strict=True):

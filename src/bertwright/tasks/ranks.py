@@ -53,7 +53,9 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperatur
         cosines = first[part] @ candidates.T
         cosines = np.asarray(cosines.todense() if hasattr(cosines, "todense") else cosines, np.float64)
         places = np.arange(len(cosines))
-        right = cosines[places, own[part]]
+        pairs = first[part].multiply(second[part]) if hasattr(first, "multiply") else first[part] * second[part]
+        right = np.asarray(pairs.sum(axis=1), np.float64).ravel()  # the pair's own text, and not one of equal words
+        cosines[places, own[part]] = right
         same = (itself[part] >= 0) & (itself[part] != own[part])
         cosines[places[same], itself[part][same]] = -np.inf
         found[part, 0] = right

@@ -32,6 +32,11 @@ _MARKED = (
 )
 """Byte order marks and what they say; the longer ones first, for one begins as a shorter one does."""
 
+_LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_BEYOND = re.compile(rb"[\x80-\xff]+")
+_ENOUGH_BYTES = 100_000
+"""Bytes beyond ASCII by which the encoding of a file is judged."""
+
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """What most texts do not have, so that they are not searched by `_ESCAPED`, which takes as long as JSON itself."""
 
@@ -191,14 +196,12 @@ def numbered(number: int, usual: str = "line") -> str:
 
 def _is_mostly_utf8(path: Path) -> bool:
     """Whether most of a file's bytes beyond ASCII are letters in UTF-8: converting it would garble these."""
-    whole = broken = 0
+    whole = beyond = 0
     with open_stored(path) as stream:
-        while block := stream.read(BUFFER):
-            text = block.decode("utf-8", "surrogateescape")  # which makes a letter of each byte that is none in UTF-8
-            single = sum("\udc80" <= character <= "\udcff" for character in text)
-            broken += single
-            whole += sum(not character.isascii() for character in text) - single
-    return whole > broken
+        while beyond < _ENOUGH_BYTES and (block := stream.read(BUFFER)):
+            whole += sum(map(len, _LETTER.findall(block)))
+            beyond += sum(map(len, _BEYOND.findall(block)))
+    return whole > 0.5 * beyond
 
 
 def _how_to_convert(path: Path) -> str:
@@ -212,7 +215,7 @@ def _how_to_convert(path: Path) -> str:
     if 0 in seen:
         return "its bytes are not text, or UTF-16 without a byte order mark; save it as UTF-8"
     if _is_mostly_utf8(path):
-        return "the rest of the file is UTF-8, so that this line is damaged; correct or remove it"
+        return "most of the file is UTF-8, so that this line is damaged; correct or remove it"
     # Latin-1 has control characters where Windows has quotation marks and dashes.
     windows = any(0x80 <= byte < 0xA0 for byte in seen) and not seen & {0x81, 0x8D, 0x8F, 0x90, 0x9D}
     name, encoding = ("Windows-1252", "WINDOWS-1252") if windows else ("Latin-1", "ISO-8859-1")

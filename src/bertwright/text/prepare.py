@@ -95,8 +95,19 @@ def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
         if config.strip_accents not in (None, lowercase if strips is None else strips):
             names.append("strip_accents")
     said = ", ".join(f"tokenizer.{name} {str(getattr(config, name)).lower()}" for name in names)
-    used = f"the tokenizer of {config.path} is used unchanged, with its {given.vocab_size:,} entries"
+    used = f"the tokenizer of {config.path} is used, with its {given.vocab_size:,} entries"
     return [f"{used}; without effect: {said}"] if names else []
+
+
+def _says_how_to_read(recipe: Recipe) -> bool:
+    """Whether a given vocabulary says what becomes of case and accents, as all do but a vocab.txt by itself."""
+    if recipe.tokenizer.path is None:
+        return False
+    place = user_path(recipe.tokenizer.path)
+    folder = place if place.is_dir() else place.parent
+    return place.suffix == ".json" or any(
+        (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")
+    )
 
 
 def _documents(
@@ -230,7 +241,7 @@ def _tokenize_all(
             f"of {choice.kept} documents, {train.documents} to train on and {heldout.documents} held out have a token; "
             "both need one: add documents"
         )
-    report_all = data_report(reports, train, heldout, notices, is_given=recipe.tokenizer.path is not None)
+    report_all = data_report(reports, train, heldout, notices, is_given=_says_how_to_read(recipe))
     if recipe.tokenizer.path is not None:
         _check_known(recipe, report_all["total"])
     report_all["overlap"] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from bertwright.errors import UserError
-from bertwright.files import RUN_LOCK, user_path
+from bertwright.files import RUN_FILES, user_path
 from bertwright.recipe import Source
 from bertwright.text import formats, imdb
 from bertwright.text.decoding import COMPRESSIONS
@@ -95,7 +95,7 @@ def locate(source: Source) -> Files | Reviews | Preset:
         if imdb.is_folder(path):
             return Reviews(path)
         inside = sorted(found for found in path.rglob("*") if formats.format_of(found) and _is_visible(found, path))
-        runs = {lock.parent for lock in path.rglob(RUN_LOCK)} - {path}
+        runs = {found.parent.parent for found in inside if found.name in RUN_FILES} - {path, *path.parents}
         inside = [found for found in inside if runs.isdisjoint(found.parents)]
         if not inside:
             raise UserError(f"the folder {name} holds no file to read; Bertwright reads {' '.join(formats.FORMATS)}")
@@ -141,7 +141,8 @@ def meant(path: Path) -> str:
 
 def _is_of_run(found: Path, root: Path) -> bool:
     """Whether a file lies in a run's folder below a root: what a run writes is no data of its own or of others."""
-    return any((parent / RUN_LOCK).exists() for parent in found.parents if root in parent.parents)
+    folders = [parent for parent in found.parents if root in parent.parents]
+    return any(any(folder.glob(f"*/{name}")) for folder in folders for name in RUN_FILES)
 
 
 def _is_visible(found: Path, root: Path) -> bool:

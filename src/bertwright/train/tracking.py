@@ -16,8 +16,7 @@ from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.ranges import own_settings
-from bertwright.recipe import Recipe, fingerprint
+from bertwright.recipe import Recipe, fingerprint, to_dict
 from bertwright.train.engine import Engine
 
 _STATE = "tracker.json"
@@ -43,7 +42,10 @@ class Tracked:
 
         Without those of a network and a tokenizer that are an encoder's.
         """
-        return dict(_flat(own_settings(self.recipe) | dict(self.more)))
+        plain = to_dict(self.recipe)
+        if self.recipe.pretrain.encoder is not None or self.recipe.finetune.encoder is not None:
+            del plain["model"], plain["tokenizer"]
+        return dict(_flat(plain | dict(self.more)))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
