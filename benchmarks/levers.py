@@ -6,7 +6,7 @@ A row is the pre-training of `recipes/imdb-mini.yaml` with one change. Some are 
 in lever_variants.py, since the package has no option that no recipe uses. Each row has the same minutes of pre-training
 on one core, after its kernels have been compiled, then one plain epoch of fine-tuning, and is evaluated on the
 validation set, a fifth of train: the test split is not used. The loss on masked tokens is that of held-out text; a row
-whose objective is another one has none to compare.
+whose objective or whose held-out sequences are others has none to compare.
 
 `LEVERS` describes each. All rows read one prepared corpus. The result is written after each row, and what it has is not
 done again: the same command resumes after an interruption. `results/ablation-2/README.md` shows the table.
@@ -31,9 +31,9 @@ from bertwright.files import read_json, write_json
 from bertwright.recipe import ModelConfig, Recipe, TokenizerConfig
 from bertwright.recipe_file import change_recipe
 from bertwright.train import optim
-from common import Json, described, kept_evaluation, last_evaluation, markdown, write_table
+from common import Json, described, kept_evaluation, last_evaluation, markdown, register, write_table
 from continued import CAUSAL_RATIO, copy_of
-from lever_variants import NorMuon, error_weighted_masks, register, replaced_tokens, zero_outputs
+from lever_variants import VARIANTS, NorMuon, error_weighted_masks, replaced_tokens, zero_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "ablation-2"
@@ -56,7 +56,8 @@ class Lever:
         changes: of the recipe.
         patched: a block in which the package is changed.
         causal_first: whether next tokens are predicted from the left for the first third of the time.
-        comparable: whether its masked-token loss is that of the others' objective.
+        comparable: whether its loss is of the same held-out sequences and objective as the first row's: without pairs
+            held-out text has none either.
     """
 
     changes: Json = field(default_factory=dict)
@@ -72,8 +73,13 @@ LEVERS: dict[str, Lever] = {
     ),
     "error-weighted masks": Lever(patched=error_weighted_masks),
     "next tokens for the first third": Lever(causal_first=True),
-    "ModernBERT's shape": Lever(
-        {"model": "modern-mini", "pretrain": {"next_sentence": False, "initialization": "paper"}}
+    "no pairs": Lever({"pretrain": {"next_sentence": False}}, comparable=False),
+    "no pairs, ModernBERT's shape": Lever(
+        {
+            "model": {"architecture": "modernbert", "intermediate_size": 680, "max_position_embeddings": 512},
+            "pretrain": {"next_sentence": False, "initialization": "paper"},
+        },
+        comparable=False,
     ),
     "zero-initialised outputs": Lever(patched=zero_outputs),
     "value residuals": Lever({"model": {"architecture": "bert-value-residuals"}}),
@@ -95,6 +101,7 @@ def recipe_of(lever: Lever, data: Json, minutes: float, seed: int, out: Path) ->
         seed=seed,
         out=str(out),
         pretrain={"max_minutes": minutes},
+        system={"compile": "on"},
         finetune={
             "unlabelled": None,
             "co_training": False,
@@ -116,51 +123,67 @@ def prepared(recipe: Recipe, corpus: Path) -> None:
     shutil.copytree(corpus, recipe.out or "")
 
 
-def pretrained(recipe: Recipe, lever: Lever, corpus: Path) -> Recipe:
-    """Pre-train a row; returns the recipe whose run folder holds the encoder."""
+def pretrained(recipe: Recipe, lever: Lever, corpus: Path) -> tuple[Recipe, Json]:
+    """Pre-train a row; returns the recipe whose run folder holds the encoder, and tokens and seconds of all of it."""
     prepared(recipe, corpus)
-    minutes = recipe.pretrain.max_minutes
-    assert minutes is not None
+    place = Path(recipe.out or "") / "pretrain"
     if not lever.causal_first:
         bertwright.run(recipe, stages=["prepare", "pretrain"])
-        return recipe
-    left = change_recipe(
-        recipe,
-        model={"is_decoder": True},
-        pretrain={"max_minutes": minutes * CAUSAL_RATIO, "next_sentence": False},
-    )
+        return recipe, spent(place)
+    left = change_recipe(recipe, model={"is_decoder": True}, pretrain={"next_sentence": False, **part(recipe, True)})
     bertwright.run(left, stages=["prepare", "pretrain"])
-    start = copy_of(Path(recipe.out or "") / "pretrain" / "model", False, Path(f"{recipe.out}-start"))
-    # Words, shape and weights are now those of the first part.
-    rest = {"encoder": start, "max_minutes": minutes * (1 - CAUSAL_RATIO)}
+    before = spent(place)
+    start = copy_of(place / "model", False, Path(f"{recipe.out}-start"))
+    # Words, shape and weights are now those of the first part; another seed reads the texts in another order.
     own = replace(
         recipe,
         model=ModelConfig(),
         tokenizer=TokenizerConfig(html_line_breaks=recipe.tokenizer.html_line_breaks),
-        pretrain=replace(recipe.pretrain, initialization="paper", embedding_initialization="paper", **rest),
+        pretrain=replace(
+            recipe.pretrain,
+            initialization="paper",
+            embedding_initialization="paper",
+            encoder=start,
+            **part(recipe, False),
+        ),
+        seed=recipe.seed + 1_000,
     )
     bertwright.run(own, stages=["prepare", "pretrain"])
-    return own
+    return own, {name: value + before[name] for name, value in spent(place).items()}
+
+
+def part(recipe: Recipe, is_first: bool) -> Json:
+    """The budget of the causal part or of the rest, in minutes or in steps as the whole one."""
+    ratio = CAUSAL_RATIO if is_first else 1 - CAUSAL_RATIO
+    if recipe.pretrain.max_minutes is not None:
+        return {"max_minutes": recipe.pretrain.max_minutes * ratio}
+    return {"max_steps": max(1, round((recipe.pretrain.max_steps or 0) * ratio))}
+
+
+def spent(pretrain: Path) -> Json:
+    """Tokens and seconds of a finished pretrain stage."""
+    last = last_evaluation(pretrain)
+    return {"tokens": last["tokens"], "seconds": last["seconds"]}
 
 
 def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
     """Run a row; returns its figures on held-out text and on the validation set."""
     with lever.patched():
-        warm = change_recipe(recipe, out=f"{recipe.out}-warm", pretrain={"max_minutes": 0.02})
-        pretrained(warm, lever, corpus)  # so that no row's minutes hold the compiler's
-        done = pretrained(recipe, lever, corpus)
+        # A few steps of each phase first, so that no row's minutes hold the compiler's.
+        warm = change_recipe(recipe, out=f"{recipe.out}-warm", pretrain={"max_minutes": None, "max_steps": 20})
+        pretrained(warm, lever, corpus)
+        done, cost = pretrained(recipe, lever, corpus)
     bertwright.run(done, stages=["finetune"])
     place = Path(recipe.out or "")
-    last = last_evaluation(place / "pretrain")
     (seed,) = recipe.finetune.seeds
     chosen = kept_evaluation(place / "finetune" / f"seed-{seed}")
+    heldout = last_evaluation(place / "pretrain")["heldout"]
     for left in place.parent.glob(f"{place.name}*"):
         shutil.rmtree(left)
     return {
         "seed": seed,
-        **last["heldout"],
-        "tokens": last["tokens"],
-        "seconds": last["seconds"],
+        **heldout,
+        **cost,
         "validation_accuracy": chosen["accuracy"],
         "validation_loss": chosen["loss"],
         "environment": described(),
@@ -169,21 +192,19 @@ def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
 
 def table(rows: dict[str, list[Json]]) -> str:
     """A line per row."""
-    base = next(iter(rows.values()), [])
+    base = {one["seed"]: one["validation_accuracy"] for one in rows.get("imdb-mini", [])}
     lines = []
     for name, runs in rows.items():
         accuracy = mean_and_spread([one["validation_accuracy"] for one in runs])
         spread = f" ± {accuracy['std']:.4f}" if len(runs) > 1 else ""
-        paired = [
-            one["validation_accuracy"] - other["validation_accuracy"] for one, other in zip(runs, base, strict=False)
-        ]
+        paired = [one["validation_accuracy"] - base[one["seed"]] for one in runs if one["seed"] in base]
         comparable = LEVERS[name].comparable
         lines.append(
             (
                 name,
                 f"{np.mean([one['mlm_loss'] for one in runs]):.3f}" if comparable else "–",
                 f"{accuracy['mean']:.4f}{spread}",
-                "" if runs is base else f"{np.mean(paired):+.4f}",
+                "" if name == "imdb-mini" or not paired else f"{np.mean(paired):+.4f}",
                 f"{np.mean([one['tokens'] for one in runs]) / 1e6:.1f}",
             )
         )
@@ -211,7 +232,7 @@ def main(
         work: a folder to work in.
         out: a folder for results.json, whose README.md receives the table.
     """
-    register()
+    register(VARIANTS)
     place, target, data = Path(work).resolve(), Path(out) / "results.json", {"books": books, "imdb": imdb}
     corpus = place / "corpus"
     bertwright.run(recipe_of(LEVERS["imdb-mini"], data, minutes, 0, corpus), stages=["prepare"])
