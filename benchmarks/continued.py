@@ -42,7 +42,7 @@ from bertwright.recipe import FinetuneConfig, Recipe, Source, decisive, fingerpr
 from bertwright.tasks.baselines import SYSTEMS
 from bertwright.text.records import Record, read_records
 from common import Json, described, markdown, write_table
-from few_labels import TASK, bert_probabilities, budget, draw
+from few_labels import TASK, bert_classifier, budget, draw, probabilities
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = SYSTEM_NAMES | {
@@ -152,10 +152,10 @@ def fine_tuned(
     recipe: Recipe, config: FinetuneConfig, encoder: Path, reviews: Reviews, rows: np.ndarray, folder: Path
 ) -> tuple[np.ndarray, float]:
     """Probabilities of the test reviews, (reviews, classes), and seconds, those before an interruption included."""
-    start, done = time.perf_counter(), folder / "finetune" / f"seed-{config.seeds[0]}" / "done.json"
-    chosen = [reviews.train[i] for i in rows]
-    found = bert_probabilities(recipe, config, encoder, chosen, reviews.test, folder)
-    return found, max(time.perf_counter() - start, read_json(done)["seconds"])
+    model = bert_classifier(recipe, config, encoder, [reviews.train[i] for i in rows], folder)
+    start = time.perf_counter()
+    found = probabilities(model, config, reviews.test)
+    return found, read_json(model.parent / "done.json")["seconds"] + time.perf_counter() - start
 
 
 def linear(name: str, reviews: Reviews, rows: np.ndarray) -> tuple[np.ndarray, float]:
@@ -334,14 +334,14 @@ def main(
         if len(done) > number:
             continue
         values, seconds = measured(system, size, number, draw(reviews.train, reviews.labels, size, number))
-        done.append({"f1": TASK.metrics(values, reviews.truth)["f1"], "seconds": seconds})
+        f1, commit = TASK.metrics(values, reviews.truth)["f1"], environment["commit"]
+        done.append({"f1": f1, "seconds": seconds, "commit": commit})
         write_json(target / "draws.json", {"settings": settings, "draws": found, "environment": environment})
         table = table_of(found, environment["machine"])
         write_json(target / "results.json", table)
         write_table(target / "README.md", shown(table))
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
-    table = table_of(found, environment["machine"])
-    write_table(target / "README.md", shown(table))
+    write_table(target / "README.md", shown(table := table_of(found, environment["machine"])))
     print(shown(table))
     plot(table, target)
 

@@ -44,7 +44,9 @@ def main(imdb: str, work: str = "runs/continued", out: str = "results/continued"
     train, test = (read_records(Source(path=imdb), split, TASK.columns) for split in ("train", "test"))
     classes = TASK.label_names(train, tuple(own["label_names"]), imdb)
     truth = TASK.labels(test, classes, train, imdb)
-    size, found = str(len(train)), {}
+    written = target / "whole-test.json"
+    size, found = str(len(train)), read_json(written)["systems"] if written.exists() else {}
+    before = dict(found)
     for system, draws in earlier["draws"].get(size, {}).items():
         name = f"{system}-{size}-0".replace(", ", "-")
         model = Path(work) / fingerprint(earlier["settings"]) / name / "finetune" / "seed-0" / "model"
@@ -59,8 +61,10 @@ def main(imdb: str, work: str = "runs/continued", out: str = "results/continued"
             "seconds": draws[0]["seconds"],
             "prediction_seconds": time.perf_counter() - start,
         }
-        write_json(target / "whole-test.json", {"systems": found, "environment": described()})
+        write_json(written, {"systems": found, "environment": described()})
         print(f"{system}: F1 {figures['f1']:.4f} ({figures['f1_low']:.4f} to {figures['f1_high']:.4f})", flush=True)
+    if found == before:
+        raise SystemExit(f"{work} has no classifier of all labels; give the folder that continued.py worked in: --work")
 
 
 if __name__ == "__main__":

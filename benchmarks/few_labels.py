@@ -73,22 +73,20 @@ def draw(texts: Sequence[Record], labels: np.ndarray, size: int, number: int) ->
     return np.sort(np.concatenate(parts))
 
 
-def bert_probabilities(
-    recipe: Recipe,
-    config: FinetuneConfig,
-    encoder: Path,
-    chosen: Sequence[Record],
-    test: Sequence[Record],
-    folder: Path,
-) -> np.ndarray:
-    """Fine-tune on the chosen texts, with one seed, and predict the test texts, (texts, classes)."""
+def bert_classifier(
+    recipe: Recipe, config: FinetuneConfig, encoder: Path, chosen: Sequence[Record], folder: Path
+) -> Path:
+    """Fine-tune on the chosen texts, with one seed; returns the model, beside which done.json has the seconds."""
     write_lines(folder / "data" / "train.jsonl", ({"text": text.text, "label": text.label} for text in chosen))
     own = replace(recipe, data={**recipe.data, config.data: Source(path=str(folder / "data"))}, finetune=config)
-    engine = Engine(SystemConfig(), print)
-    finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), engine, print)
-    model_folder = folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
-    sequences = TASK.encode(test, load_tokenizer(model_folder), config.max_length, config.truncation)
-    return predict_saved(model_folder, sequences, config, engine)
+    finetune(own, encoder, folder / "finetune", fingerprint(config, str(encoder)), Engine(SystemConfig(), print), print)
+    return folder / "finetune" / f"seed-{config.seeds[0]}" / "model"
+
+
+def probabilities(model: Path, config: FinetuneConfig, texts: Sequence[Record]) -> np.ndarray:
+    """The predictions of a fine-tuned model, (texts, classes)."""
+    sequences = TASK.encode(texts, load_tokenizer(model), config.max_length, config.truncation)
+    return predict_saved(model, sequences, config, Engine(SystemConfig(), print))
 
 
 def table(f1: dict[str, list[dict[str, float]]]) -> str:
@@ -149,7 +147,8 @@ def main(
             chosen = [training[i] for i in rows]
             found = dict(TASK.baselines(chosen, labels[rows], test, lambda _: None))
             config = replace(budgets[size], seeds=(number,))
-            found["bert"] = bert_probabilities(loaded, config, start_from, chosen, test, folder / f"{size}-{number}")
+            model = bert_classifier(loaded, config, start_from, chosen, folder / f"{size}-{number}")
+            found["bert"] = probabilities(model, config, test)
             done.append({system: TASK.metrics(value, truth)["f1"] for system, value in found.items()})
             write({"settings": settings, "f1": f1, "environment": described()}, out)
             print(f"{size} labels, draw {number}: {done[-1]} ({time.monotonic() - start:.0f} s)", flush=True)

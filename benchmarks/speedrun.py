@@ -3,8 +3,8 @@
     python benchmarks/speedrun.py imdb-mini --books '/path/books-*.jsonl.xz' --imdb /path/imdb --tasks /path/tasks
 
 An entry is a recipe in recipes/speedrun. `rules.yaml` there is laid over it: all entries have the same texts, known by
-their hash, the same minutes of pre-training, compilation included, and the same fine-tuning. Entries in `gpu/` are of
-the track of one GPU, whose own rules change the budget. The score is threefold:
+their hash, the same minutes of pre-training, the compiler's not counted, and the same fine-tuning. Entries in `gpu/`
+are of the track of one GPU, whose own rules change the budget. The score is threefold:
 
 - `bits_per_character` of held-out text, comparable between vocabularies (tasks/heldout.py);
 - `imdb_f1` on the official test split, the mean over three seeds of fine-tuning;
@@ -27,10 +27,10 @@ from jsonargparse import auto_cli
 import bertwright
 from bertwright.apps.suite import suite
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import digests, read_json, write_json, write_text
+from bertwright.files import digests, read_json, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.text.sources import Files, locate
-from common import Json, described, last_evaluation, markdown, read_lines, write_lines
+from common import Json, described, last_evaluation, markdown, read_lines, write_lines, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "speedrun"
@@ -144,8 +144,7 @@ def main(
     shutil.copy(run.path / "pretrain" / "metrics.jsonl", place / "pretrain.jsonl")
     track = place.parent
     entries = {path.parent.name: read_json(path) for path in sorted(track.glob("*/result.json"))}
-    head = (track / "README.md").read_text(encoding="utf-8").partition("| entry |")[0]
-    write_text(track / "README.md", f"{head}{table(entries)}\n")
+    write_table(track / "README.md", table(entries))
 
 
 if __name__ == "__main__":
