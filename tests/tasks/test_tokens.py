@@ -451,12 +451,19 @@ def test_a_text_file_that_is_no_conll_file_has_a_text_on_each_line(tmp_path):
     assert [given for chunk in rows.chunks() for _, given in chunk] == ["Ada sat", "in Oslo"]
 
 
+def test_a_text_file_with_a_tag_that_the_model_does_not_know_is_a_conll_file(tmp_path):
+    (tmp_path / "a.txt").write_text("Ada X\n" * 12 + "sat Z\n")
+    assert words_of(tmp_path / "a.txt", tags=["X", "Y"]) == (["tokens", "tags"], [["Ada"] * 12 + ["sat"]])
+
+
 def test_a_conll_file_that_cannot_be_read_as_asked_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "a.conll").write_text("Ada B-PER\n")
     with pytest.raises(
         UserError, match="has columns 1 to 2, and the words that the model was trained on were column 4"
     ):
         words_of(tmp_path / "a.conll", "4")
+    with pytest.raises(UserError, match=r"a\.conll has tags in column 2, where the words are .*; write words there"):
+        words_of(tmp_path / "a.conll", "2")
     with pytest.raises(UserError, match="has no column of texts; leave out --text-column"):
         open_rows(tmp_path / "a.conll", "tokens", {}, TASK.reads)
     with pytest.raises(UserError, match="has no column of texts; give a file of texts"):
