@@ -263,4 +263,4 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=_BATCH):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 number += 1
-                yield Row(number, list(values))
+                yield Row(decoding.RowNumber(number, "row"), list(values))
