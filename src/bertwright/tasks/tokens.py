@@ -308,8 +308,7 @@ class TokenClassification(Task):
 
     def row_out(self, answer: Any, names: Sequence[str]) -> list[Any]:
         """A text's tags, and its entities with scores of six decimals."""
-        found = [{**vars(one), "score": round(one.score, 6)} for one in answer.entities]
-        return [answer.tags, found]
+        return [answer.tags, [{**vars(one), "score": round(one.score, 6)} for one in answer.entities]]
 
     def line(self, answer: Any, text: str) -> str:
         """The text with each entity in brackets, as `[Ada Lovelace PER] was here`."""

@@ -168,9 +168,9 @@ class RowNumber(int):
         found.unit = unit
         return found
 
-    def __getnewargs__(self) -> tuple[int, str]:
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
         """What makes a copy, also of a pickle."""
-        return int(self), self.unit
+        return type(self), (int(self), self.unit)
 
 
 def counted(rows: Iterable[Any], unit: str = "row") -> Iterator[tuple[int, Any]]:
