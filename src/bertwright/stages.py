@@ -182,7 +182,7 @@ class Work:
 
         Raises:
             UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
-                for the task to learn from.
+                for the task to learn from, or memory does not hold the predictions.
         """
         config = self.recipe.finetune
         task, source, where = recipe_task(self.recipe), self.recipe.source(config.data), f"data.{config.data}"
@@ -197,6 +197,9 @@ class Work:
         train, test = (splits[name].records for name in list(splits)[:2])
         names = task.label_names(train, config.label_names, f"{where}, split train,")
         labels = {n: task.labels(s.records, names, train, f"{where}, split {n}") for n, s in splits.items()}
+        # Evaluation holds the predictions of all seeds, of two baselines, and a copy; training those of validation.
+        for name, copies in zip(list(splits)[1:], (len(config.seeds) + 3, 1), strict=False):
+            task.check_predictions(splits[name].records, names, copies, f"{where}, split {name}")
         for sentence in check_overlap(splits, where):
             self.notice(f"{where}: {sentence}")
         task = task.about(config.positive_label, names)  # a class that is not there is said before the work

@@ -356,7 +356,7 @@ def test_a_folder_of_vectors_gives_them_from_onnx_and_from_its_copy(small_tokeni
     assert 'SentenceTransformer("PATH")' in card
 
 
-def test_a_small_folder_leaves_what_is_no_float32_as_it_is(tmp_path, small_tokenizer):
+def test_a_small_folder_has_all_weights_in_bfloat16_and_leaves_whole_numbers(tmp_path, small_tokenizer):
     save_model(PretrainingModel(new_encoder(SHAPE, small_tokenizer.vocab_size)), small_tokenizer, tmp_path / "in", 64)
     tensors = load_file(tmp_path / "in" / "model.safetensors")
     name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
@@ -364,7 +364,8 @@ def test_a_small_folder_leaves_what_is_no_float32_as_it_is(tmp_path, small_token
     tensors |= {name: tensors[name].half(), "bert.embeddings.position_ids": places}
     save_file(tensors, tmp_path / "in" / "model.safetensors", metadata={"format": "pt"})
     small = load_file(export(tmp_path / "in", tmp_path / "out", False, False, small=True) / "model.safetensors")
-    assert small[name].dtype == torch.float16
+    assert {value.dtype for value in small.values()} == {torch.bfloat16, torch.int64}
+    assert torch.equal(small[name], tensors[name].bfloat16())
     assert torch.equal(small["bert.embeddings.position_ids"], places)
 
 

@@ -203,8 +203,11 @@ def test_the_server_answers_rows_as_the_model_does(folders, task, given):
             sent = json.loads(client.post("/predict", json=wrong).json()["detail"].rpartition("send JSON such as ")[2])
             assert sent == described["application/json"]["example"]
             assert client.post("/predict", json=sent).status_code == 200
-        answer = client.post("/explain", json={"texts": ["A text."]})
-        assert answer.status_code == 422
+        for answer in (client.get("/explain"), *(client.post("/explain", json=one) for one in ({}, {"rows": [given]}))):
+            assert answer.status_code == 422
+            assert "; words are explained of classes, labels and numbers" in answer.json()["detail"]
+            assert "such as" not in answer.json()["detail"]
+        assert "/explain" not in client.get("/openapi.json").json()["paths"]
 
 
 @pytest.mark.slow

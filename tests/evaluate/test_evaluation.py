@@ -1,6 +1,7 @@
 """What the evaluate stage writes of a run beside its metrics: what splits share, spread without intervals, a digest."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,6 +16,16 @@ def test_the_digest_of_a_test_set_tells_texts_labels_and_groups_and_not_where_th
     assert content_digest(rows) == content_digest(elsewhere)
     others = [Record("", "two", label="a"), Record("", "one", label="b"), Record("", "one", label="a", group="g")]
     assert len({content_digest(found) for found in (rows, rows[::-1], *([one, rows[1]] for one in others))}) == 5
+
+
+def test_a_field_that_records_get_later_changes_no_digest():
+    @dataclass(frozen=True)
+    class Later(Record):
+        language: str | None = None
+
+    given = {"text": "one", "text_pair": "two", "label": "a", "group": "g", "negative": "three"}
+    assert content_digest([Later("", **given)]) == content_digest([Record("", **given)])
+    assert content_digest([Record("", **given | {"negative": "four"})]) != content_digest([Record("", **given)])
 
 
 @pytest.mark.slow

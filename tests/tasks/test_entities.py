@@ -56,6 +56,17 @@ def test_metrics_equal_seqeval(seed):
         assert one["right"] / one["predicted"] == pytest.approx(report[kind]["precision"])
 
 
+def test_a_model_of_another_tool_may_answer_in_bmes():
+    names = ["O", "B-NAME", "M-NAME", "E-NAME", "S-NAME"]
+    tags = np.array([1, 2, 2, 3, 0, 4, 4, 1, 3])
+    found = spans(tags, np.arange(9) == 0, scheme_of(names))
+    assert [one.tolist() for one in found] == [[0, 5, 6, 7], [4, 6, 7, 9], [0, 0, 0, 0]]
+
+
+def test_classes_of_words_with_m_are_types_of_their_own():
+    assert scheme_of(["M-SG", "F-SG"]).types == ("M-SG", "F-SG")
+
+
 def test_entities_of_any_tags_are_those_of_seqeval():
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, len(NAMES), rng.integers(1, 10)) for _ in range(300)]

@@ -21,12 +21,16 @@ from bertwright.errors import UserError, WrongTypeError
 from bertwright.evaluate.report import saved_predictions
 from bertwright.files import read_json
 from bertwright.recipe import FinetuneConfig
+from bertwright.recipe_file import load_recipe
+from bertwright.run_folder import RunFolder
+from bertwright.stages import Work
 from bertwright.tasks.crf import fit_and_predict
 from bertwright.tasks.finetune import new_task_model
 from bertwright.tasks.registry import TASKS, load_task_model
 from bertwright.tasks.tagged_text import Entity
 from bertwright.tasks.tokens import TokenClassification
 from bertwright.text.records import Record
+from bertwright.train.engine import Engine
 from serving import Server
 from small_models import relative, save_tagger
 
@@ -412,9 +416,24 @@ class TestMemory:
         with pytest.raises(
             UserError, match=r"^here: test\.conll, line 3 has 9 words, and .* 2 texts .* 0\.0 GB are free"
         ):
-            TASK.labels([self.SHORT, self.LONG], NAMES, [self.SHORT], "here")
-        train = [self.SHORT, self.LONG]  # which is not predicted
-        assert len(TASK.labels(train, NAMES, train, "here")) == 2
+            TASK.check_predictions([self.SHORT, self.LONG], NAMES, 1, "here")
+        TASK.check_predictions([self.SHORT, self.SHORT], NAMES, 1, "here")
+
+    @pytest.mark.slow
+    def test_a_run_asks_for_the_predictions_of_all_seeds_before_training(self, recipe_file, tmp_path, monkeypatch):
+        for split, count in (("train", 40), ("test", 20)):
+            write_sentences(tmp_path, split, count, 0)
+        settings = {"data": "s", "task": "token-classification", "label_names": None, "averaging_block": False}
+        one_table = 4 * 20 * 7 * 5  # texts, words of the longest, tags
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=6 * one_table))
+        for seeds in ([0, 1, 2], [0, 1, 2, 3]):
+            recipe = load_recipe(recipe_file, data={"s": str(tmp_path)}, finetune=settings | {"seeds": seeds})
+            work = Work(recipe, RunFolder(tmp_path / "run"), Engine(recipe.system, print), lambda _: None)
+            if len(seeds) == 3:
+                assert len(work.labelled[3]) == 20
+            else:
+                with pytest.raises(UserError, match=r"^data\.s, split test: .*test\.conll, line \d+ has 7 words, and"):
+                    _ = work.labelled
 
     def test_predictions_that_memory_does_not_hold_are_refused(self):
         train = [self.SHORT] * 2
@@ -451,12 +470,19 @@ def test_a_text_file_that_is_no_conll_file_has_a_text_on_each_line(tmp_path):
     assert [given for chunk in rows.chunks() for _, given in chunk] == ["Ada sat", "in Oslo"]
 
 
+def test_a_text_file_with_a_tag_that_the_model_does_not_know_is_a_conll_file(tmp_path):
+    (tmp_path / "a.txt").write_text("Ada X\n" * 12 + "sat Z\n")
+    assert words_of(tmp_path / "a.txt", tags=["X", "Y"]) == (["tokens", "tags"], [["Ada"] * 12 + ["sat"]])
+
+
 def test_a_conll_file_that_cannot_be_read_as_asked_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "a.conll").write_text("Ada B-PER\n")
     with pytest.raises(
         UserError, match="has columns 1 to 2, and the words that the model was trained on were column 4"
     ):
         words_of(tmp_path / "a.conll", "4")
+    with pytest.raises(UserError, match=r"a\.conll has tags in column 2, where the words are .*; write words there"):
+        words_of(tmp_path / "a.conll", "2")
     with pytest.raises(UserError, match="has no column of texts; leave out --text-column"):
         open_rows(tmp_path / "a.conll", "tokens", {}, TASK.reads)
     with pytest.raises(UserError, match="has no column of texts; give a file of texts"):

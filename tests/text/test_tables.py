@@ -1,14 +1,19 @@
 """Whole rows of a file, all columns kept; a bad row costs itself."""
 
+import copy
 import csv
 import io
 import json
+import pickle
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bertwright.errors import UserError
+from bertwright.text.decoding import numbered
 from bertwright.text.formats import place
 from bertwright.text.tables import open_table
 
@@ -45,6 +50,10 @@ def test_rows_of_a_list_are_no_lines(tmp_path):
     ):
         path.write_text(content)
         assert [place(path, row.number) for row in open_table(path).rows()] == [f"{path}, {one}" for one in places]
+    pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "a.parquet")
+    numbers = [row.number for row in open_table(tmp_path / "a.parquet").rows()]
+    copies = [pickle.loads(pickle.dumps(numbers)), copy.deepcopy(numbers)]
+    assert [[numbered(one) for one in found] for found in (numbers, *copies)] == [["row 1", "row 2"]] * 3
 
 
 def test_a_bad_row_costs_itself_and_says_why(tmp_path):

@@ -6,7 +6,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, Entities
 
 from bertwright.errors import UserError
-from bertwright.text.tags import Tagged, begins_entity, counted, has_entities, to_bio
+from bertwright.text.tags import Tagged, begins_entity, counted, has_entities, split_tags, to_bio
 
 
 def rows(*written):
@@ -78,6 +78,14 @@ def test_tags_of_words_stay_as_they_are():
     assert to_bio(rows("DET NOUN VERB", "NOUN")) == ([("DET", "NOUN", "VERB"), ("NOUN",)], None)
     assert not has_entities(["DET", "NOUN"])
     assert has_entities(["O"])
+
+
+def test_classes_of_words_with_m_are_no_middles_of_entities():
+    assert to_bio(rows("M-SG F-SG", "M-PL")) == ([("M-SG", "F-SG"), ("M-PL",)], None)
+    assert not has_entities(["M-SG", "F-SG"])
+    assert split_tags(["M-SG", "F-SG"])["M-SG"] == ("", "M-SG")
+    assert split_tags(["M-SG", "O"])["M-SG"] == ("M", "SG")
+    assert counted([("M-SG", "F-SG"), ("M-SG",)]) == {"F-SG": 1, "M-SG": 2}
 
 
 def test_a_split_without_an_entity_is_bio():

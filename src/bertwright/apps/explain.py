@@ -130,6 +130,11 @@ def read(model: Model, record: Record, number: int = 0, texts: int = 1) -> Seque
     return sequence
 
 
+def explains(model: Model) -> bool:
+    """Whether a model is for classes, labels or numbers of whole texts, which can be explained."""
+    return model.task.name in ("classification", "multi-label", "regression")
+
+
 def check(model: Model, label: str | None = None) -> None:
     """See that a model's predictions can be explained.
 
@@ -140,7 +145,7 @@ def check(model: Model, label: str | None = None) -> None:
     Raises:
         UserError: if the model is for another task, or has no such label.
     """
-    if model.task.name not in ("classification", "multi-label", "regression"):
+    if not explains(model):
         raise UserError(
             f"{model.classifier_folder} is a model for {model.task.name}; words are explained of classes, labels and "
             "numbers of whole texts: ask this model for predictions alone"

@@ -47,7 +47,7 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
         out: the folder to write; it must not exist.
         onnx: also write the model for ONNX Runtime, in float32.
         int8: also write it with int8 weights.
-        small: write weights in bfloat16 in place of float32: half the size.
+        small: write weights in bfloat16, half the size of float32.
             `transformers` computes in float32 all the same, Bertwright in bfloat16 where the hardware has it.
         license: the hub's identifier of what others may do with it, such as apache-2.0, for the card.
 
@@ -79,8 +79,8 @@ def export(folder: Path, out: Path, onnx: bool, int8: bool, small: bool = False,
             write_pooling(temporary, pooling, model.encoder.config.hidden_size, lacks_pooler=False)
         if small or not (folder / WEIGHTS).exists():  # they may stand in several files
             tensors = read_tensors(folder)
-            if small:  # what is as small already is not changed, and numbers of positions are not
-                halved = {name: value.bfloat16() for name, value in tensors.items() if value.dtype == torch.float32}
+            if small:  # numbers of positions stay whole: bfloat16 has one in two, from 256 on
+                halved = {name: value.bfloat16() for name, value in tensors.items() if value.is_floating_point()}
                 tensors |= halved
             save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
         if onnx or int8:

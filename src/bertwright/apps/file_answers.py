@@ -174,7 +174,7 @@ def _of_words(
             "leave out --text-column" if reads_words else "give a file of texts, such as one with a text on each line"
         )
         raise UserError(f"{table.path} is a CoNLL file of words and has no column of texts; {advice}")
-    return with_words(table, usual.get("tokens", "tokens")), usual | {"tokens": "tokens"}
+    return with_words(table, usual.get("tokens", "tokens"), tags), usual | {"tokens": "tokens"}
 
 
 def answered(

@@ -110,16 +110,17 @@ class Refusal(BaseModel):
     detail: Annotated[str, Field(description="What is wrong, and what to do.")]
 
 
-def examples(given: Any) -> dict[str, Example]:
-    """A body for each path, which the server's own model answers at the first two.
+def examples(given: Any, explained: bool = True) -> dict[str, Example]:
+    """A body for each path, which the server's own model answers at /predict and /explain.
 
     Args:
         given: something that the model's task takes, from `Task.warm`.
+        explained: whether the model's predictions are; without, /explain has no body.
     """
     own = {"rows": [given]} if isinstance(given, dict) else {"texts": ["A text."]}
     return {
         "/predict": own,
-        "/explain": own,
+        **({"/explain": own} if explained else {}),
         "/fill-mask": {"texts": ["The house was [MASK]."], "top_k": 5},
         "/next-sentence": {"texts": ["The boat was old."], "text_pairs": ["It sank in May."]},
         "/embed": {"texts": ["The boat was old."]},

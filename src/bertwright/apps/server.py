@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 import bertwright
 from bertwright.apps import answers
 from bertwright.apps.batching import FairQueue, Limits, Work
+from bertwright.apps.explain import check, explains
 from bertwright.apps.gateway import Gateway, Metrics
 from bertwright.apps.page import page_routes
 from bertwright.apps.requests import (
@@ -101,7 +102,7 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     )
     app.add_middleware(Gateway, limits=limits, metrics=metrics)
     app.add_exception_handler(UserError, partial(_refuse, model))
-    bodies = examples(model.task.warm())
+    bodies = examples(model.task.warm(), explains(model))
     app.add_exception_handler(RequestValidationError, partial(_refuse_form, bodies))
     app.add_exception_handler(HTTPException, partial(_refuse_status, bodies))
     app.include_router(page_routes(model, searcher is not None))
@@ -189,6 +190,15 @@ def _classifier_routes(model: Model, limits: Limits, answer: Answer, described: 
         `context` and `choices`, and gives `text`, `index`, `score` and `probabilities`.
         """
         return await answer(request, lambda: answers.predict(model, body, limits))
+
+    if not explains(model):
+
+        @routes.api_route("/explain", methods=["GET", "POST"], include_in_schema=False)
+        async def refuse() -> None:
+            """Say that this model's predictions are not explained, whatever is sent."""
+            check(model)
+
+        return routes
 
     @routes.post("/explain", openapi_extra=described["/explain"])
     async def explain(request: Request, body: ExplainRequest) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bertwright.arrays import Ints
-from bertwright.text.tags import OUTSIDE, split_tag
+from bertwright.text.tags import CONTINUES, OUTSIDE, split_tags
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ def scheme_of(names: Sequence[str]) -> Scheme:
     A tag without a prefix is the class of one word; next to O, as some models of others have it, it continues an entity
     of its type ("IO").
     """
-    parts = [split_tag(name) for name in names]
-    inside = {"I", "E", "L", *([""] if OUTSIDE in names else [])}
+    of_name = split_tags(names)
+    parts = [of_name[name] for name in names]
+    inside = {*CONTINUES, *([""] if OUTSIDE in names else [])}
     types = tuple(dict.fromkeys(kind for _, kind in parts if kind))
     type_of = np.array([types.index(kind) if kind else -1 for _, kind in parts], np.int64)
     return Scheme(types, type_of, np.array([prefix in inside for prefix, _ in parts]))

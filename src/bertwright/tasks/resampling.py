@@ -23,7 +23,7 @@ _CHUNK = 200_000
 """Counts of rows that are made together: few enough for a processor's cache."""
 
 _RUNS = 60
-"""Runs of neighbouring rows that a test set is taken in."""
+"""Runs of neighbouring rows that a test set is taken in; small parts of it are taken in more (`_LEAST_RUNS`)."""
 
 _LEAST_RUNS = 10
 """Runs that the rows of a part make at least: one that covers them all would leave them the same in each resample."""
@@ -116,9 +116,10 @@ def _counted(drawn: Ints, values: int) -> Ints:
 
 
 def run_length(scores: NDArray[Any]) -> int:
-    """Rows of a run that hold what neighbours have in common: 1 where they have nothing in common.
+    """The most rows of a run, which holds what neighbours have in common: 1 where they have nothing in common.
 
-    Where neighbours are alike, the test set is taken in `_RUNS` runs. Few long runs hold likeness of any reach, and
+    Where neighbours are alike, the test set is taken in `_RUNS` runs, or in more where `Units` shortens those of small
+    parts. Few long runs hold likeness of any reach, and
     Student's t pays for their number: intervals then hold the truth as often as they say, which shorter runs miss
     (`benchmarks/interval_coverage.py`; the reason is that of Sun 2014, "Let's Fix It: Fixed-b Asymptotics versus
     Small-b Asymptotics"). Neighbours are alike if the means of runs of some length differ more than chance has it.

@@ -131,6 +131,20 @@ class Task(Answers, Protocol):
         """
         return
 
+    def check_predictions(self, records: Sequence[Record], names: Sequence[str], copies: int, where: str) -> None:
+        """See that memory has enough for the predictions of a split, before any work; by default it does.
+
+        Args:
+            records: of the split.
+            names: from `label_names`.
+            copies: how many predictions of all records are held at once.
+            where: the split is, for a message.
+
+        Raises:
+            UserError: if it has not.
+        """
+        return
+
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The names of what the model can answer, in the order of the head's outputs.
 

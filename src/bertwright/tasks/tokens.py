@@ -32,9 +32,6 @@ from bertwright.text.tagged import place_of_word, read_tokens, split_words
 from bertwright.text.tags import OUTSIDE, has_entities, split_tag
 from bertwright.text.wordpiece import Tokenizer
 
-_TABLES = 4
-"""Tables of predictions that evaluation holds at once: those of a seed, of two baselines, and a copy."""
-
 
 @dataclass(frozen=True)
 class TokenClassification(Task):
@@ -81,6 +78,15 @@ class TokenClassification(Task):
         if config.unlabelled is not None:
             raise UserError("finetune.unlabelled is for classification; leave it out with token-classification")
 
+    def check_predictions(self, records: Sequence[Record], names: Sequence[str], copies: int, where: str) -> None:
+        """See that memory has enough for the predictions, in which each text has as many words as the longest.
+
+        Raises:
+            UserError: if it has not, with the longest text.
+        """
+        lengths = [len(record.tags or ()) for record in records]
+        _require_memory(lengths, len(names), copies, lambda row: f"{where}: {records[row].place or records[row].id}")
+
     def label_names(self, records: Sequence[Record], given: Sequence[str] | None, where: str) -> list[str]:
         """The tags: O, then B- and I- of each type in order; tags without such a prefix in order.
 
@@ -105,13 +111,8 @@ class TokenClassification(Task):
         """The numbers of the tags of each record.
 
         Raises:
-            UserError: if a tag is not among those of train, or the predictions of all records are more than memory has.
+            UserError: if a tag is not among those of train.
         """
-        if records is not known:  # nothing is predicted for the records of train
-            lengths = [len(record.tags or ()) for record in records]
-            _require_memory(
-                lengths, len(names), _TABLES, lambda row: f"{where}: {records[row].place or records[row].id}"
-            )
         numbers = {name: number for number, name in enumerate(names)}
         found = np.empty(len(records), object)
         for row, record in enumerate(records):
@@ -307,8 +308,7 @@ class TokenClassification(Task):
 
     def row_out(self, answer: Any, names: Sequence[str]) -> list[Any]:
         """A text's tags, and its entities with scores of six decimals."""
-        found = [{**vars(one), "score": round(one.score, 6)} for one in answer.entities]
-        return [answer.tags, found]
+        return [answer.tags, [{**vars(one), "score": round(one.score, 6)} for one in answer.entities]]
 
     def line(self, answer: Any, text: str) -> str:
         """The text with each entity in brackets, as `[Ada Lovelace PER] was here`."""

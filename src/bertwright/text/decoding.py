@@ -173,6 +173,10 @@ class RowNumber(int):
         found.unit = unit
         return found
 
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        """What makes a copy, also of a pickle."""
+        return type(self), (int(self), self.unit)
+
 
 def counted(rows: Iterable[Any], unit: str = "row") -> Iterator[tuple[int, Any]]:
     """The rows of one JSON value with their numbers, which say for messages that they are no lines.

@@ -23,6 +23,12 @@ from bertwright.text.sources import canonical
 LEFT_OUT = "equal to a text that is evaluated on"
 """Why a document or an unlabelled text is left out."""
 
+_CONTENT = (
+    *("text", "text_pair", "negative", "label", "labels", "number"),
+    *("words", "tags", "answers", "choices", "group"),
+)
+"""Fields of a record that its digest is of, by name: a field that records get later changes no digest of today."""
+
 LINES = "without lines that are equal to a text that is evaluated on"
 """What was done to a document."""
 
@@ -125,7 +131,8 @@ def content_digest(records: Iterable[Record]) -> str:
     """A hash of texts, labels and groups of records in their order, wherever their files lie."""
     hashed = hashlib.sha256()
     for record in records:
-        hashed.update(repr(replace(record, id="", place="")).encode("utf-8", "replace"))
+        content = {name: getattr(record, name) for name in _CONTENT}
+        hashed.update(repr(content).encode("utf-8", "replace"))
     return hashed.hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from bertwright.text.holdout import digest, divide, known_in_train
 from bertwright.text.labels import as_label, as_number, labels_of
 from bertwright.text.sources import Reviews, canonical, choose, locate, rows_are, undivided
 from bertwright.text.tagged import Words, place_of_word, words_and_tags
-from bertwright.text.tags import Tagged, counted, split_tag, to_bio
+from bertwright.text.tags import Tagged, counted, split_tags, to_bio
 
 NO_TEXT = "empty text"
 NO_LABEL = "no label"
@@ -339,7 +339,8 @@ def _divided(source: Source, split: str, whole: LabelledSplit) -> LabelledSplit:
     groups = [record.group or digest(record.text + "\n" + (record.text_pair or "")).hex() for record in records]
     labels = [record.label for record in records]  # None for all records, where labels are not classes
     assert source.test_ratio is not None
-    kinds = [{*(one.labels or ()), *(split_tag(tag)[1] for tag in one.tags or ())} for one in records]
+    parts = split_tags(tag for one in records for tag in one.tags or ())
+    kinds = [{*(one.labels or ()), *(parts[tag][1] for tag in one.tags or ())} for one in records]
     is_test = known_in_train(divide(labels, groups, source.test_ratio, source.path), kinds, groups, source.path)
     kept = [record for record, test in zip(records, is_test, strict=True) if test == (split == "test")]
     if split == "test":

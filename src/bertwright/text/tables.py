@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,7 +19,7 @@ from typing import Any
 
 from bertwright.errors import UserError
 from bertwright.text import conll, decoding, formats, squad
-from bertwright.text.tags import OUTSIDE, split_tag
+from bertwright.text.tags import OUTSIDE, split_tags
 
 DELIMITERS = (",", "\t", ";")
 _BATCH = 1_024
@@ -26,6 +27,9 @@ _BATCH = 1_024
 
 _LINES = 200
 """Lines of a text file that are looked at, to see whether it is a CoNLL file."""
+
+_TAGGED = 0.9
+"""Part of its words that have a known tag: a tag that a model does not know makes a file of words no plain text."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,9 @@ def open_table(path: Path) -> Table:
 
 
 def is_conll(path: Path, tags: Collection[str] = ()) -> bool:
-    """Whether a text file is a CoNLL file: its first lines have a word and a tag of entities, or a tag that is known.
+    """Whether a text file is a CoNLL file: its first lines have as many columns each, and most end with a tag.
+
+    A tag is of entities, or known.
 
     Args:
         path: the file.
@@ -119,22 +125,24 @@ def is_conll(path: Path, tags: Collection[str] = ()) -> bool:
     with formats.clear_errors(path), decoding.open_bytes(path) as stream:
         lines = ((i, decoding.decode(line, path, i)) for i, line in enumerate(decoding.read_lines(stream), 1))
         try:
-            found = {row[-1] for _, rows in conll.sentences(islice(lines, _LINES), path) for row in rows}
+            found = Counter(row[-1] for _, rows in conll.sentences(islice(lines, _LINES), path) for row in rows)
         except UserError:
             return False
-    of_entities = {tag for tag in found if split_tag(tag)[0]}
-    return bool(of_entities or found & {*tags}) and found <= {OUTSIDE, *of_entities, *tags}
+    of_entities = {tag for tag, (prefix, _) in split_tags(found).items() if prefix}
+    tagged = sum(found[tag] for tag in {OUTSIDE, *of_entities, *tags})
+    return bool(of_entities or found.keys() & {*tags}) and tagged >= _TAGGED * found.total()
 
 
-def with_words(table: Table, column: str) -> Table:
+def with_words(table: Table, column: str, tags: Collection[str] = ()) -> Table:
     """A CoNLL file whose words are those of a column: its tokens, and its tags where it has more columns.
 
     Args:
         table: the file.
         column: as training calls it; a name that is no number, as those of other formats are, is the first column.
+        tags: that are known, as those of a model are.
 
     Raises:
-        UserError: if the file cannot be read, or has other columns than this one.
+        UserError: if the file cannot be read, or has other columns than this one, or tags in it.
     """
     with formats.clear_errors(table.path):
         lines = enumerate(_lines(table.path), 1)
@@ -146,6 +154,11 @@ def with_words(table: Table, column: str) -> Table:
         raise UserError(
             f"{table.path} has columns 1 to {width}, and the words that the model was trained on were column {number}; "
             "write them there, or in a file of words alone"
+        )
+    if number == width > 1 and is_conll(table.path, tags):
+        raise UserError(
+            f"{table.path} has tags in column {number}, where the words are that the model was trained on; write words "
+            "there, or a file of words alone"
         )
     columns = list(conll.COLUMNS)[: 1 if number == width else 2]
     return replace(table, columns=columns, words=str(number))
@@ -250,4 +263,4 @@ def _parquet_rows(table: Table) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=_BATCH):
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 number += 1
-                yield Row(number, list(values))
+                yield Row(decoding.RowNumber(number, "row"), list(values))

@@ -19,7 +19,9 @@ OUTSIDE = "O"
 """The tag of a word that is in no entity."""
 
 _PREFIXED = re.compile(r"([BIMESLU])-(.+)", re.DOTALL)
-_AS_BIO = {"B": "B", "S": "B", "U": "B", "I": "I", "M": "I", "E": "I", "L": "I"}
+CONTINUES = frozenset("IMEL")
+"""Prefixes of a word that continues an entity, in every scheme."""
+
 _LAST = ("E", "S", "L", "U")
 """Prefixes of an entity's last word, in BIOES and in BILOU."""
 
@@ -46,6 +48,17 @@ def split_tag(tag: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else ("", "" if tag == OUTSIDE else tag)
 
 
+def split_tags(tags: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Prefix and type of each of the tags that stand together.
+
+    M- is a prefix beside O or another prefix alone: classes of words such as M-SG and F-SG have none.
+    """
+    parts = {tag: split_tag(tag) for tag in tags}
+    if OUTSIDE not in parts and {prefix for prefix, _ in parts.values()} <= {"", "M"}:
+        return {tag: ("", tag) for tag in parts}
+    return parts
+
+
 def begins_entity(tag: str, before: str) -> bool:
     """Whether a word's entity begins at it: at B-, and at I- that follows no word of the same type.
 
@@ -54,13 +67,13 @@ def begins_entity(tag: str, before: str) -> bool:
         before: of the word before it; O where there is none.
     """
     prefix, kind = split_tag(tag)
-    return kind != "" and (_AS_BIO.get(prefix) != "I" or split_tag(before)[1] != kind)
+    return kind != "" and (prefix not in CONTINUES or split_tag(before)[1] != kind)
 
 
 def has_entities(tags: Iterable[str]) -> bool:
     """Whether tags are of entities, B-TYPE, I-TYPE and O, and not classes of words."""
-    found = set(tags)
-    return OUTSIDE in found or any(split_tag(tag)[0] for tag in found)
+    parts = split_tags(tags)
+    return OUTSIDE in parts or any(prefix for prefix, _ in parts.values())
 
 
 def to_bio(rows: Sequence[Tagged]) -> tuple[list[tuple[str, ...]], str | None]:
@@ -73,11 +86,12 @@ def to_bio(rows: Sequence[Tagged]) -> tuple[list[tuple[str, ...]], str | None]:
         UserError: if a tag fits no scheme, with its place.
     """
     used = {tag for row in rows for tag in row.tags}
-    prefixes = {split_tag(tag)[0] for tag in used if tag != OUTSIDE}
+    parts = split_tags(used)
+    prefixes = {parts[tag][0] for tag in used if tag != OUTSIDE}
     if OUTSIDE not in used and prefixes == {""}:
         return [row.tags for row in rows], None
     if "" in prefixes:
-        number, row = _first(rows, lambda row, i: row.tags[i] != OUTSIDE and split_tag(row.tags[i])[0] == "")
+        number, row = _first(rows, lambda row, i: row.tags[i] != OUTSIDE and parts[row.tags[i]][0] == "")
         tag = row.tags[number]
         raise UserError(
             f"{row.place(number)} has the tag {tag!r}, which is neither O nor begins with B- or I-; write B-{tag} for "
@@ -129,7 +143,7 @@ def _begun(tags: Sequence[str], i: int) -> str:
 
 def _bio(tag: str) -> str:
     prefix, kind = split_tag(tag)
-    return f"{_AS_BIO[prefix]}-{kind}" if prefix else tag
+    return f"{'I' if prefix in CONTINUES else 'B'}-{kind}" if prefix else tag
 
 
 def _check_ends(row: Tagged, scheme: str) -> None:
@@ -137,7 +151,7 @@ def _check_ends(row: Tagged, scheme: str) -> None:
     open_type = ""  # of an entity that has not ended
     for i, tag in enumerate((*row.tags, OUTSIDE)):
         prefix, kind = split_tag(tag)
-        continues = prefix in ("I", "M", "E", "L")
+        continues = prefix in CONTINUES
         if continues != (open_type != "") or (continues and kind != open_type):
             at = i if continues else i - 1
             problem = f"no entity of {kind} is open before it" if continues else f"the entity of {open_type} has no end"
