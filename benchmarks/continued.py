@@ -192,6 +192,14 @@ def shown(table: Json) -> str:
     return markdown(["system", *(f"{int(size):,}" for size in table)], rows)
 
 
+def publish(draws: Json, processor: str, folder: Path) -> Json:
+    """Write results.json and the table of README.md; returns the former."""
+    table = table_of(draws, processor)
+    write_json(folder / "results.json", table)
+    write_table(folder / "README.md", shown(table))
+    return table
+
+
 def plot(table: Json, folder: Path) -> None:
     """The learning curves of `DRAWN`, as far as they were measured."""
     series = []
@@ -337,11 +345,9 @@ def main(
         f1, commit = TASK.metrics(values, reviews.truth)["f1"], environment["commit"]
         done.append({"f1": f1, "seconds": seconds, "commit": commit})
         write_json(target / "draws.json", {"settings": settings, "draws": found, "environment": environment})
-        table = table_of(found, environment["machine"])
-        write_json(target / "results.json", table)
-        write_table(target / "README.md", shown(table))
+        publish(found, environment["machine"], target)
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
-    write_table(target / "README.md", shown(table := table_of(found, environment["machine"])))
+    table = publish(found, environment["machine"], target)
     print(shown(table))
     plot(table, target)
 
