@@ -35,7 +35,7 @@ _MARKED = (
 _LETTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _BEYOND = re.compile(rb"[\x80-\xff]+")
 _ENOUGH_BYTES = 100_000
-"""Bytes beyond ASCII by which the encoding of a file is judged."""
+"""Bytes beyond ASCII that tell the encoding of a file."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """What most texts do not have, so that they are not searched by `_ESCAPED`, which takes as long as JSON itself."""
