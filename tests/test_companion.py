@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import modern_shape
+
 ROOT = Path(__file__).resolve().parents[1]
 COMPANION = ROOT / "docs" / "companion"
 SECTIONS = sorted((COMPANION / "sections").glob("*.typ"))
@@ -162,7 +164,8 @@ def with_later_results(root: Path) -> Path:
         for file in path.iterdir():
             (root / "results" / path.name / file.name).symlink_to(file)
     one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
-    f1 = {"f1": 0.8, "sd": 0.01}
+    f1 = {"f1": 0.8, "sd": 0.01, "draws": 2}
+    shape = [{"mlm_loss": 5.0, "mlm_accuracy": 0.2}, {"mlm_loss": 5.1, "mlm_accuracy": 0.21}]
     pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
     later = {
         "suite/results.json": {
@@ -171,6 +174,10 @@ def with_later_results(root: Path) -> Path:
         },
         "suite/differences.json": [pair],
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
+        "modern/results.json": {
+            "pretrain": {"max_steps": 300, "batch_tokens": 18_432},
+            "rows": {name: shape for name in modern_shape.ROWS},
+        },
     }
     for file, content in later.items():
         target = root / "results" / file
@@ -183,5 +190,5 @@ def with_later_results(root: Path) -> Path:
 @pytest.mark.slow
 def test_tables_of_what_is_measured_late_appear_with_their_files(tmp_path):
     compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"](with_later_results(tmp_path))
-    for label in ("suite", "continued", "embeddings"):
+    for label in ("suite", "continued", "embeddings", "shapes"):
         assert len(json.loads(compiler.query(f"<{label}>"))) == 1
