@@ -176,7 +176,7 @@ def with_later_results(root: Path) -> Path:
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
         "modern/results.json": {
             "pretrain": {"max_steps": 300, "batch_tokens": 18_432},
-            "rows": {name: shape for name in modern_shape.ROWS},
+            "rows": dict.fromkeys(modern_shape.ROWS, shape),
         },
     }
     for file, content in later.items():
