@@ -83,17 +83,16 @@ def prepare_corpus(
 
 def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
     """That settings were given which a tokenizer that exists does not follow."""
-    of_training = ("type", "vocab_size", "limit_alphabet", "min_frequency", "sample_megabytes")
+    of_training = ["type", "vocab_size", "limit_alphabet", "min_frequency"]
+    of_training += [] if config.new_words else ["sample_megabytes"]  # new words are found in the sample
     default = TokenizerConfig()
     names = [name for name in of_training if getattr(config, name) != getattr(default, name)]
-    if config.new_words and "sample_megabytes" in names:
-        names.remove("sample_megabytes")  # new words are found in the sample
     if not given.is_bytes:
         lowercase, strips, _ = given.normalization
-        if lowercase and not config.lowercase:
-            names.append("lowercase")
-        if config.strip_accents not in (None, lowercase if strips is None else strips):
-            names.append("strip_accents")
+        names += ["lowercase"] if lowercase and not config.lowercase else []
+        names += (
+            ["strip_accents"] if config.strip_accents not in (None, lowercase if strips is None else strips) else []
+        )
     said = ", ".join(f"tokenizer.{name} {str(getattr(config, name)).lower()}" for name in names)
     used = f"the tokenizer of {config.path} is used, with its {given.vocab_size:,} entries"
     return [f"{used}; without effect: {said}"] if names else []
