@@ -90,9 +90,8 @@ def _without_effect(config: TokenizerConfig, given: Tokenizer) -> list[str]:
     if not given.is_bytes:
         lowercase, strips, _ = given.normalization
         names += ["lowercase"] if lowercase and not config.lowercase else []
-        names += (
-            ["strip_accents"] if config.strip_accents not in (None, lowercase if strips is None else strips) else []
-        )
+        strips = lowercase if strips is None else strips
+        names += ["strip_accents"] if config.strip_accents not in (None, strips) else []
     said = ", ".join(f"tokenizer.{name} {str(getattr(config, name)).lower()}" for name in names)
     used = f"the tokenizer of {config.path} is used, with its {given.vocab_size:,} entries"
     return [f"{used}; without effect: {said}"] if names else []
@@ -104,9 +103,8 @@ def _says_how_to_read(recipe: Recipe) -> bool:
         return False
     place = user_path(recipe.tokenizer.path)
     folder = place if place.is_dir() else place.parent
-    return place.suffix == ".json" or any(
-        (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")
-    )
+    names = ("tokenizer.json", "tokenizer_config.json")
+    return place.suffix == ".json" or any((folder / name).exists() for name in names)
 
 
 def _documents(
