@@ -208,3 +208,12 @@ def test_a_closed_pipe_does_not_pass_for_finished_work(closed, status):
     done = subprocess.run([sys.executable, "-c", PIPED], env=environment(), **streams)
     os.close(writer)
     assert done.returncode == status
+
+
+@pytest.mark.slow
+def test_a_warning_is_a_sentence():
+    words = [sys.executable, "-m", "bertwright", "predict", "Это прекрасный фильм"]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith("bertwright: more than a fifth of the tokens are unknown")
+    assert done.stderr.count("\n") == 1

@@ -346,4 +346,5 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 def entry() -> NoReturn:
     """The `bertwright` command."""
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.formatwarning = lambda message, *_, **__: f"bertwright: {message}\n"  # a sentence, without the code
     raise SystemExit(main())
