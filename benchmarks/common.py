@@ -3,13 +3,14 @@
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.files import write_text
+from bertwright.files import read_json, write_json, write_text
 from bertwright.recipe import (
     ModelConfig,
     PrepareConfig,
@@ -140,3 +141,46 @@ def write(result: Json, out: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {target}")
+
+
+def measure_rows(
+    folder: Path,
+    settings: Json,
+    rows: Iterable[str],
+    seeds: Iterable[int],
+    measure: Callable[[str, int], Json],
+    table: Callable[[dict[str, list[Json]]], str],
+) -> None:
+    """Measure each row with each seed, and write results.json and the table of README.md after each of them.
+
+    What results.json has is not measured again, and another process may measure other seeds at the same time.
+
+    Args:
+        folder: of both files.
+        settings: of all rows, which results.json holds beside them.
+        rows: their names.
+        seeds: of each.
+        measure: a row with a seed; returns its figures.
+        table: shows the runs of each row.
+
+    Raises:
+        SystemExit: if the file has rows of other settings.
+    """
+    target = folder / "results.json"
+
+    def known() -> Json:
+        found: Json = read_json(target) if target.exists() else {**settings, "rows": {}}
+        if {name: found.get(name) for name in settings} != settings:
+            raise SystemExit(f"{target} has rows of other settings; give another folder: --out")
+        return found
+
+    for seed, name in product(seeds, rows):
+        if any(run["seed"] == seed for run in known()["rows"].get(name, [])):
+            continue
+        run = {"seed": seed, **measure(name, seed)}
+        found = known()
+        found["rows"][name] = sorted([*found["rows"].get(name, []), run], key=lambda one: one["seed"])
+        write_json(target, found)
+        write_table(folder / "README.md", table(found["rows"]))
+        print(f"{name}, seed {seed}: done", flush=True)
+    print(table(known()["rows"]))

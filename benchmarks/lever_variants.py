@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from bertwright.inputs import masking
 from bertwright.inputs.masking import IGNORED_LABEL
-from bertwright.models.bert import Bert, Block, SelfAttention, attend, heads_of
+from bertwright.models.bert import Bert, Block, attend, heads_of
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
 from bertwright.settings import ModelConfig
 from bertwright.tasks import pretraining
 from bertwright.train import optim
+from varied_attention import VariedSelfAttention
 
 # The network
 
 
-class NormedSelfAttention(SelfAttention):
+class NormedSelfAttention(VariedSelfAttention):
     """Queries and keys of each head have a root mean square of one, times a learnt scale (Henry et al. 2020)."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -37,15 +38,9 @@ class NormedSelfAttention(SelfAttention):
         width = config.hidden_size // config.num_attention_heads
         self.query_norm, self.key_norm = nn.RMSNorm(width), nn.RMSNorm(width)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, positions: int | None = None) -> Tensor:
-        """As BERT's."""
-        query, key, value = heads_of(F.linear(hidden, *self.projection()), self.num_heads)
-        query, key = (
-            norm(part.float()).to(value.dtype) for norm, part in ((self.query_norm, query), (self.key_norm, key))
-        )
-        context = attend(query[:, :, :positions], key, value, mask, self.dropout.p if self.training else 0.0)
-        joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
-        return joined
+    def changed(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """As BERT's, normalised."""
+        return self.query_norm(query.float()).to(query.dtype), self.key_norm(key.float()).to(key.dtype)
 
 
 class NormedBert(Bert):

@@ -27,11 +27,10 @@ from jsonargparse import auto_cli
 
 import bertwright
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import read_json, write_json
 from bertwright.recipe import ModelConfig, Recipe, TokenizerConfig
 from bertwright.recipe_file import change_recipe
 from bertwright.train import optim
-from common import Json, described, kept_evaluation, last_evaluation, markdown, register, write_table
+from common import Json, described, kept_evaluation, last_evaluation, markdown, measure_rows, register
 from continued import CAUSAL_RATIO, copy_of
 from lever_variants import VARIANTS, NorMuon, error_weighted_masks, replaced_tokens, zero_outputs
 
@@ -175,13 +174,11 @@ def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
         done, cost = pretrained(recipe, lever, corpus)
     bertwright.run(done, stages=["finetune"])
     place = Path(recipe.out or "")
-    (seed,) = recipe.finetune.seeds
-    chosen = kept_evaluation(place / "finetune" / f"seed-{seed}")
+    chosen = kept_evaluation(place / "finetune" / f"seed-{recipe.finetune.seeds[0]}")
     heldout = last_evaluation(place / "pretrain")["heldout"]
     for left in place.parent.glob(f"{place.name}*"):
         shutil.rmtree(left)
     return {
-        "seed": seed,
         **heldout,
         **cost,
         "validation_accuracy": chosen["accuracy"],
@@ -233,30 +230,15 @@ def main(
         out: a folder for results.json, whose README.md receives the table.
     """
     register(VARIANTS)
-    place, target, data = Path(work).resolve(), Path(out) / "results.json", {"books": books, "imdb": imdb}
+    place, data = Path(work).resolve(), {"books": books, "imdb": imdb}
     corpus = place / "corpus"
     bertwright.run(recipe_of(LEVERS["imdb-mini"], data, minutes, 0, corpus), stages=["prepare"])
-    for seed in seeds:
-        for name in rows:
-            if any(one["seed"] == seed for one in results_in(target, minutes)["rows"].get(name, [])):
-                continue
-            lever = LEVERS[name]
-            found = measure(recipe_of(lever, data, minutes, seed, place / f"run-{seed}"), lever, corpus)
-            done = results_in(target, minutes)  # another process may have measured another seed meanwhile
-            runs = [*done["rows"].get(name, []), found]
-            done["rows"][name] = sorted(runs, key=lambda one: one["seed"])
-            write_json(target, done)
-            write_table(target.parent / "README.md", table(done["rows"]))
-            print(f"{name}, seed {seed}: accuracy {found['validation_accuracy']:.4f}", flush=True)
-    print(table(results_in(target, minutes)["rows"]))
 
+    def measured(name: str, seed: int) -> Json:
+        lever = LEVERS[name]
+        return measure(recipe_of(lever, data, minutes, seed, place / f"run-{seed}"), lever, corpus)
 
-def results_in(target: Path, minutes: float) -> Json:
-    """What has been measured."""
-    done: Json = read_json(target) if target.exists() else {"minutes": minutes, "rows": {}}
-    if done["minutes"] != minutes:
-        raise SystemExit(f"{target} has rows of {done['minutes']} minutes; give another folder: --out")
-    return done
+    measure_rows(Path(out), {"minutes": minutes}, rows, seeds, measured, table)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 import bertwright
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import read_json, write_json
-from bertwright.models.bert import Bert, Block, SelfAttention, attend, heads_of
+from bertwright.models.bert import Bert, Block, SelfAttention
 from bertwright.models.layouts import FORMATS
 from bertwright.models.local_attention import attend_nearby
 from bertwright.models.modernbert import rotate, rotation
 from bertwright.recipe import Recipe, to_dict
 from bertwright.settings import ModelConfig
-from common import Json, described, last_evaluation, markdown, read_lines, register, write_table
+from common import Json, described, last_evaluation, markdown, measure_rows, read_lines, register
+from varied_attention import VariedSelfAttention
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "modern"
@@ -78,17 +78,13 @@ class PreNorm(Bert):
         return normalised
 
 
-class RotarySelfAttention(SelfAttention):
+class RotarySelfAttention(VariedSelfAttention):
     """Queries and keys are rotated by their positions."""
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, positions: int | None = None) -> Tensor:
-        """As BERT's."""
-        query, key, value = heads_of(F.linear(hidden, *self.projection()), self.num_heads)
-        turns = rotation(hidden.shape[1], query.shape[-1], SHAPE.global_rope_theta, hidden.device)
-        query = rotate(query, turns)[:, :, :positions]
-        context = attend(query, rotate(key, turns), value, mask, self.dropout.p if self.training else 0.0)
-        joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
-        return joined
+    def changed(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """As BERT's, rotated."""
+        turns = rotation(query.shape[2], query.shape[3], SHAPE.global_rope_theta, query.device)
+        return rotate(query, turns), rotate(key, turns)
 
 
 class NoPositions(nn.Module):
@@ -159,16 +155,12 @@ class WithoutBiases(Bert):
                 part.register_parameter("bias", None)
 
 
-class NearSelfAttention(SelfAttention):
+class NearSelfAttention(VariedSelfAttention):
     """A position attends to its neighbours alone."""
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, positions: int | None = None) -> Tensor:
-        """As BERT's."""
-        query, key, value = heads_of(F.linear(hidden, *self.projection()), self.num_heads)
-        dropout_prob = self.dropout.p if self.training else 0.0
-        context = attend_nearby(query[:, :, :positions], key, value, mask, SHAPE.local_attention, dropout_prob)
-        joined: Tensor = self.output(context.transpose(1, 2).flatten(2))
-        return joined
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_prob: float) -> Tensor:
+        """As BERT's, within a window."""
+        return attend_nearby(query, key, value, mask, SHAPE.local_attention, dropout_prob)
 
 
 class Local(Bert):
@@ -273,24 +265,13 @@ def main(
         out: a folder for results.json, whose README.md receives the table.
     """
     register(VARIANTS)
-    target = Path(out) / "results.json"
     place = Path(work).resolve()
-    done: Json = read_json(target) if target.exists() else {}
-    for seed in seeds:
-        for name in rows:
-            recipe = recipe_of(ROWS[name], books, imdb, steps, seed, str(place))
-            runs = done.setdefault("rows", {}).setdefault(name, [])
-            settings = to_dict(recipe.pretrain)
-            if done.setdefault("pretrain", settings) != settings:
-                raise SystemExit(f"{target} has rows of other settings; give another folder: --out")
-            if any(one["seed"] == seed for one in runs):
-                continue
-            found = {"seed": seed, **measure(recipe, place)}
-            runs.append(found)
-            write_json(target, done)
-            write_table(target.parent / "README.md", table(done["rows"]))
-            print(f"{name}, seed {seed}: {found['mlm_loss']:.3f} in {found['seconds']:.0f} s", flush=True)
-    print(table(done["rows"]))
+    settings = {"pretrain": to_dict(recipe_of("bert", books, imdb, steps, 0, str(place)).pretrain)}
+
+    def measured(name: str, seed: int) -> Json:
+        return measure(recipe_of(ROWS[name], books, imdb, steps, seed, str(place)), place)
+
+    measure_rows(Path(out), settings, rows, seeds, measured, table)
 
 
 if __name__ == "__main__":

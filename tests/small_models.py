@@ -4,6 +4,7 @@ import torch
 
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import SequenceHead, TaskModel, TokenHead
+from bertwright.models.initialization import initialize
 from bertwright.recipe import ModelConfig
 
 SHAPE = ModelConfig(
@@ -49,6 +50,14 @@ def shaken(model, scale=0.05):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * scale)
     return model
+
+
+def drawn(build, shape, vocab_size=40):
+    """An encoder of a class or a function, with weights large enough that its parts show."""
+    torch.manual_seed(0)
+    encoder = build(shape, vocab_size)
+    initialize(encoder, 0.2)
+    return encoder
 
 
 def relative(ours, theirs):

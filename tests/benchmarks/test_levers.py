@@ -9,35 +9,26 @@ import torch
 import common
 import lever_variants
 import levers
+import small_models
 from bertwright.inputs import masking
 from bertwright.inputs.pretraining import PretrainBatch
 from bertwright.models.bert import Bert
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import PretrainingModel
-from bertwright.models.initialization import initialize
 from bertwright.recipe import FinetuneConfig
-from bertwright.settings import MaskingConfig, ModelConfig
+from bertwright.settings import MaskingConfig
 from bertwright.tasks import pretraining
 from bertwright.tasks.finetune import new_task_model
 from bertwright.tasks.sequence import Classification
 from bertwright.train.optim import Muon
 
-SHAPE = ModelConfig(
-    hidden_size=32,
-    num_hidden_layers=3,
-    num_attention_heads=2,
-    intermediate_size=48,
-    max_position_embeddings=32,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
+SHAPE = replace(
+    small_models.SHAPE, hidden_size=32, num_attention_heads=2, intermediate_size=48, max_position_embeddings=32
 )
 
 
 def encoder_of(build):
-    torch.manual_seed(0)
-    encoder = build(SHAPE, 40)
-    initialize(encoder, 0.2)
-    return encoder
+    return small_models.drawn(build, SHAPE)
 
 
 @pytest.fixture

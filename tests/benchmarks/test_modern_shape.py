@@ -1,31 +1,28 @@
 """BERT with one of ModernBERT's differences each: every variant has its own and is BERT in the rest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import modern_shape
+import small_models
 from bertwright.files import read_json
 from bertwright.models.bert import Bert
-from bertwright.models.initialization import initialize
-from bertwright.settings import ModelConfig
 from speedrun import small_data
 
-SHAPE = ModelConfig(
+SHAPE = replace(
+    small_models.SHAPE,
     hidden_size=32,
-    num_hidden_layers=4,
     num_attention_heads=2,
     intermediate_size=48,
+    num_hidden_layers=4,
     max_position_embeddings=512,
-    hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0,
 )
 
 
 def model_of(build):
-    torch.manual_seed(0)
-    model = build(SHAPE, 40)
-    initialize(model, 0.2)
-    return model
+    return small_models.drawn(build, SHAPE)
 
 
 def encoded(model, ids):

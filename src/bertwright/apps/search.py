@@ -180,8 +180,8 @@ def query(
         text: the query: a question, or what the texts should say.
         top: the most texts to print.
         rank: vectors, by the cosine of vectors; bm25, by shared words; hybrid, by 0.6 of bm25 and 0.4 of the
-            cosine, each from 0 for the worst text to 1 for the best. The
-            default is hybrid for an index that was built so, and vectors for others.
+            cosine, each from 0 for the worst text to 1 for the best. The default is hybrid for an index that was built
+            so, and vectors for others.
         model: where the model that built the index has been moved to; the default is where it was.
         format: a table to read, or JSON lines.
 

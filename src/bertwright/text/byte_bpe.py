@@ -26,7 +26,7 @@ from tokenizers.trainers import BpeTrainer
 from bertwright.errors import UserError
 from bertwright.settings import TokenizerConfig
 from bertwright.text.bert_tokenizer import SPECIAL_TOKENS
-from bertwright.text.word_runs import word_pattern
+from bertwright.text.word_runs import is_word
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,11 @@ def continuing(spelled: list[str]) -> npt.NDArray[np.bool_]:
     in Chinese, each letter is a word. A text's first word has no space before it either, and begins a sequence; a part
     after a hyphen counts to the word.
     """
-    alone = word_pattern()
 
     def continues(first: str) -> bool:
         if first == "\ufffd" or unicodedata.category(first).startswith("M"):
             return True
-        return first.isalnum() and len(alone.findall(first * 2)) == 1
+        return first.isalnum() and not is_word(first)
 
     return np.array([text != "" and continues(text[0]) for text in spelled], np.bool_)
 

@@ -95,8 +95,7 @@ def locate(source: Source) -> Files | Reviews | Preset:
         if imdb.is_folder(path):
             return Reviews(path)
         inside = sorted(found for found in path.rglob("*") if formats.format_of(found) and _is_visible(found, path))
-        runs = {found.parent.parent for found in inside if found.name in RUN_FILES} - {path, *path.parents}
-        inside = [found for found in inside if runs.isdisjoint(found.parents)]
+        inside = _without_runs(inside, path)
         if not inside:
             raise UserError(f"the folder {name} holds no file to read; Bertwright reads {' '.join(formats.FORMATS)}")
         return _files(path, inside)
@@ -113,7 +112,7 @@ def locate(source: Source) -> Files | Reviews | Preset:
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         first = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
         readable = [match for match in matches if match.is_file() and formats.format_of(match)]
-        readable = [match for match in readable if not _is_of_run(match, first)]
+        readable = _without_runs(readable, first)
         if not readable:
             raise UserError(f"no readable file matches {name}; check the pattern, and quote it on the command line")
         return _files(first, readable)
@@ -139,10 +138,11 @@ def meant(path: Path) -> str:
     return f" (did you mean {there / near[0]}?)" if near else ""
 
 
-def _is_of_run(found: Path, root: Path) -> bool:
-    """Whether a file lies in a run's folder below a root: what a run writes is no data of its own or of others."""
-    folders = [parent for parent in found.parents if root in parent.parents]
-    return any(any(folder.glob(f"*/{name}")) for folder in folders for name in RUN_FILES)
+def _without_runs(files: list[Path], root: Path) -> list[Path]:
+    """Files that lie in no run's folder below a root: what a run writes is no data of its own or of others."""
+    folders = {parent for file in files for parent in file.parents if root in parent.parents}
+    runs = {folder for folder in folders for name in RUN_FILES if any(folder.glob(f"*/{name}"))}
+    return [file for file in files if runs.isdisjoint(file.parents)]
 
 
 def _is_visible(found: Path, root: Path) -> bool:

@@ -18,6 +18,11 @@ _UNSPACED = (
 )
 
 
+def is_word(letter: str) -> bool:
+    """Whether a letter is a word by itself, as in scripts that put no spaces between words."""
+    return re.match(f"[{_UNSPACED}]", letter) is not None
+
+
 @cache
 def word_pattern() -> re.Pattern[str]:
     """A word."""
