@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
@@ -44,6 +45,10 @@ GPU_FLOPS = 5e13
 
 LONGEST_WAIT = timedelta(hours=12)
 """For another process, before a run on several gives up."""
+
+
+RELEASE_SECONDS = 0.5
+"""For which a process on CPUs waits at its end; the threads that it waits for need microseconds."""
 
 
 class Engine:
@@ -261,11 +266,17 @@ class Engine:
 def _part() -> None:
     """End the connection to the other processes, whose threads could otherwise abort a process that has succeeded.
 
-    Only where Gloo connects them (pytorch/pytorch#190489): on GPUs, NCCL ends by itself, and asked to by a process that
-    has failed alone it could wait for the others.
+    Gloo's threads drop the tensors of an exchange after it, and need the interpreter's lock for it. One that asks for
+    the lock when the interpreter is ending is unwound, and C++ aborts the process (pytorch/pytorch#190489; Python 3.14
+    lets it hang). Ending the group ends its threads, unless a network was prepared: DDP leaves references to the group.
+    So they are also given the time to drop what they hold.
+
+    Only where Gloo connects them: on GPUs, NCCL ends by itself, and asked to by a process that has failed alone it
+    could wait for the others.
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(RELEASE_SECONDS)
 
 
 def _missing_for_compiler() -> tuple[str, str] | None:
