@@ -13,6 +13,7 @@ import yaml
 
 import bertwright
 from bertwright.cli import main
+from bertwright.evaluate.curves import read_metrics
 from bertwright.evaluate.evaluation import evaluate
 from bertwright.files import read_json
 from bertwright.recipe_file import load_recipe
@@ -452,8 +453,28 @@ def test_without_labels_a_run_ends_with_an_encoder(recipe_file, small_data, tmp_
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     words = [str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run")]
     assert main(["run", *words]) == 0
-    assert (tmp_path / "run" / "pretrain" / "model" / "model.safetensors").exists()
-    assert "names no labelled texts (finetune.data)" in refused(capsys, "finetune", *words)
+    said = capsys.readouterr()
+    run = tmp_path / "run"
+    assert (run / "pretrain" / "model" / "model.safetensors").exists()
+    results = read_json(run / "results.json")
+    assert results["heldout"].keys() == {
+        "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy", "mlm_bits_per_character"
+    }  # fmt: skip
+    assert results["weights"].keys() == {"pretrain/model"}
+    assert results["stage_seconds"].keys() == {"prepare", "pretrain", "evaluate"}
+    assert not {"scores", "heldout_before"} & results.keys()
+    last = read_metrics(run / "pretrain" / "metrics.jsonl")[-1]
+    assert results["heldout"]["mlm_loss"] == pytest.approx(last["mlm_loss"], abs=1e-3)
+    assert f"loss on masked tokens        {results['heldout']['mlm_loss']:.3f}" in said.out
+    assert "before" not in said.out
+    page = (run / "report.html").read_text()
+    assert "This run has no labels: it ends with an encoder, evaluated on held-out text." in page
+    assert f"reaches a loss of {results['heldout']['mlm_loss']:.3f}" in page
+    assert "predictions of masked tokens" in page
+    assert main(["run", *words]) == 0
+    assert capsys.readouterr().err.count("nothing has changed") == 3
+    for stage in ("finetune", "baselines"):
+        assert "names no labelled texts (finetune.data)" in refused(capsys, stage, *words)
 
 
 @pytest.mark.slow

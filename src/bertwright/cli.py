@@ -38,7 +38,7 @@ STAGES = {
     "pretrain": "pre-train an encoder, from random weights or one that exists, on masked tokens and next sentences",
     "finetune": "fine-tune the pre-trained encoder on labelled texts",
     "baselines": "train the classical baselines on the same texts",
-    "evaluate": "evaluate all systems on the test split",
+    "evaluate": "evaluate all systems on the test split, and the encoder on held-out text",
     "report": "write results.json and report.html, and print the table",
     "sweep": "search settings of fine-tuning on the validation set, then do a run with the best ones",
 }

@@ -54,10 +54,10 @@ class Work:
 
     @property
     def stages(self) -> list[str]:
-        """All stages of the recipe: without labels up to pre-training; with an encoder those after it."""
+        """All stages of the recipe: without labels none that reads them; with an encoder those after pre-training."""
         names = list(STAGES)
         if self.recipe.finetune.data == "":
-            return names[:2]
+            return [name for name in names if name not in ("finetune", "baselines")]
         return names if self.recipe.finetune.encoder is None else names[2:]
 
     def needs(self, stage: str) -> list[str]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import bertwright
 from bertwright.apps.export import ONNX_FILE, export
 from bertwright.errors import UserError
-from bertwright.evaluate.report import _heldout_rows
+from bertwright.evaluate.tables import heldout_rows
 from bertwright.files import read_json, write_json
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.checkpoints import load_pretraining_model, read_config
@@ -392,11 +392,27 @@ def test_broken_weights_are_refused_before_any_work(make, recipe_file, tmp_path)
     assert not (tmp_path / "run" / "prepare").exists()
 
 
+@pytest.mark.slow
+def test_without_labels_the_report_has_the_encoder_before_and_after(make, recipe_file, tmp_path, capsys):
+    _, folder = make()
+    path = settings(recipe_file, folder, tmp_path)
+    content = yaml.safe_load(path.read_text())
+    del content["finetune"]
+    del content["data"]["reviews"]
+    content["prepare"]["corpora"] = ["books"]
+    path.write_text(yaml.safe_dump(content))
+    run = bertwright.run(path, out=str(tmp_path / "run"))
+    before, after = (run.results[name]["mlm_loss"] for name in ("heldout_before", "heldout"))
+    assert after < before
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["on", "held-out", "text", "before", "after"]
+    assert table[2].split()[-2:] == [f"{before:.3f}", f"{after:.3f}"]
+    assert f"went from {before:.3f} to <b>{after:.3f}</b>" in (run.path / "report.html").read_text()
+
+
 def test_without_a_head_there_is_nothing_before():
-    assert _heldout_rows({"heldout": {"mlm_loss": 2.0}, "heldout_before": {}}) == [
-        ("loss on masked tokens", ["-", "2.000"])
-    ]
-    assert _heldout_rows({"heldout": {"mlm_loss": 2.0}}) == []
+    results = {"heldout": {"mlm_loss": 2.0}, "heldout_before": {}}
+    assert heldout_rows(results) == [("loss on masked tokens", ["-", "2.000"])]
 
 
 @pytest.fixture

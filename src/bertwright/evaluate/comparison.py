@@ -145,6 +145,8 @@ def comparison(results: Mapping[str, Any], predictions: Mapping[str, Any] | None
     """
     scores = results.get("scores", {})
     baselines = {system: values for system, values in scores.items() if system != "bert"}
+    if "heldout" in results and not scores:
+        return {"text": "This run has no labels: it ends with an encoder, evaluated on held-out text.", "outcome": None}
     if "bert" not in scores:
         return {"text": "This run has no fine-tuned BERT to evaluate yet.", "outcome": None}
     if not baselines:

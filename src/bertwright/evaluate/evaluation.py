@@ -47,15 +47,31 @@ Predictions = npt.NDArray[np.float32]
 
 
 def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: Callable[[str], None]) -> None:
-    """Evaluate BERT and the baselines on the test split; write scores.json, examples.json and predictions/.
+    """Evaluate the encoder on held-out text, and BERT and the baselines on the test split.
 
     Args:
         recipe: the whole recipe.
-        run: the run folder, with finished prepare, pretrain, finetune and baselines stages.
-        folder: receives the results.
+        run: the run folder, with all stages finished that the recipe has before this one.
+        folder: receives scores.json and examples.json, with labels also predictions/.
         engine: the machine.
         progress: told in a sentence what is being done.
     """
+    own = recipe.finetune.data == "" or recipe.finetune.encoder is None
+    scores, examples = ({}, {}) if recipe.finetune.data == "" else _test_results(recipe, run, folder, engine, progress)
+    if own:
+        progress("evaluating on held-out text")
+    scores |= {**(heldout_results(recipe, run, engine) if own else {"heldout": {}}), "weights": _weights(recipe, run)}
+    write_json(folder / "scores.json", scores)
+    if own and not model_config(read_config(run / "pretrain" / "model")).is_decoder:
+        progress("filling masks and telling next sentences")
+        examples |= pretraining_examples(recipe, run, engine)
+    write_json(folder / "examples.json", examples)
+
+
+def _test_results(
+    recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All systems on the test split: what scores.json and examples.json have of it; predictions/ is written."""
     config = recipe.finetune
     task, where = recipe_task(recipe), f"data.{config.data}"
     source = recipe.source(config.data)
@@ -72,35 +88,25 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
     for name, values in predictions.items():
         write_array(folder / "predictions" / f"{name}.npy", values)
     progress(f"computing metrics, and their intervals over {units.count:,} {units.kind}")
-    own, scored = config.encoder is None, _scores(task, config.seeds, labels, predictions, units)
-    primary = _comparable(task, config, scored["scores"], f"{where}, split {list(splits)[1]}", progress)
-    write_json(
-        folder / "scores.json",
-        {
-            "task": task.name,
-            "primary_metric": primary,
-            "data": config.data,
-            "label_names": names,
-            "splits": {name: split.summary() for name, split in splits.items()},
-            "test_digest": content_digest(test),
-            "overlap": _overlap(recipe, run, splits),
-            "positive_label": task.positive_label(names),
-            "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
-            "resampled": units.summary(),
-            **scored,
-            "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
-            "left_out": _read(run / "baselines" / "left_out.json"),
-            "calibration": reliability(predictions["bert"], labels),
-            "without_train_duplicates": _without_known(task, config.seeds, train, test, labels, predictions, units),
-            **(heldout_results(recipe, run, engine) if own else {"heldout": {}}),
-            "weights": _weights(recipe, run),
-        },
-    )
-    examples = _examples(recipe, run, task, names, test, labels, predictions)
-    if own and not model_config(read_config(run / "pretrain" / "model")).is_decoder:
-        progress("filling masks and telling next sentences")
-        examples |= pretraining_examples(recipe, run, engine)
-    write_json(folder / "examples.json", examples)
+    scored = _scores(task, config.seeds, labels, predictions, units)
+    found = {
+        "task": task.name,
+        "primary_metric": _comparable(task, config, scored["scores"], f"{where}, split {list(splits)[1]}", progress),
+        "data": config.data,
+        "label_names": names,
+        "splits": {name: split.summary() for name, split in splits.items()},
+        "test_digest": content_digest(test),
+        "overlap": _overlap(recipe, run, splits),
+        "positive_label": task.positive_label(names),
+        "most_frequent_label": most_frequent(task.labels(train, names, train, where), names),
+        "resampled": units.summary(),
+        **scored,
+        "warnings": _warnings(task, config.seeds, labels, predictions, names, run),
+        "left_out": _read(run / "baselines" / "left_out.json"),
+        "calibration": reliability(predictions["bert"], labels),
+        "without_train_duplicates": _without_known(task, config.seeds, train, test, labels, predictions, units),
+    }
+    return found, _examples(recipe, run, task, names, test, labels, predictions)
 
 
 def _comparable(
@@ -164,8 +170,9 @@ def _without_known(
 
 def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
     """The SHA-256 of the weights of each evaluated model, by the path of its folder: whose results these are."""
-    folders = [f"finetune/seed-{seed}/model" for seed in recipe.finetune.seeds]
-    if recipe.finetune.encoder is None:
+    labelled = recipe.finetune.data != ""
+    folders = [f"finetune/seed-{seed}/model" for seed in recipe.finetune.seeds if labelled]
+    if recipe.finetune.encoder is None or not labelled:
         folders.append("pretrain/model")
     return {folder: digests([run / folder / WEIGHTS])[0][1] for folder in folders}
 
@@ -299,7 +306,7 @@ def collect_results(recipe: Recipe, run: Path, done: dict[str, dict[str, Any]]) 
         done: the stage.json of each finished stage, with its fingerprint and how long it took.
     """
     environments = {stage: read_json(run / stage / "environment.json") for stage in done}
-    environment = environments["finetune"]  # of the models that are evaluated
+    environment = environments["finetune" if "finetune" in done else "pretrain"]  # of the models that are evaluated
     stage_seconds = {stage: found["seconds"] for stage, found in done.items()}
     return {
         "recipe": recipe.name,

@@ -34,6 +34,7 @@ from bertwright.evaluate.tables import (
     class_rows,
     data_tables,
     has_intervals,
+    heldout_rows,
     labelled_tables,
     metric_keys,
     number_of_seeds,
@@ -121,7 +122,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "bert": results.get("scores", {}).get("bert"),
         "encoder": encoder and without_folders(encoder),
         "start": start and without_folders(start),
-        "heldout_rows": _heldout_rows(results),
+        "heldout_rows": heldout_rows(results),
         "comparison": comparison(results, predictions),
         "rows": rows,
         "seeds": number_of_seeds(results),
@@ -149,34 +150,6 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "command": _command(results, environment),
         "perplexity": math.exp(min(loss, 50)) if (loss := (results.get("heldout") or {}).get("mlm_loss")) else None,
     }
-
-
-def _heldout_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Metrics on held-out text before and after continued pre-training; [] where it starts from random weights.
-
-    Of several corpora each has a row for its loss on tokens, after those of all together.
-    """
-    after, before = results.get("heldout", {}), results.get("heldout_before")
-    if before is None:
-        return []
-    names = {"mlm": "masked tokens", "clm": "next tokens", "nsp": "next sentences"}
-    rows = []
-    for key in after:
-        head, _, measure = key.partition("_")
-        name = "bits per character" if measure == "bits_per_character" else f"{measure} on {names[head]}"
-        rows.append((name, _before_and_after(key, before, after)))
-    for corpus, both in results.get("heldout_corpora", {}).items():
-        key = next((key for key in both["after"] if key in ("mlm_loss", "clm_loss")), None)
-        if key is not None:
-            name = f"loss on {names[key.partition('_')[0]]}, {corpus} alone"
-            rows.append((name, _before_and_after(key, both["before"], both["after"])))
-    return rows
-
-
-def _before_and_after(key: str, before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    form = "{:.1%}" if key.endswith("accuracy") else "{:.3f}"
-    shown = [one.get(key) for one in (before, after)]
-    return ["-" if value is None else form.format(value).replace("%", " %") for value in shown]
 
 
 def format_duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a report: scores of all systems, and the data that was pre-trained on."""
+"""The tables of a report: scores of all systems, metrics on held-out text, and the data that was pre-trained on."""
 
 from __future__ import annotations
 
@@ -90,6 +90,8 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
             contradict the page.
         color: whether warnings are red, by the codes of terminals.
     """
+    if not results.get("scores"):
+        return _heldout_table(results)
     primary = primary_metric(results)
     shown = [key for key in metric_keys(results) if key == primary or key not in _PAGE_ALONE]
     keys = _ordered(shown or [primary], _TERMINAL_ORDER)
@@ -102,14 +104,7 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
         low, high = _score(row, f"{primary}_low"), _score(row, f"{primary}_high")
         cells, interval = [_score(row, key) for key in keys], f"{low}-{high}" if low and high else ""
         lines.append((row["name"], *cells[:after], *([interval] if of_interval else []), *cells[after:]))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    lines.insert(1, tuple("-" * width for width in widths))
-    text = [
-        "  ".join(
-            [line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        )
-        for line in lines
-    ]
+    text = _aligned(lines)
     if spread := seeds_sentence(results):
         text += ["", spread]
     if run_folder is not None:
@@ -119,6 +114,63 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
     for warning in results.get("warnings") or []:
         text.append(f"\033[1;31mWarning: {warning}\033[0m" if color else f"Warning: {warning}")
     return "\n".join(line.rstrip() for line in text)
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    """A header and rows as lines of text, whose first column is words and whose others are figures."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines = [lines[0], tuple("-" * width for width in widths), *lines[1:]]
+    return [
+        "  ".join(
+            [line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        )
+        for line in lines
+    ]
+
+
+def _heldout_table(results: Mapping[str, Any]) -> str:
+    """A run without labels for a terminal: its encoder on held-out text."""
+    rows = heldout_rows(results)
+    if not rows:
+        return "No text was held out, so there is nothing to evaluate the encoder on: raise prepare.heldout_ratio."
+    if "heldout_before" in results:
+        lines = [("on held-out text", "before", "after"), *((name, *cells) for name, cells in rows)]
+    else:
+        lines = [("on held-out text", ""), *((name, cells[1]) for name, cells in rows)]
+    return "\n".join(line.rstrip() for line in _aligned(lines))
+
+
+def heldout_rows(results: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Metrics on held-out text, before and after pre-training; before is "-" where that had no head or random weights.
+
+    Of several corpora, where an encoder's pre-training was continued, each has a row for its loss on tokens, after
+    those of all together.
+
+    Args:
+        results: the content of results.json.
+
+    Returns:
+        Name, and the two cells.
+    """
+    names = {"mlm": "masked tokens", "clm": "next tokens", "nsp": "next sentences"}
+    after, before = results.get("heldout") or {}, results.get("heldout_before") or {}
+    rows = []
+    for key in after:
+        head, _, measure = key.partition("_")
+        name = "bits per character" if measure == "bits_per_character" else f"{measure} on {names[head]}"
+        rows.append((name, _before_and_after(key, before, after)))
+    for corpus, both in (results.get("heldout_corpora") or {}).items():
+        key = next((key for key in both["after"] if key in ("mlm_loss", "clm_loss")), None)
+        if key is not None:
+            name = f"loss on {names[key.partition('_')[0]]}, {corpus} alone"
+            rows.append((name, _before_and_after(key, both["before"], both["after"])))
+    return rows
+
+
+def _before_and_after(key: str, before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    form = "{:.1%}" if key.endswith("accuracy") else "{:.3f}"
+    shown = [one.get(key) for one in (before, after)]
+    return ["-" if value is None else form.format(value).replace("%", " %") for value in shown]
 
 
 def number_of_seeds(results: Mapping[str, Any]) -> int:

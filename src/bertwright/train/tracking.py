@@ -201,6 +201,8 @@ def track_scores(
     Raises:
         UserError: if the tracker cannot start.
     """
+    if "scores" not in results:  # a run without labels; what held-out text says is logged during pre-training
+        return
     tracker = Tracker(engine, Tracked("report", recipe, results["fingerprints"]), folder, 0, notice)
     systems = results["scores"] | {f"bert-seed-{seed}": scores for seed, scores in results["bert_seeds"].items()}
     if tracker.is_new:
