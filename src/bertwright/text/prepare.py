@@ -240,8 +240,7 @@ def _tokenize_all(
         )
     if recipe.tokenizer.path is not None:
         check_known(recipe, reports)
-    ratio = recipe.prepare.heldout_ratio
-    report_all = data_report(reports, train, heldout, notices, ratio, is_given=_says_how_to_read(recipe))
+    report_all = data_report(reports, train, heldout, notices, recipe.prepare.heldout_ratio, _says_how_to_read(recipe))
     report_all["overlap"] = {
         "evaluated": fingerprint_of(division.evaluated),
         "documents_left_out": sum(report.left_out[LEFT_OUT] for report in reports.values()),
