@@ -4,7 +4,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from bertwright.recipe import (
     Source,
     SystemConfig,
     TokenizerConfig,
+    decisive,
+    to_dict,
 )
 from bertwright.text.decoding import open_bytes
 from bertwright.text.prepare import prepare_corpus
@@ -120,6 +122,77 @@ def register(variants: Mapping[str, Any]) -> None:
 
     for name, build in variants.items():  # weights have our own names: Hugging Face's do not know all of them
         FORMATS[name] = replace(FORMATS["bert"], build=build, names={}, prefix="")
+
+
+def decided(recorded: Any, section: Any, *, budget: bool = False) -> Any:
+    """Recorded settings of a section, and of the sections in it, without those that decide nothing as they are today.
+
+    Left out are those of the machine, and what came later, at its default: a record from before it came has the same
+    settings.
+
+    Args:
+        recorded: as plain values.
+        section: as it is today.
+        budget: whether steps and minutes are kept; else they are recorded apart.
+    """
+    if isinstance(section, tuple) and isinstance(recorded, list) and len(recorded) == len(section):
+        return [decided(*pair, budget=budget) for pair in zip(recorded, section, strict=True)]
+    if not is_dataclass(section):
+        return recorded
+    kept, today = decisive(section, budget=budget), to_dict(section)
+    free = {
+        each.name
+        for each in fields(section)
+        if each.metadata.get("machine") or (each.metadata.get("budget") and not budget)
+    }
+    return {
+        name: decided(value, getattr(section, name, None), budget=budget)
+        for name, value in recorded.items()
+        if name not in free and (name in kept or value != today.get(name))
+    }
+
+
+def same(
+    recorded: Json, today: Json, sections: dict[str, Any], where: Path, system: str = "", *, budget: bool = False
+) -> Json:
+    """Recorded settings that are today's, as they were recorded, since folders to work in are named for them.
+
+    Args:
+        recorded: earlier.
+        today: those of the sections as `decided` leaves them.
+        sections: of the recipe, by their names in the settings.
+        where: they were recorded.
+        system: whose settings they are; the default is the whole measurement's.
+        budget: see `decided`.
+
+    Raises:
+        SystemExit: if they are others, whose results would be lost.
+    """
+    kept = {name: decided(recorded.get(name, {}), section, budget=budget) for name, section in sections.items()}
+    if recorded | kept != today:
+        whose = f" of `{system}`" if system else ""
+        raise SystemExit(f"{where} has results{whose} by other settings; give other places: --out and --work")
+    return recorded
+
+
+def resumed(target: Path, today: Json, sections: dict[str, Any], *, budget: bool = False) -> Json:
+    """The content of a measurement's file that is continued, or its settings alone where there is none.
+
+    Args:
+        target: the file.
+        today: see `same`.
+        sections: see `same`.
+        budget: see `decided`.
+
+    Raises:
+        SystemExit: if it has results of other settings.
+    """
+    plain: Json = json.loads(json.dumps(today))
+    if not target.exists():
+        return {"settings": plain}
+    earlier: Json = read_json(target)
+    same(earlier.get("settings", {}), plain, sections, target, budget=budget)
+    return earlier
 
 
 TABLE = "<!-- table:start -->", "<!-- table:end -->"

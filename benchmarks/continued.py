@@ -22,7 +22,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -38,10 +38,10 @@ from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.significance import mean_and_spread
 from bertwright.files import digests, read_json, write_array, write_json
 from bertwright.models.checkpoints import find_model
-from bertwright.recipe import FinetuneConfig, Recipe, Source, decisive, fingerprint, to_dict
+from bertwright.recipe import FinetuneConfig, Recipe, Source, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
 from bertwright.text.records import Record, read_records
-from common import Json, described, markdown, write_table
+from common import Json, decided, described, markdown, resumed, same, write_table
 from few_labels import TASK, bert_classifier, budget, draw, probabilities
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,39 +217,29 @@ def plot(table: Json, folder: Path) -> None:
     )
 
 
-def decided(recorded: Any, section: Any) -> Any:
-    """Recorded settings of a section, and of the sections in it, without those that decide nothing as they are today.
-
-    Left out are those of the machine, the minutes, which are recorded apart, and what came later, at its default: a
-    record from before it came has the same settings.
-    """
-    if isinstance(section, tuple) and isinstance(recorded, list) and len(recorded) == len(section):
-        return [decided(*pair) for pair in zip(recorded, section, strict=True)]
-    if not is_dataclass(section):
-        return recorded
-    kept, today = decisive(section, budget=False), to_dict(section)
-    free = {each.name for each in fields(section) if each.metadata.get("machine") or each.metadata.get("budget")}
-    return {
-        name: decided(value, getattr(section, name, None))
-        for name, value in recorded.items()
-        if name not in free and (name in kept or value != today.get(name))
-    }
-
-
-def resumed(earlier: Json, settings: Json, sections: dict[str, Any]) -> tuple[Json, Json]:
-    """Settings and draws of an earlier measurement that is continued; today's and none where it was another.
+def systems_settings(recipes: dict[str, Recipe], bundled: Recipe) -> dict[str, dict[str, Any]]:
+    """The settings of single systems beside those of the benchmark, by the system's name: sections and plain values.
 
     Args:
-        earlier: the content of draws.json.
-        settings: today's, those of the sections as `decided` leaves them.
-        sections: of the recipe, by their names in the settings.
-
-    Returns:
-        The settings as they were recorded, since the folder to work in is named for them, and the draws.
+        recipes: of the systems whose pre-training is continued, by their names.
+        bundled: whose fine-tuning the bundled encoder gets.
     """
-    recorded = earlier.get("settings", {})
-    same = recorded | {name: decided(recorded.get(name, {}), section) for name, section in sections.items()}
-    return (recorded, earlier["draws"]) if same == settings else (settings, {})
+    weights = digests([find_model("bundled", "encoder") / "model.safetensors"])[0][1]
+    found: dict[str, dict[str, Any]] = {"bundled": {"weights": weights, "finetune": bundled.finetune}}
+    for system, recipe in recipes.items():
+        found[system] = {"tokenizer": recipe.tokenizer, "prepare": recipe.prepare, "pretrain": recipe.pretrain}
+    return found | {CAUSAL_FIRST: {**found["continued"], "causal_ratio": CAUSAL_RATIO}}
+
+
+def place(system: str, recorded: Json) -> str:
+    """The name of a system's folders: that of a variant follows its settings.
+
+    Args:
+        system: its name.
+        recorded: the settings of single systems, as draws.json has them, by name.
+    """
+    own = f"-{fingerprint(recorded[system])}" if ", " in system and system in recorded else ""
+    return system.replace(", ", "-") + own
 
 
 def read_reviews(imdb: str, names: tuple[str, ...] | None, test_texts: int, train_texts: int | None) -> Reviews:
@@ -313,9 +303,15 @@ def main(
         "test_texts": len(reviews.test),
     }
     target = ROOT / out
-    earlier = read_json(target / "draws.json") if (target / "draws.json").exists() else {}
-    settings, found = resumed(earlier, settings, sections)
+    earlier = resumed(target / "draws.json", settings, sections)
+    # Named for the settings as they were recorded; draws from before those of single systems were are by today's.
+    settings, found = earlier["settings"], earlier.get("draws", {})
     folder = Path(work).resolve() / fingerprint(settings)
+    own_settings: Json = earlier.get("systems", {})
+    for system, parts in systems_settings(recipes, bundled).items():
+        today = {name: decided(to_dict(part), part) if is_dataclass(part) else part for name, part in parts.items()}
+        if system in wanted:
+            own_settings[system] = same(own_settings.get(system, today), today, parts, target / "draws.json", system)
     frozen = Frozen(start_from, reviews, folder / "vectors")
     environment = described()
 
@@ -328,13 +324,13 @@ def main(
         if system == "bundled":
             recipe, start = bundled, find_model("bundled", "encoder")
             config = budget(bundled.finetune, size)
-        run = folder / f"pretrained-{system}".replace(", ", "-")
+        run = folder / f"pretrained-{place(system, own_settings)}"
         if system == CAUSAL_FIRST:
             start, before = continue_causal_first(recipe, start_from, minutes, imdb, run)
         elif system in recipes:
             start, before = continue_encoder(recipes[system], encoder, minutes, imdb, run)
-        place = folder / f"{system}-{size}-{number}".replace(", ", "-")
-        values, seconds = fine_tuned(recipe, replace(config, seeds=(number,)), start, reviews, chosen, place)
+        tuned = folder / f"{place(system, own_settings)}-{size}-{number}"
+        values, seconds = fine_tuned(recipe, replace(config, seeds=(number,)), start, reviews, chosen, tuned)
         return values, seconds + before
 
     for size, number, system in product(sizes, range(draws), wanted):
@@ -344,7 +340,8 @@ def main(
         values, seconds = measured(system, size, number, draw(reviews.train, reviews.labels, size, number))
         f1, commit = TASK.metrics(values, reviews.truth)["f1"], environment["commit"]
         done.append({"f1": f1, "seconds": seconds, "commit": commit})
-        write_json(target / "draws.json", {"settings": settings, "draws": found, "environment": environment})
+        written = {"settings": settings, "systems": own_settings, "draws": found, "environment": environment}
+        write_json(target / "draws.json", written)
         publish(found, environment["machine"], target)
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
     table = publish(found, environment["machine"], target)

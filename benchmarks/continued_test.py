@@ -23,6 +23,7 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.text.records import read_records
 from bertwright.train.engine import Engine
 from common import described
+from continued import place
 from few_labels import TASK
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +49,7 @@ def main(imdb: str, work: str = "runs/continued", out: str = "results/continued"
     size, found = str(len(train)), read_json(written)["systems"] if written.exists() else {}
     before = dict(found)
     for system, draws in earlier["draws"].get(size, {}).items():
-        name = f"{system}-{size}-0".replace(", ", "-")
+        name = f"{place(system, earlier.get('systems', {}))}-{size}-0"
         model = Path(work) / fingerprint(earlier["settings"]) / name / "finetune" / "seed-0" / "model"
         if not model.is_dir():
             continue

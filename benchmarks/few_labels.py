@@ -27,7 +27,7 @@ import bertwright
 from bertwright.evaluate.comparison import SYSTEM_NAMES
 from bertwright.evaluate.plots import Series, save_curves
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import digests, read_json
+from bertwright.files import digests
 from bertwright.models.checkpoints import find_model, load_tokenizer
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
@@ -36,7 +36,7 @@ from bertwright.tasks.prediction import predict_saved
 from bertwright.tasks.sequence import Classification
 from bertwright.text.records import Record, read_records
 from bertwright.train.engine import Engine
-from common import described, markdown, write, write_lines
+from common import described, markdown, resumed, write, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("bert", *SYSTEMS)
@@ -136,8 +136,8 @@ def main(
         "finetune": {str(size): to_dict(config) for size, config in budgets.items()},
         "test_texts": len(test),
     }
-    earlier = read_json(target) if target.exists() else {}
-    f1: dict[str, list[dict[str, float]]] = earlier["f1"] if earlier.get("settings") == settings else {}
+    earlier = resumed(target, settings, {})
+    settings, f1 = earlier["settings"], earlier.get("f1", {})
     folder = Path(work) / fingerprint(settings)
     for size in sizes:
         done = f1.setdefault(str(size), [])

@@ -1,6 +1,6 @@
 """What the vectors of new words should start from: the mean of their pieces, or co-occurrence counts.
 
-    python benchmarks/new_words.py --text '/path/to/agnews/*.jsonl.xz'
+    python benchmarks/new_words.py --text '/path/to/agnews/*.jsonl.xz' --probed '[/path/to/all-MiniLM-L6-v2]'
 
 The encoder's vocabulary grows by the words of the text that it breaks into pieces (`tokenizer.new_words`), and its
 pre-training is continued on the text, in the same way from each start:
@@ -30,7 +30,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from bertwright.evaluate.heldout import HeldoutMetrics
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import read_json
+from bertwright.files import digests
 from bertwright.models.checkpoints import find_model, load_pretraining_model, load_tokenizer
 from bertwright.models.heads import PretrainingModel
 from bertwright.recipe import (
@@ -38,6 +38,7 @@ from bertwright.recipe import (
     Phase,
     PretrainConfig,
     Recipe,
+    Source,
     SystemConfig,
     TokenizerConfig,
     fingerprint,
@@ -48,11 +49,12 @@ from bertwright.tasks.pretraining import Pretraining, loop_config
 from bertwright.text.cooccurrence import token_vectors
 from bertwright.text.new_words import pieces
 from bertwright.text.prepare import prepare_corpus
+from bertwright.text.sources import Files, locate
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
 from bertwright.train.loop import train
-from common import Json, described, markdown, recipe_of, write
+from common import Json, decided, described, markdown, recipe_of, resumed, write
 
 OLD = "old vocabulary"
 STARTS = (OLD, "random", "mean of the pieces", "mean of the pieces, bias zero", "co-occurrence counts")
@@ -137,12 +139,23 @@ def known_words(folder: Path, text: str, work: Path) -> Json:
     return {"words": len(taken), **{name: round(float(np.mean(values)), 4) for name, values in cosines.items()}}
 
 
+def named(encoder: str) -> str:
+    """What an encoder is called in the result, whatever the machine: bundled, or its folder without what is above."""
+    return encoder if "/" not in encoder else "/".join(("…", *Path(encoder).parts[-2:]))
+
+
+def content(text: str) -> str:
+    """A hash of a text's files, or its name where it is no files."""
+    place = locate(Source(path=text))
+    return fingerprint(digests(list(place.paths))) if isinstance(place, Files) else text
+
+
 def main(
     text: str,
     encoder: str = "bundled",
     probed: tuple[str, ...] = (),
     new_words: int = 1_000,
-    steps: int = 200,
+    steps: int = 150,
     batch_tokens: int = 2_048,
     learning_rate: float = 3e-4,
     sequence_length: int = 64,
@@ -178,17 +191,17 @@ def main(
     folder, engine = find_model(encoder, "encoder"), Engine(SystemConfig(), print)
     first = load_tokenizer(folder).vocab_size
     target = Path(__file__).resolve().parents[1] / out
-    settings = {"pretrain": to_dict(config), "new_words": new_words}
-    earlier = read_json(target) if target.exists() else {}
-    rows: dict[str, list[Json]] = earlier["rows"] if earlier.get("settings") == settings else {}
-    known: Json = earlier.get("known_words", {})
+    today = {"pretrain": decided(to_dict(config), config, budget=True), "new_words": new_words, "text": content(text)}
+    earlier = resumed(target, today, {"pretrain": config}, budget=True)
+    settings, rows, known = (earlier.setdefault(name, {}) for name in ("settings", "rows", "known_words"))
+    place = Path(work) / fingerprint(settings)
     for one in (encoder, *probed):
-        if one not in known:
-            known[one] = known_words(find_model(one, "encoder"), text, Path(work))
-            print(one, known[one])
+        if named(one) not in known:
+            known[named(one)] = known_words(find_model(one, "encoder"), text, place)
+            print(named(one), known[named(one)])
     for start in STARTS:
         words = 0 if start == OLD else new_words
-        prepared = Path(work) / f"prepare-{words}"
+        prepared = place / f"prepare-{words}"
         for seed in seeds[len(rows.setdefault(start, [])) :]:
             recipe = recipe_of(text, TokenizerConfig(new_words=words), pretrain=config, seed=seed)
             if not prepared.exists():
@@ -200,7 +213,7 @@ def main(
             model = started(start, recipe, tokenizer, corpus, first)
             before = measure.of(model)
             training = Pretraining(recipe, model, tokenizer, corpus, heldout)
-            train(training, loop_config(recipe), engine, Path(work) / f"{start}-{seed}", "benchmark", print)
+            train(training, loop_config(recipe), engine, place / f"{start}-{seed}", "benchmark", print)
             rows[start].append({"before": before, "after": measure.of(model), "heldout_tokens": heldout.num_tokens})
             result = {"settings": settings, "entries": tokenizer.vocab_size, "known_words": known, "rows": rows}
             write({**result, **described()}, out)

@@ -1,6 +1,9 @@
 """Recipes and sizes by name, from any folder, and in the wheel."""
 
 import re
+import shlex
+import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
@@ -8,7 +11,7 @@ import yaml
 import bertwright
 from bertwright import shipped
 from bertwright.cli import main
-from bertwright.errors import UserError
+from bertwright.errors import UserError, extra, installing
 from bertwright.recipe_file import change_recipe, load_recipe
 from conftest import ROOT
 
@@ -89,3 +92,25 @@ def test_the_wheel_holds_recipes_sizes_sample_and_the_skill(tmp_path):
     package = ROOT / "src" / "bertwright"
     assert {f"bertwright/{path.relative_to(package)}" for path in package.rglob("*.py")} <= inside
     assert bertwright.__version__ in wheel
+
+
+def test_what_is_missing_is_installed_by_names_that_the_index_has(monkeypatch):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for name in ("crf", "export", "search", "serve", "sweep"):
+        with pytest.raises(UserError) as refused, extra(name, "this"):
+            import a_package_that_nobody_has  # noqa: F401
+        said, _, command = str(refused.value).partition("; ")
+        assert said == "this needs a package that is not installed (a_package_that_nobody_has)"
+        assert shlex.split(command) == ["pip", "install", *extras[name]]
+
+    def unknown(_):
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    assert installing("crf") == "install what pyproject.toml lists under `crf`"
+
+
+def test_no_guide_installs_the_package_from_an_index_that_lacks_it():
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("src/bertwright/**/*.py")]
+    assert len(pages) > 100
+    assert [page.name for page in pages if re.search(r"pip\s+install\s+'?bertwright", page.read_text())] == []

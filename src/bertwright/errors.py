@@ -6,6 +6,7 @@ traceback. The message says what is wrong, where, and what to do.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 
 
 class UserError(Exception):
@@ -24,6 +25,21 @@ class NotFiniteError(UserError):
     """A loss or its gradients became infinite or NaN: the settings of the optimizer do not fit."""
 
 
+def installing(extra: str) -> str:
+    """How to install what an extra of the package adds, by its names on the index, where the package itself is not.
+
+    Args:
+        extra: its name.
+    """
+    try:
+        requirements = metadata.requires("bertwright") or []
+    except metadata.PackageNotFoundError:  # run from its sources
+        requirements = []
+    parts = (one.replace('"', "'").split("; extra == ") for one in requirements)
+    names = [f"'{part[0]}'" for part in parts if part[1:] == [f"'{extra}'"]]
+    return f"pip install {' '.join(names)}" if names else f"install what pyproject.toml lists under `{extra}`"
+
+
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
     """A block that imports what only an extra of the package installs.
@@ -38,9 +54,7 @@ def extra(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(
-            f"{what} needs a package that is not installed ({error.name}); pip install 'bertwright[{name}]'"
-        ) from error
+        raise UserError(f"{what} needs a package that is not installed ({error.name}); {installing(name)}") from error
 
 
 NOTHING_TO_READ = "has nothing to read; leave it out, or write a word"

@@ -21,7 +21,7 @@ from bertwright.tasks.registry import load_task_model
 from small_models import SHAPE, sentence_transformer, shaken
 
 onnxruntime = pytest.importorskip(
-    "onnxruntime", reason="ONNX Runtime is not installed: pip install 'bertwright[export]'"
+    "onnxruntime", reason="ONNX Runtime is not installed: pip install onnx onnxruntime onnxscript"
 )
 
 

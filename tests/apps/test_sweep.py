@@ -503,7 +503,7 @@ def test_without_optuna_a_sentence_says_how_to_install_it(recipe_path, monkeypat
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["sweep", str(recipe_path)]) == 2
     assert capsys.readouterr().err == (
-        "bertwright: error: a sweep needs a package that is not installed (optuna); pip install 'bertwright[sweep]'\n"
+        "bertwright: error: a sweep needs a package that is not installed (optuna); pip install 'optuna>=5.0'\n"
     )
 
 

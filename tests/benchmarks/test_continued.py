@@ -1,5 +1,8 @@
 """The table of the benchmark on continued pre-training, and its frozen encoder."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -7,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 import bertwright
 import common
 import continued
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
 from bertwright.recipe import FinetuneConfig, Phase, PretrainConfig, to_dict
 from bertwright.text.records import Record
 from conftest import ROOT
@@ -61,31 +64,39 @@ class TestResuming:
         pretrain = PretrainConfig(encoder="bundled", dropout=0.0, max_minutes=60, phases=(Phase(),))
         return {"pretrain": pretrain, "finetune": FinetuneConfig(data="imdb", label_names=("negative", "positive"))}
 
-    def resumed(self, recorded, sections):
-        """Whether draws that were recorded with these settings are continued, and the settings that are kept."""
-        today = {"minutes": 60.0} | {name: continued.decided(to_dict(one), one) for name, one in sections.items()}
-        earlier = {"settings": {"minutes": 60.0, **recorded}, "draws": DRAWS}
-        settings, draws = continued.resumed(earlier, today, sections)
-        assert settings == (earlier["settings"] if draws else today)
-        return draws == DRAWS
+    @pytest.fixture
+    def resumed(self, sections, tmp_path):
+        def resumed(recorded):
+            """Whether draws that were recorded with these settings are continued; else they are left alone."""
+            today = {"minutes": 60.0} | {name: common.decided(to_dict(one), one) for name, one in sections.items()}
+            earlier = {"settings": {"minutes": 60.0, **recorded}, "draws": DRAWS}
+            write_json(tmp_path / "draws.json", earlier)
+            try:
+                assert common.resumed(tmp_path / "draws.json", today, sections) == earlier
+            except SystemExit as refused:
+                said = "draws.json has results by other settings; give other places: --out and --work"
+                return str(refused) != f"{tmp_path}/{said}"
+            return True
+
+        return resumed
 
     @pytest.mark.parametrize("form", ["as they are recorded today", "all settings, as they were recorded at first"])
-    def test_what_came_later_at_its_default_and_the_machine_s_do_not_count(self, sections, form):
+    def test_what_came_later_at_its_default_and_the_machine_s_do_not_count(self, sections, resumed, form):
         recorded = {name: to_dict(one) for name, one in sections.items()}
         if form.endswith("today"):
-            recorded = {name: continued.decided(recorded[name], one) for name, one in sections.items()}
+            recorded = {name: common.decided(recorded[name], one) for name, one in sections.items()}
             assert recorded["pretrain"].keys() >= {"dropout", "masking", "phases", "optimizer"}
             left_out = {"frozen_layers", "max_minutes", "max_steps", "micro_batch_tokens", "log_every"}
             assert not left_out & recorded["pretrain"].keys()
             assert "masking_rate" not in recorded["pretrain"]["phases"][0]
             assert "embedding" not in recorded["finetune"]
-        assert self.resumed(recorded, sections)
+        assert resumed(recorded)
         for part, name in (
             (recorded["pretrain"], "frozen_layers"),
             (recorded["pretrain"]["phases"][0], "masking_rate"),
         ):
             part.pop(name, None)  # from before there was the setting
-        assert self.resumed(recorded, sections)
+        assert resumed(recorded)
 
     @pytest.mark.parametrize(
         "change",
@@ -99,13 +110,69 @@ class TestResuming:
             lambda pretrain, finetune: finetune.update(epochs=9.0),
         ],
     )
-    def test_what_decides_the_result_does(self, sections, change):
+    def test_what_decides_the_result_does(self, sections, resumed, change):
         recorded = {name: to_dict(one) for name, one in sections.items()}
         change(recorded["pretrain"], recorded["finetune"])
-        assert not self.resumed(recorded, sections)
+        assert not resumed(recorded)
 
-    def test_without_an_earlier_measurement_all_is_new(self, sections):
-        assert continued.resumed({}, {"minutes": 1.0}, sections) == ({"minutes": 1.0}, {})
+    def test_without_an_earlier_measurement_all_is_new(self, sections, tmp_path):
+        today = {"minutes": 1.0}
+        assert common.resumed(tmp_path / "draws.json", today, sections) == {"settings": today}
+
+
+@pytest.mark.slow
+def test_a_changed_variant_is_not_taken_for_the_one_that_was_drawn(monkeypatch, tmp_path):
+    """Recipes, folders and labels are the real ones; nothing is trained."""
+    places = []
+
+    def fine_tuned(recipe, config, encoder, reviews, rows, folder):
+        places.append(folder.name)
+        return np.eye(2)[reviews.truth], 1.0
+
+    def continue_encoder(recipe, encoder, minutes, imdb, out):
+        places.append(out.name)
+        return tmp_path, 1.0
+
+    monkeypatch.setattr(continued, "ROOT", tmp_path)
+    monkeypatch.setattr(continued, "fine_tuned", fine_tuned)
+    monkeypatch.setattr(continued, "continue_encoder", continue_encoder)
+    monkeypatch.setattr(continued, "plot", lambda table, folder: None)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "imdb").mkdir()
+    for split in ("train", "test"):
+        rows = [json.dumps({"text": f"{split} {i}", "label": i % 2}) for i in range(8)]
+        (tmp_path / "imdb" / f"{split}.jsonl").write_text("\n".join(rows))
+
+    def measure(**options):
+        places.clear()
+        continued.main(
+            str(tmp_path / "imdb"), "bundled", sizes=(4,), draws=1, work=str(tmp_path / "work"), out="out", **options
+        )
+        return list(places)
+
+    assert measure(systems=("continued", "encoder", "bundled")) == [
+        "pretrained-continued", "continued-4-0", "encoder-4-0", "bundled-4-0"
+    ]  # fmt: skip
+    file = tmp_path / "out" / "draws.json"
+    known = read_json(file)
+    write_json(file, {name: value for name, value in known.items() if name != "systems"})  # as earlier draws are
+    first = measure(systems=("continued", "encoder", "bundled"), rows=("lower-rate",))
+    assert [name.rpartition("lower-rate")[0] for name in first] == ["pretrained-continued-", "continued-"]
+    assert measure(systems=(), rows=("lower-rate",)) == []
+    variant = tmp_path / "recipes" / "continued" / "lower-rate.yaml"
+    variant.write_text(variant.read_text().replace("7.0e-5", "6.0e-5"))
+    with pytest.raises(SystemExit, match=r"has results of `continued, lower-rate` by other settings; give other"):
+        measure(systems=(), rows=("lower-rate",))
+    assert read_json(file)["draws"]["4"]["continued, lower-rate"], "what was drawn stays"
+    file.unlink()
+    second = measure(systems=(), rows=("lower-rate",))
+    assert len(second) == 2
+    assert not set(first) & set(second), "the classifier of the old pre-training is not used again"
+    recipe = tmp_path / "recipes" / "imdb-mini.yaml"
+    measure(systems=("bundled",))
+    recipe.write_text(recipe.read_text().replace("epochs: ", "epochs: 1"))
+    with pytest.raises(SystemExit, match="has results of `bundled` by other settings"):
+        measure(systems=("bundled",))
 
 
 @pytest.mark.slow

@@ -311,7 +311,7 @@ def test_the_field_learns_what_letters_and_neighbours_say():
 
 def test_without_its_package_the_field_leaves_itself_out_with_the_reason(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pycrfsuite", None)
-    assert "pip install 'bertwright[crf]'" in fit_and_predict([["a"]], [["O"]], [["a"]], print)
+    assert "; pip install 'python-crfsuite>=" in fit_and_predict([["a"]], [["O"]], [["a"]], print)
 
 
 PEOPLE = "Ada Alan Grace Edsger Barbara Donald Tony Niklaus".split()

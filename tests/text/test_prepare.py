@@ -23,7 +23,7 @@ import tokenizers
 
 from bertwright.errors import UserError
 from bertwright.files import atomic_path
-from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
+from bertwright.recipe import FinetuneConfig, Phase, PrepareConfig, PretrainConfig, Recipe, Source, TokenizerConfig
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.sentences import split_sentences
 from bertwright.text.store import CorpusWriter, PreparedCorpus, TokenizedDocuments
@@ -411,6 +411,31 @@ def test_a_given_vocabulary_that_does_not_know_the_texts_is_refused(vocabulary: 
     assert any(notice.startswith("2 new words, such as 京, 北: ") for notice in report["notices"])
 
 
+@pytest.mark.slow
+def test_a_small_corpus_that_a_given_vocabulary_does_not_know_is_refused_beside_a_large_one_that_it_knows(
+    vocabulary: Path, tmp_path: Path
+) -> None:
+    corpora = _some(tmp_path, [f"{i} was the river. The river was singing." for i in range(100)])
+    corpora.add_rows("own", [f"北京 {i} was. 北 京" for i in range(10)])
+    scratch = (
+        "pre-train from scratch, with a vocabulary of these texts (give neither pretrain.encoder nor tokenizer.path)"
+    )
+    grow = ", or add their words to it: --tokenizer.new_words 2000"
+    leave = "leave own out of prepare.corpora, or "
+    recipe = corpora.recipe(vocabulary)
+    for read, advice in (
+        (None, leave + scratch + grow),
+        (("own",), scratch + grow),
+        (("stories",), leave + scratch),  # new words are those of what is read
+    ):
+        pretrain = dataclasses.replace(recipe.pretrain, phases=(Phase(corpora=read),))
+        with pytest.raises(UserError) as refused:
+            prepare_corpus(dataclasses.replace(recipe, pretrain=pretrain), tmp_path / "prepare", "in")
+        assert re.match(r"\d\d% of the tokens of own are unknown to the vocabulary of ", str(refused.value))
+        assert str(refused.value).endswith(f"(most often: 京 北); {advice}")
+    assert not (tmp_path / "prepare").exists()
+
+
 def test_settings_of_training_beside_a_given_vocabulary_are_said_to_have_no_effect(tmp_path, vocabulary):
     corpora = _some(tmp_path, _stories(20))
     recipe = corpora.recipe(vocabulary)
@@ -497,6 +522,20 @@ def test_few_documents_leave_one_held_out_and_the_rest_to_train_on(
     assert said == (
         [] if ratio == 0.4 else [f"prepare.heldout_ratio {ratio:g} of {number} documents is none; one is held out"]
     )
+
+
+@pytest.mark.slow
+def test_a_corpus_without_a_held_out_document_is_named_and_the_advice_helps(vocabulary: Path, tmp_path: Path) -> None:
+    corpora = _some(tmp_path, _stories(200))
+    corpora.add_rows("general", _stories(40, seed=4))
+    corpora.add_rows("blank", ["", " "])
+    for ratio, of_general in ((0.005, 0), (0.05, 2)):
+        made = _prepare(corpora, tmp_path / "out", vocabulary, heldout_ratio=ratio)
+        assert [source for source, *_ in _rows(made.folder / "heldout.arrow")].count("general") == of_general
+        assert [notice for notice in made.report["notices"] if "no held-out document" in notice] == (
+            [] if of_general else
+            ["general has no held-out document: raise prepare.heldout_ratio (0.005) to see its loss"]
+        )  # fmt: skip
 
 
 LONE = {
@@ -672,7 +711,7 @@ def test_a_missing_tokenizer_is_refused_and_nothing_is_written(tmp_path: Path) -
 PROGRAM = """
 import multiprocessing, sys, time
 from pathlib import Path
-from bertwright.recipe import FinetuneConfig, PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
+from bertwright.recipe import FinetuneConfig, Phase, PrepareConfig, PretrainConfig, Recipe, TokenizerConfig
 from bertwright.text.prepare import prepare_corpus
 
 def wait(doing, characters, documents):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bertwright.errors import UserError
+from bertwright.errors import UserError, installing
 
 _ITERATIONS = 100
 
@@ -50,7 +50,7 @@ def fit_and_predict(
     try:
         import pycrfsuite
     except ImportError:
-        return "it needs a package that is not installed; pip install 'bertwright[crf]'"
+        return f"it needs a package that is not installed; {installing('crf')}"
     start = time.perf_counter()
     trainer = pycrfsuite.Trainer(verbose=False)
     for words, own in zip(train, tags, strict=True):

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bertwright.errors import UserError
+from bertwright.recipe import Recipe
 from bertwright.text.characters import Losses
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
+from bertwright.text.wordpiece import MOST_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def data_report(
     train: CorpusWriter,
     heldout: CorpusWriter,
     notices: list[str],
+    heldout_ratio: float,
     is_given: bool,
 ) -> dict[str, Any]:
     """The content of data_report.json: each corpus, all together, and what a user should know or be warned of.
@@ -114,23 +118,15 @@ def data_report(
         train: the documents that are trained on.
         heldout: those that are not.
         notices: what was decided for these corpora, in sentences.
+        heldout_ratio: as the recipe has it.
         is_given: whether the vocabulary existed before.
     """
-    total = SourceReport()
-    for report in reports.values():
-        for key, value in vars(report).items():
-            if key == "longest_document_tokens":
-                total.longest_document_tokens = max(total.longest_document_tokens, value)
-            elif key in ("left_out", "changed"):
-                getattr(total, key).update(value)
-            elif key == "first_left_out":
-                total.first_left_out = {**value, **total.first_left_out}
-            elif key == "lost":
-                total.lost.add(value)
-            elif key != "how":
-                setattr(total, key, getattr(total, key) + value)
+    said = [_left_out(name, report) for name, report in reports.items() if report.left_out]
     warnings = []
     for name, report in reports.items():
+        if report.tokens and not report.heldout_characters:
+            raised = f"raise prepare.heldout_ratio ({heldout_ratio:g}) to see its loss"
+            said.append(f"{name} has no held-out document: {raised}")
         used = report.documents - sum(report.left_out.values())
         if report.one_sentence_documents > 0.1 * max(1, used):
             warnings.append(
@@ -146,12 +142,58 @@ def data_report(
         warnings += [f"{name}: {warning}" for warning in report.lost.warnings(is_given)]
     return {
         "sources": {name: report.as_dict() for name, report in reports.items()},
-        "total": total.as_dict(),
+        "total": _total(reports).as_dict(),
         "train": {"documents": train.documents, "tokens": train.tokens},
         "heldout": {"documents": heldout.documents, "tokens": heldout.tokens},
-        "notices": notices + [_left_out(name, report) for name, report in reports.items() if report.left_out],
+        "notices": [*notices, *said],
         "warnings": warnings,
     }
+
+
+def _total(reports: dict[str, SourceReport]) -> SourceReport:
+    total = SourceReport()
+    for report in reports.values():
+        for key, value in vars(report).items():
+            if key == "longest_document_tokens":
+                total.longest_document_tokens = max(total.longest_document_tokens, value)
+            elif key in ("left_out", "changed"):
+                getattr(total, key).update(value)
+            elif key == "first_left_out":
+                total.first_left_out = {**value, **total.first_left_out}
+            elif key == "lost":
+                total.lost.add(value)
+            elif key != "how":
+                setattr(total, key, getattr(total, key) + value)
+    return total
+
+
+def check_known(recipe: Recipe, reports: dict[str, SourceReport]) -> None:
+    """See that a vocabulary of other texts knows most of each corpus: a large one would hide another.
+
+    Args:
+        recipe: names the vocabulary, and the corpora that a phase reads.
+        reports: of each corpus, by name.
+
+    Raises:
+        UserError: if it does not.
+    """
+    for name, report in reports.items():
+        ratio = report.unknown_tokens / max(1, report.tokens)
+        if ratio <= MOST_UNKNOWN:
+            continue
+        characters = report.lost.as_dict()["most_frequent_outside_alphabet"]
+        which = f" (most often: {' '.join(characters)})" if characters else ""
+        of_phases = recipe.pretrain.corpora
+        needed = len(reports) == 1 or (of_phases is not None and name in of_phases)
+        others = "" if needed else f"leave {name} out of prepare.corpora, or "
+        # New words are found in what a phase reads.
+        grows = (of_phases is None or name in of_phases) and not recipe.tokenizer.new_words
+        more = ", or add their words to it: --tokenizer.new_words 2000" if grows else ""
+        raise UserError(
+            f"{ratio:.0%} of the tokens of {name} are unknown to the vocabulary of {recipe.tokenizer.path}, for it "
+            f"lacks their characters{which}; {others}pre-train from scratch, with a vocabulary of these texts (give "
+            f"neither pretrain.encoder nor tokenizer.path){more}"
+        )
 
 
 def _left_out(name: str, report: SourceReport) -> str:

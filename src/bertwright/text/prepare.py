@@ -22,14 +22,14 @@ from bertwright.files import atomic_path, user_path, write_json
 from bertwright.recipe import Recipe, fingerprint
 from bertwright.settings import TokenizerConfig
 from bertwright.text.corpus import Document, describe, parse_corpus_name, read_documents
-from bertwright.text.data_report import SourceReport, TokenizedBatch, data_report
+from bertwright.text.data_report import SourceReport, TokenizedBatch, check_known, data_report
 from bertwright.text.holdout import digest, exact_digest
 from bertwright.text.lone_text import HOW, cut, is_one_file
 from bertwright.text.new_words import with_new_words
 from bertwright.text.overlap import LEFT_OUT, fingerprint_of, without_lines
 from bertwright.text.store import CorpusWriter, TokenizedDocuments
 from bertwright.text.tokenizing import own_cores, tokenize, workers
-from bertwright.text.wordpiece import MOST_UNKNOWN, Tokenizer
+from bertwright.text.wordpiece import Tokenizer
 
 _BATCH_CHARACTERS = 1_000_000
 """Text handed to a worker at a time: long enough to make the hand-over cheap, short enough to keep all cores busy."""
@@ -59,7 +59,7 @@ def prepare_corpus(
 
     Raises:
         UserError: if a corpus can't be read, is empty, or is too small for the vocabulary or the held-out share; or if
-            a given vocabulary does not know its words.
+            a given vocabulary does not know the words of one.
     """
     notices: list[str] = []
     with atomic_path(folder) as temporary:
@@ -238,9 +238,9 @@ def _tokenize_all(
             f"of {choice.kept} documents, {train.documents} to train on and {heldout.documents} held out have a token; "
             "both need one: add documents"
         )
-    report_all = data_report(reports, train, heldout, notices, is_given=_says_how_to_read(recipe))
     if recipe.tokenizer.path is not None:
-        _check_known(recipe, report_all["total"])
+        check_known(recipe, reports)
+    report_all = data_report(reports, train, heldout, notices, recipe.prepare.heldout_ratio, _says_how_to_read(recipe))
     report_all["overlap"] = {
         "evaluated": fingerprint_of(division.evaluated),
         "documents_left_out": sum(report.left_out[LEFT_OUT] for report in reports.values()),
@@ -256,23 +256,6 @@ def _tokenize_all(
         },
     )
     return report_all
-
-
-def _check_known(recipe: Recipe, total: dict[str, Any]) -> None:
-    """See that a vocabulary of other texts knows most of these.
-
-    Raises:
-        UserError: if it does not.
-    """
-    ratio, characters = total["unknown_token_ratio"], total["characters"]["most_frequent_outside_alphabet"]
-    if ratio > MOST_UNKNOWN:
-        which = f" (most often: {' '.join(characters)})" if characters else ""
-        more = "" if recipe.tokenizer.new_words else ", or add their words to it: --tokenizer.new_words 2000"
-        raise UserError(
-            f"{ratio:.0%} of the tokens of {', '.join(recipe.prepare.corpora)} are unknown to the vocabulary of "
-            f"{recipe.tokenizer.path}, for it lacks their characters{which}; pre-train from scratch, with a vocabulary "
-            f"of these texts (give neither pretrain.encoder nor tokenizer.path){more}"
-        )
 
 
 class _Choice:
