@@ -459,7 +459,7 @@ def click_examples(page: Page, tab: str, count: int) -> None:
         sent = json.dumps(asked.value.post_data_json)
         assert all(json.dumps(line)[1:-1] in sent for value in values for line in value.splitlines())
         answered = panel.locator("summary", has_text="The request as curl")
-        expect(answered).to_be_visible()
+        expect(answered).to_be_visible(timeout=30_000)  # words are explained before
         expect(panel.locator("output").locator(".prediction, .text, .map").first).to_be_visible()
         expect(panel.get_by_role("alert")).to_have_count(0)
     assert len(told) == count
