@@ -146,6 +146,22 @@ def pages() -> list[np.ndarray]:
     return [np.array(image)[int(0.095 * image.height) : int(0.912 * image.height)] < 200 for image in images]
 
 
+def typesetter(pdf: bytes) -> bytes:
+    """Name and version of the program that made a PDF."""
+    return re.search(rb"/Creator\(([^)]*)\)", pdf)[1]
+
+
+@pytest.mark.slow
+def test_the_committed_pdf_is_that_of_its_sources_and_results(tmp_path):
+    committed = (ROOT / "BERT.pdf").read_bytes()
+    compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"]()
+    compiler.compile(output=tmp_path / "BERT.pdf", format="pdf", timestamp=0)
+    fresh = (tmp_path / "BERT.pdf").read_bytes()
+    if typesetter(fresh) != typesetter(committed):
+        pytest.skip(f"{typesetter(committed)} made BERT.pdf, and {typesetter(fresh)} makes other bytes")
+    assert fresh == committed, "BERT.pdf is older than its sources or results/: run `make companion`, commit BERT.pdf"
+
+
 @pytest.mark.slow
 def test_no_page_is_half_empty(pages):
     assert len(pages) > 25
@@ -165,6 +181,7 @@ def with_later_results(root: Path) -> Path:
             (root / "results" / path.name / file.name).symlink_to(file)
     one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
     f1 = {"f1": 0.8, "sd": 0.01, "draws": 2}
+    low, high = [{"f1": 0.7}] * 3, [{"f1": 0.8}] * 3
     shape = [{"mlm_loss": 5.0, "mlm_accuracy": 0.2}, {"mlm_loss": 5.1, "mlm_accuracy": 0.21}]
     pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
     later = {
@@ -174,6 +191,9 @@ def with_later_results(root: Path) -> Path:
         },
         "suite/differences.json": [pair],
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
+        "continued/draws.json": {
+            "draws": {"100": {"encoder": low, "continued": high}, "500": {"encoder": high[:2], "continued": low}}
+        },
         "modern/results.json": {
             "pretrain": {"max_steps": 300, "batch_tokens": 18_432},
             "rows": dict.fromkeys(modern_shape.ROWS, shape),

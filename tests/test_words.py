@@ -75,7 +75,7 @@ EXCEPTIONS = {
         r"^// Older runs have .*\n.*",
         r'key\(.*?"\)',
         r'\("pmi", "counted"\)|\("local_attention", "local"\)',
-        r'"?left-to-right"?(?=:|\n)|judged_next',
+        r'"?left-to-right"?(?=:|\n)|judged_next|at\("bag of words, judgements too"\)',
         r'^#let ablation-pmi = .*|^  "\+? ?[^"]*"(?=: ")',
     ],
     "results/bidirectional/README.md": [r"^Rows that the files call .*"],

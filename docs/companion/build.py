@@ -13,17 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_compiler(root: Path = ROOT) -> typst.Compiler:
-    """A compiler that is told what lies in results/, since Typst cannot ask whether a file exists.
+    """A compiler that is told which results and recipes exist, since Typst cannot ask whether a file does.
 
     Args:
         root: of the repository.
     """
     found = sorted("/" + str(path.relative_to(root)) for path in (root / "results").glob("*/*.json"))
+    steps = list((root / "recipes" / "ablation").glob("[0-9]*.yaml"))
     return typst.Compiler(
         root / "docs" / "companion" / "main.typ",
         root=root,
         ignore_system_fonts=True,
-        sys_inputs={"results": " ".join(found)},
+        sys_inputs={"results": " ".join(found), "ablation-steps": str(len(steps))},
     )
 
 

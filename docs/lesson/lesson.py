@@ -1042,7 +1042,7 @@ print(*(f"{entity.text} ({entity.score:.2f})" for entity in answer.entities), se
 # training reviews for fine-tuning and validation, and the official 25,000 test reviews, evaluated once. The figures
 # below come from `results/` of a clone; without it their cells say so, and the notebook shows them as they were made.
 #
-# With all labels the best baseline is close. One review in six is longer than 510 tokens, the most that the first run
+# With all labels the best baseline is close. One test review in seven exceeds 510 tokens, the most that the first run
 # classifies. The same encoder, fine-tuned to classify long reviews in windows, is above the best baseline with both of
 # its seeds, and the interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread:
 # `results/README.md` says what a more cautious rule gives.

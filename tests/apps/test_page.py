@@ -25,7 +25,9 @@ from bertwright.evaluate.suite import Entry, Suite, write_suite
 from bertwright.files import read_json, write_json
 from bertwright.models.answer_heads import ChoiceHead, SpanHead
 from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import SequenceHead, TaskModel
+from bertwright.models.sentence_folder import Pooling
 from conftest import ROOT
 from serving import Server
 from small_models import SHAPE, save_tagger, shaken
@@ -144,7 +146,7 @@ def test_the_page_of_another_model_shows_its_classes_and_no_film_reviews(visit, 
     expect(page.locator("#about")).to_have_text("Assigns one of 12 classes to a text.")
     expect(page.locator("#labels li")).to_have_count(12)
     assert page.locator("#classify [name=text]").input_value() == ""
-    expect(page.locator("#classify .examples")).to_have_count(0)
+    expect(page.locator("#classify .examples button")).to_have_count(2)  # of no kind of text, and of nobody's data
     expect(page.get_by_role("tab")).to_have_text(["Classify", "Attention"])  # it has no other heads
     answer = ask(page, "Classify", "Classify", text="The invoice is wrong. " + "W" * 400)
     expect(answer.locator(".scores tr")).to_have_count(12)
@@ -441,6 +443,55 @@ def test_axe_finds_nothing_serious(visit, searching, scheme):
     assert serious(page) == ["label"]  # a field without a name: the test can fail
 
 
+def click_examples(page: Page, tab: str, count: int) -> None:
+    """Click each example of a tab: its texts fill the fields, are what is asked, and have an answer."""
+    page.get_by_role("tab", name=tab).click()
+    panel = page.locator("section:visible")
+    buttons = panel.locator(".examples button")
+    expect(buttons).to_have_count(count)
+    told = set()
+    for button in buttons.all():
+        with page.expect_request(lambda sent: sent.method == "POST") as asked:
+            button.click()
+        values = [value for field in panel.locator("textarea").all() if (value := field.input_value())]
+        told.add(tuple(values))
+        assert any(value.startswith(button.inner_text().rstrip("…")) for value in values)
+        sent = json.dumps(asked.value.post_data_json)
+        assert all(json.dumps(line)[1:-1] in sent for value in values for line in value.splitlines())
+        answered = panel.locator("summary", has_text="The request as curl")
+        expect(answered).to_be_visible(timeout=30_000)  # words are explained before
+        expect(panel.locator("output").locator(".prediction, .text, .map").first).to_be_visible()
+        expect(panel.get_by_role("alert")).to_have_count(0)
+    assert len(told) == count
+
+
+@pytest.mark.parametrize(("tab", "count"), [("Fill masks", 3), ("Attention", 2), ("Next sentence", 2)])
+def test_each_example_of_the_bundled_model_is_answered(page, tab, count):
+    click_examples(page, tab, count)
+
+
+TASK_FORMS = "classes labels number vectors tags entities questions choices pairs other".split()
+
+
+@pytest.mark.parametrize("form", TASK_FORMS)
+def test_the_examples_of_a_model_without_a_card_are_answered(visit, small_tokenizer, tmp_path, form):
+    with server_with(form, small_tokenizer, tmp_path / "model") as client:
+        page = visit(str(client.base_url))
+        click_examples(page, page.get_by_role("tab").first.inner_text(), 2)
+        click_examples(page, "Attention", 2)
+
+
+def test_an_example_that_is_clicked_before_the_last_answer_is_complete_is_answered(page):
+    page.route("**/explain", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    panel = page.locator("section:visible")
+    for label in ("positive", "negative"):
+        page.get_by_role("button", name=f"a {label} review").click()
+        expect(panel.locator(".prediction")).to_be_visible()
+    text = panel.locator("[name=text]").input_value()
+    expect(panel.locator("output .text")).to_have_text(text)
+    expect(panel.locator(".prediction")).to_contain_text("negative")
+
+
 FORMS = {
     "entities": ("Entities", "Find entities", {"text": "The cat sat on a mat while rain was falling."}),
     "questions": ("Answer", "Answer", {"question": "what was falling?", "context": "Rain was falling on a mat."}),
@@ -452,13 +503,22 @@ FORMS = {
 
 def server_with(form, tokenizer, folder):
     """The server of a small model at random, which has the form."""
-    if form == "entities":
-        save_tagger(tokenizer, folder, ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], seed=2)
+    tags = {"entities": ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], "tags": ["NOUN", "DET", "VERB"]}
+    if form in tags:
+        save_tagger(tokenizer, folder, tags[form], seed=2)
         return Server(make_app(bertwright.load(folder)))
+    classes = ("classification", SequenceHead(48, 3, 0.1), ["same", "other", "none"])
+    if form == "other":
+        serve_small(tokenizer, folder, *classes)
+        return Server(make_app(from_another_tool(folder)))
     given = {
+        "classes": classes,
+        "labels": ("multi-label", *classes[1:]),
+        "vectors": ("embedding", EmbeddingHead(Pooling("mean")), ["similarity"]),
+        "number": ("regression", SequenceHead(48, 1, 0.1), ["stars"]),
         "questions": ("question-answering", SpanHead(48), ["start", "end"]),
         "choices": ("multiple-choice", ChoiceHead(48, 0.1), ["0", "1", "2"]),
-        "pairs": ("classification", SequenceHead(48, 3, 0.1), ["same", "other", "none"], {"text_pair": True}),
+        "pairs": (*classes, {"text_pair": True}),
     }
     return serve_small(tokenizer, folder, *given[form])[1]
 

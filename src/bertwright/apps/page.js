@@ -17,8 +17,11 @@ const FORMS = {
   "multiple-choice": ["choose", "Choose", "Choose"],
 };
 
-// Values of a form's fields, in order. Examples of the model's own take the place of those of its form.
+// Values of a form's fields, in order, by the model's form or by panel. Examples of the model's own take their place.
 const EXAMPLES = {
+  "token-classification": [["Anna Schmidt moved from Berlin to London in May."], ["The museum in Paris bought a painting from Tom Baker."]],
+  "text-or-pair": [["The shop opens at nine."], ["The weather was not good, but the people were wonderful."]],  // does it read pairs?
+  classify: [["The boat was old, and it sank in May."], ["The weather was not good, but the people were wonderful."]],
   compare: [["A girl is playing the guitar.", "A girl is making music."], ["The shop opens at nine.", "The shop is closed all day."]],
   answer: [
     ["When did the boat sink?", "The boat was built in 1898 and carried coal between two harbours. It sank in May 1911, in a storm."],
@@ -283,6 +286,7 @@ function prepare(panel) {
   const output = having(make("output"), {"aria-live": "off"});  // too long to be spoken; the status below is
   const status = having(make("p", {className: "spoken"}), {role: "status"});
   const requests = make("div");
+  let again = false;  // asked once more, perhaps of other texts, before the answer was complete
   form.append(make("p", {className: "acts"}, act, make("kbd", {}, "Ctrl+Enter")));
   panel.append(output, status, requests);
 
@@ -295,7 +299,8 @@ function prepare(panel) {
   };
   form.onsubmit = async event => {
     event.preventDefault();
-    if (form.ariaBusy === "true") return;
+    if (form.ariaBusy === "true") { again = true; return; }
+    again = false;
     form.ariaBusy = "true";
     const sent = [];
     const ask = (path, body) => { sent.push([path, body]); return send(path, body); };
@@ -303,7 +308,10 @@ function prepare(panel) {
     output.replaceChildren(key("Computing …"));
     status.textContent = "Computing";
     try {
-      for await (const parts of show[panel.id](value, ask)) output.replaceChildren(...parts);
+      for await (const parts of show[panel.id](value, ask)) {
+        if (again) break;  // it answers what the fields held before
+        output.replaceChildren(...parts);
+      }
       status.textContent = $(".prediction, .text", output)?.textContent ?? "The answer is there.";
     } catch (error) {
       output.replaceChildren(having(make("p", {className: "error"}, error.message), {role: "alert"}));
@@ -311,6 +319,7 @@ function prepare(panel) {
     }
     if (sent.length) requests.append(folded("The request as curl", ...sent.map(([path, body]) => asCurl(path, body))));
     form.ariaBusy = "false";
+    if (again) form.requestSubmit();
   };
   form.onkeydown = event => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
@@ -323,12 +332,13 @@ function prepare(panel) {
 
 function addExamples(panel) {
   const form = $("form", panel), fields = [...panel.querySelectorAll("textarea, input")];
-  const own = panel.getAttribute("aria-labelledby") === "tab-own" ? SETTINGS.examples : [];
+  const isOwn = panel.getAttribute("aria-labelledby") === "tab-own";
   const titled = values => ({title: panel.id === "pair" ? values[1] : values[0], values});
-  const examples = own.length || (panel.id === "compare" && SETTINGS.form === "text-or-pair") ? own : (EXAMPLES[panel.id] ?? []).map(titled);
+  const fixed = () => ((isOwn && EXAMPLES[SETTINGS.form]) || EXAMPLES[panel.id] || []).map(titled);
+  const examples = isOwn && SETTINGS.examples.length ? SETTINGS.examples : fixed();
   if (!examples.length) return;
   const fillIn = values => fields.forEach((field, number) => { field.value = values[number] ?? ""; });
-  fillIn(examples[0].values);
+  if (panel.id !== "classify" || SETTINGS.examples.length) fillIn(examples[0].values);  // else the field says what to type
   const short = title => Array.from(title).length > 48 ? `${Array.from(title).slice(0, 47).join("")}…` : title;
   form.append(make("p", {className: "examples"}, "Examples:", ...examples.map(({title, values}) =>
     make("button", {type: "button", className: "plain", onclick: () => { fillIn(values); form.requestSubmit(); }}, short(title)))));
