@@ -45,6 +45,7 @@ def sentence(rng, most=18):
 def records(kind, count=23):
     rng = np.random.default_rng(3)
     made = [Record(str(n), sentence(rng), sentence(rng), number=float(n % 5)) for n in range(count)]
+    made = [replace(one, text=made[n // 3 * 3].text) for n, one in enumerate(made)] if kind != "crops" else made
     if kind == "crops":
         return [replace(one, text_pair=None) for one in made]
     return [replace(one, negative=sentence(rng)) for one in made] if kind == "negatives" else made
@@ -140,6 +141,9 @@ def test_the_contrastive_loss_is_that_of_a_plain_loop(together, sizes):
     texts = torch.arange(7 * together).view(7, together)
     texts[3, 1] = texts[5, 1]  # two examples have one positive
     texts[6, together - 1] = texts[2, 0]  # a candidate is another example's own text
+    texts[4, 0] = texts[1, 0]  # two positives of one text; their hard negatives stay negatives of both
+    if together == 3:
+        texts[0, 2] = texts[4, 1]  # a positive of it is another text's hard negative
     expected = []
     for i in range(7):
         of_sizes = []
@@ -147,9 +151,10 @@ def test_the_contrastive_loss_is_that_of_a_plain_loop(together, sizes):
             own = vectors[i, 0, :size]
             right = np.exp(cosine(own, vectors[i, 1, :size]) / 0.1)
             total = right
+            known = [texts[j, 1] for j in range(7) if texts[j, 0] == texts[i, 0]]
             for j in range(7):
                 for k in range(1, together):
-                    if (j, k) != (i, 1) and texts[j, k] not in (texts[i, 0], texts[i, 1]):
+                    if (j, k) != (i, 1) and texts[j, k] not in (texts[i, 0], *known):
                         total += np.exp(cosine(own, vectors[j, k, :size]) / 0.1)
             of_sizes.append(-np.log(right / total))
         expected.append(np.mean(of_sizes))
@@ -339,9 +344,16 @@ def test_ranks_are_those_of_a_plain_loop(sparse, monkeypatch):
     texts = [[f"a{n}", f"b{n}"] for n in range(11)]
     texts[4][1], vectors[1, 4] = "b2", vectors[1, 2]  # one second text stands twice
     texts[6][0], vectors[0, 6] = "b7", vectors[1, 7]  # a first text is another's second
+    for n in (3, 9):  # three pairs have one first text, one of them in capitals
+        texts[n][0], vectors[0, n] = "A1" if n == 9 else "a1", vectors[0, 1]
     expected = []
     for i in range(11):
-        others = {texts[j][1]: float(vectors[0, i] @ vectors[1, j]) for j in range(11) if texts[j][1] != texts[i][0]}
+        also_right = {texts[j][1] for j in range(11) if texts[j][0].lower() == texts[i][0].lower()}
+        others = {
+            texts[j][1]: float(vectors[0, i] @ vectors[1, j])
+            for j in range(11)
+            if texts[j][1] not in (also_right | {texts[i][0]}) - {texts[i][1]}
+        }
         own = others.pop(texts[i][1])
         total = sum(np.exp(value / 0.1) for value in [own, *others.values()])
         expected.append([own, sum(value >= own for value in others.values()), -np.log(np.exp(own / 0.1) / total)])
@@ -361,6 +373,13 @@ def test_the_reciprocal_rank_is_that_of_scikit_learn():
     nearest = (first @ second.T).argmax(1) == np.arange(30)
     assert metrics["recall_at_1"] == pytest.approx(nearest.mean())
     assert Embedding().loss(found, np.zeros(30)) == pytest.approx(found[:, 2].mean())
+
+
+def test_all_right_answers_of_a_question_can_be_found_at_once():
+    # Two questions, each with two right texts that lie on its own vector: both rows of each are found.
+    first = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    texts = [("q", "a"), ("q", "b"), ("r", "c"), ("r", "d")]
+    assert Embedding().metrics(compared(first, first, texts, 0.05), np.zeros(4))["recall_at_1"] == 1
 
 
 def test_vectors_that_are_all_the_same_find_nothing():
