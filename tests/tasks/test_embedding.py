@@ -1,6 +1,7 @@
 """Vectors of texts: losses against plain loops, one gradient whatever the micro-batches, and runs from files."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -13,15 +14,18 @@ from sklearn.metrics import label_ranking_average_precision_score
 import bertwright
 from bertwright.cli import main
 from bertwright.errors import UserError, WrongTypeError
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
 from bertwright.finetune_settings import EmbeddingConfig
-from bertwright.models.checkpoints import new_encoder
-from bertwright.models.embedding_head import contrastive_losses, ranking_loss, ranking_losses
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.embedding_head import EmbeddingHead, contrastive_losses, ranking_loss, ranking_losses
 from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import Pooling, read_pooling
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines_similarity import tfidf_cosines
 from bertwright.tasks.crops import crop, halves
 from bertwright.tasks.embedding import Embedding
+from bertwright.tasks.finetune import encoder_digests as digests_of
+from bertwright.tasks.finetune import read_split as finetune_split
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units
@@ -510,6 +514,39 @@ def test_a_row_without_its_negative_is_skipped_and_counted(tmp_path):
     assert found.skipped["empty text"][0] == 1
 
 
+@pytest.mark.slow
+def test_what_a_folder_of_sentence_transformers_does_beside_its_encoder_is_not_lost(small_tokenizer, tmp_path):
+    write_data(tmp_path / "data", "pairs")
+    torch.manual_seed(0)
+    encoder = new_encoder(SHAPE, small_tokenizer.vocab_size)
+    model = TaskModel(encoder, EmbeddingHead(Pooling("cls")), ["similarity"], "embedding")
+    folder = tmp_path / "model"
+    save_model(model, small_tokenizer, folder, 64)
+    trained = recipe(tmp_path / "data", PAIRS, encoder=str(folder), max_length=32)
+    named = replace(trained, finetune=replace(trained.finetune, embedding=EmbeddingConfig(pooling="mean")))
+    for one, mode in ((trained, "cls"), (named, "mean")):
+        assert (
+            finetune_split(one, folder, lambda text: None).task.head(encoder, ["similarity"], 0.0).pooling.mode == mode
+        )
+    plain = digests_of(trained.finetune, folder)
+    pooling = read_json(folder / "1_Pooling" / "config.json")
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
+    assert digests_of(trained.finetune, folder) != plain, "another pooling is another training"
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    modules = read_json(folder / "modules.json")
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    prompt = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    for file, content, expected in (
+        ("modules.json", [*modules, dense], "has the modules Transformer, Pooling, Dense"),
+        ("config_sentence_transformers.json", prompt, "puts a prompt before each text"),
+    ):
+        shutil.copytree(folder, tmp_path / "other", dirs_exist_ok=True)
+        write_json(tmp_path / "other" / file, content)
+        other = replace(named, finetune=replace(named.finetune, encoder=str(tmp_path / "other")))
+        with pytest.raises(UserError, match=expected):
+            bertwright.run(other, out=str(tmp_path / "run"))
+
+
 # Runs
 
 
@@ -584,11 +621,16 @@ def test_a_run_ends_with_a_folder_that_sentence_transformers_opens(kind, tmp_pat
 @pytest.mark.slow
 def test_an_encoder_of_sentence_transformers_is_trained_further(tmp_path, capsys):
     write_data(tmp_path / "data", "pairs")
-    first = recipe(tmp_path / "data", PAIRS, batch_size=16, max_length=32, epochs=1)
+    cls = EmbeddingConfig(pooling="cls")
+    first = recipe(tmp_path / "data", PAIRS, batch_size=16, max_length=32, epochs=1, embedding=cls)
     system = {"precision": "fp32", "compile": "off"}
     run = bertwright.run(first, out=str(tmp_path / "one"), system=system)
-    again = replace(first, finetune=replace(first.finetune, encoder=str(run.path / "finetune" / "seed-0" / "model")))
+    start = run.path / "finetune" / "seed-0" / "model"
+    again = replace(first, finetune=replace(first.finetune, encoder=str(start), embedding=EmbeddingConfig()))
     second = bertwright.run(again, out=str(tmp_path / "two"), system=system)
+    trained = second.path / "finetune" / "seed-0" / "model"
+    assert read_pooling(trained).mode == "cls", "a recipe that names no pooling goes on with the folder's"
+    assert read_json(trained / "config.json")["embedding"]["pooling"] == "cls"
     losses = [read_json(one.path / "finetune" / "seed-0" / "done.json")["validation_loss"] for one in (run, second)]
     assert losses[1] < losses[0]
     assert "head" not in capsys.readouterr().err.replace(str(tmp_path), "").replace("heads", "")
