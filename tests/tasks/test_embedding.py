@@ -69,8 +69,8 @@ def task_for(kind, config=CONFIG):
 KINDS = ("crops", "pairs", "negatives", "scores")
 
 
-def job_for(kind, tokenizer, folder, config=CONFIG, dropout=0.0):
-    task, rows = task_for(kind, config), records(kind)
+def job_for(kind, tokenizer, folder, config=CONFIG, dropout=0.0, count=23):
+    task, rows = task_for(kind, config), records(kind, count)
     labels = task.labels(rows, ["similarity"], rows, "data.x")
     inputs = task.encode(rows, tokenizer, config.max_length, "head")
     training = task.examples(inputs, labels, ["similarity"], config.max_length)
@@ -284,6 +284,19 @@ def test_a_batch_is_the_same_for_any_number_of_processes(small_tokenizer, tmp_pa
     epoch = {tuple(pair[0]) for number in range(3) for pair in rows(number, 1).values()}
     later = {tuple(pair[0]) for number in range(3, 6) for pair in rows(number, 1).values()}
     assert len(epoch - later) > 10, "crops are drawn anew"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("texts", "batch_size"), [(3_201, 64), (3_205, 64), (1_601, 32), (101, 2), (65, 64), (64, 64), (3, 2)]
+)
+def test_no_batch_of_an_epoch_has_few_negatives(small_tokenizer, tmp_path, texts, batch_size):
+    job = job_for("pairs", small_tokenizer, tmp_path, replace(CONFIG, batch_size=batch_size), count=texts)
+    batches = job.epoch_batches(3)
+    sizes = [len(batch) for batch in batches]
+    assert len(batches) == job.batches_per_epoch == -(-texts // batch_size)
+    assert batch_size >= max(sizes) >= min(sizes) >= max(sizes) - 1
+    assert sorted(np.concatenate(batches)) == list(range(texts))
 
 
 def test_rows_that_fill_up_a_batch_change_nothing(small_tokenizer, engine, tmp_path):
