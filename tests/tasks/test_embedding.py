@@ -642,7 +642,7 @@ def test_an_encoder_of_sentence_transformers_is_trained_further(tmp_path, capsys
     again = replace(first, finetune=replace(first.finetune, encoder=str(start), embedding=EmbeddingConfig()))
     second = bertwright.run(again, out=str(tmp_path / "two"), system=system)
     trained = second.path / "finetune" / "seed-0" / "model"
-    assert read_pooling(trained).mode == "cls", "a recipe that names no pooling goes on with the folder's"
+    assert read_pooling(trained).mode == "cls", "a recipe that names no pooling continues with the folder's"
     assert read_json(trained / "config.json")["embedding"]["pooling"] == "cls"
     losses = [read_json(one.path / "finetune" / "seed-0" / "done.json")["validation_loss"] for one in (run, second)]
     assert losses[1] < losses[0]

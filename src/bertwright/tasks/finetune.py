@@ -122,7 +122,7 @@ def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
 
     Raises:
         UserError: if it can't be read, is too short for max_length, has no place for an averaging block, or makes
-            vectors in a way that the task does not go on with.
+            vectors in a way that the task does not continue.
     """
     shape = model_config(read_config(encoder))
     if config.max_length > shape.max_position_embeddings:
