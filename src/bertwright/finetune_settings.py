@@ -14,7 +14,8 @@ class EmbeddingConfig(Section):
     """Vectors of texts, for finetune.task embedding.
 
     Args:
-        pooling: what makes one vector of a text: the mean of its tokens' vectors, or that of [CLS] (cls).
+        pooling: what makes one vector of a text: the mean of its tokens' vectors, or that of [CLS] (cls). The default
+            is that of finetune.encoder, where it is a folder of sentence-transformers, and otherwise the mean.
         temperature: divides cosines in the loss; the lower, the more the nearest wrong texts count.
         scores: whether label_column holds how alike the two texts of a pair are, a number; their order is then trained.
             Otherwise the texts of a pair, or two crops of a single text, are to be nearer than those of other rows.
@@ -23,7 +24,7 @@ class EmbeddingConfig(Section):
     """
 
     section: ClassVar[str] = "finetune.embedding."
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["mean", "cls"] | None = None
     temperature: float = number(0.05, "> 0")
     scores: bool = False
     dimensions: tuple[int, ...] = ()

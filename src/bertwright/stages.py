@@ -20,7 +20,7 @@ from bertwright.files import given_files, write_array, write_json
 from bertwright.models.checkpoints import find_model
 from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.run_folder import FORMAT, Asked, RunFolder
-from bertwright.tasks.finetune import check_encoder, finetune
+from bertwright.tasks.finetune import check_encoder, encoder_digests, finetune
 from bertwright.tasks.initial import check_first_model, find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.registry import recipe_task
@@ -244,7 +244,7 @@ def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
 def _finetune_inputs(work: Work) -> list[Any]:
     own = _without_path(work.recipe.finetune, "encoder")
     breaks = work.recipe.tokenizer.html_line_breaks
-    return [own, breaks, given_files(work.encoder if own.encoder else None), *work.sources(own.entries)]
+    return [own, breaks, encoder_digests(own, work.encoder) if own.encoder else [], *work.sources(own.entries)]
 
 
 def _baselines_inputs(work: Work) -> list[Any]:

@@ -18,6 +18,7 @@ from bertwright.models.embedding_head import EmbeddingHead
 from bertwright.models.heads import PretrainingModel, SequenceHead, TaskModel
 from bertwright.models.sentence_folder import Pooling
 from bertwright.tasks.registry import load_task_model
+from bertwright.text.wordpiece import Tokenizer
 from small_models import SHAPE, sentence_transformer, shaken
 
 onnxruntime = pytest.importorskip(
@@ -354,6 +355,27 @@ def test_a_folder_of_vectors_gives_them_from_onnx_and_from_its_copy(small_tokeni
     assert "pipeline_tag: sentence-similarity" in card
     assert "library_name: sentence-transformers" in card
     assert 'SentenceTransformer("PATH")' in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breaks", [True, False])
+def test_the_card_says_what_other_tools_read_of_line_breaks(tmp_path, small_tokenizer, breaks):
+    tokenizer = Tokenizer(small_tokenizer.inner, html_line_breaks=breaks)
+    head = EmbeddingHead(Pooling())
+    model = TaskModel(new_encoder(SHAPE, tokenizer.vocab_size), head, ["similarity"], "embedding")
+    save_model(model, tokenizer, tmp_path / "model", 32)
+    out = export(tmp_path / "model", tmp_path / "out", onnx=False, int8=False)
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    ours, text = Tokenizer.load(out), "the cat<br />sat<BR>on a mat"
+    (expected,) = ours.encode([ours.clean(text)])
+
+    def ids(given):
+        return theirs(given, add_special_tokens=False)["input_ids"]
+
+    assert (ids(text) == expected.tolist()) != breaks
+    if breaks:  # the card's advice
+        assert ids("the cat sat on a mat") == expected.tolist()
+    assert ("replace them by a space first" in (out / "README.md").read_text()) == breaks
 
 
 def test_a_small_folder_has_all_weights_in_bfloat16_and_leaves_whole_numbers(tmp_path, small_tokenizer):

@@ -15,8 +15,13 @@ from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.server import make_app
 from bertwright.apps.serving import server_config
 from bertwright.cli import main
+from bertwright.files import write_json
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.embedding_head import EmbeddingHead
+from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import Pooling
 from serving import Server
-from small_models import save_tagger
+from small_models import SHAPE, save_tagger
 
 pytestmark = pytest.mark.filterwarnings("ignore:more than a fifth of the tokens are unknown")  # to a small vocabulary
 
@@ -135,13 +140,23 @@ def test_an_index_of_some_dimensions_has_the_first_numbers_of_vectors_for_texts_
     assert not (place / "other").exists()
 
 
-def test_an_index_of_an_earlier_version_has_all_numbers(built, place, said):
-    expected = answers(said, "index", "the cat")
+def test_an_index_of_an_earlier_version_is_to_be_built_again(built, place, said):
     settings = json.loads((place / "index" / "index.json").read_text())
-    assert settings.pop("dimensions") == 48
-    (place / "index" / "index.json").write_text(json.dumps(settings))
-    assert SearchIndex(place / "index").built.dimensions == 48
-    assert answers(said, "index", "the cat") == expected
+    assert settings["dimensions"] == 48
+    (place / "index" / "index.json").write_text(json.dumps(settings | {"format": "bertwright search index 2"}))
+    expected = "index is an index of another version of Bertwright; delete it, and build it again"
+    assert said("search", "query", "index", "the cat") == expected
+
+
+@pytest.mark.slow
+def test_a_model_whose_pooling_was_changed_is_another_model(place, small_tokenizer, tmp_path_factory, said):
+    folder = tmp_path_factory.mktemp("models") / "vectors"
+    encoder = new_encoder(SHAPE, small_tokenizer.vocab_size)
+    save_model(TaskModel(encoder, EmbeddingHead(Pooling()), ["similarity"], "embedding"), small_tokenizer, folder, 16)
+    said("search", "build", "notes.txt", "index", "--model", folder)
+    assert len(said("search", "query", "index", "the cat").splitlines()) == 4
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 12})
+    assert "is not the model that built index" in said("search", "query", "index", "the cat")
 
 
 @pytest.mark.slow

@@ -14,10 +14,12 @@ from bertwright.apps.search_index import (
     best_first,
     changing,
     fuse,
-    model_digest,
     write_index,
 )
 from bertwright.errors import UserError
+from bertwright.files import read_json, write_json
+from bertwright.models.sentence_folder import Pooling, write_pooling
+from bertwright.vectors import model_digest
 
 BUILT = Built("bundled", "0123", hybrid=True)
 WORDS = "river stone boat winter garden letter morning window bread market".split()
@@ -161,10 +163,16 @@ def test_an_index_of_vectors_alone_has_no_words(tmp_path):
         SearchIndex(tmp_path / "i").rank("boat", vectors[0], 1, "hybrid")
 
 
-def test_without_the_library_a_graph_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(UserError, match=r"usearch.*pip install 'bertwright\[search\]'"):
-        write_index(tmp_path / "i", Built("bundled", "0", hybrid=False, approximate=True), [made(10)])
+@pytest.mark.parametrize(("module", "kind"), [("usearch.index", "approximate"), ("bm25s", "hybrid")])
+def test_without_a_library_an_index_is_refused_before_a_text_is_encoded(tmp_path, monkeypatch, module, kind):
+    def parts():
+        raise AssertionError("a text is encoded")
+        yield made(10)
+
+    monkeypatch.setitem(sys.modules, module, None)
+    built = Built("bundled", "0", **{"hybrid": False, kind: True})
+    with pytest.raises(UserError, match=rf"{module[:5]}.*pip install 'bertwright\[search\]'"):
+        write_index(tmp_path / "i", built, parts())
     assert not list(tmp_path.iterdir())
 
 
@@ -245,14 +253,43 @@ def test_only_one_command_writes_an_index(index):
 
 
 def test_a_model_is_known_by_its_content(tmp_path):
-    (tmp_path / "m" / "1_Pooling").mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json", "README.md"):
+    (tmp_path / "m").mkdir()
+    for name in ("model.safetensors", "config.json", "tokenizer.json", "README.md"):
         (tmp_path / "m" / name).write_text(name)
     digest = model_digest(tmp_path / "m")
     (tmp_path / "m" / "README.md").write_text("other")
     shutil.copytree(tmp_path / "m", tmp_path / "deep" / "copy")
     assert model_digest(tmp_path / "deep" / "copy") == digest
-    for name in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
-        shutil.copytree(tmp_path / "m", tmp_path / name.replace("/", "-"))
-        (tmp_path / name.replace("/", "-") / name).write_text("other")
-        assert model_digest(tmp_path / name.replace("/", "-")) != digest
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copytree(tmp_path / "m", tmp_path / name)
+        (tmp_path / name / name).write_text("other")
+        assert model_digest(tmp_path / name) != digest
+
+
+@pytest.mark.parametrize("inner", ["", "0_Transformer"])
+def test_a_model_is_known_by_how_it_makes_one_vector_of_a_text(tmp_path, inner):
+    folder = tmp_path / "m" / inner
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    pooling = Pooling("cls", normalize=True, max_length=16, dimensions=8)
+    write_pooling(folder, pooling, 16, lacks_pooler=False)
+    if inner:  # the older form
+        for name in ("modules.json", "1_Pooling", "config_sentence_transformers.json"):
+            (folder / name).rename(tmp_path / "m" / name)
+        modules = read_json(tmp_path / "m" / "modules.json")
+        write_json(tmp_path / "m" / "modules.json", [{**modules[0], "path": inner}, *modules[1:]])
+    whole = tmp_path / "m"
+
+    def change(file, **changes):
+        write_json(file, {**read_json(file), **changes})
+        return model_digest(folder)
+
+    found = [model_digest(folder), change(whole / "config_sentence_transformers.json", truncate_dim=4)]
+    assert len({*found}) == 1, "an index says itself how many numbers it holds"
+    found.append(change(folder / "sentence_bert_config.json", max_seq_length=12))
+    mean = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    found.append(change(whole / "1_Pooling" / "config.json", **mean))
+    write_json(whole / "modules.json", read_json(whole / "modules.json")[:2])  # vectors of any length
+    found.append(model_digest(folder))
+    assert len({*found}) == 4

@@ -1,6 +1,7 @@
 """Vectors of texts: losses against plain loops, one gradient whatever the micro-batches, and runs from files."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -13,15 +14,18 @@ from sklearn.metrics import label_ranking_average_precision_score
 import bertwright
 from bertwright.cli import main
 from bertwright.errors import UserError, WrongTypeError
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
 from bertwright.finetune_settings import EmbeddingConfig
-from bertwright.models.checkpoints import new_encoder
-from bertwright.models.embedding_head import contrastive_losses, ranking_loss, ranking_losses
+from bertwright.models.checkpoints import new_encoder, save_model
+from bertwright.models.embedding_head import EmbeddingHead, contrastive_losses, ranking_loss, ranking_losses
 from bertwright.models.heads import TaskModel
+from bertwright.models.sentence_folder import Pooling, read_pooling
 from bertwright.recipe import FinetuneConfig, OptimizerConfig, Recipe, Source, SystemConfig
 from bertwright.tasks.baselines_similarity import tfidf_cosines
 from bertwright.tasks.crops import crop, halves
 from bertwright.tasks.embedding import Embedding
+from bertwright.tasks.finetune import encoder_digests as digests_of
+from bertwright.tasks.finetune import read_split as finetune_split
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.resampling import Units
@@ -45,6 +49,7 @@ def sentence(rng, most=18):
 def records(kind, count=23):
     rng = np.random.default_rng(3)
     made = [Record(str(n), sentence(rng), sentence(rng), number=float(n % 5)) for n in range(count)]
+    made = [replace(one, text=made[n // 3 * 3].text) for n, one in enumerate(made)] if kind != "crops" else made
     if kind == "crops":
         return [replace(one, text_pair=None) for one in made]
     return [replace(one, negative=sentence(rng)) for one in made] if kind == "negatives" else made
@@ -64,8 +69,8 @@ def task_for(kind, config=CONFIG):
 KINDS = ("crops", "pairs", "negatives", "scores")
 
 
-def job_for(kind, tokenizer, folder, config=CONFIG, dropout=0.0):
-    task, rows = task_for(kind, config), records(kind)
+def job_for(kind, tokenizer, folder, config=CONFIG, dropout=0.0, count=23):
+    task, rows = task_for(kind, config), records(kind, count)
     labels = task.labels(rows, ["similarity"], rows, "data.x")
     inputs = task.encode(rows, tokenizer, config.max_length, "head")
     training = task.examples(inputs, labels, ["similarity"], config.max_length)
@@ -140,6 +145,9 @@ def test_the_contrastive_loss_is_that_of_a_plain_loop(together, sizes):
     texts = torch.arange(7 * together).view(7, together)
     texts[3, 1] = texts[5, 1]  # two examples have one positive
     texts[6, together - 1] = texts[2, 0]  # a candidate is another example's own text
+    texts[4, 0] = texts[1, 0]  # two positives of one text; their hard negatives stay negatives of both
+    if together == 3:
+        texts[0, 2] = texts[4, 1]  # a positive of it is another text's hard negative
     expected = []
     for i in range(7):
         of_sizes = []
@@ -147,9 +155,10 @@ def test_the_contrastive_loss_is_that_of_a_plain_loop(together, sizes):
             own = vectors[i, 0, :size]
             right = np.exp(cosine(own, vectors[i, 1, :size]) / 0.1)
             total = right
+            known = [texts[j, 1] for j in range(7) if texts[j, 0] == texts[i, 0]]
             for j in range(7):
                 for k in range(1, together):
-                    if (j, k) != (i, 1) and texts[j, k] not in (texts[i, 0], texts[i, 1]):
+                    if (j, k) != (i, 1) and texts[j, k] not in (texts[i, 0], *known):
                         total += np.exp(cosine(own, vectors[j, k, :size]) / 0.1)
             of_sizes.append(-np.log(right / total))
         expected.append(np.mean(of_sizes))
@@ -277,6 +286,19 @@ def test_a_batch_is_the_same_for_any_number_of_processes(small_tokenizer, tmp_pa
     assert len(epoch - later) > 10, "crops are drawn anew"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("texts", "batch_size"), [(3_201, 64), (3_205, 64), (1_601, 32), (101, 2), (65, 64), (64, 64), (3, 2)]
+)
+def test_no_batch_of_an_epoch_has_few_negatives(small_tokenizer, tmp_path, texts, batch_size):
+    job = job_for("pairs", small_tokenizer, tmp_path, replace(CONFIG, batch_size=batch_size), count=texts)
+    batches = job.epoch_batches(3)
+    sizes = [len(batch) for batch in batches]
+    assert len(batches) == job.batches_per_epoch == -(-texts // batch_size)
+    assert batch_size >= max(sizes) >= min(sizes) >= max(sizes) - 1
+    assert sorted(np.concatenate(batches)) == list(range(texts))
+
+
 def test_rows_that_fill_up_a_batch_change_nothing(small_tokenizer, engine, tmp_path):
     job = job_for("pairs", small_tokenizer, tmp_path)
     _, expected = gradients_of(job, engine)
@@ -339,9 +361,16 @@ def test_ranks_are_those_of_a_plain_loop(sparse, monkeypatch):
     texts = [[f"a{n}", f"b{n}"] for n in range(11)]
     texts[4][1], vectors[1, 4] = "b2", vectors[1, 2]  # one second text stands twice
     texts[6][0], vectors[0, 6] = "b7", vectors[1, 7]  # a first text is another's second
+    for n in (3, 9):  # three pairs have one first text, one of them in capitals
+        texts[n][0], vectors[0, n] = "A1" if n == 9 else "a1", vectors[0, 1]
     expected = []
     for i in range(11):
-        others = {texts[j][1]: float(vectors[0, i] @ vectors[1, j]) for j in range(11) if texts[j][1] != texts[i][0]}
+        also_right = {texts[j][1] for j in range(11) if texts[j][0].lower() == texts[i][0].lower()}
+        others = {
+            texts[j][1]: float(vectors[0, i] @ vectors[1, j])
+            for j in range(11)
+            if texts[j][1] not in (also_right | {texts[i][0]}) - {texts[i][1]}
+        }
         own = others.pop(texts[i][1])
         total = sum(np.exp(value / 0.1) for value in [own, *others.values()])
         expected.append([own, sum(value >= own for value in others.values()), -np.log(np.exp(own / 0.1) / total)])
@@ -361,6 +390,13 @@ def test_the_reciprocal_rank_is_that_of_scikit_learn():
     nearest = (first @ second.T).argmax(1) == np.arange(30)
     assert metrics["recall_at_1"] == pytest.approx(nearest.mean())
     assert Embedding().loss(found, np.zeros(30)) == pytest.approx(found[:, 2].mean())
+
+
+def test_all_right_answers_of_a_question_can_be_found_at_once():
+    # Two questions, each with two right texts that lie on its own vector: both rows of each are found.
+    first = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    texts = [("q", "a"), ("q", "b"), ("r", "c"), ("r", "d")]
+    assert Embedding().metrics(compared(first, first, texts, 0.05), np.zeros(4))["recall_at_1"] == 1
 
 
 def test_vectors_that_are_all_the_same_find_nothing():
@@ -491,6 +527,39 @@ def test_a_row_without_its_negative_is_skipped_and_counted(tmp_path):
     assert found.skipped["empty text"][0] == 1
 
 
+@pytest.mark.slow
+def test_what_a_folder_of_sentence_transformers_does_beside_its_encoder_is_not_lost(small_tokenizer, tmp_path):
+    write_data(tmp_path / "data", "pairs")
+    torch.manual_seed(0)
+    encoder = new_encoder(SHAPE, small_tokenizer.vocab_size)
+    model = TaskModel(encoder, EmbeddingHead(Pooling("cls")), ["similarity"], "embedding")
+    folder = tmp_path / "model"
+    save_model(model, small_tokenizer, folder, 64)
+    trained = recipe(tmp_path / "data", PAIRS, encoder=str(folder), max_length=32)
+    named = replace(trained, finetune=replace(trained.finetune, embedding=EmbeddingConfig(pooling="mean")))
+    for one, mode in ((trained, "cls"), (named, "mean")):
+        assert (
+            finetune_split(one, folder, lambda text: None).task.head(encoder, ["similarity"], 0.0).pooling.mode == mode
+        )
+    plain = digests_of(trained.finetune, folder)
+    pooling = read_json(folder / "1_Pooling" / "config.json")
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
+    assert digests_of(trained.finetune, folder) != plain, "another pooling is another training"
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    modules = read_json(folder / "modules.json")
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    prompt = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    for file, content, expected in (
+        ("modules.json", [*modules, dense], "has the modules Transformer, Pooling, Dense"),
+        ("config_sentence_transformers.json", prompt, "puts a prompt before each text"),
+    ):
+        shutil.copytree(folder, tmp_path / "other", dirs_exist_ok=True)
+        write_json(tmp_path / "other" / file, content)
+        other = replace(named, finetune=replace(named.finetune, encoder=str(tmp_path / "other")))
+        with pytest.raises(UserError, match=expected):
+            bertwright.run(other, out=str(tmp_path / "run"))
+
+
 # Runs
 
 
@@ -565,11 +634,16 @@ def test_a_run_ends_with_a_folder_that_sentence_transformers_opens(kind, tmp_pat
 @pytest.mark.slow
 def test_an_encoder_of_sentence_transformers_is_trained_further(tmp_path, capsys):
     write_data(tmp_path / "data", "pairs")
-    first = recipe(tmp_path / "data", PAIRS, batch_size=16, max_length=32, epochs=1)
+    cls = EmbeddingConfig(pooling="cls")
+    first = recipe(tmp_path / "data", PAIRS, batch_size=16, max_length=32, epochs=1, embedding=cls)
     system = {"precision": "fp32", "compile": "off"}
     run = bertwright.run(first, out=str(tmp_path / "one"), system=system)
-    again = replace(first, finetune=replace(first.finetune, encoder=str(run.path / "finetune" / "seed-0" / "model")))
+    start = run.path / "finetune" / "seed-0" / "model"
+    again = replace(first, finetune=replace(first.finetune, encoder=str(start), embedding=EmbeddingConfig()))
     second = bertwright.run(again, out=str(tmp_path / "two"), system=system)
+    trained = second.path / "finetune" / "seed-0" / "model"
+    assert read_pooling(trained).mode == "cls", "a recipe that names no pooling continues with the folder's"
+    assert read_json(trained / "config.json")["embedding"]["pooling"] == "cls"
     losses = [read_json(one.path / "finetune" / "seed-0" / "done.json")["validation_loss"] for one in (run, second)]
     assert losses[1] < losses[0]
     assert "head" not in capsys.readouterr().err.replace(str(tmp_path), "").replace("heads", "")

@@ -42,7 +42,7 @@ class WordIndex:
         """
         vocabulary: dict[str, int] = {}
         numbers = [[vocabulary.setdefault(word, len(vocabulary)) for word in words(text)] for text in texts]
-        inner = _library().BM25()
+        inner = library().BM25()
         if not vocabulary:
             raise UserError("no text has a letter or a digit, and BM25 counts words; leave out --hybrid")
         inner.index((numbers, vocabulary), create_empty_token=False, show_progress=False)
@@ -55,7 +55,7 @@ class WordIndex:
         Raises:
             UserError: if bm25s is missing.
         """
-        return cls(_library().BM25.load(folder, mmap=True))
+        return cls(library().BM25.load(folder, mmap=True))
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder."""
@@ -70,7 +70,7 @@ class WordIndex:
         return found
 
 
-def _library() -> Any:
+def library() -> Any:
     """The library bm25s.
 
     Raises:

@@ -300,6 +300,7 @@ def model_card(folder: Path, model: AnyModel, small: bool, license: str) -> str:
             license=license,
             classifier=is_classifier,
             truncation=_truncation(folder, model),
+            html_line_breaks=load_tokenizer(folder).html_line_breaks,
             threshold=model.notes.get("no_answer_threshold") if isinstance(model, TaskModel) else None,
             task=model.task if isinstance(model, TaskModel) else None,
             pair=isinstance(model, TaskModel) and model.notes.get("text_pair"),

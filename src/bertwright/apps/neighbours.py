@@ -35,7 +35,7 @@ class NeighbourGraph:
         """
         inner, number = None, 0
         for vectors in parts:
-            inner = inner or _library().Index(ndim=vectors.shape[1], metric="ip", dtype="bf16")
+            inner = inner or library().Index(ndim=vectors.shape[1], metric="ip", dtype="bf16")
             inner.add(np.arange(number, number + len(vectors)), vectors)
             number += len(vectors)
         return cls(inner)
@@ -47,7 +47,7 @@ class NeighbourGraph:
         Raises:
             UserError: if usearch is missing.
         """
-        return cls(_library().Index.restore(str(path), view=True))
+        return cls(library().Index.restore(str(path), view=True))
 
     def save(self, path: Path) -> None:
         """Write the graph."""
@@ -58,7 +58,7 @@ class NeighbourGraph:
         return np.asarray(self._inner.search(vector, count).keys).astype(np.int64)
 
 
-def _library() -> Any:
+def library() -> Any:
     """The library's module.
 
     Raises:

@@ -17,13 +17,13 @@ from bertwright.apps.search_index import (
     Ranking,
     SearchIndex,
     changing,
-    model_digest,
     write_index,
 )
 from bertwright.apps.search_texts import TextReader, text_files, text_vectors
 from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.text import formats
+from bertwright.vectors import model_digest
 
 
 def build(
@@ -247,7 +247,7 @@ def open_searcher(
         _ = index.words  # says what is missing before a model is loaded
     if by == "bm25":
         return Searcher(index, by, None)
-    if model is None and loaded is not None and _digest(loaded) == index.built.digest:
+    if model is None and loaded is not None and _has_built(index, loaded):
         return Searcher(index, by, loaded)
     # --model of `serve` is the model that is served.
     return Searcher(index, by, model_of(index, model, "--model" if loaded is None else "--index-model"))
@@ -270,12 +270,19 @@ def model_of(index: SearchIndex, model: str | None = None, option: str = "--mode
     except UserError as error:
         hint = "" if model else f"; if the model that built {index.folder} was moved, say where with {option}"
         raise UserError(f"{error}{hint}") from error
-    if _digest(encoder) != index.built.digest:
+    if not _has_built(index, encoder):
         raise UserError(
             f"{name} is not the model that built {index.folder}, and vectors of two models cannot be compared; give "
             f"that model with {option}, or build the index again"
         )
     return encoder
+
+
+def _has_built(index: SearchIndex, encoder: bertwright.Model) -> bool:
+    try:
+        return _digest(encoder) == index.built.digest
+    except UserError:  # it makes vectors in a way that we do not compute, and so no index
+        return False
 
 
 def _digest(encoder: bertwright.Model) -> str:

@@ -11,13 +11,11 @@ The folder is written as a whole, and read through memory maps: vectors cost no 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from bertwright.apps import bm25, neighbours
 from bertwright.apps.bm25 import WordIndex
 from bertwright.apps.neighbours import NeighbourGraph
 from bertwright.arrays import Floats, Ints
@@ -34,7 +33,7 @@ from bertwright.files import atomic_path, digests, recover, write_json
 
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
-_FORMAT = "bertwright search index 2"
+_FORMAT = "bertwright search index 3"
 _SETTINGS, _TEXTS, _WORDS, _GRAPH = "index.json", "texts.arrow", "bm25", "neighbours.usearch"
 
 _VECTORS = 0.4
@@ -44,12 +43,6 @@ _VECTORS = 0.4
 _CANDIDATES = 1_000
 """Texts that an approximate index compares exactly with a query, or as many as are asked for: those that its graph
 finds, and in a hybrid ranking as many by words."""
-
-_MODEL_FILES = re.compile(
-    r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt|modules\.json"
-    r"|\d+_\w+/config\.json)"
-)
-"""The files of a model folder on which its vectors depend."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ class Built:
 
     Args:
         model: bundled, or the model's folder.
-        digest: of the model, from `model_digest`.
+        digest: of the model, from `vectors.model_digest`.
         hybrid: whether it also holds words.
         base: the folder that relative names of files start from: where the index was built.
         approximate: whether it also holds a graph of near neighbours, by which it is searched.
@@ -103,12 +96,6 @@ class Built:
     base: str = "."
     approximate: bool = False
     dimensions: int | None = None
-
-
-def model_digest(folder: Path) -> str:
-    """What identifies the vectors of a model: a digest of its weights, settings and tokenizer, wherever they lie."""
-    inside = sorted(path for path in folder.rglob("*") if _MODEL_FILES.fullmatch(path.relative_to(folder).as_posix()))
-    return sha256(repr(digests(inside)).encode()).hexdigest()
 
 
 def fuse(words: Floats, cosines: Floats) -> npt.NDArray[np.float64]:
@@ -169,9 +156,7 @@ class SearchIndex:
                 raise ValueError("a file is not as it was written")
             with pa.memory_map(str(folder / _TEXTS)) as source:
                 self._table = pa.ipc.open_file(source).read_all()
-            width = said.get("dimensions", self._table.schema.field("vector").type.list_size)
-            kept = {name: said[name] for name in ("model", "digest", "hybrid", "base", "approximate")}
-            self.built = Built(**kept, dimensions=width)
+            self.built = Built(**{each.name: said[each.name] for each in fields(Built)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
         self.folder = folder
@@ -298,6 +283,11 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
     Raises:
         UserError: if there is none, or bm25s or usearch is missing.
     """
+    # What is missing is said before the texts are encoded, which may take hours.
+    if built.hybrid:
+        bm25.library()
+    if built.approximate:
+        neighbours.library()
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         texts = _write_texts(temporary / _TEXTS, parts)

@@ -20,12 +20,13 @@ from bertwright.apps.sweep_space import Space, check_encoder_fits, described, ow
 from bertwright.apps.sweep_trials import Search, Trial, best_of, shown
 from bertwright.errors import UserError
 from bertwright.evaluate.comparison import metric_name
-from bertwright.files import given_files, user_path
+from bertwright.files import user_path
 from bertwright.pipeline import Run, run, say
 from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import Work
+from bertwright.tasks.finetune import encoder_digests
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.corpus import parts_read
@@ -139,7 +140,9 @@ def _read_training_data(recipe: Recipe) -> _Data:
 def _fingerprint(recipe: Recipe, space: Space, encoder: Path, data: str) -> str:
     """Of all that decides the trials; of the seeds the first alone."""
     own = decisive(recipe.finetune) | {"seeds": recipe.finetune.seeds[:1], "encoder": None}
-    return fingerprint(own, recipe.seed, recipe.tokenizer.html_line_breaks, str(space), given_files(encoder), data)
+    return fingerprint(
+        own, recipe.seed, recipe.tokenizer.html_line_breaks, str(space), encoder_digests(recipe.finetune, encoder), data
+    )
 
 
 def _best(recipe: Recipe, ended: Sequence[Trial]) -> Trial:

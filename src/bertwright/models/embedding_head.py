@@ -91,7 +91,8 @@ def contrastive_losses(vectors: Tensor, texts: Tensor, temperature: float, sizes
     """The cross-entropy of each example's positive among all positives and hard negatives of a global batch.
 
     InfoNCE (van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding", equation 4) on
-    cosines. A text that equals the example's own text or its positive is no negative of it.
+    cosines. No negative of an example is a candidate that equals its text, or a positive of that text in any example:
+    of a query with several right answers each has a row of its own.
 
     Args:
         vectors: of each example its text, its positive and perhaps a hard negative, (N, 2 or 3, H).
@@ -106,12 +107,15 @@ def contrastive_losses(vectors: Tensor, texts: Tensor, temperature: float, sizes
     examples = len(vectors)
     # Candidates: all positives, then all hard negatives.
     candidates, numbers = vectors[:, 1:].transpose(0, 1).flatten(0, 1), texts[:, 1:].T.flatten()  # (C, H), (C,)
-    equal = (numbers == texts[:, :1]) | (numbers == texts[:, 1:2])  # (N, C)
-    equal[torch.arange(examples), torch.arange(examples)] = False
+    same_text = (texts[:, :1] == texts[:, 0]).float()  # (N, N)
+    # How many examples of the same text have a positive that equals the candidate.
+    positives = same_text @ (texts[:, 1:2] == numbers).float()  # (N, C)
+    excluded = (numbers == texts[:, :1]) | (positives > 0)  # (N, C)
+    excluded[torch.arange(examples), torch.arange(examples)] = False
     losses = []
     for size in sizes:
         cosines = cut_and_normalized(vectors[:, 0], size) @ cut_and_normalized(candidates, size).T  # (N, C)
-        logits = (cosines / temperature).masked_fill(equal, -torch.inf)
+        logits = (cosines / temperature).masked_fill(excluded, -torch.inf)
         losses.append(F.cross_entropy(logits, torch.arange(examples, device=logits.device), reduction="none"))
     return torch.stack(losses).mean(0)
 

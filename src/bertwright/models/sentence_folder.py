@@ -79,7 +79,8 @@ def read_pooling(folder: Path) -> Pooling | None:
     ):
         raise UserError(
             f"{whole / MODULES} has the modules {', '.join(kinds)}; Bertwright computes Transformer, Pooling and "
-            "Normalize, with the encoder in the folder itself or in the one that the first module names"
+            "Normalize, with the encoder in the folder itself or in the one that the first module names; for the "
+            f"encoder alone, with the mean of its tokens' vectors, give a copy without {MODULES}"
         )
     mode = _mode(whole / str(modules[1].get("path", _POOLING)) / "config.json")
     _check_other_settings(whole, folder)

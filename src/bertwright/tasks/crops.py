@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from bertwright.inputs.sequences import Sequence
+from bertwright.arrays import Floats, Ints
+from bertwright.inputs.sequences import Sequence, build_many
 from bertwright.tasks.examples import Examples
+from bertwright.text.wordpiece import Tokenizer
 
 SHORTEST_RATIO, LONGEST_RATIO = 0.1, 0.5
 """How long a crop is at least and at most, as a fraction of its text."""
@@ -52,6 +55,31 @@ class TextsOfRecord:
     def is_empty(self) -> bool:
         """Whether a text has no token."""
         return any(part.is_empty for part in self.parts)
+
+
+def known_texts(texts: Many[str], tokenizer: Tokenizer, max_length: int | None) -> list[Known]:
+    """Each text by itself, its head where it is too long."""
+    found = build_many(tokenizer, texts, max_length=max_length, truncation="head")
+    return [Known.of(one, text) for one, text in zip(found, texts, strict=True)]
+
+
+def numbered(parts: Many[Many[Sequence]], labels: Ints) -> Floats:
+    """The targets of the head for vectors, float32 (sequences, 3).
+
+    Args:
+        parts: the sequences of each example.
+        labels: (examples,).
+
+    Returns:
+        A row for each sequence: 1 for an example's first one, a number that is the same for equal ones, and the label.
+    """
+    numbers: dict[bytes, int] = {}
+    found = [
+        [place == 0, numbers.setdefault(part.input_ids.tobytes(), len(numbers)), label]
+        for own, label in zip(parts, labels, strict=True)
+        for place, part in enumerate(own)
+    ]
+    return np.array(found, np.float32)
 
 
 def halves(text: str) -> tuple[str, str]:

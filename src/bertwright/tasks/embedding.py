@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, cast
 
@@ -22,11 +23,11 @@ from bertwright.inputs.sequences import ModelInput, beginning
 from bertwright.models.embedding_head import EmbeddingHead, cut_and_normalized, ranking_loss
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import Head
-from bertwright.models.sentence_folder import Pooling
+from bertwright.models.sentence_folder import Pooling, read_pooling
 from bertwright.ranges import require
 from bertwright.recipe import Source
 from bertwright.tasks.answers import Shown
-from bertwright.tasks.crops import Crops, Known, TextsOfRecord, halves
+from bertwright.tasks.crops import Crops, Known, TextsOfRecord, halves, known_texts, numbered
 from bertwright.tasks.ranks import compared
 from bertwright.tasks.regression import moments
 from bertwright.tasks.resampling import Resampled, Units, resample_means
@@ -130,6 +131,15 @@ class Embedding(Task):
         for name in ("unlabelled", "label_names", "positive_label", "class_weights"):
             require(not getattr(config, name), f"finetune.{name} is for classes, and vectors have none; leave it out")
 
+    def starting_from(self, encoder: Path) -> Self:
+        """The task with the folder's pooling where finetune.embedding names none, and the mean where neither does.
+
+        Raises:
+            UserError: if the folder does what we do not compute: its vectors would be lost without a word.
+        """
+        found = read_pooling(encoder) or Pooling()
+        return replace(self, settings=replace(self.settings, pooling=self.settings.pooling or found.mode))
+
     def check_training_set(self, rows: int) -> None:
         """Refuse fewer texts than a batch has.
 
@@ -184,18 +194,13 @@ class Embedding(Task):
         largest = max(settings.dimensions, default=0)
         require(largest <= width, f"finetune.embedding.dimensions has {largest}, and the vectors {width}; lower it")
         sizes = tuple(sorted({*settings.dimensions, width}))
-        pooling = Pooling(settings.pooling, normalize=True)
+        pooling = Pooling(settings.pooling or Pooling().mode, normalize=True)
         return EmbeddingHead(pooling, encoder.causal, settings.temperature, sizes, settings.scores)
 
     def encode(
         self, records: Sequence[Record], tokenizer: Tokenizer, max_length: int | None, truncation: str
     ) -> Sequence[ModelInput]:
         """Each text by itself, its head where it is too long; of a single text its halves, and the whole of it."""
-
-        def built(texts: Sequence[str]) -> list[Known]:
-            found = sequences.build_many(tokenizer, texts, max_length=max_length, truncation="head")
-            return [Known.of(one, text) for one, text in zip(found, texts, strict=True)]
-
         wholes: Sequence[sequences.Sequence | None] = [None] * len(records)
         if records and records[0].text_pair is None:
             texts = [list(side) for side in zip(*(halves(record.text) for record in records), strict=True)]
@@ -204,7 +209,7 @@ class Embedding(Task):
             texts = [[record.text for record in records], [record.text_pair or "" for record in records]]
         if "negative" in self.columns:
             texts.append([record.negative or "" for record in records])
-        parts = zip(*(built(column) for column in texts), strict=True)
+        parts = zip(*(known_texts(column, tokenizer, max_length) for column in texts), strict=True)
         return [TextsOfRecord(list(own), whole) for own, whole in zip(parts, wholes, strict=True)]
 
     def windows(self, model_input: ModelInput, max_length: int) -> list[sequences.Sequence]:
@@ -221,13 +226,7 @@ class Embedding(Task):
         self.check_training_set(len(inputs))
         given = cast(Sequence[TextsOfRecord], inputs)
         parts = [[one.whole] if one.whole is not None else one.parts for one in given]
-        numbers: dict[bytes, int] = {}
-        targets = [
-            [place == 0, numbers.setdefault(part.input_ids.tobytes(), len(numbers)), label]
-            for own, label in zip(parts, labels, strict=True)
-            for place, part in enumerate(own)
-        ]
-        flat, rows = [part for own in parts for part in own], np.array(targets, np.float32)
+        flat, rows = [part for own in parts for part in own], numbered(parts, labels)
         return Examples(flat, rows, len(parts[0])) if self.pairs else Crops(flat, rows, max_length=max_length)
 
     def predictions(self, logits: Sequence[Tensor], parts: Sequence[Sequence[sequences.Sequence]]) -> Floats:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from bertwright.arrays import Ints
 from bertwright.errors import UserError
-from bertwright.files import recover, write_json
+from bertwright.files import given_files, recover, write_json
 from bertwright.finetune_settings import FinetuneConfig
 from bertwright.inputs.sequences import ModelInput, unknown_notice
 from bertwright.models.checkpoints import (
@@ -26,7 +27,7 @@ from bertwright.models.checkpoints import (
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
-from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.registry import find_task, recipe_task
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
@@ -120,7 +121,8 @@ def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
         encoder: a model folder.
 
     Raises:
-        UserError: if it can't be read, is too short for max_length, or has no place for an averaging block.
+        UserError: if it can't be read, is too short for max_length, has no place for an averaging block, or makes
+            vectors in a way that the task does not continue.
     """
     shape = model_config(read_config(encoder))
     if config.max_length > shape.max_position_embeddings:
@@ -131,7 +133,20 @@ def check_encoder(config: FinetuneConfig, encoder: Path) -> Tokenizer:
     if config.averaging_block:
         with torch.device("meta"):
             as_bert(new_encoder(shape, 1), AVERAGING)
+    find_task(config.task).starting_from(encoder)
     return load_tokenizer(encoder)
+
+
+def encoder_digests(config: FinetuneConfig, encoder: Path) -> list[Any]:
+    """What of the encoder's folder decides the result: its files, and what the task takes from those around them.
+
+    Args:
+        config: of fine-tuning.
+        encoder: a model folder.
+    """
+    task = find_task(config.task)
+    taken = task.starting_from(encoder)
+    return [*given_files(encoder), *([] if taken == task else [taken.notes()])]
 
 
 def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
@@ -147,7 +162,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     """
     config = recipe.finetune
     tokenizer = check_encoder(config, encoder)
-    task = recipe_task(recipe)
+    task = recipe_task(recipe).starting_from(encoder)
     tokenizer.html_line_breaks |= recipe.tokenizer.html_line_breaks
     where = f"data.{config.data}"
     source = recipe.source(config.data)

@@ -22,9 +22,10 @@ def _identity(text: str) -> Hashable:
 def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperature: float) -> Floats:
     """The cosine of each pair, the rank of its second text, and its cross-entropy among the candidates.
 
-    Candidates are the distinct second texts, by their words, and so the same ones for every system; one that equals the
-    first text of a pair is none of that pair. A candidate that is as near as the pair's own counts as nearer, so that
-    vectors that are all the same have no rank of use.
+    Candidates are the distinct second texts, by their words, and so the same ones for every system. None of a pair are
+    one that equals its first text, and the second texts of other pairs with that first text: they are right, too. A
+    candidate that is as near as the pair's own counts as nearer, so that vectors that are all the same have no rank of
+    use.
 
     Args:
         first: vectors of length 1 (or of zeros), (pairs, width), dense or sparse.
@@ -46,7 +47,10 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperatur
             rows.append(row)
     candidates = second[rows]
     own = np.array([numbers[other] for _, other in known])
-    itself = np.array([numbers.get(one, -1) for one, _ in known])
+    also_right: dict[Hashable, list[int]] = {one: [numbers[one]] if one in numbers else [] for one, _ in known}
+    for one, other in known:
+        also_right[one].append(numbers[other])
+    left_out = {one: np.unique(found) for one, found in also_right.items()}
     found = np.zeros((len(texts), 3), np.float32)
     for start in range(0, len(texts), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
@@ -55,9 +59,9 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperatur
         places = np.arange(len(cosines))
         pairs = first[part].multiply(second[part]) if hasattr(first, "multiply") else first[part] * second[part]
         right = np.asarray(pairs.sum(axis=1), np.float64).ravel()  # the pair's own text, and not one of equal words
+        for row, (one, _) in zip(cosines, known[part], strict=True):
+            row[left_out[one]] = -np.inf
         cosines[places, own[part]] = right
-        same = (itself[part] >= 0) & (itself[part] != own[part])
-        cosines[places[same], itself[part][same]] = -np.inf
         found[part, 0] = right
         found[part, 1] = (cosines >= right[:, None]).sum(axis=1) - 1
         found[part, 2] = logsumexp(cosines / temperature, axis=1) - right / temperature

@@ -110,16 +110,16 @@ class Finetuning:
         """The texts of each global batch of an epoch: each text once, neighbours in length together."""
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
-            order = rng.permutation(len(self._lengths))
-            pool = self.config.batch_size * _POOL_BATCHES
+            order, count = rng.permutation(len(self._lengths)), self.batches_per_epoch
+            ends = np.minimum(np.arange(count + 1) * self.config.batch_size, len(order))
+            if self.model.head.in_batch:  # a short batch would have few negatives: sizes differ by one at most
+                ends = np.cumsum([0, *map(len, np.array_split(order, count))])
             batches = []
-            for start in range(0, len(order), pool):
-                part = order[start : start + pool]
+            for first in range(0, count, _POOL_BATCHES):
+                own = ends[first : first + _POOL_BATCHES + 1]
+                part = order[own[0] : own[-1]]
                 part = part[np.argsort(self._lengths[part], kind="stable")]
-                if self.model.head.in_batch:  # a short batch at the end would have few negatives
-                    batches += np.array_split(part, math.ceil(len(part) / self.config.batch_size))
-                    continue
-                batches += [part[i : i + self.config.batch_size] for i in range(0, len(part), self.config.batch_size)]
+                batches += np.split(part, own[1:-1] - own[0])
             self._order = (epoch, [batches[i] for i in rng.permutation(len(batches))])
         return self._order[1]
 

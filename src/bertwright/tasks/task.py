@@ -7,6 +7,7 @@ there. The tasks of the paper are in its section 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self, cast
 
@@ -57,11 +58,7 @@ class Task(Answers, Protocol):
     chance: str = "how frequent each class is"
 
     def on(self, source: Source) -> Self:
-        """The task as the columns of a source make it; as it was by default.
-
-        Args:
-            source: of the labelled data.
-        """
+        """The task as the columns of a source of labelled data make it; as it was by default."""
         return self
 
     def with_settings(self, config: FinetuneConfig) -> Self:
@@ -70,6 +67,10 @@ class Task(Answers, Protocol):
         Args:
             config: of fine-tuning.
         """
+        return self
+
+    def starting_from(self, encoder: Path) -> Self:
+        """The task with what it takes from the folder of the encoder; as it was by default."""
         return self
 
     def fitted(self, labels: Ints) -> Self:
