@@ -27,10 +27,9 @@ from jsonargparse import auto_cli
 import bertwright
 from bertwright.apps.suite import suite
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import digests, read_json, write_json
-from bertwright.recipe import Recipe, fingerprint
-from bertwright.text.sources import Files, locate
-from common import Json, described, last_evaluation, markdown, read_lines, write_lines, write_table
+from bertwright.files import read_json, write_json
+from bertwright.recipe import Recipe
+from common import Json, data_hash, described, last_evaluation, markdown, read_lines, write_lines, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "speedrun"
@@ -61,17 +60,6 @@ def small_data(folder: Path) -> Json:
     for name, own in parts.items():
         write_lines(folder / f"{name}.jsonl", own)
     return {"books": str(ROOT / "sample" / "books"), "imdb": str(folder)}
-
-
-def data_hash(recipe: Recipe) -> str:
-    """One hash of all files that an entry reads; of data sets of the hub, of their revisions."""
-    places = {name: locate(recipe.source(name)) for name in recipe.data}
-    return fingerprint(
-        {
-            name: [digest for _, digest in digests(list(place.paths))] if isinstance(place, Files) else str(place)
-            for name, place in places.items()
-        }
-    )
 
 
 def score(run: bertwright.Run, tables: Json | None) -> Json:
