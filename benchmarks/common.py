@@ -227,8 +227,11 @@ def prepare_once(recipe: Recipe, corpus: Path) -> None:
 
 def begin_with(corpus: Path, folder: Path) -> None:
     """Have a fresh run folder begin with a corpus that is prepared."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(corpus, folder)
+    new = folder.with_name(f"{folder.name}.new")
+    for place in (folder, new):
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(corpus, new)
+    new.rename(folder)  # whole, or not there
 
 
 def differences(runs: Sequence[Json], base: Sequence[Json], metric: str, digits: int) -> str:
