@@ -145,7 +145,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def register(variants: Mapping[str, Any]) -> None:
     """Have the package build, save and open variants of BERT, by names of their own as architectures.
 
-    The first weights of a seed are BERT's, up to the first part that one of the two has alone: a variant that replaces
+    The initial weights of a seed are BERT's, up to the first part that one of the two has alone: a variant that replaces
     parts after BERT has made its own would else draw others.
 
     Args:
@@ -181,7 +181,7 @@ def write_table(readme: Path, table: str) -> None:
 def write(result: Json, out: str) -> None:
     """Write a result as JSON; a relative path starts at the repository.
 
-    A file of another kind of processor stays as it is: the result is then written beside it, as NAME-KIND.json.
+    A file of another kind of processor is not changed: the result is then written as NAME-KIND.json.
     """
     target = Path(__file__).resolve().parents[1] / out
     own = result.get("processor")

@@ -92,7 +92,7 @@ LEVERS: dict[str, Lever] = {
     "no pairs": Lever({"pretrain": {"next_sentence": False}}, comparable=False),
     "no pairs, ModernBERT's shape": Lever(
         {
-            # The mean of all tokens, as all ModernBERTs of recipes/models: a local layer's [CLS] has read little.
+            # The mean of all tokens, as all ModernBERTs of recipes/models: [CLS] sees few tokens in a local layer.
             "model": {
                 "architecture": "modernbert",
                 "intermediate_size": 680,
@@ -187,7 +187,7 @@ def compiled_once() -> Iterator[None]:
     """What is compiled in the block stays: each run of the package would drop what the one before it has compiled.
 
     That is how it forgets other networks, since the compiler gives up on a function after eight compilations. Here a
-    network has two parts at most, and more are allowed; beyond them a row fails, which would else go on uncompiled.
+    network has two parts at most, and more are allowed; beyond them a row fails, which would otherwise train uncompiled.
     """
     torch.compiler.reset()
     with (

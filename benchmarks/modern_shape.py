@@ -11,7 +11,7 @@ A row is BERT-mini with one difference: normalisation before each part (pre-norm
 many weights, no biases, attention to neighbours in two of three layers. The last row has all five, and is the package's
 own ModernBERT. Everything else is the same in all rows: texts, vocabulary, masks, no segments, no dropout, and Muon, as
 in `recipes/speedrun/modern.yaml`, but sequences of `LENGTH` tokens. Each row reads the same number of tokens with each
-seed, and a seed's first weights are BERT's up to the first part that a row has otherwise: all of them but for rotary
+seed, and a seed's initial weights are BERT's up to the first part that a row has otherwise: all of them but for rotary
 positions, gated units and ModernBERT.
 
 The variants stand here and not in the package, whose two architectures are textbooks and have no such options. The

@@ -67,7 +67,7 @@ class PackedBlock(nn.Module):
 def pack(encoder: Encoder) -> None:
     """Rearrange the matrices of an encoder's blocks in place.
 
-    An encoder of another architecture stays as it is, and so does one of a class that changes BERT's.
+    An encoder of another architecture is not changed, nor is one of a class that changes BERT's.
 
     Args:
         encoder: in bfloat16 and evaluation mode, on the CPU; neither trained, saved nor copied any more.
