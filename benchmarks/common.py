@@ -145,8 +145,8 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def register(variants: Mapping[str, Any]) -> None:
     """Have the package build, save and open variants of BERT, by names of their own as architectures.
 
-    The initial weights of a seed are BERT's, up to the first part that one of the two has alone: a variant that replaces
-    parts after BERT has made its own would else draw others.
+    The initial weights of a seed are BERT's, up to the first part that one of the two has alone: a variant that
+    replaces parts after BERT has made its own would otherwise draw others.
 
     Args:
         variants: the classes of the encoders, by name.

@@ -187,7 +187,8 @@ def compiled_once() -> Iterator[None]:
     """What is compiled in the block stays: each run of the package would drop what the one before it has compiled.
 
     That is how it forgets other networks, since the compiler gives up on a function after eight compilations. Here a
-    network has two parts at most, and more are allowed; beyond them a row fails, which would otherwise train uncompiled.
+    row has two networks at most, and more compilations are allowed; beyond them it fails, where it would otherwise
+    train uncompiled.
     """
     torch.compiler.reset()
     with (
