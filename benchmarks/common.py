@@ -282,8 +282,7 @@ def measure_rows(
         with FileLock(f"{target}.lock"):  # a process that ends a row at the same time waits
             found = known()
             found["rows"][name] = sorted([*found["rows"].get(name, []), run], key=lambda one: one["seed"])
-            places = {row: place for place, row in enumerate(order)}
-            names = sorted(found["rows"], key=lambda row: places.get(row, len(places)))
+            names = sorted(found["rows"], key=lambda row: [*order, row].index(row))
             found["rows"] = {row: found["rows"][row] for row in names}
             write_json(target, found)
             write_table(folder / "README.md", table(found["rows"]))
@@ -294,13 +293,11 @@ def measure_rows(
             if any(run["seed"] == seed for run in known()["rows"].get(name, [])):
                 continue
             try:
-                run = measure(name, seed)
+                keep(name, {"seed": seed, **measure(name, seed)})
+                print(f"{name}, seed {seed}: done", flush=True)
             except Exception:
                 traceback.print_exc()
                 failed.append(f"{name}, seed {seed}")
-                continue
-            keep(name, {"seed": seed, **run})
-            print(f"{name}, seed {seed}: done", flush=True)
     print(table(known()["rows"]))
     if failed:
         raise SystemExit(f"failed, with errors above: {'; '.join(failed)}; the same command measures them again")
