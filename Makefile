@@ -55,7 +55,8 @@ speed-check: .venv/ready
 speedrun-check: .venv/ready
 	$(BIN)/python benchmarks/speedrun.py $(or $(ENTRY),imdb-mini) --small true
 
-# The figures of results/speed: make bench BOOKS='/path/to/books-*.jsonl.xz' IMDB=/path/to/imdb, and let nothing else run.
+# Figures as those of results/speed, in files that name the kind of processor; let nothing else run:
+# make bench BOOKS='/path/to/books-*.jsonl.xz' IMDB=/path/to/imdb
 bench: .venv/ready
 	$(if $(and $(BOOKS),$(IMDB)),,$(error say where the texts are: make bench BOOKS='…/books-*.jsonl.xz' IMDB=…/imdb))
 	$(BIN)/python benchmarks/pretrain_speed.py --sizes tiny,mini,small,base --text '$(BOOKS)'

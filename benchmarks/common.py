@@ -1,16 +1,21 @@
 """What the speed benchmarks share: a recipe around a text, a prepared corpus, and figures on paper."""
 
 import json
+import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+import bertwright
 from bertwright.errors import UserError
-from bertwright.files import read_json, write_json, write_text
+from bertwright.files import digests, read_json, write_json, write_text
 from bertwright.recipe import (
     ModelConfig,
     PrepareConfig,
@@ -20,10 +25,12 @@ from bertwright.recipe import (
     SystemConfig,
     TokenizerConfig,
     decisive,
+    fingerprint,
     to_dict,
 )
 from bertwright.text.decoding import open_bytes
 from bertwright.text.prepare import prepare_corpus
+from bertwright.text.sources import Files, locate
 
 VOCABULARIES = (30_522, 16_000, 8_000, 4_000, 2_000, 1_000)
 """BERT's vocabulary, and what to train on texts too small for it: the largest that the text allows."""
@@ -102,7 +109,31 @@ def described() -> Json:
     """Machine, versions and command of this benchmark."""
     from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file
 
-    return {**environment(Engine(SystemConfig(), print)), "command": " ".join(["python", *sys.argv])}
+    machine = environment(Engine(SystemConfig(), print))
+    return {**machine, "processor": processor(), "command": " ".join(["python", *sys.argv])}
+
+
+KINDS = "amx", "avx512"
+"""Processors that multiply in bfloat16, by the instructions for it, whose names stand in a result's `machine`."""
+
+
+def processor() -> str:
+    """The kind of the processor at hand, on which speed depends: gpu, amx, avx512 (with bfloat16), avx2 and so on."""
+    import torch
+
+    from bertwright.train.engine import Engine, environment
+
+    if torch.cuda.is_available():
+        return "gpu"
+    capability = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
+    plain = f"{capability}-without-bf16" if capability in KINDS else capability
+    return processor_of(environment(Engine(SystemConfig(), print))) or plain
+
+
+def processor_of(result: Json) -> str | None:
+    """The kind of processor that a result is of; None where an older one, of neither of `KINDS`, does not say it."""
+    known = next((kind for kind in KINDS if f"{kind}_bf16" in result.get("machine", "")), None)
+    return result.get("processor", known)
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -115,13 +146,24 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def register(variants: Mapping[str, Any]) -> None:
     """Have the package build, save and open variants of BERT, by names of their own as architectures.
 
+    The initial weights of a seed are BERT's, up to the first part that one of the two has alone: a variant that
+    replaces parts after BERT has made its own would otherwise draw others.
+
     Args:
         variants: the classes of the encoders, by name.
     """
-    from bertwright.models.layouts import FORMATS  # torch: not for the workers that import this file
+    import torch  # not for the workers that import this file
 
-    for name, build in variants.items():  # weights have our own names: Hugging Face's do not know all of them
-        FORMATS[name] = replace(FORMATS["bert"], build=build, names={}, prefix="")
+    from bertwright.models.bert import Bert
+    from bertwright.models.layouts import FORMATS
+
+    def built(variant: Any, *arguments: Any) -> Any:
+        Bert(*arguments)  # all that a network draws while it is made: its weights are drawn after that
+        with torch.random.fork_rng(devices=[]):
+            return variant(*arguments)
+
+    for name, variant in variants.items():  # weights have our own names: Hugging Face's do not know all of them
+        FORMATS[name] = replace(FORMATS["bert"], build=partial(built, variant), names={}, prefix="")
 
 
 def decided(recorded: Any, section: Any, *, budget: bool = False) -> Any:
@@ -209,51 +251,125 @@ def write_table(readme: Path, table: str) -> None:
 
 
 def write(result: Json, out: str) -> None:
-    """Write a result as JSON; a relative path starts at the repository."""
+    """Write a result as JSON; a relative path starts at the repository.
+
+    A file of another kind of processor is not changed: the result is then written as NAME-KIND.json.
+    """
     target = Path(__file__).resolve().parents[1] / out
+    own = result.get("processor")
+    if own is not None and target.exists() and processor_of(read_json(target)) != own:
+        target = target.with_stem(f"{target.stem}-{own}")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {target}")
 
 
+def data_hash(recipe: Recipe) -> str:
+    """One hash of all files that a recipe reads; of data sets of the hub, of their revisions."""
+    places = {name: locate(recipe.source(name)) for name in recipe.data}
+    return fingerprint(
+        {
+            name: [digest for _, digest in digests(list(place.paths))] if isinstance(place, Files) else str(place)
+            for name, place in places.items()
+        }
+    )
+
+
+def settings_of(recipe: Recipe) -> Json:
+    """What results.json keeps of the recipe that all rows begin with, by which it knows rows of others or other texts.
+
+    Args:
+        recipe: of the first row and seed; its folders do not count.
+    """
+    plain = {name: value for name, value in to_dict(recipe).items() if name not in ("data", "out", "seed")}
+    return {"recipe": plain, "data_hash": data_hash(recipe)}
+
+
+def prepare_once(recipe: Recipe, corpus: Path) -> None:
+    """Prepare the corpus that all rows share. Of two processes that are started together, one waits for the other.
+
+    Args:
+        recipe: of any row and seed.
+        corpus: its run folder.
+    """
+    corpus.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(corpus.with_name(f"{corpus.name}.lock")):
+        bertwright.run(replace(recipe, out=str(corpus)), stages=["prepare"])
+
+
+def begin_with(corpus: Path, folder: Path) -> None:
+    """Have a fresh run folder begin with a corpus that is prepared."""
+    new = folder.with_name(f"{folder.name}.new")
+    for place in (folder, new):
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(corpus, new)
+    new.rename(folder)  # whole, or not there
+
+
+def differences(runs: Sequence[Json], base: Sequence[Json], metric: str, digits: int) -> str:
+    """How far a row is from the first one: the mean over the seeds that both have, and in brackets each of them."""
+    known = {one["seed"]: one[metric] for one in base}
+    paired = [one[metric] - known[one["seed"]] for one in runs if one["seed"] in known]
+    each = ", ".join(f"{one:+.{digits}f}" for one in paired)
+    return f"{statistics.mean(paired):+.{digits}f} ({each})" if paired else ""
+
+
 def measure_rows(
     folder: Path,
     settings: Json,
-    rows: Iterable[str],
+    order: Sequence[str],
+    rows: Sequence[str],
     seeds: Iterable[int],
     measure: Callable[[str, int], Json],
     table: Callable[[dict[str, list[Json]]], str],
 ) -> None:
     """Measure each row with each seed, and write results.json and the table of README.md after each of them.
 
-    What results.json has is not measured again, and another process may measure other seeds at the same time.
+    What results.json has is not measured again, and another process may measure other seeds at the same time. Odd seeds
+    take the rows from the last one to the first, so that a machine that becomes faster or slower over the hours favours
+    no row. A row that fails is shown with its error, and the next one follows.
 
     Args:
         folder: of both files.
         settings: of all rows, which results.json holds beside them.
-        rows: their names.
+        order: the names of all rows, as results.json and the table have them.
+        rows: the names of those to measure.
         seeds: of each.
         measure: a row with a seed; returns its figures.
         table: shows the runs of each row.
 
     Raises:
-        SystemExit: if the file has rows of other settings.
+        SystemExit: if the file has rows of other settings, or, at the end, if a row has failed.
     """
     target = folder / "results.json"
+    folder.mkdir(parents=True, exist_ok=True)
 
     def known() -> Json:
         found: Json = read_json(target) if target.exists() else {**settings, "rows": {}}
         if {name: found.get(name) for name in settings} != settings:
-            raise SystemExit(f"{target} has rows of other settings; give another folder: --out")
+            raise SystemExit(f"{target} has rows of another recipe or of other texts; give another folder: --out")
         return found
 
-    for seed, name in product(seeds, rows):
-        if any(run["seed"] == seed for run in known()["rows"].get(name, [])):
-            continue
-        run = {"seed": seed, **measure(name, seed)}
-        found = known()
-        found["rows"][name] = sorted([*found["rows"].get(name, []), run], key=lambda one: one["seed"])
-        write_json(target, found)
-        write_table(folder / "README.md", table(found["rows"]))
-        print(f"{name}, seed {seed}: done", flush=True)
+    def keep(name: str, run: Json) -> None:
+        with FileLock(f"{target}.lock"):  # a process that ends a row at the same time waits
+            found = known()
+            found["rows"][name] = sorted([*found["rows"].get(name, []), run], key=lambda one: one["seed"])
+            names = sorted(found["rows"], key=lambda row: [*order, row].index(row))
+            found["rows"] = {row: found["rows"][row] for row in names}
+            write_json(target, found)
+            write_table(folder / "README.md", table(found["rows"]))
+
+    failed = []
+    for seed in seeds:
+        for name in rows[::-1] if seed % 2 else rows:
+            if any(run["seed"] == seed for run in known()["rows"].get(name, [])):
+                continue
+            try:
+                keep(name, {"seed": seed, **measure(name, seed)})
+                print(f"{name}, seed {seed}: done", flush=True)
+            except Exception:
+                traceback.print_exc()
+                failed.append(f"{name}, seed {seed}")
     print(table(known()["rows"]))
+    if failed:
+        raise SystemExit(f"failed, with errors above: {'; '.join(failed)}; the same command measures them again")

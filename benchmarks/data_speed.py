@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 
 from bertwright.recipe import Source
 from bertwright.text.corpus import read_documents
-from common import Json, described, write
+from common import Json, described, processor, write
 from prepare_speed import learn, serve, with_peak
 
 
@@ -64,7 +64,7 @@ def main(
     books: str,
     sizes: tuple[float, ...] = (10, 100, 360),
     seconds: float = 10.0,
-    out: str = "results/speed/data.json",
+    out: str | None = None,
 ) -> None:
     """Measure how preparation grows.
 
@@ -72,7 +72,8 @@ def main(
         books: files, a folder or a glob, as in a recipe.
         sizes: megabytes of text.
         seconds: how long batches are served.
-        out: the JSON file; a relative path starts at the repository.
+        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
+            results/speed/data-amx.json.
     """
     figures = {}
     print(f"{'MB':>6}{'seconds':>9}{'MB/s':>8}{'peak MiB':>10}{'batches, tokens/s':>20}")
@@ -83,7 +84,7 @@ def main(
             f"{row['batches']['tokens_per_second']:20,}",
             flush=True,
         )
-    write({**described(), "books": books, "sizes": figures}, out)
+    write({**described(), "books": books, "sizes": figures}, out or f"results/speed/data-{processor()}.json")
 
 
 if __name__ == "__main__":

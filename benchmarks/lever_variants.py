@@ -7,6 +7,7 @@ others are blocks in which a part of the package is replaced.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from bertwright.inputs import masking
 from bertwright.inputs.masking import IGNORED_LABEL
 from bertwright.models.bert import Bert, Block, attend, heads_of
 from bertwright.models.heads import Loss, PretrainingModel, cross_entropy
+from bertwright.models.initialization import initialize_local_attention
 from bertwright.settings import ModelConfig
 from bertwright.tasks import pretraining
 from bertwright.train import optim
@@ -132,7 +134,7 @@ class NorMuon(optim.Muon):
                 state = self.state[matrix]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(matrix)
-                    state["row_squares"] = torch.zeros(len(matrix), 1)
+                    state["row_squares"] = matrix.new_zeros(len(matrix), 1)
                 mean = state["momentum_buffer"].lerp_(matrix.grad, 1 - optim.MOMENTUM)
                 move = optim.orthogonal(matrix.grad.lerp(mean, optim.MOMENTUM)[None])[0].float()
                 squares = state["row_squares"].lerp_(move.square().mean(1, keepdim=True), 1 - optim.MOMENTUM)
@@ -160,8 +162,10 @@ class CountingObjective(pretraining.PretrainingObjective):
         if self.training:
             with torch.no_grad():
                 scored = labels != IGNORED_LABEL
-                wrong = scored & (token_logits.argmax(-1) != labels)
                 entries = labels.where(scored, 0)
+                # As in the package's loss: an arg-max over the vocabulary would take far longer.
+                as_high = (token_logits >= token_logits.gather(1, entries[:, None])).float().sum(1)
+                wrong = scored & (as_high != 1)
                 self.seen.index_add_(0, entries, scored.float())
                 self.wrong.index_add_(0, entries, wrong.float())
         losses = {"mlm": cross_entropy(token_logits, labels)}
@@ -179,26 +183,27 @@ def error_weighted_masks() -> Iterator[None]:
     The weights are renewed while a batch is computed, in the thread that builds the next one: runs are alike, and not
     equal.
     """
-    weights: list[np.ndarray] = []  # empty while held-out text is masked, which all rows mask alike
     build, plain = pretraining.Pretraining.micro_batches, masking._choose
+    # Weights while this thread builds a batch to train on; in another, held-out text is masked, by all rows alike.
+    own = threading.local()
     known: dict[str, np.ndarray] = {}
 
     def micro_batches(self: pretraining.Pretraining, phase: int, number: int, rank: int, world: int) -> Any:
         if number % RENEWED_EVERY == 0:
             objective = self.objective
             assert isinstance(objective, CountingObjective)
-            known["weights"] = (objective.wrong / objective.seen).clamp(min=0.1).numpy()
-        weights[:] = [known["weights"]]
+            known["weights"] = (objective.wrong / objective.seen).clamp(min=0.1).cpu().numpy()
+        own.weights = known["weights"]
         try:
             return build(self, phase, number, rank, world)
         finally:
-            weights.clear()
+            del own.weights
 
     def choose(input_ids: Any, maskable: Any, config: Any, vocabulary: Any, rng: np.random.Generator) -> Any:
-        if not weights:
+        if not hasattr(own, "weights"):
             return plain(input_ids, maskable, config, vocabulary, rng)
         # The smallest of exponential numbers, each divided by its weight: draws by weight, without replacement.
-        key = np.where(maskable, rng.exponential(size=input_ids.shape) / weights[0][input_ids], np.inf)
+        key = np.where(maskable, rng.exponential(size=input_ids.shape) / own.weights[input_ids], np.inf)
         number = maskable.sum(1)
         quota = np.where(number > 0, np.maximum(np.rint(config.rate * number), 1), 0)[:, None]
         return (key.argsort(1).argsort(1) < quota) & maskable
@@ -210,11 +215,19 @@ def error_weighted_masks() -> Iterator[None]:
         yield
 
 
+def drawn_from(logits: Tensor) -> Tensor:
+    """An entry of each row, drawn by its probability: int64 (M,), of logits (M, V); one random number a row."""
+    sums = logits.float().softmax(-1).cumsum(-1)
+    drawn = torch.rand(len(logits), 1, device=logits.device) * sums[:, -1:]
+    return torch.searchsorted(sums, drawn, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
 class DetectingObjective(pretraining.PretrainingObjective):
     """A small generator fills the masks, and the encoder tells which tokens were replaced (Clark et al. 2020, ELECTRA).
 
-    The generator has one layer, the encoder's width and token embeddings, and a quarter of its feed-forward width. The
-    masked-token loss is the generator's; the encoder's counts fifty times as much, as there.
+    The generator has one layer, the encoder's width and token embeddings, a quarter of its feed-forward width, and
+    imdb-mini's initialization: its heads attend to neighbours. The masked-token loss is the generator's; the encoder's
+    counts fifty times as much, as there.
     """
 
     def __init__(self, model: PretrainingModel, next_sentence: bool) -> None:
@@ -222,6 +235,7 @@ class DetectingObjective(pretraining.PretrainingObjective):
         config = model.encoder.config
         small = replace(config, num_hidden_layers=1, intermediate_size=config.intermediate_size // 4)
         model.generator = PretrainingModel(Bert(small, model.encoder.vocab_size, model.encoder.pad_token_id)).encoder
+        initialize_local_attention(model.generator)
         model.generator.embeddings.token = model.encoder.embeddings.token
         own = model.encoder.matrices
         model.encoder.matrices = lambda: [*own(), *model.generator.matrices()]  # Muon trains those of both
@@ -245,8 +259,7 @@ class DetectingObjective(pretraining.PretrainingObjective):
         losses = {"mlm": cross_entropy(logits, labels)}
         scored = labels != IGNORED_LABEL
         with torch.no_grad():
-            noise = -torch.log(-torch.log(torch.rand_like(logits, dtype=torch.float32).clamp(1e-6, 1 - 1e-6)))
-            drawn = (logits.float() + noise).argmax(-1)
+            drawn = drawn_from(logits)
             own = input_ids.flatten()[masked_positions]
             replaced = torch.zeros(input_ids.numel(), device=input_ids.device)
             replaced = replaced.index_put((masked_positions,), (scored & (drawn != labels)).float())

@@ -1,28 +1,33 @@
 """What else could make a short pre-training better: one lever at a time on imdb-mini's, at equal time.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/levers.py --books '/path/books-0[0-2].jsonl.xz' --imdb /path/imdb
+    texts=(--books '/path/books-0[0-2].jsonl.xz' --imdb /path/imdb)
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/levers.py "${texts[@]}" --seeds '[0]' &
+    OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/levers.py "${texts[@]}" --seeds '[1]' &
 
 A row is the pre-training of `recipes/imdb-mini.yaml` with one change. Some are settings of a recipe; the others stand
 in lever_variants.py, since the package has no option that no recipe uses. Each row has the same minutes of pre-training
 on one core, after its kernels have been compiled, then one plain epoch of fine-tuning, and is evaluated on the
-validation set, a fifth of train: the test split is not used. The loss on masked tokens is that of held-out text; a row
-whose objective or whose held-out sequences are others has none to compare.
+validation set, a fifth of train: the test split is not used. `compile_seconds` of a row are those within its minutes.
+The loss on masked tokens is that of held-out text; a row whose objective or whose held-out sequences are others has
+none to compare.
 
-`LEVERS` describes each. All rows read one prepared corpus. The result is written after each row, and what it has is not
-done again: the same command resumes after an interruption. `results/ablation-2/README.md` shows the table.
+`LEVERS` describes each. All rows read one prepared corpus; those whose network has all parts of the first one's begin
+with the same weights in them. The result is written after each row, and what it has is not done again: the same command
+resumes after an interruption, or after a row that has failed. `results/ablation-2/README.md` shows the table.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from jsonargparse import auto_cli
 
 import bertwright
@@ -30,7 +35,19 @@ from bertwright.evaluate.significance import mean_and_spread
 from bertwright.recipe import ModelConfig, Recipe, TokenizerConfig
 from bertwright.recipe_file import change_recipe
 from bertwright.train import optim
-from common import Json, described, kept_evaluation, last_evaluation, markdown, measure_rows, register
+from common import (
+    Json,
+    begin_with,
+    described,
+    differences,
+    kept_evaluation,
+    last_evaluation,
+    markdown,
+    measure_rows,
+    prepare_once,
+    register,
+    settings_of,
+)
 from continued import CAUSAL_RATIO, copy_of
 from lever_variants import VARIANTS, NorMuon, error_weighted_masks, replaced_tokens, zero_outputs
 
@@ -75,7 +92,13 @@ LEVERS: dict[str, Lever] = {
     "no pairs": Lever({"pretrain": {"next_sentence": False}}, comparable=False),
     "no pairs, ModernBERT's shape": Lever(
         {
-            "model": {"architecture": "modernbert", "intermediate_size": 680, "max_position_embeddings": 512},
+            # The mean of all tokens, as all ModernBERTs of recipes/models: [CLS] sees few tokens in a local layer.
+            "model": {
+                "architecture": "modernbert",
+                "intermediate_size": 680,
+                "max_position_embeddings": 512,
+                "classifier_pooling": "mean",
+            },
             "pretrain": {"next_sentence": False, "initialization": "paper"},
         },
         comparable=False,
@@ -116,15 +139,9 @@ def recipe_of(lever: Lever, data: Json, minutes: float, seed: int, out: Path) ->
     return change_recipe(base, **lever.changes)
 
 
-def prepared(recipe: Recipe, corpus: Path) -> None:
-    """Have a row's run folder begin with the corpus that all rows share."""
-    shutil.rmtree(recipe.out or "", ignore_errors=True)
-    shutil.copytree(corpus, recipe.out or "")
-
-
 def pretrained(recipe: Recipe, lever: Lever, corpus: Path) -> tuple[Recipe, Json]:
     """Pre-train a row; returns the recipe whose run folder holds the encoder, and tokens and seconds of all of it."""
-    prepared(recipe, corpus)
+    begin_with(corpus, Path(recipe.out or ""))
     place = Path(recipe.out or "") / "pretrain"
     if not lever.causal_first:
         bertwright.run(recipe, stages=["prepare", "pretrain"])
@@ -165,19 +182,42 @@ def spent(pretrain: Path) -> Json:
     return {"tokens": last["tokens"], "seconds": last["seconds"]}
 
 
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """What is compiled in the block stays: each run of the package would drop what the one before it has compiled.
+
+    That is how it forgets other networks, since the compiler gives up on a function after eight compilations. Here a
+    row has two networks at most, and more compilations are allowed; beyond them it fails, where it would otherwise
+    train uncompiled.
+    """
+    torch.compiler.reset()
+    with (
+        patch.object(torch.compiler, "reset", lambda: None),
+        torch._dynamo.config.patch(recompile_limit=32, fail_on_recompile_limit_hit=True),
+    ):
+        yield
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on compiling."""
+    return torch._dynamo.utils.calculate_time_spent()["total_wall_time"]
+
+
 def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
     """Run a row; returns its figures on held-out text and on the validation set."""
-    with lever.patched():
-        # A few steps of each phase first, so that no row's minutes hold the compiler's.
-        warm = change_recipe(recipe, out=f"{recipe.out}-warm", pretrain={"max_minutes": None, "max_steps": 20})
-        pretrained(warm, lever, corpus)
-        done, cost = pretrained(recipe, lever, corpus)
-    bertwright.run(done, stages=["finetune"])
     place = Path(recipe.out or "")
+    warm = change_recipe(recipe, out=f"{place}-warm", pretrain={"max_minutes": None, "max_steps": 20})
+    with lever.patched(), compiled_once():
+        # A few steps of each phase first, so that no row's minutes hold the compiler's.
+        pretrained(warm, lever, corpus)
+        before = compile_seconds()
+        done, cost = pretrained(recipe, lever, corpus)
+        cost["compile_seconds"] = round(compile_seconds() - before, 1)
+    bertwright.run(done, stages=["finetune"])
     chosen = kept_evaluation(place / "finetune" / f"seed-{recipe.finetune.seeds[0]}")
     heldout = last_evaluation(place / "pretrain")["heldout"]
-    for left in place.parent.glob(f"{place.name}*"):
-        shutil.rmtree(left)
+    for kind in ("", "-start", "-warm", "-warm-start"):  # by name: run-1* would be run-10's, too
+        shutil.rmtree(f"{place}{kind}", ignore_errors=True)
     return {
         **heldout,
         **cost,
@@ -189,19 +229,18 @@ def measure(recipe: Recipe, lever: Lever, corpus: Path) -> Json:
 
 def table(rows: dict[str, list[Json]]) -> str:
     """A line per row."""
-    base = {one["seed"]: one["validation_accuracy"] for one in rows.get("imdb-mini", [])}
+    base = rows.get("imdb-mini", [])
     lines = []
     for name, runs in rows.items():
         accuracy = mean_and_spread([one["validation_accuracy"] for one in runs])
         spread = f" ± {accuracy['std']:.4f}" if len(runs) > 1 else ""
-        paired = [one["validation_accuracy"] - base[one["seed"]] for one in runs if one["seed"] in base]
-        comparable = LEVERS[name].comparable
+        comparable = name in LEVERS and LEVERS[name].comparable
         lines.append(
             (
                 name,
                 f"{np.mean([one['mlm_loss'] for one in runs]):.3f}" if comparable else "–",
                 f"{accuracy['mean']:.4f}{spread}",
-                "" if name == "imdb-mini" or not paired else f"{np.mean(paired):+.4f}",
+                "" if name == "imdb-mini" else differences(runs, base, "validation_accuracy", 4),
                 f"{np.mean([one['tokens'] for one in runs]) / 1e6:.1f}",
             )
         )
@@ -224,7 +263,7 @@ def main(
         books: general text.
         imdb: labelled and unlabelled reviews.
         minutes: of pre-training.
-        seeds: of the weights, the masks, the order of the texts and the fine-tuning.
+        seeds: of the weights, the masks, the order of the texts and the fine-tuning; odd ones take the rows backwards.
         rows: to measure.
         work: a folder to work in.
         out: a folder for results.json, whose README.md receives the table.
@@ -232,13 +271,14 @@ def main(
     register(VARIANTS)
     place, data = Path(work).resolve(), {"books": books, "imdb": imdb}
     corpus = place / "corpus"
-    bertwright.run(recipe_of(LEVERS["imdb-mini"], data, minutes, 0, corpus), stages=["prepare"])
+    base = recipe_of(LEVERS["imdb-mini"], data, minutes, 0, corpus)
+    prepare_once(base, corpus)
 
     def measured(name: str, seed: int) -> Json:
         lever = LEVERS[name]
         return measure(recipe_of(lever, data, minutes, seed, place / f"run-{seed}"), lever, corpus)
 
-    measure_rows(Path(out), {"minutes": minutes}, rows, seeds, measured, table)
+    measure_rows(Path(out), settings_of(base), list(LEVERS), rows, seeds, measured, table)
 
 
 if __name__ == "__main__":

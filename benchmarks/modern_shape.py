@@ -1,11 +1,18 @@
 """What each of ModernBERT's differences from BERT does for a short pre-training, one at a time.
 
-    python benchmarks/modern_shape.py --books '/path/books-0[0-2].jsonl.xz' --imdb /path/imdb
+    texts=(--books '/path/books-0[0-2].jsonl.xz' --imdb /path/imdb)
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/modern_shape.py "${texts[@]}" --seeds '[0]' &
+    OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/modern_shape.py "${texts[@]}" --seeds '[1]' &
+
+Run `--rows '[BERT]' --seeds '[0]'` first. If its loss remains above 5.5, BERT has not left the plateau on which it
+predicts by the frequencies of words alone, and no difference of shape would show: raise `--steps`.
 
 A row is BERT-mini with one difference: normalisation before each part (pre-norm), rotary positions, gated units with as
 many weights, no biases, attention to neighbours in two of three layers. The last row has all five, and is the package's
 own ModernBERT. Everything else is the same in all rows: texts, vocabulary, masks, no segments, no dropout, and Muon, as
-in `recipes/speedrun/modern.yaml`. Each row reads the same number of tokens with each seed.
+in `recipes/speedrun/modern.yaml`, but sequences of `LENGTH` tokens. Each row reads the same number of tokens with each
+seed, and a seed's initial weights are BERT's up to the first part that a row has otherwise: all of them but for rotary
+positions, gated units and ModernBERT.
 
 The variants stand here and not in the package, whose two architectures are textbooks and have no such options. The
 result is written after each run, and what it has is not done again: the same command resumes after an interruption.
@@ -31,7 +38,19 @@ from bertwright.models.local_attention import attend_nearby
 from bertwright.models.modernbert import rotate, rotation
 from bertwright.recipe import Recipe, to_dict
 from bertwright.settings import ModelConfig
-from common import Json, described, last_evaluation, markdown, measure_rows, read_lines, register
+from common import (
+    Json,
+    begin_with,
+    described,
+    differences,
+    last_evaluation,
+    markdown,
+    measure_rows,
+    prepare_once,
+    read_lines,
+    register,
+    settings_of,
+)
 from varied_attention import VariedSelfAttention
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +58,11 @@ OUT = ROOT / "results" / "modern"
 
 SHAPE = ModelConfig(architecture="modernbert")
 """For what ModernBERT sets beside width and depth: the window, and how many layers are global."""
+
+LENGTH = 128
+"""Tokens of a sequence. With the paper's initialization, the only one that all rows can have, longer ones stay on the
+plateau of word frequencies: held-out loss 6.1 with 256 tokens after 3.8 million tokens, and 4.8 with 128
+(docs/experiments/batches-and-lengths.md). A row reads 5.5 million."""
 
 ROWS = {
     "BERT": "bert",
@@ -195,6 +219,10 @@ def recipe_of(architecture: str, books: str, imdb: str, steps: int, seed: int, o
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
+    phases = [
+        {"sequence_length": LENGTH, "budget_ratio": 0.1},
+        {"sequence_length": LENGTH, "budget_ratio": 0.9, "corpora": ["imdb:train+unsupervised"]},
+    ]
     recipes = ROOT / "recipes" / "speedrun"
     return bertwright.load_recipe(
         [recipes / "modern.yaml", recipes / "rules.yaml"],
@@ -202,7 +230,7 @@ def recipe_of(architecture: str, books: str, imdb: str, steps: int, seed: int, o
         data={"books": books, "imdb": imdb},
         model=to_dict(model),
         seed=seed,
-        pretrain={"max_minutes": None, "max_steps": steps},
+        pretrain={"max_minutes": None, "max_steps": steps, "phases": phases},
         out=out,
     )
 
@@ -233,13 +261,12 @@ def table(rows: dict[str, list[Json]]) -> str:
     """A line per row: means over the seeds, and the differences from BERT."""
     header = ("shape", "masked-token loss", "right", "differs from BERT by", "weights in layers")
     lines = []
-    base = {one["seed"]: one["mlm_loss"] for one in rows.get("BERT", [])}
+    base = rows.get("BERT", [])
     for name, runs in rows.items():
         loss = mean_and_spread([one["mlm_loss"] for one in runs])
         right = float(np.mean([one["mlm_accuracy"] for one in runs]))
         spread = f" ± {loss['std']:.3f}" if len(runs) > 1 else ""
-        paired = [one["mlm_loss"] - base[one["seed"]] for one in runs if one["seed"] in base]
-        difference = "" if name == "BERT" or not paired else f"{np.mean(paired):+.3f}"
+        difference = "" if name == "BERT" else differences(runs, base, "mlm_loss", 3)
         lines.append((name, f"{loss['mean']:.3f}{spread}", f"{right:.1%}", difference, f"{runs[0]['layer_weights']:,}"))
     return markdown(header, lines)
 
@@ -259,19 +286,24 @@ def main(
         books: general text.
         imdb: labelled and unlabelled reviews.
         steps: of pre-training, 18,432 tokens each.
-        seeds: of the weights, the masks and the order of the texts.
+        seeds: of the weights, the masks and the order of the texts; odd ones take the rows backwards.
         rows: to measure.
-        work: the run folder, which all rows share: the corpus is prepared once.
+        work: a folder to work in; the corpus is prepared once, and the rows of a seed share a run folder.
         out: a folder for results.json, whose README.md receives the table.
     """
     register(VARIANTS)
     place = Path(work).resolve()
-    settings = {"pretrain": to_dict(recipe_of("bert", books, imdb, steps, 0, str(place)).pretrain)}
+    corpus = place / "corpus"
+    base = recipe_of("bert", books, imdb, steps, 0, str(corpus))
+    prepare_once(base, corpus)
 
     def measured(name: str, seed: int) -> Json:
-        return measure(recipe_of(ROWS[name], books, imdb, steps, seed, str(place)), place)
+        run = place / f"run-{seed}"
+        if not run.exists():  # a row that was interrupted resumes there
+            begin_with(corpus, run)
+        return measure(recipe_of(ROWS[name], books, imdb, steps, seed, str(run)), run)
 
-    measure_rows(Path(out), settings, rows, seeds, measured, table)
+    measure_rows(Path(out), settings_of(base), list(ROWS), rows, seeds, measured, table)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,22 @@ An entry is a recipe in recipes/speedrun. `rules.yaml` there is laid over it: al
 their hash, the same minutes of pre-training, the compiler's not counted, and the same fine-tuning. Entries in `gpu/`
 are of the track of one GPU, whose own rules change the budget. The score is threefold:
 
-- `bits_per_character` of held-out text, comparable between vocabularies (tasks/heldout.py);
+- `bits_per_character` of held-out text, comparable between vocabularies (tasks/heldout.py): the same text for all
+  entries, of all corpora, in sequences of `LENGTH` tokens without pairs, whatever an entry's phases read;
 - `imdb_f1` on the official test split, the mean over three seeds of fine-tuning;
 - `suite`, the mean over the tasks of `bertwright suite`.
 
 Settings are chosen by the first one and by validation sets, and the test split is read once, by the entry. The folder
-of the entry gets its resolved recipe, its log and result.json with commit and processor; README.md beside it, the table
-of all entries of the track. `--small true` runs an entry on the bundled sample with a budget of seconds, and writes
-nothing: does it still work? What is done is not done again: the same command resumes after an interruption.
+of the entry gets its recipe, as it was written and resolved, its log and result.json with commit and processor;
+README.md beside it, the table of all entries of the track. `--small true` runs an entry on the bundled sample with a
+budget of seconds, and writes nothing: does it still work? What is done is not done again: the same command resumes
+after an interruption.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +29,22 @@ from jsonargparse import auto_cli
 
 import bertwright
 from bertwright.apps.suite import suite
+from bertwright.evaluate.heldout import HeldoutMetrics
 from bertwright.evaluate.significance import mean_and_spread
-from bertwright.files import digests, read_json, write_json
-from bertwright.recipe import Recipe, fingerprint
-from bertwright.text.sources import Files, locate
-from common import Json, described, last_evaluation, markdown, read_lines, write_lines, write_table
+from bertwright.files import read_json, write_json
+from bertwright.models.checkpoints import load_pretraining_model
+from bertwright.models.heads import PretrainingModel
+from bertwright.recipe import Recipe
+from bertwright.settings import Phase
+from bertwright.train.engine import Engine
+from common import Json, data_hash, described, last_evaluation, markdown, read_lines, write_lines, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "speedrun"
 LEDGER = ROOT / "results" / "speedrun"
+LENGTH = 512
+"""Tokens of a sequence of held-out text, for the score."""
+
 SMALL: Json = {
     "pretrain": {"max_minutes": 0.1, "batch_tokens": 2048, "micro_batch_tokens": 2048},
     "finetune": {"epochs": 1, "max_length": 64, "seeds": [0]},
@@ -63,28 +73,50 @@ def small_data(folder: Path) -> Json:
     return {"books": str(ROOT / "sample" / "books"), "imdb": str(folder)}
 
 
-def data_hash(recipe: Recipe) -> str:
-    """One hash of all files that an entry reads; of data sets of the hub, of their revisions."""
-    places = {name: locate(recipe.source(name)) for name in recipe.data}
-    return fingerprint(
-        {
-            name: [digest for _, digest in digests(list(place.paths))] if isinstance(place, Files) else str(place)
-            for name, place in places.items()
-        }
-    )
+def check_data(found: str) -> None:
+    """See that an entry reads the texts of all others.
+
+    Args:
+        found: the hash of its texts.
+
+    Raises:
+        SystemExit: if not.
+    """
+    for path in sorted(LEDGER.rglob("result.json")):
+        if read_json(path)["data"] != found:
+            raise SystemExit(
+                f"these are not the texts of {path.parent.relative_to(LEDGER)}: their hash is {found}, and "
+                f"{read_json(path)['data']} in {path}; give the same --books and --imdb"
+            )
 
 
-def score(run: bertwright.Run, tables: Json | None) -> Json:
+def bits_of(model: PretrainingModel, recipe: Recipe, prepare: Path) -> float:
+    """Bits per character of held-out text, which is the same text for all entries.
+
+    Args:
+        model: pre-trained.
+        recipe: of the entry.
+        prepare: the folder of its prepare stage.
+    """
+    # Without pairs and without phases of their own corpora: all held-out text.
+    pretrain = replace(recipe.pretrain, next_sentence=False, phases=(Phase(sequence_length=LENGTH),))
+    text = HeldoutMetrics.read(prepare, replace(recipe, pretrain=pretrain), Engine(recipe.system, print))
+    return text.of(model.eval())["mlm_bits_per_character"]
+
+
+def score(run: bertwright.Run, recipe: Recipe, tables: Json | None) -> Json:
     """The score of an entry.
 
     Args:
         run: whole.
+        recipe: of the entry.
         tables: the suite's figures of its encoder, by task; None leaves them out.
     """
     f1 = mean_and_spread([one["f1"] for one in run.results["bert_seeds"].values()])
     last = last_evaluation(run.path / "pretrain")
+    model = load_pretraining_model(run.path / "pretrain" / "model")
     return {
-        "bits_per_character": run.results["heldout"]["mlm_bits_per_character"],
+        "bits_per_character": bits_of(model, recipe, run.path / "prepare"),
         "imdb_f1": f1["mean"],
         "imdb_f1_sd": f1["std"],
         "suite": float(np.mean([one["mean"] for one in tables.values()])) if tables else None,
@@ -128,18 +160,22 @@ def main(
     folder = Path(work).resolve() / f"{name}{'-small' if small else ''}"
     data = small_data(folder / "reviews") if small else {"books": books, "imdb": imdb}
     recipe = recipe_of(entry, out=str(folder / "run"), data=data, **(SMALL if small else {}))
+    texts = data_hash(recipe)
+    if not small:
+        check_data(texts)
     run = bertwright.run(recipe)
     tables = None
     if tasks and not small:
         suite(str(run.path / "pretrain" / "model"), data=tasks, name=name, out=str(folder / "suite"))
         tables = read_json(folder / "suite" / "results.json")[name]
-    found = score(run, tables)
+    found = score(run, recipe, tables)
     print(table({name: found}))
     if small:
         return
     place = LEDGER / entry
     place.mkdir(parents=True, exist_ok=True)
-    write_json(place / "result.json", {**found, "data": data_hash(recipe)})
+    write_json(place / "result.json", {**found, "data": texts})
+    shutil.copy(RECIPES / f"{entry}.yaml", place)  # with the comment that says what it tries
     shutil.copy(run.path / "recipe.yaml", place / "recipe.yaml")
     shutil.copy(run.path / "pretrain" / "metrics.jsonl", place / "pretrain.jsonl")
     track = place.parent

@@ -182,7 +182,7 @@ def with_later_results(root: Path) -> Path:
     one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
     f1 = {"f1": 0.8, "sd": 0.01, "draws": 2}
     low, high = [{"f1": 0.7}] * 3, [{"f1": 0.8}] * 3
-    shape = [{"mlm_loss": 5.0, "mlm_accuracy": 0.2}, {"mlm_loss": 5.1, "mlm_accuracy": 0.21}]
+    shape = [{"seed": 0, "mlm_loss": 5.0, "mlm_accuracy": 0.2}, {"seed": 1, "mlm_loss": 5.1, "mlm_accuracy": 0.21}]
     pair = {"task": "squad", "metric": "f1", "first": "bundled", "second": "random", "difference": 0.1, "low": 0.05}
     later = {
         "suite/results.json": {
@@ -195,7 +195,7 @@ def with_later_results(root: Path) -> Path:
             "draws": {"100": {"encoder": low, "continued": high}, "500": {"encoder": high[:2], "continued": low}}
         },
         "modern/results.json": {
-            "pretrain": {"max_steps": 300, "batch_tokens": 18_432},
+            "recipe": {"pretrain": {"max_steps": 300, "batch_tokens": 18_432, "phases": [{"sequence_length": 128}]}},
             "rows": dict.fromkeys(modern_shape.ROWS, shape),
         },
     }
@@ -212,3 +212,14 @@ def test_tables_of_what_is_measured_late_appear_with_their_files(tmp_path):
     compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"](with_later_results(tmp_path))
     for label in ("suite", "continued", "embeddings", "shapes"):
         assert len(json.loads(compiler.query(f"<{label}>"))) == 1
+
+
+@pytest.mark.slow
+def test_shapes_are_compared_once_every_row_has_every_seed(tmp_path):
+    root = with_later_results(tmp_path)
+    target = root / "results" / "modern" / "results.json"
+    found = json.loads(target.read_text())
+    found["rows"]["gated units"] = found["rows"]["gated units"][:1]
+    target.write_text(json.dumps(found))
+    compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"](root)
+    assert json.loads(compiler.query("<shapes>")) == []

@@ -1,5 +1,6 @@
 """Levers beside the recipe: each does what its name says, and is the package's code in the rest."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,12 @@ from bertwright.inputs.pretraining import PretrainBatch
 from bertwright.models.bert import Bert
 from bertwright.models.checkpoints import new_encoder, save_model
 from bertwright.models.heads import PretrainingModel
-from bertwright.recipe import FinetuneConfig
+from bertwright.recipe import FinetuneConfig, SystemConfig
 from bertwright.settings import MaskingConfig
 from bertwright.tasks import pretraining
 from bertwright.tasks.finetune import new_task_model
 from bertwright.tasks.sequence import Classification
+from bertwright.train.engine import Engine
 from bertwright.train.optim import Muon
 
 SHAPE = replace(
@@ -102,6 +104,21 @@ def masked(*_):
     return masking.mask_tokens(IDS, maskable, MaskingConfig(rate=0.3), vocabulary, np.random.default_rng(0))[1]
 
 
+def masked_in_another_thread(*_):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(masked()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_held_out_text_is_masked_alike_while_a_batch_is_built(monkeypatch):
+    monkeypatch.setattr(pretraining.Pretraining, "micro_batches", masked_in_another_thread)
+    plain = masked()
+    with lever_variants.error_weighted_masks():
+        assert (Stub().micro_batches(0, 0, 0, 1) == plain).all()
+
+
 def test_wrong_entries_are_masked_more_often_and_no_more_in_all(monkeypatch):
     monkeypatch.setattr(pretraining.Pretraining, "micro_batches", masked)
     plain = masked()
@@ -113,6 +130,18 @@ def test_wrong_entries_are_masked_more_often_and_no_more_in_all(monkeypatch):
     assert not chosen[:, :2].any()
     often, seldom = chosen[:, 2:10].mean(), chosen[:, 10:].mean()
     assert 2 < often / seldom < 3, "three times as wrong, drawn without replacement"
+
+
+@pytest.mark.parametrize("name", lever_variants.VARIANTS)
+def test_a_variant_begins_with_the_weights_of_bert(name):
+    common.register(lever_variants.VARIANTS)
+    models = []
+    for architecture in ("bert", name):
+        torch.manual_seed(3)
+        models.append(PretrainingModel(new_encoder(replace(SHAPE, architecture=architecture), 40)).state_dict())
+    plain, variant = models
+    assert plain.keys() <= variant.keys()
+    assert all(torch.equal(weights, variant[key]) for key, weights in plain.items())
 
 
 @pytest.mark.parametrize("name", lever_variants.VARIANTS)
@@ -151,6 +180,26 @@ def test_errors_are_counted_by_entry():
     assert (objective.wrong - 1).sum() == len(labels) - expected["mlm"].correct
 
 
+def test_replacements_are_drawn_by_their_probability_with_one_number_a_row():
+    probabilities = torch.tensor([0.0, 0.5, 0.2, 0.3, 0.0])
+    logits = probabilities.log().expand(20_000, 5)
+    torch.manual_seed(0)
+    found = torch.bincount(lever_variants.drawn_from(logits), minlength=5) / 20_000
+    torch.testing.assert_close(found, probabilities, atol=0.015, rtol=0)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    torch.rand(20_000)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_the_generator_attends_to_neighbours_at_first():
+    model = PretrainingModel(new_encoder(SHAPE, 40))
+    lever_variants.DetectingObjective(model, False)
+    attention = model.generator.blocks[0].attention
+    for part in (attention.query, attention.key):  # random weights end at twice the initializer's range
+        assert part.weight.abs().max() > 10 * SHAPE.initializer_range
+
+
 def test_replaced_tokens_train_both_networks():
     model = PretrainingModel(encoder_of(Bert))
     objective = lever_variants.DetectingObjective(model, False).train()
@@ -180,3 +229,41 @@ def test_every_lever_is_a_recipe(name, tmp_path):
     assert (recipe.tokenizer, recipe.prepare, recipe.finetune) == (base.tokenizer, base.prepare, base.finetune)
     assert (recipe.pretrain.max_minutes, recipe.seed, recipe.finetune.seeds) == (10, 1, (1,))
     assert sum(phase.budget_ratio for phase in recipe.pretrain.phases) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_what_is_compiled_before_a_row_is_kept_for_it(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(1))
+    with levers.compiled_once():
+        for _ in range(2):
+            layer = torch.nn.Linear(8, 8)
+            Engine(SystemConfig(precision="fp32", compile="on"), print).prepare(layer, [layer])
+    assert len(forgotten) == 1
+
+
+def test_a_row_leaves_those_of_other_seeds(tmp_path, monkeypatch):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    monkeypatch.setattr(levers, "pretrained", lambda recipe, lever, corpus: (recipe, {"tokens": 1, "seconds": 1.0}))
+    monkeypatch.setattr(levers.bertwright, "run", lambda recipe, stages: None)
+    monkeypatch.setattr(levers, "kept_evaluation", lambda place: {"accuracy": 0.9, "loss": 0.3})
+    monkeypatch.setattr(levers, "last_evaluation", lambda place: {"heldout": {"mlm_loss": 5.0}})
+    names = ["run-1", "run-1-start", "run-1-warm", "run-1-warm-start", "run-10", "run-10-warm"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    lever = levers.LEVERS["imdb-mini"]
+    recipe = levers.recipe_of(lever, {"books": "books", "imdb": "imdb"}, 10, 1, tmp_path / "run-1")
+    found = levers.measure(recipe, lever, corpus)
+    assert (found["mlm_loss"], found["validation_accuracy"], found["compile_seconds"]) == (5.0, 0.9, 0.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "run-10", "run-10-warm"]
+
+
+def test_a_table_shows_rows_of_earlier_levers_and_the_differences_of_each_seed():
+    def runs(*accuracies):
+        rows = enumerate(accuracies)
+        return [{"seed": s, "validation_accuracy": a, "mlm_loss": 5.0, "tokens": 2e6} for s, a in rows]
+
+    lines = levers.table({"imdb-mini": runs(0.8, 0.81), "NorMuon": runs(0.81, 0.80), "deleted": runs(0.9)}).splitlines()
+    assert lines[3] == "| NorMuon | 5.000 | 0.8050 ± 0.0071 | +0.0000 (+0.0100, -0.0100) | 2.0 |"
+    assert lines[4] == "| deleted | – | 0.9000 | +0.1000 (+0.1000) | 2.0 |"

@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+import common
 import modern_shape
 import small_models
 from bertwright.files import read_json
 from bertwright.models.bert import Bert
+from bertwright.models.checkpoints import new_encoder
+from bertwright.models.heads import PretrainingModel
 from speedrun import small_data
 
 SHAPE = replace(
@@ -43,6 +46,18 @@ def test_a_variant_is_another_function_that_learns_in_all_its_weights(name, ids)
     torch.manual_seed(2)
     (found * torch.randn_like(found)).sum().backward()
     assert [name for name, part in model.named_parameters() if part.grad is None or not part.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", ["bert-pre-norm", "bert-without-biases", "bert-local"])
+def test_a_variant_with_all_parts_of_bert_begins_with_its_weights(name):
+    common.register(modern_shape.VARIANTS)
+    models = []
+    for architecture in ("bert", name):
+        torch.manual_seed(3)
+        models.append(PretrainingModel(new_encoder(replace(SHAPE, architecture=architecture), 40)).state_dict())
+    plain, variant = models
+    matrices = [key for key in plain if key.endswith("weight") and plain[key].ndim == 2]
+    assert all(torch.equal(plain[key], variant[key]) for key in matrices)
 
 
 def test_pre_norm_adds_to_states_that_are_never_scaled(ids):
@@ -103,8 +118,9 @@ def test_rows_are_measured_once(sample, tmp_path, capsys, monkeypatch):
     assert found.keys() == {"BERT", "pre-norm"}
     assert all(len(runs) == 1 and runs[0]["mlm_loss"] > 5 for runs in found.values())
     assert "| pre-norm | " in (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "runs" / "modern-shape" / "run-0" / "pretrain").exists()  # each seed has a folder of its own
     capsys.readouterr()
     modern_shape.main(**words, rows=("BERT", "pre-norm"))
     assert "seed 0" not in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="rows of other settings"):
+    with pytest.raises(SystemExit, match="rows of another recipe or of other texts"):
         modern_shape.main(**{**words, "steps": 2}, rows=("BERT",))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from bertwright.models.bert import Bert, Block
 from bertwright.models.checkpoints import new_encoder
 from bertwright.models.packed import pack
 from bertwright.recipe import ModelConfig
@@ -56,3 +57,12 @@ def test_a_shape_that_is_no_multiple_of_anything_is_packed_too():
     with torch.inference_mode():
         expected, found = (model(**batch(2, 11)) for model in (exact, packed))
     assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_a_class_that_changes_bert_is_not_packed():
+    class Changed(Bert):
+        pass
+
+    encoder = Changed(ModelConfig(hidden_size=32, num_attention_heads=2, num_hidden_layers=1), 100).eval()
+    pack(encoder.to(torch.bfloat16))
+    assert type(encoder.blocks[0]) is Block

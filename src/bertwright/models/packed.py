@@ -65,10 +65,12 @@ class PackedBlock(nn.Module):
 
 
 def pack(encoder: Encoder) -> None:
-    """Rearrange the matrices of an encoder's blocks in place. An encoder of another architecture is not changed.
+    """Rearrange the matrices of an encoder's blocks in place.
+
+    An encoder of another architecture is not changed, nor is one of a class that changes BERT's.
 
     Args:
         encoder: in bfloat16 and evaluation mode, on the CPU; neither trained, saved nor copied any more.
     """
-    if isinstance(encoder, Bert) and torch._C._has_mkldnn:
+    if type(encoder) is Bert and torch._C._has_mkldnn:
         encoder.blocks = nn.ModuleList(PackedBlock(block) for block in encoder.blocks if isinstance(block, Block))
