@@ -681,12 +681,14 @@ def run(name, recipe, **options):
 # [`inputs/pretraining.py`](src/bertwright/inputs/pretraining.py),
 # [`tasks/pretraining.py`](src/bertwright/tasks/pretraining.py), [`train/loop.py`](src/bertwright/train/loop.py).
 #
-# OPTIMIZER
+# Three things are new:
 #
-# - **Warm-up and decay.** The learning rate climbs in the first steps, when Adam's means rest on few gradients, and then
+# - **Muon** moves the matrices of the blocks, and Adam all else. It makes the move of a matrix orthogonal: equally large
+#   in all directions.
+# - **Warm-up and decay.** The learning rate climbs in the first steps, when the means rest on few gradients, and then
 #   falls in a straight line to 0, so that the weights settle.
-# - **Dropout.** In training each number that a layer puts out is set to 0 with a probability of 0.1, so that the network
-#   learns not to rely on any single one. Part one did without.
+# - **Dropout.** In training each number that a layer puts out is set to 0 with a probability of 0.1, so that the
+#   network does not rely on any single one.
 #
 # Now and then the weights are saved, as a *checkpoint*. Bertwright keeps the newest two of a run. This lesson compares
 # all of them, and so it keeps more.
@@ -748,53 +750,130 @@ assert abs(plan.is_random.mean() - 0.5) < 0.06
 # %% [markdown]
 # ### The learning curves
 #
-# **Masked tokens.** The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this
-# *plateau* the network has learned only how frequent each token is, and predicts the same for every masked position. To
-# improve, it must use the context, and for that queries, keys and values have to be learned together: each is of use
-# only when the others are. That takes some time, and then the loss falls again.
+# **Masked tokens.** The loss falls from $\ln V$ to the upper dashed line in some fifty steps, settles a little above
+# the lower one, and after a while falls again. The rest in between is a *plateau*.
 #
-# Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so in the end the
-# network memorizes it: the training loss still falls where the loss on held-out text no longer does.
+# The lower line is what a network can reach without any context. At four of five chosen positions it reads `[MASK]`: it
+# can only predict by frequency, for a loss of H. At the others it reads a token, which is the right one in half of the
+# cases. So it predicts that token with p = 1/2, and all others by frequency, for a loss of $\ln 2$ where the token is
+# right and $H + \ln 2$ where it is not. Together: $0.8\,H + 0.1\,\ln 2 + 0.1\,(H + \ln 2) = 0.9\,H + 0.2\,\ln 2$.
+#
+# Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so that the network
+# memorizes some of it: the loss on held-out text falls to the end, but the training loss falls faster, and the
+# difference between them grows.
 #
 # **Next sentences.** The accuracy stays at one half until the network can compare the contents of A and B.
 
 
 # %%
-def draw_curve(axes, key, title, level):
-    """Training as a running mean of nine points, held-out text as dots, a dashed line for comparison."""
+def draw_curve(axes, key, title, levels):
+    """Training as a running mean of nine points, held-out text as dots, dashed lines for comparison."""
     steps, values = np.array([(row["step"], row[key]) for row in training if key in row]).T
     axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.8)
     axes.plot(steps[4:-4], np.convolve(values, np.full(9, 1 / 9), "valid"), color=BLUE, label="training")
-    axes.plot(
-        *np.array([(row["step"], row[key]) for row in evaluated if key in row]).T, "o", color=RED, label="held out"
-    )
-    axes.axhline(level, color="black", linestyle="--", linewidth=1)
+    heldout = np.array([(row["step"], row[key]) for row in evaluated if key in row]).T
+    axes.plot(*heldout, "o", color=RED, label="held out")
+    for name, level in levels.items():
+        axes.axhline(level, color="black", linestyle="--", linewidth=1)
+        axes.annotate(name, (steps[-1], level), (0, 3), textcoords="offset points", ha="right", fontsize=8)
     axes.set(xlabel="step", title=title)
     axes.legend(frameon=False)
-    return steps, values
+    return steps, values, heldout
 
 
-figure, grid = plt.subplots(1, 2, figsize=(9.6, 3.4), layout="constrained")
-steps, curve = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", entropy)
-grid[0].annotate("token frequencies alone", (steps[-1], entropy), (0, 4), textcoords="offset points", ha="right")
-_, pairs = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", 0.5)
+def slope(first, last):
+    """Nats in a hundred steps, along the line that fits the training loss between two steps best."""
+    part = (steps >= first) & (steps <= last)
+    return 100 * np.polyfit(steps[part], curve[part], 1)[0]
+
+
+blind = 0.9 * entropy + 0.2 * np.log(2)
+figure, grid = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+levels = {"frequencies": entropy, "frequencies, and readable tokens": blind}
+steps, curve, heldout = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", levels)
+_, pairs, _ = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", {"chance": 0.5})
 plt.show()
-near = steps[np.abs(curve - entropy) < 0.15]
-last = evaluated[-1]
-print(f"near {entropy:.2f}: {len(near)} of {len(steps)} points, steps {near[0]:.0f} to {near[-1]:.0f}")
-print(f"at the end: training {curve[-5:].mean():.2f}, held-out text {last['mlm_loss']:.2f}")
-print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {last['nsp_accuracy']:.1%}")
+PLATEAU = (140, 240)
+resting = curve[(steps >= PLATEAU[0]) & (steps <= PLATEAU[1])].mean()
+print(f"frequencies alone {entropy:.2f}, with the readable tokens {blind:.2f}; on the plateau {resting:.2f}")
+slopes = slope(0, 50), slope(*PLATEAU), slope(300, 400)
+print("slope, nats in a hundred steps: first {:.2f}, on the plateau {:.2f}, after it {:.2f}".format(*slopes))
+gaps = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
+print(f"held-out text is above training by {gaps[1]:.2f} at step {heldout[0, 1]:.0f}, and by {gaps[-1]:.2f} at the end")
+print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {evaluated[-1]['nsp_accuracy']:.1%}")
 assert abs(curve[0] - uniform) < 0.5
-assert len(near) >= 5
-assert curve[-5:].mean() < entropy - 0.5
-assert min(row["mlm_loss"] for row in evaluated) < entropy
+assert abs(resting - blind) < 0.15
+assert slopes[0] < -1
+assert abs(slopes[1]) < 0.4 * abs(slopes[2])
+assert curve[-5:].mean() < blind - 1
+assert heldout[1, -1] < heldout[1, -4] < heldout[1, -8] < entropy
+assert gaps[-1] > gaps[1] + 0.1
 assert pairs[-5:].mean() > 0.52
+
+# %% [markdown]
+# ### Why the plateau?
+#
+# Is that what the network does on the plateau? The checkpoints tell. Each predicts the chosen positions of the same
+# stretches of the stories; the loss is drawn by what stands there.
+
+# %%
+moments = {}
+for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
+    own.save(folder)  # a checkpoint is a model folder, and only needs the tokenizer
+    moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
+beginning = next(iter(moments.values()))
+
+right = np.concatenate(own.encode(stories))[: 200 * 62].reshape(200, 62).astype(np.int64)
+right = np.column_stack([np.full(200, own.cls_id), right, np.full(200, own.sep_id)])
+maskable = (right != own.cls_id) & (right != own.sep_id)
+own_entries = masking.Vocabulary(own.mask_id, own.ordinary_ids, own.is_continuation)
+shown, chosen = masking.mask_tokens(right, maskable, MaskingConfig(), own_entries, np.random.default_rng(0))
+read, answers = torch.from_numpy(shown), torch.from_numpy(right[chosen])
+kinds = {
+    "[MASK]": (shown == own.mask_id)[chosen],
+    "a random token": ((shown != own.mask_id) & (shown != right))[chosen],
+    "the right token": (shown == right)[chosen],
+}
+by_kind = {kind: [] for kind in kinds}
+for model in moments.values():
+    with torch.no_grad():
+        places = torch.from_numpy(np.flatnonzero(chosen))
+        token_scores, _ = model.pretrained.model.cpu()(read, torch.zeros_like(read), None, places)  # (M, V)
+        loss = -token_scores.float().log_softmax(-1)[torch.arange(len(answers)), answers].numpy()
+    for kind, where in kinds.items():
+        by_kind[kind].append(loss[where].mean())
+
+figure, axes = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
+for color, (kind, line) in zip((BLUE, PINK, GREEN), by_kind.items(), strict=True):
+    axes.plot(list(moments), line, "o-", markersize=3, color=color, label=kind)
+axes.axhline(entropy, color="black", linestyle="--", linewidth=1)
+axes.annotate("frequencies", (list(moments)[-1], entropy), (0, 3), textcoords="offset points", ha="right", fontsize=8)
+axes.axvspan(*PLATEAU, color="#5c6370", alpha=0.12)
+axes.annotate("plateau", (sum(PLATEAU) / 2, 0.2), ha="center", fontsize=8)
+axes.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
+axes.legend(frameon=False, title="at the chosen position", loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+on_plateau = [number for number, step in enumerate(moments) if PLATEAU[0] <= step <= PLATEAU[1]]
+at_mask, at_right = (np.mean([by_kind[kind][i] for i in on_plateau]) for kind in ("[MASK]", "the right token"))
+print(
+    f"on the plateau: {at_mask:.2f} at [MASK], where frequencies give {entropy:.2f}; {at_right:.2f} at the right token"
+)
+print(f"at the end: {by_kind['[MASK]'][-1]:.2f} at [MASK]")
+assert abs(at_mask - entropy) < 0.2
+assert at_right < 0.6 * by_kind["the right token"][0]
+assert by_kind["[MASK]"][-1] < at_mask - 0.8
+
+# %% [markdown]
+# At `[MASK]` the loss rests at the frequencies, while the network learns to copy tokens that it can read. To do better
+# at `[MASK]` it must use the context, and for that queries, keys and values have to be learned together: each is of use
+# only when the others are, so that at first the gradient hardly tells any of them where to go. That takes time: the
+# plateau. When the first head has found a neighbour that helps, the loss falls again.
 
 # %% [markdown]
 # ### Predictions for masked tokens, during training
 #
-# How do the predictions for a masked token change? A checkpoint is a model folder and loads like any other model; it
-# only needs the tokenizer in the same folder. `bundled` is the encoder of part one, as it was before its ten steps.
+# How do the predictions for a masked token change? A checkpoint loads like any other model. `bundled` is the encoder of
+# part one, as it was before its ten steps.
 
 # %%
 bundled = bertwright.load("bundled")
@@ -805,11 +884,6 @@ cloze = {
     "It had [MASK] raining all night.": "been",
     "They were kind to each [MASK].": "other",
 }
-moments = {}
-for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
-    own.save(folder)
-    moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
-beginning = next(iter(moments.values()))
 
 
 def probabilities(model, sentence):
@@ -827,7 +901,8 @@ for sentence, answer in cloze.items():
 
 # %% [markdown]
 # The first checkpoint predicts much the same in every sentence: the most frequent tokens. Some answers of the last one
-# are still wrong: the sample is small. How probable is the right answer, from checkpoint to checkpoint?
+# are still wrong: the sample is small. The bundled encoder errs, too: it puts "a" first in "It had [MASK] raining all
+# night". How probable is the right answer, from checkpoint to checkpoint?
 
 # %%
 figure, axes = plt.subplots(figsize=(9.6, 3.4), layout="constrained")
@@ -846,15 +921,16 @@ known = np.mean([probabilities(bundled, sentence).get(answer, 0) for sentence, a
 print(f"the mean probability of the answers rises by {gain:.2f}; the bundled encoder's is {known:.2f}")
 assert gain > 0.05
 assert known > 0.3
+assert next(iter(probabilities(bundled, "It had [MASK] raining all night."))) == "a"
 
 # %% [markdown]
 # ### Attention before and after
 #
 # At the first checkpoint attention is almost uniform: with small random weights all scores are near 0 (exercise 4). At
-# the end the heads have specialized: many attend to a neighbour, others to `[CLS]`, `[SEP]` or the full stop, which
-# serve as a default where a head finds nothing. No head was told to. (The bundled encoder's first heads, in part one,
-# began as heads for the left neighbour: an initialization that shortens the plateau,
-# [`models/initialization.py`](src/bertwright/models/initialization.py).)
+# the end the two heads of block 1 have divided the work: one attends to the left neighbour of each token, the other to
+# the right one. Those of block 2 attend to several tokens each, and follow no rule that the eye can see. No head was
+# told to do anything. (The bundled encoder's first head, in part one, began as a head for the left neighbour: an
+# initialization that shortens the plateau, [`models/initialization.py`](src/bertwright/models/initialization.py).)
 
 # %%
 text = "The old man loved the old boat and the old boat loved the sea."
@@ -880,6 +956,14 @@ def spread(maps):
 print(f"a token attends to {spread(before):.1f} of {len(words)} positions at first, {spread(after):.1f} at the end")
 assert np.allclose(after.sum(-1), 1, atol=1e-4)
 assert spread(after) < spread(before)
+beside = np.stack([np.diagonal(after, offset, 2, 3).mean(-1) for offset in (-1, 1)], axis=-1)  # (blocks, heads, 2)
+for block_number, head_number in np.ndindex(blocks, heads):
+    left, right_side = beside[block_number, head_number]
+    print(
+        f"block {block_number + 1}, head {head_number + 1}: left neighbour {left:.2f}, right neighbour {right_side:.2f}"
+    )
+assert sorted(beside[0].argmax(-1)) == [0, 1]
+assert beside[0].max(-1).min() > 0.5 > beside[1].max()
 
 # %% [markdown]
 # ### Embeddings before and after
@@ -1106,7 +1190,7 @@ assert heldout[-1]["mlm_loss"] < heldout[0]["mlm_loss"]
 # This one tags words. The sample's stories have no tags, but their capitals show where names are. So each word in lower
 # case is an input, and its tag says whether it had a capital within a sentence. The baselines read the same lower case.
 # The package's `split_sentences` does not take the point of "Mr." for an end. Read:
-# [`text/sentences.py`](src/bertwright/text/sentences.py), `tasks/token.py`.
+# [`text/sentences.py`](src/bertwright/text/sentences.py), [`tasks/tokens.py`](src/bertwright/tasks/tokens.py).
 
 # %%
 from bertwright.text.sentences import split_sentences
@@ -1324,8 +1408,8 @@ else:
 # - **Why 80/10/10?** So that, among the tokens that it can read, the network cannot tell which it must predict, and
 #   forms a useful vector at each: in fine-tuning there is no `[MASK]` (section 6).
 # - **What is the loss at a token that was not chosen?** There is none (section 7, exercise 2).
-# - **Why the plateau?** Frequencies are easily learned; the use of context needs queries, keys and values together
-#   (section 10).
+# - **Why the plateau?** Frequencies, and copying what can be read, are easily learned; the use of context needs
+#   queries, keys and values together (section 10).
 # - **What does pre-training buy?** A start from which few labels go far (section 11); many labels can replace it
 #   (section 14).
 #
