@@ -76,7 +76,7 @@ def test_the_part_by_hand_takes_nothing_of_the_package_but_for_comparisons(build
 
 def test_each_file_to_read_is_a_link_to_it(build):
     texts = "\n".join(text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind == "markdown")
-    links = dict(re.findall(r"\[`([\w/]+\.py)`\]\((\S+)\)", texts))
+    links = dict(re.findall(r"\[`([\w/]+\.py)`\]\(([^\s)]+)\)", texts))
     assert len(links) >= 15
     assert not [link for name, link in links.items() if link != f"src/bertwright/{name}" or not (ROOT / link).exists()]
     named = re.findall(r"(?<!\[)`([a-z_]+/\w+\.py)`", texts)

@@ -683,8 +683,8 @@ def run(name, recipe, **options):
 #
 # Three things are new:
 #
-# - **Muon** moves the matrices of the blocks, and Adam all else. It makes the move of a matrix orthogonal: equally large
-#   in all directions.
+# - **Muon** moves the matrices of the blocks, and Adam all else. It makes the move of a matrix orthogonal: as large in
+#   one direction as in any other.
 # - **Warm-up and decay.** The learning rate climbs in the first steps, when the means rest on few gradients, and then
 #   falls in a straight line to 0, so that the weights settle.
 # - **Dropout.** In training each number that a layer puts out is set to 0 with a probability of 0.1, so that the
@@ -798,8 +798,10 @@ resting = curve[(steps >= PLATEAU[0]) & (steps <= PLATEAU[1])].mean()
 print(f"frequencies alone {entropy:.2f}, with the readable tokens {blind:.2f}; on the plateau {resting:.2f}")
 slopes = slope(0, 50), slope(*PLATEAU), slope(300, 400)
 print("slope, nats in a hundred steps: first {:.2f}, on the plateau {:.2f}, after it {:.2f}".format(*slopes))
-gaps = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
-print(f"held-out text is above training by {gaps[1]:.2f} at step {heldout[0, 1]:.0f}, and by {gaps[-1]:.2f} at the end")
+differences = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
+print(
+    f"held-out text is above training by {differences[1]:.2f} at step {heldout[0, 1]:.0f}, and by {differences[-1]:.2f} at the end"
+)
 print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {evaluated[-1]['nsp_accuracy']:.1%}")
 assert abs(curve[0] - uniform) < 0.5
 assert abs(resting - blind) < 0.15
@@ -807,7 +809,7 @@ assert slopes[0] < -1
 assert abs(slopes[1]) < 0.4 * abs(slopes[2])
 assert curve[-5:].mean() < blind - 1
 assert heldout[1, -1] < heldout[1, -4] < heldout[1, -8] < entropy
-assert gaps[-1] > gaps[1] + 0.1
+assert differences[-1] > differences[1] + 0.1
 assert pairs[-5:].mean() > 0.52
 
 # %% [markdown]
@@ -1300,7 +1302,7 @@ if RESULTS.exists():
         compared = comparison(found[folder], saved_predictions(RESULTS / folder / "predictions"))
         assert compared["outcome"] == ("wins" if folder == "imdb-mini-windows" else "open")
         print(f"  {compared['text']}\n")
-    taught = result("imdb-mini-windows/co-training.json")["systems"]["bag of words, judgements too"]
+    _, taught = result("imdb-mini-windows/co-training.json")["systems"].values()  # without, and with pseudo-labels
     print("NB-weighted logistic regression, trained on BERT's pseudo-labels, too:")
     print("  F1 {f1:.4f}, {f1_low:.4f} to {f1_high:.4f}".format(**taught["test"]))
     for seed, higher in taught["bert_is_higher_by"].items():
@@ -1394,7 +1396,7 @@ else:
 
 # %% [markdown]
 # If the deciding word is on the right, the masked model is better than chance. The causal one cannot be at the mask,
-# where it has not read that word; by the likelihood of the whole sentence it can, and is then no worse than the masked
+# where that word is not yet in its input; by the likelihood of the whole sentence it can, and is then no worse than the masked
 # model. On the left the intervals overlap. On agreement the causal model is far ahead: it learns from all tokens, a
 # masked one from the chosen tokens alone. Neither has learned to combine two sides yet.
 #
