@@ -798,9 +798,9 @@ resting = curve[(steps >= PLATEAU[0]) & (steps <= PLATEAU[1])].mean()
 print(f"frequencies alone {entropy:.2f}, with the readable tokens {blind:.2f}; on the plateau {resting:.2f}")
 slopes = slope(0, 50), slope(*PLATEAU), slope(300, 400)
 print("slope, nats in a hundred steps: first {:.2f}, on the plateau {:.2f}, after it {:.2f}".format(*slopes))
-differences = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
+above = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
 print(
-    f"held-out text is above training by {differences[1]:.2f} at step {heldout[0, 1]:.0f}, and by {differences[-1]:.2f} at the end"
+    f"held-out text is above training by {above[1]:.2f} at step {heldout[0, 1]:.0f}, and by {above[-1]:.2f} at the end"
 )
 print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {evaluated[-1]['nsp_accuracy']:.1%}")
 assert abs(curve[0] - uniform) < 0.5
@@ -809,7 +809,7 @@ assert slopes[0] < -1
 assert abs(slopes[1]) < 0.4 * abs(slopes[2])
 assert curve[-5:].mean() < blind - 1
 assert heldout[1, -1] < heldout[1, -4] < heldout[1, -8] < entropy
-assert differences[-1] > differences[1] + 0.1
+assert above[-1] > above[1] + 0.1
 assert pairs[-5:].mean() > 0.52
 
 # %% [markdown]
@@ -1023,7 +1023,13 @@ assert contrast["bundled"] > contrast["at first"]
 #   the sample's reviews was among its texts;
 # - a network of the bundled encoder's shape with **random weights**.
 #
-# The last two differ in their weights alone. Both get a fresh block that at first averages all tokens for `[CLS]`,
+# The tables below have three measures. *Accuracy* is the ratio of right predictions. *F1* is the harmonic mean of
+# precision (how many of the reviews that are called positive are) and recall (how many of the positive ones are found);
+# a classifier that calls every review positive has an F1 of 0.667 here. *ROC AUC* is the probability that a positive
+# review gets a higher score than a negative one: it asks for the order alone, wherever the line between the classes is
+# drawn. By chance accuracy and ROC AUC are one half, and so the figure shows these two.
+#
+# The last two networks differ in their weights alone. Both get a fresh block that at first averages all tokens for `[CLS]`,
 # which also serves a network that has not learned to gather a text there.
 
 # %%
@@ -1055,13 +1061,6 @@ for name, encoder in (("random weights", "runs/lesson-random"), ("bundled encode
         ),
     )
 
-# %% [markdown]
-# In the tables above, and below, are three measures. *Accuracy* is the ratio of right predictions. *ROC AUC* is the
-# probability that a positive review gets a higher score than a negative one; it asks for the order alone, wherever the
-# line between the classes is drawn. Both are one half by chance. *F1* is the harmonic mean of precision (how many of
-# the reviews that are called positive are) and recall (how many of the positive ones are found). It has no such mark:
-# to call every review positive gives an F1 of 0.667 here. So the figure shows the first two.
-
 # %%
 baselines = {
     name.replace("_", " "): found
@@ -1082,7 +1081,9 @@ grid[0].set_yticks(range(len(lines)), lines)
 plt.show()
 for name, found in lines.items():
     print(f"{name:24} accuracy {found['accuracy']:.3f}, ROC AUC {found['roc_auc']:.3f}, F1 {found['f1']:.3f}")
+labels_ratio = np.mean([review["label"] for review in reviews["test"]])
 tiny, without, with_it = (lines[name] for name in ("micro BERT", "random weights", "bundled encoder"))
+assert abs(2 * labels_ratio / (1 + labels_ratio) - 0.667) < 1e-3  # F1, if all are called positive
 assert all(tiny[f"{key}_low"] < 0.5 < tiny[f"{key}_high"] for key in ("accuracy", "roc_auc"))
 assert with_it["accuracy"] > without["accuracy"] + 0.1
 assert with_it["roc_auc"] > without["roc_auc"] + 0.05
@@ -1396,9 +1397,9 @@ else:
 
 # %% [markdown]
 # If the deciding word is on the right, the masked model is better than chance. The causal one cannot be at the mask,
-# where that word is not yet in its input; by the likelihood of the whole sentence it can, and is then no worse than the masked
-# model. On the left the intervals overlap. On agreement the causal model is far ahead: it learns from all tokens, a
-# masked one from the chosen tokens alone. Neither has learned to combine two sides yet.
+# where that word is not yet in its input; by the likelihood of the whole sentence it can, and is then no worse than the
+# masked model. On the left the intervals overlap. On agreement the causal model is far ahead: it learns from all
+# tokens, a masked one from the chosen tokens alone. Neither has learned to combine two sides yet.
 #
 # So masks are not the only way to use both sides. They give each token *one vector* that depends on both, which a
 # classifier or a tagger needs.
