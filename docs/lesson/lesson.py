@@ -1233,8 +1233,9 @@ scores_of = names_run.results["scores"]
 assert scores_of["bert"]["entity_f1"] > scores_of["most_frequent_tag"]["entity_f1"] + 0.1
 
 # %% [markdown]
-# Five sentences of the test set, with what the tagger finds, what it misses, and what it takes for a name that is none.
-# It fails often: a name is found whole or not at all here, and part of one counts as an error.
+# Five sentences of the test set with more than one name: what the tagger finds, what it misses, and what it takes for a
+# name that is none. It fails often. A name counts if it is found whole. The tags are rough, too: a first word never has
+# one, and a capital is not always that of a name.
 
 # %%
 tagger = bertwright.load(names_run.path)
@@ -1252,22 +1253,20 @@ def names_in(tokens, tags):
 
 
 outcomes = []
-for row in tagged[first_test :: len(tagged) // 20][:5]:
-    true = names_in(**row)
-    told = " ".join(row["tokens"])
+several = [row for row in tagged[first_test:] if len(names_in(**row)) > 1 and len(row["tokens"]) < 20]
+for row in several[:5]:
+    true, told = names_in(**row), " ".join(row["tokens"])
     found = [entity.text for entity in tagger.predict(told).entities]
-    lists = (
-        [name for name in found if name in true],
-        [name for name in true if name not in found],
-        [name for name in found if name not in true],
-    )
-    outcomes.append(lists)
-    print(
-        f"{told}\n  found: {', '.join(lists[0]) or '-'}; missed: {', '.join(lists[1]) or '-'}; "
-        f"wrong: {', '.join(lists[2]) or '-'}"
-    )
-assert any(one[0] for one in outcomes)
-assert any(one[1] or one[2] for one in outcomes)
+    outcome = {
+        "found": [name for name in found if name in true],
+        "missed": [name for name in true if name not in found],
+        "wrong": [name for name in found if name not in true],
+    }
+    outcomes.append(outcome)
+    print(told)
+    print("  " + "; ".join(f"{kind}: {', '.join(names) or '-'}" for kind, names in outcome.items()))
+assert any(one["found"] for one in outcomes)
+assert any(one["missed"] or one["wrong"] for one in outcomes)
 
 # %% [markdown]
 # ## 14. Full size
