@@ -750,8 +750,8 @@ assert abs(plan.is_random.mean() - 0.5) < 0.06
 # %% [markdown]
 # ### The learning curves
 #
-# **Masked tokens.** The loss falls from $\ln V$ to the upper dashed line in some fifty steps, settles a little above
-# the lower one, and after a while falls again. The rest in between is a *plateau*.
+# **Masked tokens.** The loss falls from $\ln V$ to the upper dashed line in some fifty steps, creeps from there to the
+# lower one, and from about step 250 falls faster again. The slow stretch is a *plateau*.
 #
 # The lower line is what a network can reach without any context. At four of five chosen positions it reads `[MASK]`: it
 # can only predict by frequency, for a loss of H. At the others it reads a token, which is the right one in half of the
@@ -793,9 +793,9 @@ levels = {"frequencies": entropy, "frequencies, and readable tokens": blind}
 steps, curve, heldout = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", levels)
 _, pairs, _ = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", {"chance": 0.5})
 plt.show()
-PLATEAU = (140, 240)
-resting = curve[(steps >= PLATEAU[0]) & (steps <= PLATEAU[1])].mean()
-print(f"frequencies alone {entropy:.2f}, with the readable tokens {blind:.2f}; on the plateau {resting:.2f}")
+PLATEAU = (60, 240)
+lowest = curve[np.abs(steps - PLATEAU[1]) < 20].mean()
+print(f"frequencies alone {entropy:.2f}, with readable tokens {blind:.2f}; at the end of the plateau {lowest:.2f}")
 slopes = slope(0, 50), slope(*PLATEAU), slope(300, 400)
 print("slope, nats in a hundred steps: first {:.2f}, on the plateau {:.2f}, after it {:.2f}".format(*slopes))
 above = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
@@ -804,9 +804,9 @@ print(
 )
 print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {evaluated[-1]['nsp_accuracy']:.1%}")
 assert abs(curve[0] - uniform) < 0.5
-assert abs(resting - blind) < 0.15
+assert abs(lowest - blind) < 0.15
 assert slopes[0] < -1
-assert abs(slopes[1]) < 0.4 * abs(slopes[2])
+assert abs(slopes[1]) < 0.5 * abs(slopes[2])
 assert curve[-5:].mean() < blind - 1
 assert heldout[1, -1] < heldout[1, -4] < heldout[1, -8] < entropy
 assert above[-1] > above[1] + 0.1
@@ -855,21 +855,21 @@ axes.annotate("plateau", (sum(PLATEAU) / 2, 0.2), ha="center", fontsize=8)
 axes.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
 axes.legend(frameon=False, title="at the chosen position", loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
-on_plateau = [number for number, step in enumerate(moments) if PLATEAU[0] <= step <= PLATEAU[1]]
-at_mask, at_right = (np.mean([by_kind[kind][i] for i in on_plateau]) for kind in ("[MASK]", "the right token"))
+at_mask = dict(zip(moments, by_kind["[MASK]"], strict=True))
+begin, end = PLATEAU
 print(
-    f"on the plateau: {at_mask:.2f} at [MASK], where frequencies give {entropy:.2f}; {at_right:.2f} at the right token"
+    f"at [MASK]: {at_mask[begin]:.2f} at step {begin}, {at_mask[end]:.2f} at step {end}, {at_mask[900]:.2f} at the end"
 )
-print(f"at the end: {by_kind['[MASK]'][-1]:.2f} at [MASK]")
-assert abs(at_mask - entropy) < 0.2
-assert at_right < 0.6 * by_kind["the right token"][0]
-assert by_kind["[MASK]"][-1] < at_mask - 0.8
+assert all(abs(at_mask[step] - entropy) < 0.2 for step in moments if begin <= step <= end)
+assert at_mask[end] - at_mask[2 * end - begin] > 3 * (at_mask[begin] - at_mask[end])  # as many steps later
+copying = dict(zip(moments, by_kind["the right token"], strict=True))
+assert copying[begin] - copying[end] > 1
 
 # %% [markdown]
-# At `[MASK]` the loss rests at the frequencies, while the network learns to copy tokens that it can read. To do better
-# at `[MASK]` it must use the context, and for that queries, keys and values have to be learned together: each is of use
-# only when the others are, so that at first the gradient hardly tells any of them where to go. That takes time: the
-# plateau. When the first head has found a neighbour that helps, the loss falls again.
+# At `[MASK]` the loss rests at the frequencies, while the network learns to copy what it can read: that is why the
+# whole loss creeps. To do better at `[MASK]` it must use the context, and for that queries, keys and values have to be
+# learned together: each is of use only when the others are, so that at first the gradient hardly tells any of them
+# where to go. That takes time: the plateau. When the first head has found a neighbour that helps, the loss falls again.
 
 # %% [markdown]
 # ### Predictions for masked tokens, during training
