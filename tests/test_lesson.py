@@ -74,6 +74,22 @@ def test_the_part_by_hand_takes_nothing_of_the_package_but_for_comparisons(build
     assert not [name for name in read if not (ROOT / "src" / "bertwright" / name).exists()]
 
 
+def test_each_file_to_read_is_a_link_to_it(build):
+    texts = "\n".join(text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind == "markdown")
+    links = dict(re.findall(r"\[`([\w/]+\.py)`\]\(([^\s)]+)\)", texts))
+    assert len(links) >= 15
+    assert not [link for name, link in links.items() if link != f"src/bertwright/{name}" or not (ROOT / link).exists()]
+    named = re.findall(r"(?<!\[)`([a-z_]+/\w+\.py)`", texts)
+    assert not [name for name in named if (ROOT / "src" / "bertwright" / name).exists()]
+
+
+def test_each_figure_from_results_says_so_where_the_folder_is_missing(build):
+    cells = [text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind == "code"]
+    cells = [text for text in cells if "RESULTS.exists()" in text]
+    assert len(cells) >= 3
+    assert all("\nelse:\n    print(ABSENT)" in text for text in cells)
+
+
 def test_there_are_five_exercises_each_with_a_folded_answer_and_a_check(build):
     cells = build.read_cells(build.SOURCE.read_text())
     place = next(number for number, (_, text) in enumerate(cells) if text.startswith("### Exercises"))

@@ -10,8 +10,8 @@
 # not masked, why the learning curve has a plateau, and what pre-training buys.
 #
 # The paper is *BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding* (Devlin, Chang, Lee
-# and Toutanova 2019). "Read" names the file of Bertwright where a piece lives; paths are those under `src/bertwright`
-# of a clone, and under `bertwright` in an installation.
+# and Toutanova 2019). "Read" links to the file of Bertwright where a piece lives, in a clone; in an installation it is
+# under `bertwright`.
 #
 # The first cell needs the package. On a hosted machine, such as Colab's, upload its wheel next to this notebook; in a
 # clone `pip wheel --no-deps .` makes one. The wheel holds the sample texts and a small trained model, so nothing else
@@ -97,8 +97,9 @@ def draw_matrix(axes, values, names, title, top=None):
 # ## The two stages
 #
 # BERT is trained twice. *Pre-training* needs text alone: the network predicts masked tokens and whether one sentence
-# follows another. *Fine-tuning* puts a small new layer, a *head*, on the same network and trains all of it on a task
-# with labels. The first stage is long and done once; the second is short and done for each task.
+# follows another. *Fine-tuning* puts a small new *output layer* on the same network and trains all of it on a task with
+# labels. The first stage is long and done once; the second is short and done for each task. (An output layer is often
+# called a head, in the package, too. Here a *head* is always one of attention.)
 
 # %% [folded]
 axes = canvas(9.6, 3.1)
@@ -123,8 +124,8 @@ plt.show()
 # # Part one: by hand
 #
 # The package brings a small BERT that was pre-trained for more than an hour on books and film reviews. Part one takes
-# its vocabulary and its weights, a dictionary of tensors, and none of its functions. `theirs` is the package's network,
-# for the comparisons.
+# its vocabulary and its weights, a dictionary of tensors, and computes with these alone. `theirs` is the package's
+# network, for the comparisons, and for one figure that says so.
 
 # %%
 bundled = bertwright.load("bundled")
@@ -139,7 +140,8 @@ print(f"... {len(w)} tensors with {sum(value.numel() for value in w.values()):,}
 #
 # A network computes with numbers. WordPiece turns text into entries of a fixed vocabulary: a frequent word has an entry
 # of its own, a rare one is made of pieces, and a piece that continues a word begins with `##`. Take the longest entry
-# that the word begins with, then the longest `##` entry that continues it, and so on. Read: `text/wordpiece.py`.
+# that the word begins with, then the longest `##` entry that continues it, and so on. Read:
+# [`text/wordpiece.py`](src/bertwright/text/wordpiece.py).
 
 # %%
 entries = {token: number for number, token in enumerate(tokenizer.tokens)}
@@ -201,7 +203,7 @@ plt.show()
 # Then each vector is normalised: mean 0 and variance 1 over its numbers, followed by a learned scale and shift.
 #
 # Letters: B sequences in a batch, S positions in a sequence, H hidden size, A heads, D = H / A the width of a head, V
-# entries of the vocabulary. Read: `models/bert.py`, `Embeddings`.
+# entries of the vocabulary. Read: [`models/bert.py`](src/bertwright/models/bert.py), `Embeddings`.
 
 
 # %%
@@ -233,10 +235,12 @@ assert torch.allclose(x, states[0], atol=1e-5)
 # A head is three matrices. Each position gets a *query* (what it looks for), a *key* (what it can be found by) and a
 # *value* (what it passes on). A query times all keys gives scores, the softmax turns a row of scores into weights that
 # sum to 1, and the result is the weighted mean of the values. Nothing hides what is on the right: a position attends to
-# both sides. The scores are divided by $\sqrt{D}$, because sums over D products grow with D.
+# both sides. The scores are divided by $\sqrt{D}$: the standard deviation of a sum of D products grows as $\sqrt{D}$,
+# and large scores saturate the softmax, so that one weight is near 1 and hardly any gradient is left.
 #
 # The first head drawn below attends to each token's left neighbour. In the last block one does so as well, but where it
-# finds nothing of use it attends to the full stop. Read: `models/bert.py`, `attend` and `SelfAttention`.
+# finds nothing of use it attends to the full stop. Read: [`models/bert.py`](src/bertwright/models/bert.py), `attend`
+# and `SelfAttention`.
 
 
 # %%
@@ -259,15 +263,16 @@ assert torch.allclose(weights, maps[0, 0], atol=1e-5)
 
 figure, grid = plt.subplots(1, 2, figsize=(9.6, 4.8), layout="constrained")
 draw_matrix(grid[0], weights.numpy(), words, "Head 1 of block 1: a row attends to columns")
-draw_matrix(grid[1], maps[-1, 0].numpy(), words, "Head 1 of the last block")
+draw_matrix(grid[1], maps[-1, 0].numpy(), words, "Head 1 of the last block, from the package")
 plt.show()
 
 # %% [markdown]
 # ## 4. Many heads, a block, the encoder
 #
 # All heads do the same at once, each with D columns of the matrices, and one more matrix joins them. Then a
-# *feed-forward* network maps each position by itself. The output of each of the two is added to its input (a residual
-# sum) and normalised. The encoder is its blocks, one after the other. Two heads stand on it in pre-training.
+# *feed-forward* network maps each position by itself, with a GELU, a smooth form of max(0, x), between two matrices.
+# The output of each of the two is added to its input (a residual sum) and normalised. The encoder is its blocks, one
+# after the other. In pre-training two output layers stand on it.
 
 # %% [folded]
 axes = canvas(9.6, 5.0)
@@ -299,7 +304,7 @@ axes.text(6.8, 4.5, f"here: H = {H}, A = {A}, V = {V:,}, 2 blocks", va="center",
 plt.show()
 
 # %% [markdown]
-# Read: `models/bert.py`, `Block` and `Bert`.
+# Read: [`models/bert.py`](src/bertwright/models/bert.py), `Block` and `Bert`.
 
 
 # %%
@@ -327,7 +332,11 @@ def encode(ids, segments, mask):
     return x
 
 
-hidden = encode(ids, torch.zeros_like(ids), ids != PAD)
+everything = torch.ones_like(ids, dtype=torch.bool)  # no padding in this sequence
+joined = theirs.encoder.blocks[0].attention(x, None)  # the package's heads of the first block
+assert torch.allclose(attention(x, first, everything), joined, atol=1e-5)
+assert torch.allclose(block(x, "encoder.blocks.0", everything), states[1], atol=1e-5)
+hidden = encode(ids, torch.zeros_like(ids), everything)
 print("ids", tuple(ids.shape), "-> encoded", tuple(hidden.shape))
 assert torch.allclose(hidden, states[-1], atol=1e-5)
 
@@ -335,8 +344,9 @@ assert torch.allclose(hidden, states[-1], atol=1e-5)
 # ## 5. First task: does B follow A?
 #
 # Text has no labels, so BERT makes two tasks out of it (paper, section 3.1). For *next-sentence prediction*, B follows
-# A in half of the pairs; in the others B comes from another document. Read: `inputs/next_sentence.py`, which also fills
-# sequences up with several sentences, and `frame` in `inputs/sequences.py`.
+# A in half of the pairs; in the others B comes from another document. Read:
+# [`inputs/next_sentence.py`](src/bertwright/inputs/next_sentence.py), which also fills sequences up with several
+# sentences (section 10 checks its pairs), and `frame` in [`inputs/sequences.py`](src/bertwright/inputs/sequences.py).
 
 # %%
 stories = [
@@ -413,7 +423,7 @@ plt.show()
 # right, it cannot tell which, and has to check every token against its context.
 #
 # The package draws random numbers in the same order, and so a comparison with the same seed is exact. Read:
-# `inputs/masking.py`.
+# [`inputs/masking.py`](src/bertwright/inputs/masking.py).
 
 # %%
 ordinary = tokenizer.ordinary_ids  # all entries but [PAD], [UNK], [CLS], [SEP], [MASK]
@@ -465,9 +475,10 @@ assert np.array_equal(where[0], chosen)
 # ## 7. Two losses
 #
 # At a chosen position the vector is mapped once more and multiplied with all token embeddings: one score per entry of
-# the vocabulary. The loss is $-\ln p$ of the right token. **At all other positions there is no loss:** their scores are
-# not even computed. The vector of `[CLS]` decides between "follows" and "random". Both losses are means, and training
-# makes their sum small. Read: `models/heads.py`.
+# the vocabulary. The loss is $-\ln p$ of the right token, in *nats*, the unit of natural logarithms. **At all other
+# positions there is no loss:** their scores are not even computed. The vector of `[CLS]`, mapped and pressed between -1
+# and 1 by a tanh, decides between "follows" and "random". Both losses are means, and training makes their sum small.
+# Read: [`models/heads.py`](src/bertwright/models/heads.py).
 
 
 # %%
@@ -525,9 +536,10 @@ for mine, other in zip((mlm, nsp), losses_of(theirs), strict=True):
 # A step computes the losses, their gradient, and a small move of each weight against it. Adam divides the mean gradient
 # by the root of the mean square, so that all weights move at a similar pace.
 #
-# Ten steps on the same nine sequences: the network memorizes them. That is no knowledge of language, but it shows
-# that every piece works. The package's network, with PyTorch's Adam, makes the same ten steps. Read: `train/loop.py`,
-# and `train/optim.py` for AdamW, Muon and the learning rate over time.
+# Ten steps on the same nine sequences: the network memorizes them. That is no knowledge of language, but it shows that
+# every piece works. The package's network, with PyTorch's Adam, makes the same ten steps. Read:
+# [`train/loop.py`](src/bertwright/train/loop.py), and [`train/optim.py`](src/bertwright/train/optim.py) for AdamW, Muon
+# and the learning rate over time.
 
 # %%
 for tensor in w.values():
@@ -602,7 +614,6 @@ with torch.no_grad():
     parts = [losses(ids, segments, some, random)[0] for some in (labels, fewer, only)]
     assert abs(count * parts[0] - (count - 1) * parts[1] - parts[2]) < 1e-3  # 2
 
-    everything = torch.ones(x.shape[:2], dtype=torch.bool)
     straight, turned = (block(given, "encoder.blocks.0", everything) for given in (x, x.flip(1)))
     assert torch.allclose(straight, turned.flip(1), atol=1e-4)  # 3
 
@@ -625,9 +636,9 @@ with torch.no_grad():
 #
 # A recipe is the whole experiment in one YAML file, and any setting can be replaced. This one pre-trains a BERT of two
 # layers on the bundled sample: forty-five thousand words of stories and essays, and the 200 training reviews, of films
-# that do not exist. Its budget is set in steps, not in minutes, so that every machine shows the same results. All
-# sequences have up to 64 tokens: a run that makes them longer on the way has a jump in its curve. Read: `recipe.py`,
-# `settings.py`.
+# that do not exist. Its budget is set in steps, not in minutes, so that machines show similar results (they round
+# differently). All sequences have up to 64 tokens: a run that makes them longer on the way has a jump in its curve.
+# Read: [`recipe.py`](src/bertwright/recipe.py), [`settings.py`](src/bertwright/settings.py).
 
 # %%
 RUN = Path("runs/lesson")
@@ -666,9 +677,21 @@ def run(name, recipe, **options):
 #
 # The prepare stage learns a vocabulary from the text and writes all of it to disk as token ids, once. The pretrain
 # stage repeats the step of part one: a batch with fresh pairs and fresh masks, the two losses, a move of all weights.
-# Read: `text/prepare.py`, `inputs/pretraining.py`, `tasks/pretraining.py`, `train/loop.py`.
+# Read: [`text/prepare.py`](src/bertwright/text/prepare.py),
+# [`inputs/pretraining.py`](src/bertwright/inputs/pretraining.py),
+# [`tasks/pretraining.py`](src/bertwright/tasks/pretraining.py), [`train/loop.py`](src/bertwright/train/loop.py).
 #
-# Bertwright keeps the newest two checkpoints of a run. This lesson compares all of them, and so it keeps more.
+# Three things are new:
+#
+# - **Muon** moves the matrices of the blocks, and Adam all else. It makes the move of a matrix orthogonal: as large in
+#   one direction as in any other.
+# - **Warm-up and decay.** The learning rate climbs in the first steps, when the means rest on few gradients, and then
+#   falls in a straight line to 0, so that the weights settle.
+# - **Dropout.** In training each number that a layer puts out is set to 0 with a probability of 0.1, so that the
+#   network does not rely on any single one.
+#
+# Now and then the weights are saved, as a *checkpoint*. Bertwright keeps the newest two of a run. This lesson compares
+# all of them, and so it keeps more.
 
 # %%
 from bertwright.train import checkpoint
@@ -710,56 +733,149 @@ axes.set(xlabel="rank of the token", ylabel="occurrences", title="A few tokens a
 plt.show()
 print(f"loss of uniform predictions: {uniform:.2f} nats per token; of the token frequencies: {entropy:.2f}")
 
+# The package's pairs of sentences keep the rules of section 5.
+from bertwright.inputs.next_sentence import plan_epoch
+from bertwright.text.store import PreparedCorpus
+
+corpus = PreparedCorpus(RUN / "prepare" / "train.arrow", own.fingerprint)
+plan = plan_epoch(corpus, sequence_length=64, seed=0, epoch=0)  # the sequences of one pass over the text
+origin = [
+    np.searchsorted(corpus.document_starts, starts, side="right") for starts in (plan.first_start, plan.second_start)
+]
+assert np.array_equal(origin[0] != origin[1], plan.is_random)  # a random B is from another document
+assert (plan.second_start == plan.first_start + plan.first_length)[~plan.is_random].all()  # a true one follows A
+print(f"{len(plan)} pairs, of which {plan.is_random.mean():.1%} have a random B")
+assert abs(plan.is_random.mean() - 0.5) < 0.06
+
 # %% [markdown]
 # ### The learning curves
 #
-# **Masked tokens.** The loss falls quickly from $\ln V$ and then stays near the dashed line for a while. On this
-# *plateau* the network has learned only how frequent each token is, and predicts the same for every masked position. To
-# improve, it must use the context, and for that queries, keys and values have to be learned together: each is of use
-# only when the others are. That takes some time, and then the loss falls again.
+# **Masked tokens.** The loss falls from $\ln V$ to the upper dashed line in some fifty steps, creeps from there to the
+# lower one, and from about step 250 falls faster again. The slow stretch is a *plateau*.
 #
-# Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so in the end the
-# network memorizes it: the training loss still falls where the loss on held-out text no longer does.
+# The lower line is what a network can reach without any context. At four of five chosen positions it reads `[MASK]`: it
+# can only predict by frequency, for a loss of H. At the others it reads a token, which is the right one in half of the
+# cases. So it predicts that token with p = 1/2, and all others by frequency, for a loss of $\ln 2$ where the token is
+# right and $H + \ln 2$ where it is not. Together: $0.8\,H + 0.1\,\ln 2 + 0.1\,(H + \ln 2) = 0.9\,H + 0.2\,\ln 2$.
+#
+# Dots are held-out text, which is never trained on. The sample is tiny and is repeated many times, so that the network
+# memorizes some of it: the loss on held-out text falls to the end, but the training loss falls faster, and the
+# difference between them grows.
 #
 # **Next sentences.** The accuracy stays at one half until the network can compare the contents of A and B.
 
 
 # %%
-def draw_curve(axes, key, title, level):
-    """Training as a running mean of nine points, held-out text as dots, a dashed line for comparison."""
+def draw_curve(axes, key, title, levels):
+    """Training as a running mean of nine points, held-out text as dots, dashed lines for comparison."""
     steps, values = np.array([(row["step"], row[key]) for row in training if key in row]).T
     axes.plot(steps, values, color=BLUE, alpha=0.25, linewidth=0.8)
     axes.plot(steps[4:-4], np.convolve(values, np.full(9, 1 / 9), "valid"), color=BLUE, label="training")
-    axes.plot(
-        *np.array([(row["step"], row[key]) for row in evaluated if key in row]).T, "o", color=RED, label="held out"
-    )
-    axes.axhline(level, color="black", linestyle="--", linewidth=1)
+    heldout = np.array([(row["step"], row[key]) for row in evaluated if key in row]).T
+    axes.plot(*heldout, "o", color=RED, label="held out")
+    for name, level in levels.items():
+        axes.axhline(level, color="black", linestyle="--", linewidth=1)
+        axes.annotate(name, (steps[-1], level), (0, 3), textcoords="offset points", ha="right", fontsize=8)
     axes.set(xlabel="step", title=title)
     axes.legend(frameon=False)
-    return steps, values
+    return steps, values, heldout
 
 
-figure, grid = plt.subplots(1, 2, figsize=(9.6, 3.4), layout="constrained")
-steps, curve = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", entropy)
-grid[0].annotate("token frequencies alone", (steps[-1], entropy), (0, 4), textcoords="offset points", ha="right")
-_, pairs = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", 0.5)
+def slope(first, last):
+    """Nats in a hundred steps, along the line that fits the training loss between two steps best."""
+    part = (steps >= first) & (steps <= last)
+    return 100 * np.polyfit(steps[part], curve[part], 1)[0]
+
+
+blind = 0.9 * entropy + 0.2 * np.log(2)
+figure, grid = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+levels = {"frequencies": entropy, "frequencies, and readable tokens": blind}
+steps, curve, heldout = draw_curve(grid[0], "mlm_loss", "Masked tokens: loss, nats", levels)
+_, pairs, _ = draw_curve(grid[1], "nsp_accuracy", "Next sentences: accuracy", {"chance": 0.5})
 plt.show()
-near = steps[np.abs(curve - entropy) < 0.15]
-last = evaluated[-1]
-print(f"near {entropy:.2f}: {len(near)} of {len(steps)} points, steps {near[0]:.0f} to {near[-1]:.0f}")
-print(f"at the end: training {curve[-5:].mean():.2f}, held-out text {last['mlm_loss']:.2f}")
-print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {last['nsp_accuracy']:.1%}")
+PLATEAU = (60, 240)
+lowest = curve[np.abs(steps - PLATEAU[1]) < 20].mean()
+print(f"frequencies alone {entropy:.2f}, with readable tokens {blind:.2f}; at the end of the plateau {lowest:.2f}")
+slopes = slope(0, 50), slope(*PLATEAU), slope(300, 400)
+print("slope, nats in a hundred steps: first {:.2f}, on the plateau {:.2f}, after it {:.2f}".format(*slopes))
+above = [loss - np.interp(step, steps, curve) for step, loss in heldout.T]
+print(
+    f"held-out text is above training by {above[1]:.2f} at step {heldout[0, 1]:.0f}, and by {above[-1]:.2f} at the end"
+)
+print(f"next sentences at the end: training {pairs[-5:].mean():.1%}, held-out text {evaluated[-1]['nsp_accuracy']:.1%}")
 assert abs(curve[0] - uniform) < 0.5
-assert len(near) >= 5
-assert curve[-5:].mean() < entropy - 0.5
-assert min(row["mlm_loss"] for row in evaluated) < entropy
+assert abs(lowest - blind) < 0.15
+assert slopes[0] < -1
+assert abs(slopes[1]) < 0.5 * abs(slopes[2])
+assert curve[-5:].mean() < blind - 1
+assert heldout[1, -1] < heldout[1, -4] < heldout[1, -8] < entropy
+assert above[-1] > above[1] + 0.1
 assert pairs[-5:].mean() > 0.52
+
+# %% [markdown]
+# ### Why the plateau?
+#
+# Is that what the network does on the plateau? The checkpoints tell. Each predicts the chosen positions of the same
+# stretches of the stories; the loss is drawn by what stands there.
+
+# %%
+moments = {}
+for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
+    own.save(folder)  # a checkpoint is a model folder, and only needs the tokenizer
+    moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
+beginning = next(iter(moments.values()))
+
+right = np.concatenate(own.encode(stories))[: 200 * 62].reshape(200, 62).astype(np.int64)
+right = np.column_stack([np.full(200, own.cls_id), right, np.full(200, own.sep_id)])
+maskable = (right != own.cls_id) & (right != own.sep_id)
+own_entries = masking.Vocabulary(own.mask_id, own.ordinary_ids, own.is_continuation)
+shown, chosen = masking.mask_tokens(right, maskable, MaskingConfig(), own_entries, np.random.default_rng(0))
+read, answers = torch.from_numpy(shown), torch.from_numpy(right[chosen])
+kinds = {
+    "[MASK]": (shown == own.mask_id)[chosen],
+    "a random token": ((shown != own.mask_id) & (shown != right))[chosen],
+    "the right token": (shown == right)[chosen],
+}
+by_kind = {kind: [] for kind in kinds}
+for model in moments.values():
+    with torch.no_grad():
+        places = torch.from_numpy(np.flatnonzero(chosen))
+        token_scores, _ = model.pretrained.model.cpu()(read, torch.zeros_like(read), None, places)  # (M, V)
+        loss = -token_scores.float().log_softmax(-1)[torch.arange(len(answers)), answers].numpy()
+    for kind, where in kinds.items():
+        by_kind[kind].append(loss[where].mean())
+
+figure, axes = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
+for color, (kind, line) in zip((BLUE, PINK, GREEN), by_kind.items(), strict=True):
+    axes.plot(list(moments), line, "o-", markersize=3, color=color, label=kind)
+axes.axhline(entropy, color="black", linestyle="--", linewidth=1)
+axes.annotate("frequencies", (list(moments)[-1], entropy), (0, 3), textcoords="offset points", ha="right", fontsize=8)
+axes.axvspan(*PLATEAU, color="#5c6370", alpha=0.12)
+axes.annotate("plateau", (sum(PLATEAU) / 2, 0.2), ha="center", fontsize=8)
+axes.set(xlabel="step", ylabel="loss, nats", ylim=(0, None))
+axes.legend(frameon=False, title="at the chosen position", loc="center left", bbox_to_anchor=(1, 0.5))
+plt.show()
+at_mask = dict(zip(moments, by_kind["[MASK]"], strict=True))
+begin, end = PLATEAU
+print(
+    f"at [MASK]: {at_mask[begin]:.2f} at step {begin}, {at_mask[end]:.2f} at step {end}, {at_mask[900]:.2f} at the end"
+)
+assert all(abs(at_mask[step] - entropy) < 0.2 for step in moments if begin <= step <= end)
+assert at_mask[end] - at_mask[2 * end - begin] > 3 * (at_mask[begin] - at_mask[end])  # as many steps later
+copying = dict(zip(moments, by_kind["the right token"], strict=True))
+assert copying[begin] - copying[end] > 1
+
+# %% [markdown]
+# At `[MASK]` the loss rests at the frequencies, while the network learns to copy what it can read: that is why the
+# whole loss creeps. To do better at `[MASK]` it must use the context, and for that queries, keys and values have to be
+# learned together: each is of use only when the others are, so that at first the gradient hardly tells any of them
+# where to go. That takes time: the plateau. When the first head has found a neighbour that helps, the loss falls again.
 
 # %% [markdown]
 # ### Predictions for masked tokens, during training
 #
-# How do the predictions for a masked token change? A checkpoint is a model folder and loads like any other model; it
-# only needs the tokenizer in the same folder. `bundled` is the encoder of part one, as it was before its ten steps.
+# How do the predictions for a masked token change? A checkpoint loads like any other model. `bundled` is the encoder of
+# part one, as it was before its ten steps.
 
 # %%
 bundled = bertwright.load("bundled")
@@ -770,11 +886,6 @@ cloze = {
     "It had [MASK] raining all night.": "been",
     "They were kind to each [MASK].": "other",
 }
-moments = {}
-for folder in sorted((RUN / "pretrain" / "checkpoints").glob("step-*")):
-    own.save(folder)
-    moments[int(folder.name.partition("-")[2])] = bertwright.load(folder)
-beginning = next(iter(moments.values()))
 
 
 def probabilities(model, sentence):
@@ -792,10 +903,11 @@ for sentence, answer in cloze.items():
 
 # %% [markdown]
 # The first checkpoint predicts much the same in every sentence: the most frequent tokens. Some answers of the last one
-# are still wrong: the sample is small. How probable is the right answer, from checkpoint to checkpoint?
+# are still wrong: the sample is small. The bundled encoder errs, too: it puts "a" first in "It had [MASK] raining all
+# night". How probable is the right answer, from checkpoint to checkpoint?
 
 # %%
-figure, axes = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
+figure, axes = plt.subplots(figsize=(9.6, 3.4), layout="constrained")
 course = {
     sentence: [probabilities(model, sentence).get(answer, 0) for model in moments.values()]
     for sentence, answer in cloze.items()
@@ -803,22 +915,24 @@ course = {
 for color, (sentence, answer) in zip((BLUE, RED, GREEN, PINK, YELLOW), cloze.items(), strict=True):
     axes.plot(list(moments), course[sentence], color=color, label=sentence.replace("[MASK]", f"[{answer}]"))
 axes.set(xlabel="step", ylabel="probability of the answer in brackets")
-axes.set_ylim(0, 1.6 * max(map(max, course.values())))  # space for the legend
-axes.legend(frameon=False, fontsize=8, loc="upper left")
+axes.set_ylim(0, 1)
+axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 gain = np.mean([line[-1] - line[0] for line in course.values()])
 known = np.mean([probabilities(bundled, sentence).get(answer, 0) for sentence, answer in cloze.items()])
 print(f"the mean probability of the answers rises by {gain:.2f}; the bundled encoder's is {known:.2f}")
 assert gain > 0.05
 assert known > 0.3
+assert next(iter(probabilities(bundled, "It had [MASK] raining all night."))) == "a"
 
 # %% [markdown]
 # ### Attention before and after
 #
 # At the first checkpoint attention is almost uniform: with small random weights all scores are near 0 (exercise 4). At
-# the end the heads have specialized: many attend to a neighbour, others to `[CLS]`, `[SEP]` or the full stop, which
-# serve as a default where a head finds nothing. No head was told to. (The bundled encoder's first heads, in part one,
-# began as heads for the left neighbour: an initialization that shortens the plateau, `models/initialization.py`.)
+# the end the two heads of block 1 have divided the work: one attends to the left neighbour of each token, the other to
+# the right one. Those of block 2 attend to several tokens each, and follow no rule that the eye can see. No head was
+# told to do anything. (The bundled encoder's first head, in part one, began as a head for the left neighbour: an
+# initialization that shortens the plateau, [`models/initialization.py`](src/bertwright/models/initialization.py).)
 
 # %%
 text = "The old man loved the old boat and the old boat loved the sea."
@@ -844,14 +958,23 @@ def spread(maps):
 print(f"a token attends to {spread(before):.1f} of {len(words)} positions at first, {spread(after):.1f} at the end")
 assert np.allclose(after.sum(-1), 1, atol=1e-4)
 assert spread(after) < spread(before)
+beside = np.stack([np.diagonal(after, offset, 2, 3).mean(-1) for offset in (-1, 1)], axis=-1)  # (blocks, heads, 2)
+for block_number, head_number in np.ndindex(blocks, heads):
+    left, right_side = beside[block_number, head_number]
+    print(
+        f"block {block_number + 1}, head {head_number + 1}: left neighbour {left:.2f}, right neighbour {right_side:.2f}"
+    )
+assert sorted(beside[0].argmax(-1)) == [0, 1]
+assert beside[0].max(-1).min() > 0.5 > beside[1].max()
 
 # %% [markdown]
 # ### Embeddings before and after
 #
 # Words that can stand in the same place get similar vectors, though nothing tells the network what a preposition is:
 # the families of words show as darker squares along the diagonal. After so little text rare words are similar to each
-# other whatever they mean, because the network has hardly met them. The bundled encoder knows more words, and more
-# about them.
+# other whatever they mean, because the network has hardly met them. Its small vocabulary has a single word of praise
+# and one of blame, so that these two families show in the third panel alone. The bundled encoder knows more words, and
+# more about them.
 
 # %%
 families = {
@@ -879,6 +1002,8 @@ for axes, (title, model) in zip(
 plt.show()
 for title, value in contrast.items():
     print(f"{title}: the mean cosine within families is {value:.2f} above that between them")
+few = [word for word in (families["praise"] + " " + families["blame"]).split() if word in own.tokens]
+assert few == ["great", "bad"]
 assert contrast["at the end"] > contrast["at first"]
 assert contrast["bundled"] > contrast["at first"]
 
@@ -888,48 +1013,112 @@ assert contrast["bundled"] > contrast["at first"]
 # Now the labelled reviews, positive or negative. A linear layer is put on the vector of `[CLS]`, and the whole network
 # is trained further on the labels (paper, section 4.1). A part of the training reviews is the validation set, which
 # chooses the checkpoint. The baselines are trained on the same reviews: naive Bayes on word counts and two logistic
-# regressions on n-grams.
+# regressions on *n-grams*, runs of one to three words. Read: [`tasks/sequence.py`](src/bertwright/tasks/sequence.py),
+# [`tasks/finetune.py`](src/bertwright/tasks/finetune.py), [`tasks/baselines.py`](src/bertwright/tasks/baselines.py).
 #
-# It is done twice: with the network from above, and with a bundled one that was pre-trained for more than an hour on
-# real text and fine-tuned on IMDB's reviews; a recipe of a few lines trains that one further. None of the sample's
-# reviews was among its texts. Read: `tasks/sequence.py`, `tasks/finetune.py`, `tasks/baselines.py`.
+# What does pre-training buy? Three networks are fine-tuned on the same 200 reviews:
+#
+# - the micro BERT from above;
+# - the bundled encoder, which was pre-trained for more than an hour on books and film reviews, without labels. None of
+#   the sample's reviews was among its texts;
+# - a network of the bundled encoder's shape with **random weights**.
+#
+# The tables below have three measures. *Accuracy* is the fraction of right predictions. *F1* is the harmonic mean of
+# precision (how many of the reviews that are called positive are) and recall (how many of the positive ones are found);
+# a classifier that calls every review positive has an F1 of 0.667 here. *ROC AUC* is the probability that a positive
+# review gets a higher score than a negative one: it asks for the order alone, wherever the line between the classes is
+# drawn. By chance accuracy and ROC AUC are one half, and so the figure shows these two.
+#
+# The last two networks differ in their weights alone. Both get a fresh block that at first averages all tokens for
+# `[CLS]`, which also serves a network that has not learned to gather a text there.
 
 # %%
-small_run = run("fine-tuning", recipe)
+small_run = run("fine-tuning the micro BERT", recipe)
 
 # %%
-larger_run = run("fine-tuning the bundled classifier", "recipes/demo-bundled.yaml", out="runs/lesson-bundled")
+from bertwright.models.checkpoints import save_model
+from bertwright.models.initialization import initialize
+
+fresh = bertwright.load("bundled").pretrained
+torch.manual_seed(0)
+initialize(fresh.model, fresh.model.encoder.config.initializer_range)  # draws all weights anew
+save_model(fresh.model, fresh.tokenizer, Path("runs/lesson-random"))
+
+larger = {}
+for name, encoder in (("random weights", "runs/lesson-random"), ("bundled encoder", "bundled")):
+    print(f"From {encoder}\n")
+    larger[name] = run(
+        f"fine-tuning, {name}",
+        bertwright.load_recipe(
+            "recipes/demo-bundled.yaml",
+            out=f"runs/lesson-from-{encoder.rpartition('/')[2]}",
+            finetune={
+                "encoder": encoder,
+                "averaging_block": True,
+                "epochs": 6,
+                "optimizer": {"learning_rate": 2e-4, "warmup_ratio": 0.1},
+            },
+        ),
+    )
 
 # %%
-lines = [("micro BERT, minutes of pre-training", small_run.results["scores"]["bert"])]
-compared = {
-    name: found for name, found in larger_run.results["scores"].items() if name.endswith(("regression", "bayes"))
+baselines = {
+    name.replace("_", " "): found
+    for name, found in larger["bundled encoder"].results["scores"].items()
+    if name.endswith(("regression", "bayes"))
 }
-lines += [(name.replace("_", " "), found) for name, found in compared.items()]
-lines.append(("bundled BERT, hours of training", larger_run.results["scores"]["bert"]))
-figure, axes = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
-for place, (name, found) in enumerate(lines):
-    axes.plot((found["f1_low"], found["f1_high"]), (place, place), color=(BLUE if "BERT" in name else "#5c6370"))
-    axes.plot(found["f1"], place, "o", color=(BLUE if "BERT" in name else "#5c6370"))
-axes.set_yticks(range(len(lines)), [name for name, _ in lines])
-axes.set(xlabel="F1 on the sample's test reviews, with 95 % intervals")
+lines = {"micro BERT": small_run.results["scores"]["bert"], **baselines}
+lines |= {name: one.results["scores"]["bert"] for name, one in larger.items()}
+figure, grid = plt.subplots(1, 2, figsize=(9.6, 2.8), layout="constrained", sharey=True)
+for axes, (key, title) in zip(grid, (("accuracy", "accuracy"), ("roc_auc", "ROC AUC")), strict=True):
+    for place, (name, found) in enumerate(lines.items()):
+        color = "#5c6370" if name in baselines else BLUE
+        axes.plot((found[f"{key}_low"], found[f"{key}_high"]), (place, place), color=color)
+        axes.plot(found[key], place, "o", color=color)
+    axes.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    axes.set(xlabel=f"{title} on the sample's test reviews", xlim=(0.38, 1))
+grid[0].set_yticks(range(len(lines)), lines)
 plt.show()
-micro_f1, *others, bundled_f1 = (found["f1"] for _, found in lines)
-print(f"micro BERT {micro_f1:.3f}, best baseline {max(others):.3f}, bundled BERT {bundled_f1:.3f}")
-assert bundled_f1 > max(others) + 0.05
-assert bundled_f1 > micro_f1
+for name, found in lines.items():
+    print(f"{name:24} accuracy {found['accuracy']:.3f}, ROC AUC {found['roc_auc']:.3f}, F1 {found['f1']:.3f}")
+labels_ratio = np.mean([review["label"] for review in reviews["test"]])
+tiny, without, with_it = (lines[name] for name in ("micro BERT", "random weights", "bundled encoder"))
+assert abs(2 * labels_ratio / (1 + labels_ratio) - 0.667) < 1e-3  # F1, if all are called positive
+assert all(tiny[f"{key}_low"] < 0.5 < tiny[f"{key}_high"] for key in ("accuracy", "roc_auc"))
+assert with_it["accuracy"] > without["accuracy"] + 0.1
+assert with_it["roc_auc"] > without["roc_auc"] + 0.05
+assert with_it["roc_auc"] > max(found["roc_auc"] for found in baselines.values()) + 0.03
+assert with_it["accuracy"] > max(found["accuracy"] for found in baselines.values())
+assert without["roc_auc"] > without["accuracy"] + 0.05
+assert without["accuracy"] < min(found["accuracy"] for found in baselines.values())
 
 # %% [markdown]
-# With fifty-six thousand words for pre-training and 200 reviews for fine-tuning, the micro BERT has no advantage over
-# the n-gram baselines: fine-tuning can only use what pre-training has learned. The same code with more text has.
+# **The micro BERT is at chance**: the interval of its accuracy holds one half. Fine-tuning can only use what
+# pre-training has learned, and from fifty-six thousand words it has learned some grammar, but not what words say of a
+# film.
+#
+# **The random network** has a lower accuracy than each baseline: 200 reviews teach little to a network of five million
+# weights. Its ROC AUC is better than its accuracy: it has learned something of the order, but draws the line between
+# the classes in the wrong place.
+#
+# **The pre-trained one** is ahead of the random one by both measures, with the same labels and the same settings. That
+# is what pre-training buys. It is ahead of each baseline, too. With 200 test reviews and one seed the intervals are
+# wide; section 14 has more.
 #
 # ### How confident is it, and where is it wrong?
+#
+# The bundled *classifier* is the same encoder, fine-tuned on IMDB's labelled training reviews, and on unlabelled ones
+# with predictions for labels (pseudo-labels). Here it is trained further on the sample's 200. With so many more labels
+# it does not belong among the systems above, but it is a better one to look into.
 #
 # Each test review gets a probability of being positive. A good classifier puts most reviews near 0 or 1, and its
 # mistakes in the middle. Some of its mistakes are not in the middle.
 
 # %%
-classifier = bertwright.load(larger_run.path)
+labelled_run = run("fine-tuning the bundled classifier", "recipes/demo-bundled.yaml", out="runs/lesson-bundled")
+
+# %%
+classifier = bertwright.load(labelled_run.path)
 answers = classifier.predict([review["text"] for review in reviews["test"]])
 labels = np.array([review["label"] for review in reviews["test"]])
 probability = np.array([answer.probabilities["positive"] for answer in answers])
@@ -947,12 +1136,15 @@ assert right[confident].mean() > right.mean() > 0.75
 
 # %% [markdown]
 # Which words decide? *Integrated gradients*: the input goes in small steps from a text in which every token is `[MASK]`
-# to the text itself, and each word's attribution is the change of the log-odds along its way. Blue words raise the
-# probability of the predicted class, orange ones lower it. Read: `apps/explain.py`.
+# to the text itself, and each word's attribution is the change of the log-odds, ln(p / (1 - p)), along its way. Blue
+# words raise the probability of the predicted class, orange ones lower it. Read:
+# [`apps/explain.py`](src/bertwright/apps/explain.py).
 #
 # The first two texts were written for this lesson; the line below each says whether the prediction is right. The last
-# two are the most confident mistakes on the test reviews. Irony, faint praise, a friendly word about the lighting:
-# single words point to the wrong class, and the meaning is in their combination.
+# two are confident mistakes on test reviews. Both reviews praise, in words of complaint: the answer of a whodunit is
+# not *weak*, the viewer *groaned* and so *badly* wanted to be wrong; a film about lost luggage left another viewer
+# *wrecked*, and becomes almost *too much* to look at. Single words point to the wrong class, and the meaning is in
+# their combination.
 
 
 # %%
@@ -968,15 +1160,18 @@ def show_attributions(text, label):
 
 show_attributions("A slow start, and then it becomes one of the loveliest films I have seen in years. Go.", "positive")
 show_attributions("Two hours of speeches, a wooden hero and no joke that lands. I wanted my evening back.", "negative")
-for number in np.argsort(np.where(right, -1, np.abs(probability - 0.5)))[::-1][:2]:
-    show_attributions(reviews["test"][number]["text"], ("negative", "positive")[labels[number]])
+names = [review["id"] for review in reviews["test"]]
+for number in (names.index("test-020"), names.index("test-091")):
+    assert labels[number] == 1  # positive
+    assert probability[number] < 0.1
+    show_attributions(reviews["test"][number]["text"], "positive")
 
 # %% [markdown]
 # ## 12. Starting from an encoder
 #
 # Few train from random weights in practice: they take an encoder and continue its pre-training on texts of their field.
-# One setting does it, `pretrain.encoder`; any BERT folder in the Hugging Face layout can be named. Here the bundled
-# encoder reads the sample for 30 steps. The loss on held-out text, before and after:
+# One setting does it, `pretrain.encoder`; any BERT folder in the Hugging Face layout can be named. Here the
+# bundled encoder is pre-trained on the sample for 30 steps. The loss on held-out text, before and after:
 
 # %%
 adapted = bertwright.load_recipe(
@@ -994,27 +1189,31 @@ assert heldout[-1]["mlm_loss"] < heldout[0]["mlm_loss"]
 # %% [markdown]
 # ## 13. Another task
 #
-# Another task is another head on the same encoder (paper, sections 4 and 5), and in a recipe another word: `task`.
-# There are heads for a class, a number, several labels, tags of words, answers in a text, choices, and vectors for
-# search; `bertwright init` writes a recipe for a file of labels.
+# Another task is another output layer on the same encoder (paper, sections 4 and 5), and in a recipe another word:
+# `task`. There are output layers for a class, a number, several labels, tags of words, answers in a text, choices, and
+# vectors for search; `bertwright init` writes a recipe for a file of labels.
 #
 # This one tags words. The sample's stories have no tags, but their capitals show where names are. So each word in lower
 # case is an input, and its tag says whether it had a capital within a sentence. The baselines read the same lower case.
+# The package's `split_sentences` does not take the point of "Mr." for an end. Read:
+# [`text/sentences.py`](src/bertwright/text/sentences.py), [`tasks/tokens.py`](src/bertwright/tasks/tokens.py).
 
 # %%
+from bertwright.text.sentences import split_sentences
+
 tagged = []
-for line in (line for story in stories for line in story.splitlines()):
-    for sentence in line.replace("?", ".").replace("!", ".").split(". "):
-        told = [word.strip(",;:.“”\"'()").removesuffix("'s") for word in sentence.split()]
-        told = [word for word in told if word.isalpha()]
-        names = [number > 0 and word[0].isupper() and word != "I" for number, word in enumerate(told)]
-        tags = ["O" if not name else "I-NAME" if names[i - 1] else "B-NAME" for i, name in enumerate(names)]
-        if any(names) and len(told) < 60:
-            tagged.append(json.dumps({"tokens": [word.lower() for word in told], "tags": tags}))
+for sentence in (sentence for story in stories for sentence in split_sentences(story)):
+    told = [word.strip(",;:.?!“”\"'()").removesuffix("'s") for word in sentence.split()]
+    told = [word for word in told if word.isalpha()]
+    names = [number > 0 and word[0].isupper() and word != "I" for number, word in enumerate(told)]
+    tags = ["O" if not name else "I-NAME" if names[i - 1] else "B-NAME" for i, name in enumerate(names)]
+    if any(names) and len(told) < 60:
+        tagged.append({"tokens": [word.lower() for word in told], "tags": tags})
 folder = Path("runs/lesson-names-data")
 folder.mkdir(parents=True, exist_ok=True)
-(folder / "train.jsonl").write_text("\n".join(tagged[: -len(tagged) // 4]))
-(folder / "test.jsonl").write_text("\n".join(tagged[-len(tagged) // 4 :]))
+first_test = len(tagged) - len(tagged) // 4
+for part, rows in (("train", tagged[:first_test]), ("test", tagged[first_test:])):
+    (folder / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
 Path("runs/lesson-names.yaml").write_text("""
 name: lesson-names
 data: {names: runs/lesson-names-data}
@@ -1032,8 +1231,42 @@ system: {compile: "off"}
 names_run = run("fine-tuning on names", "runs/lesson-names.yaml")
 scores_of = names_run.results["scores"]
 assert scores_of["bert"]["entity_f1"] > scores_of["most_frequent_tag"]["entity_f1"] + 0.1
-answer = bertwright.load(names_run.path).predict("when mr halloran came home to tern street , anna was asleep")
-print(*(f"{entity.text} ({entity.score:.2f})" for entity in answer.entities), sep=", ")
+
+# %% [markdown]
+# Five sentences of the test set with more than one name: what the tagger finds, what it misses, and what it takes for a
+# name that is none. It fails often. A name counts if it is found whole. The tags are rough, too: a first word never has
+# one, and a capital is not always that of a name.
+
+# %%
+tagger = bertwright.load(names_run.path)
+
+
+def names_in(tokens, tags):
+    """The names of a tagged sentence, each as its words."""
+    found = []
+    for token, tag in zip(tokens, tags, strict=True):
+        if tag == "B-NAME":
+            found.append(token)
+        elif tag == "I-NAME":
+            found[-1] += f" {token}"
+    return found
+
+
+outcomes = []
+several = [row for row in tagged[first_test:] if len(names_in(**row)) > 1 and len(row["tokens"]) < 20]
+for row in several[:5]:
+    true, told = names_in(**row), " ".join(row["tokens"])
+    found = [entity.text for entity in tagger.predict(told).entities]
+    outcome = {
+        "found": [name for name in found if name in true],
+        "missed": [name for name in true if name not in found],
+        "wrong": [name for name in found if name not in true],
+    }
+    outcomes.append(outcome)
+    print(told)
+    print("  " + "; ".join(f"{kind}: {', '.join(names) or '-'}" for kind, names in outcome.items()))
+assert any(one["found"] for one in outcomes)
+assert any(one["missed"] or one["wrong"] for one in outcomes)
 
 # %% [markdown]
 # ## 14. Full size
@@ -1042,40 +1275,62 @@ print(*(f"{entity.text} ({entity.score:.2f})" for entity in answer.entities), se
 # training reviews for fine-tuning and validation, and the official 25,000 test reviews, evaluated once. The figures
 # below come from `results/` of a clone; without it their cells say so, and the notebook shows them as they were made.
 #
-# With all labels the best baseline is close. One test review in seven exceeds 510 tokens, the most that the first run
-# classifies. The same encoder, fine-tuned to classify long reviews in windows, is above the best baseline with both of
-# its seeds, and the interval, which holds the spread between seeds, is above 0. Two seeds tell little of that spread:
-# `results/README.md` says what a more cautious rule gives.
+# With all labels the best baseline is close: the first run cannot be told apart from it. It classifies 510 tokens of a
+# review at most, and one review in seven is longer. The same encoder, fine-tuned to classify long reviews in windows,
+# is above the best baseline with both of its seeds, and the interval, which holds the spread between them, is above 0.
+# Two seeds tell little of that spread: `results/README.md` says what a more cautious rule gives.
+#
+# But both runs also learn from unlabelled reviews, by pseudo-labels, which the baselines do not see. Trained on BERT's
+# pseudo-labels, too, the best baseline is level with BERT: the intervals of the differences hold 0.
 
 # %%
 RESULTS = Path("results")
+ABSENT = "no folder results/: open this notebook in a clone to make these figures anew"
+
+
+def result(path):
+    """A file of `results/`."""
+    return json.loads((RESULTS / path).read_text())
+
+
 if RESULTS.exists():
     from bertwright.evaluate.comparison import comparison, saved_predictions
 
     found = {}
     for folder in ("imdb-mini", "imdb-mini-windows"):
-        found[folder] = json.loads((RESULTS / folder / "results.json").read_text())
+        found[folder] = result(f"{folder}/results.json")
         print(f"{folder}: {found[folder]['seconds'] / 3600:.1f} hours on {found[folder]['machine']}")
         for system, scores_of in found[folder]["scores"].items():
             print(f"  {system:25} F1 {scores_of['f1']:.4f}, {scores_of['f1_low']:.4f} to {scores_of['f1_high']:.4f}")
         compared = comparison(found[folder], saved_predictions(RESULTS / folder / "predictions"))
+        assert compared["outcome"] == ("wins" if folder == "imdb-mini-windows" else "open")
         print(f"  {compared['text']}\n")
-    assert compared["outcome"] == "wins"
+    _, taught = result("imdb-mini-windows/co-training.json")["systems"].values()  # without, and with pseudo-labels
+    print("NB-weighted logistic regression, trained on BERT's pseudo-labels, too:")
+    print("  F1 {f1:.4f}, {f1_low:.4f} to {f1_high:.4f}".format(**taught["test"]))
+    for seed, higher in taught["bert_is_higher_by"].items():
+        print("  {} is higher by {difference:.4f}, {low:.4f} to {high:.4f}".format(seed, **higher))
+        assert higher["low"] < 0 < higher["high"]
+    long = result("imdb-mini/long-texts.json")["test"]
+    print(f"{long['long']:,} of {long['count']:,} test reviews are longer than 510 tokens")
+    assert round(long["count"] / long["long"]) == 7
     assert found["imdb-mini"]["scores"]["bert"]["count"] == 25_000
 else:
-    print("no folder results/: open this notebook in a clone to make these figures anew")
+    print(ABSENT)
 
 # %% [markdown]
 # ### What does pre-training buy?
 #
-# Two answers. First, the same network fine-tuned from random weights (`results/ablation/`): on IMDB the accuracy on
-# validation reviews is lower without pre-training. Second, labels: the same encoder and the same baselines, trained on
-# 100 to 25,000 labelled reviews, three draws each, evaluated on 5,000 test reviews (`results/few-labels/`). With 100
-# labels BERT's worst draw is better than the best of any baseline.
+# Section 11 compared two starts on 200 reviews. Here are two more answers. First, with all of IMDB's training labels:
+# the same network fine-tuned from random weights has a lower accuracy on validation reviews (`results/ablation/`).
+# Second, by the number of labels: the same encoder and the same baselines, trained on 100 to 25,000 labelled reviews,
+# three draws each, evaluated on 5,000 test reviews (`results/few-labels/`). With 100 labels BERT's worst draw is better
+# than the best of any baseline. From 2,500 labels on the best baseline is ahead: with many labels a simpler system does
+# as well.
 
 # %%
 if RESULTS.exists():
-    steps_of = json.loads((RESULTS / "ablation" / "ablation.json").read_text())["rows"]
+    steps_of = result("ablation/ablation.json")["rows"]
     without = steps_of["all of these without pre-training"]["validation_accuracy"][0]
     with_it = steps_of["+ averaging block"]["validation_accuracy"][0]
     print(f"accuracy on validation reviews: {with_it:.3f} with pre-training, {without:.3f} without")
@@ -1085,11 +1340,16 @@ if RESULTS.exists():
     axes.imshow(plt.imread(RESULTS / "few-labels" / "few-labels.png"))
     axes.axis("off")
     plt.show()
-    draws = json.loads((RESULTS / "few-labels" / "few-labels.json").read_text())["f1"]["100"]
-    worst = min(draw["bert"] for draw in draws)
-    best = max(value for draw in draws for system, value in draw.items() if system != "bert")
-    print(f"100 labels: BERT {worst:.3f} or more, the baselines {best:.3f} or less")
-    assert worst > best
+    for labels_given, draws in result("few-labels/few-labels.json")["f1"].items():
+        mean = {system: np.mean([draw[system] for draw in draws]) for system in draws[0]}
+        best = max(mean, key=lambda system: mean[system] * (system != "bert"))
+        print(f"{labels_given:>6} labels: BERT {mean['bert']:.3f}, best baseline {mean[best]:.3f}")
+        assert (mean["bert"] > mean[best]) == (int(labels_given) < 2_500)
+        worst = min(draw["bert"] for draw in draws)
+        highest = max(value for draw in draws for system, value in draw.items() if system != "bert")
+        assert int(labels_given) > 100 or worst > highest
+else:
+    print(ABSENT)
 
 # %% [markdown]
 # ## 15. Does it use context on both sides?
@@ -1099,43 +1359,65 @@ if RESULTS.exists():
 # cloze sentences with one of two words. The deciding word stands to the left of the mask, to its right, or on both
 # sides; or the masked word is a verb that must agree with its subject. Each word is right in half of the sentences, so
 # chance is one half (`benchmarks/bidirectional.py`, `results/bidirectional/`).
+#
+# A causal model can also be asked in another way: both candidates are put into the sentence, and the one that makes the
+# whole sentence more likely is its answer.
 
 # %%
 CAUSAL = "left-to-right"  # the causal model, as these results call it
 if RESULTS.exists():
-    study = json.loads((RESULTS / "bidirectional" / "results.json").read_text())["rows"]
-    models = (("masked", "without-next-sentence", "whole sentence"), ("causal", CAUSAL, "left side alone"))
-    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-    for place, (name, row, sees) in enumerate(models):
-        sides = [study[row]["probes"][sees][side] for side in ("left", "right", "both", "agreement")]
+    study = result("bidirectional/results.json")["rows"]
+    models = {
+        "masked, at the mask": ("without-next-sentence", "whole sentence"),
+        "causal, at the mask": (CAUSAL, "left side alone"),
+        "causal, whole sentence": (CAUSAL, "whole sentence"),
+    }
+    figure, axes = plt.subplots(figsize=(7.4, 3.2), layout="constrained")
+    probes = {}
+    for place, (name, (row, asked)) in enumerate(models.items()):
+        sides = [study[row]["probes"][asked][side] for side in ("left", "right", "both", "agreement")]
+        probes[name] = dict(zip(("left", "right", "both", "agreement"), sides, strict=True))
         ratios = np.array([side["mean"] for side in sides])
         ends = np.abs(np.array([[side["low"], side["high"]] for side in sides]).T - ratios)
-        places = np.arange(4) + 0.4 * place - 0.2
-        axes.bar(places, ratios, 0.36, yerr=ends, color=(BLUE, RED)[place], capsize=3, label=name)
+        places = np.arange(4) + 0.28 * place - 0.28
+        axes.bar(places, ratios, 0.25, yerr=ends, color=(BLUE, RED, YELLOW)[place], capsize=3, label=name)
+        print(f"{name:24}" + ", ".join(f"{side} {one['mean']:.1%}" for side, one in probes[name].items()))
     axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
     axes.set_xticks(range(4), ["left", "right", "both sides", "agreement"])
-    axes.set(ylim=(0, 1.15), xlabel="position of the deciding word", ylabel="accuracy")
-    axes.legend(frameon=False, ncols=2, loc="upper right")
+    axes.set(ylim=(0, 1.2), xlabel="position of the deciding word", ylabel="accuracy")
+    axes.legend(frameon=False, ncols=3, loc="upper center", fontsize=8)
     plt.show()
-    on_the_right = [study[row]["probes"][sees]["right"]["mean"] for _, row, sees in models]
-    assert on_the_right[0] > on_the_right[1] + 0.1
+    masked, at_mask, by_likelihood = probes.values()
+    print(f"pre-trained on {study[CAUSAL]['tokens'][0] / 1e6:.1f} million tokens")
+    assert min(masked["right"]["low"], by_likelihood["right"]["low"]) > 0.5
+    assert by_likelihood["right"]["mean"] >= masked["right"]["mean"]
+    assert at_mask["right"]["low"] == at_mask["right"]["high"] == 0.5
+    assert min(masked["left"]["high"], at_mask["left"]["high"]) > max(masked["left"]["low"], at_mask["left"]["low"])
+    assert at_mask["agreement"]["low"] > masked["agreement"]["high"]
+    assert all(one["both"]["low"] <= 0.5 for one in probes.values())
+else:
+    print(ABSENT)
 
 # %% [markdown]
-# If the deciding word is on the right, the masked model is better than chance, and the causal one cannot be. But masked
-# language modelling is less efficient: it learns from the chosen tokens alone, a causal model from all. After five
-# million tokens the masked model is behind on deciding words to the left, and far behind on agreement. Neither has
-# learned to combine two sides yet.
+# If the deciding word is on the right, the masked model is better than chance. The causal one cannot be at the mask,
+# where that word is not yet in its input; by the likelihood of the whole sentence it can, and is then no worse than the
+# masked model. On the left the intervals overlap. On agreement the causal model is far ahead: it learns from all
+# tokens, a masked one from the chosen tokens alone. Neither has learned to combine two sides yet.
+#
+# So masks are not the only way to use both sides. They give each token *one vector* that depends on both, which a
+# classifier or a tagger needs.
 #
 # ## The five questions
 #
 # - **What does a head compute?** For each position a weighted mean of the values of all positions; the weights are a
 #   softmax over products of its query with their keys (section 3).
-# - **Why 80/10/10?** So that the network cannot tell where it must predict, and forms a useful vector at every token,
-#   also where, as in fine-tuning, there is no `[MASK]` (section 6).
+# - **Why 80/10/10?** So that, among the tokens that it can read, the network cannot tell which it must predict, and
+#   forms a useful vector at each: in fine-tuning there is no `[MASK]` (section 6).
 # - **What is the loss at a token that was not chosen?** There is none (section 7, exercise 2).
-# - **Why the plateau?** Frequencies are easily learned; the use of context needs queries, keys and values together
-#   (section 10).
-# - **What does pre-training buy?** A start from which a few labels suffice (sections 11 and 14).
+# - **Why the plateau?** Frequencies, and copying what can be read, are easily learned; the use of context needs
+#   queries, keys and values together (section 10).
+# - **What does pre-training buy?** A start from which few labels go far (section 11). With many labels it still helps
+#   the network, but simpler systems do as well (section 14).
 #
 # What this lesson took:
 
