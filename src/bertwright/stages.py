@@ -23,6 +23,7 @@ from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, encoder_digests, finetune
 from bertwright.tasks.initial import check_first_model, find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
+from bertwright.tasks.ranks import changes
 from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
@@ -244,13 +245,15 @@ def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
 def _finetune_inputs(work: Work) -> list[Any]:
     own = _without_path(work.recipe.finetune, "encoder")
     breaks = work.recipe.tokenizer.html_line_breaks
-    return [own, breaks, encoder_digests(own, work.encoder) if own.encoder else [], *work.sources(own.entries)]
+    digests = encoder_digests(own, work.encoder) if own.encoder else []
+    return [own, breaks, digests, *work.sources(own.entries), *changes(own)]
 
 
 def _baselines_inputs(work: Work) -> list[Any]:
     own = decisive(work.recipe.finetune)
     more = [own[name] for name in ("label_names", "embedding") if own.get(name)]  # what the columns of predictions are
-    return [own["task"], own["test_split"], *more, *work.sources([work.recipe.finetune.data])]
+    data = work.sources([work.recipe.finetune.data])
+    return [own["task"], own["test_split"], *more, *data, *changes(work.recipe.finetune)]
 
 
 def _prepare(work: Work, place: Path) -> None:
@@ -300,10 +303,6 @@ def _baselines(work: Work, place: Path) -> None:
     write_json(place / "left_out.json", {name: why for name, why in found.items() if isinstance(why, str)})
 
 
-def _evaluate_inputs(work: Work) -> list[Any]:
-    return [work.recipe.finetune.positive_label]
-
-
 def _evaluate(work: Work, place: Path) -> None:
     evaluate(work.recipe, work.folder.path, place, work.engine, work.notice)
 
@@ -344,7 +343,9 @@ STAGES: dict[str, Stage] = {
     "pretrain": Stage(("prepare",), _pretrain, _pretrain_inputs, partial(_pretrain_inputs, budget=False), on_all=True),
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
-    "evaluate": Stage(("pretrain", "finetune", "baselines"), _evaluate, _evaluate_inputs),
+    "evaluate": Stage(
+        ("pretrain", "finetune", "baselines"), _evaluate, lambda work: [work.recipe.finetune.positive_label]
+    ),
     "report": Stage(("evaluate",), _report),
 }
 """The stages in order."""

@@ -25,7 +25,7 @@ from bertwright.models.checkpoints import load_into, load_tokenizer, read_config
 from bertwright.models.embedding_head import EmbeddingHead, cut_and_normalized
 from bertwright.models.encoder import Encoder
 from bertwright.models.heads import TaskModel
-from bertwright.models.sentence_folder import POOLINGS, Pooling, read_pooling
+from bertwright.models.sentence_folder import Pooling, as_pooling, read_pooling
 from bertwright.models.stored import reading
 from bertwright.pretrained import LoadedOnce
 from bertwright.tasks.prediction import RoundedProducts, logits_on_all_cores
@@ -112,11 +112,9 @@ class TextEncoder:
         mode: str | None = None,
         loaded: Callable[[], Encoder | None] = lambda: None,
     ) -> None:
-        if mode is not None and mode not in POOLINGS:
-            raise UserError(f"pooling is {mode}; it must be {' or '.join(POOLINGS)}")
         self.folder = folder
         self.device = device
-        self.mode = mode
+        self.mode = None if mode is None else as_pooling(mode)
         self.loaded = loaded
         self.lock = threading.RLock()
 

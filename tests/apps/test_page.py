@@ -486,9 +486,9 @@ def test_an_example_that_is_clicked_before_the_last_answer_is_complete_is_answer
     panel = page.locator("section:visible")
     for label in ("positive", "negative"):
         page.get_by_role("button", name=f"a {label} review").click()
-        expect(panel.locator(".prediction")).to_be_visible()
+        expect(panel.locator(".prediction")).to_be_visible(timeout=30_000)
     text = panel.locator("[name=text]").input_value()
-    expect(panel.locator("output .text")).to_have_text(text)
+    expect(panel.locator("output .text")).to_have_text(text, timeout=30_000)
     expect(panel.locator(".prediction")).to_contain_text("negative")
 
 

@@ -171,7 +171,7 @@ def test_without_a_library_an_index_is_refused_before_a_text_is_encoded(tmp_path
 
     monkeypatch.setitem(sys.modules, module, None)
     built = Built("bundled", "0", **{"hybrid": False, kind: True})
-    with pytest.raises(UserError, match=rf"{module[:5]}.*pip install 'bertwright\[search\]'"):
+    with pytest.raises(UserError, match=rf"{module[:5]}.*pip install 'bm25s"):
         write_index(tmp_path / "i", built, parts())
     assert not list(tmp_path.iterdir())
 

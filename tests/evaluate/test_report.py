@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 
 from bertwright.evaluate import significance
 from bertwright.evaluate.calibration import reliability
@@ -285,6 +286,18 @@ def test_long_texts_are_folded_and_complete(run):
 
 def test_the_command_is_shown_as_it_can_be_typed(run):
     assert "bertwright run 'recipes/imdb small.yaml'" in Page(run[1]).text
+
+
+@pytest.mark.slow
+def test_what_an_earlier_run_with_labels_has_left_is_not_of_a_run_without(tmp_path, scored):
+    make_run(tmp_path, scored)
+    assert "Fine-tuning" in Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    write(tmp_path / "recipe.yaml", yaml.safe_dump(recipe | {"finetune": {"data": ""}}))
+    write(tmp_path / "results.json", {"recipe": "books", "heldout": {"mlm_loss": 2.0}})
+    text = Page(write_report(tmp_path).read_text(encoding="utf-8")).text
+    assert "Fine-tuning" not in text
+    assert "it ends with an encoder" in text
 
 
 @pytest.mark.slow

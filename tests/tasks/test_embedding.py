@@ -502,6 +502,8 @@ def test_too_few_texts_for_negatives_are_refused(small_tokenizer):
         task.examples(inputs, np.zeros(9), ["similarity"], 32)
     with pytest.raises(UserError, match="has one text alone"):
         task.label_names([Record("0", "a", "b"), Record("1", "c", "b")], None, "data.x")
+    with pytest.raises(UserError, match="has one first text alone"):
+        task.label_names([Record("0", "a", "b"), Record("1", "a", "c")], None, "data.x")
     with pytest.raises(UserError, match="has one score alone"):
         task_for("scores").label_names([Record("0", "a", "b", number=1.0)] * 2, None, "data.x")
     wide = task_for("pairs", replace(CONFIG, embedding=EmbeddingConfig(dimensions=(49,))))

@@ -534,7 +534,7 @@ def test_a_corpus_without_a_held_out_document_is_named_and_the_advice_helps(voca
         assert [source for source, *_ in _rows(made.folder / "heldout.arrow")].count("general") == of_general
         assert [notice for notice in made.report["notices"] if "no held-out document" in notice] == (
             [] if of_general else
-            ["general has no held-out document: raise prepare.heldout_ratio (0.005) to see its loss"]
+            ["general has no held-out document, and so no loss of its own; prepare.heldout_ratio is 0.005: raise it"]
         )  # fmt: skip
 
 

@@ -286,7 +286,7 @@ function prepare(panel) {
   const output = having(make("output"), {"aria-live": "off"});  // too long to be spoken; the status below is
   const status = having(make("p", {className: "spoken"}), {role: "status"});
   const requests = make("div");
-  let again = false;  // asked once more, perhaps of other texts, before the answer was complete
+  let asked = "", again = false;  // asked of other texts before the answer was complete
   form.append(make("p", {className: "acts"}, act, make("kbd", {}, "Ctrl+Enter")));
   panel.append(output, status, requests);
 
@@ -299,8 +299,10 @@ function prepare(panel) {
   };
   form.onsubmit = async event => {
     event.preventDefault();
-    if (form.ariaBusy === "true") { again = true; return; }
+    const values = () => JSON.stringify([...new FormData(form)]);
+    if (form.ariaBusy === "true") { again = values() !== asked; return; }
     again = false;
+    asked = values();
     form.ariaBusy = "true";
     const sent = [];
     const ask = (path, body) => { sent.push([path, body]); return send(path, body); };

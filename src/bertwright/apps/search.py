@@ -270,7 +270,7 @@ def model_of(index: SearchIndex, model: str | None = None, option: str = "--mode
     except UserError as error:
         hint = "" if model else f"; if the model that built {index.folder} was moved, say where with {option}"
         raise UserError(f"{error}{hint}") from error
-    if not _has_built(index, encoder):
+    if _digest(encoder) != index.built.digest:
         raise UserError(
             f"{name} is not the model that built {index.folder}, and vectors of two models cannot be compared; give "
             f"that model with {option}, or build the index again"

@@ -56,7 +56,7 @@ def evaluate(recipe: Recipe, run: Path, folder: Path, engine: Engine, progress: 
         engine: the machine.
         progress: told in a sentence what is being done.
     """
-    own = recipe.finetune.data == "" or recipe.finetune.encoder is None
+    own = recipe.finetune.encoder is None
     scores, examples = ({}, {}) if recipe.finetune.data == "" else _test_results(recipe, run, folder, engine, progress)
     if own:
         progress("evaluating on held-out text")
@@ -170,9 +170,9 @@ def _without_known(
 
 def _weights(recipe: Recipe, run: Path) -> dict[str, str]:
     """The SHA-256 of the weights of each evaluated model, by the path of its folder: whose results these are."""
-    labelled = recipe.finetune.data != ""
-    folders = [f"finetune/seed-{seed}/model" for seed in recipe.finetune.seeds if labelled]
-    if recipe.finetune.encoder is None or not labelled:
+    seeds = recipe.finetune.seeds if recipe.finetune.data else ()
+    folders = [f"finetune/seed-{seed}/model" for seed in seeds]
+    if recipe.finetune.encoder is None:
         folders.append("pretrain/model")
     return {folder: digests([run / folder / WEIGHTS])[0][1] for folder in folders}
 

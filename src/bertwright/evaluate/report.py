@@ -106,6 +106,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
     asked = yaml.safe_load(recipe) if recipe else {}
     phases = asked["pretrain"]["phases"] if recipe else []
     encoder, start = (asked.get(stage, {}).get("encoder") for stage in ("finetune", "pretrain"))
+    is_unlabelled = asked.get("finetune", {}).get("data") == ""  # what lies in finetune/ is an earlier run's
     pretraining, data = [], {}
     if not encoder:  # with one, what lies in these folders is an earlier run's
         pretraining = read_metrics(run_folder / "pretrain" / "metrics.jsonl")
@@ -132,7 +133,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "rows_without_duplicates": score_rows({**results, "published": {}, "scores": {}, **without}),
         "pretrain": pretrain_figures(pretraining, lengths, folder),
         "finetune": finetune_figures(
-            _finetune_metrics(run_folder / "finetune"),
+            {} if is_unlabelled else _finetune_metrics(run_folder / "finetune"),
             folder,
             primary_metric(results),
             metric_name(primary_metric(results), results),

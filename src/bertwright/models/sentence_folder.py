@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 
-POOLINGS = ("mean", "cls")
+Mode = Literal["mean", "cls"]
 """How the vectors of a text's tokens become one: their mean, [CLS] and [SEP] among them; or that of [CLS]."""
+
+POOLINGS: tuple[Mode, ...] = get_args(Mode)
 
 MODULES = "modules.json"
 _POOLING, _NORMALIZE = "1_Pooling", "2_Normalize"
@@ -35,7 +37,7 @@ class Pooling:
         dimensions: how many numbers of a vector, from the first, are kept and divided by their length; None is all.
     """
 
-    mode: str = "mean"
+    mode: Mode = "mean"
     normalize: bool = False
     max_length: int | None = None
     dimensions: int | None = None
@@ -79,10 +81,10 @@ def read_pooling(folder: Path) -> Pooling | None:
     ):
         raise UserError(
             f"{whole / MODULES} has the modules {', '.join(kinds)}; Bertwright computes Transformer, Pooling and "
-            "Normalize, with the encoder in the folder itself or in the one that the first module names; for the "
-            f"encoder alone, with the mean of its tokens' vectors, give a copy without {MODULES}"
+            "Normalize, with the encoder in the folder itself or in the one that the first module names; "
+            f"{_alone(folder)}"
         )
-    mode = _mode(whole / str(modules[1].get("path", _POOLING)) / "config.json")
+    mode = _mode(whole / str(modules[1].get("path", _POOLING)) / "config.json", folder)
     _check_other_settings(whole, folder)
     longest = _number(folder / _SETTINGS, "max_seq_length", 3)
     return Pooling(mode, kinds[-1] == "Normalize", longest, _number(whole / FILES[3], "truncate_dim", 1))
@@ -96,8 +98,25 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return modules
 
 
-def _mode(path: Path) -> str:
-    """The pooling that a config.json names, in either of its two forms."""
+def _alone(folder: Path) -> str:
+    """What to do where the encoder in a folder is wanted, and not its vectors of texts."""
+    return f"for the encoder alone, with the mean of its tokens' vectors, give a copy of {folder} without {MODULES}"
+
+
+def as_pooling(name: str) -> Mode:
+    """A pooling by its name.
+
+    Raises:
+        UserError: if there is none of this name.
+    """
+    for mode in POOLINGS:
+        if name == mode:
+            return mode
+    raise UserError(f"pooling is {name}; it must be {' or '.join(POOLINGS)}")
+
+
+def _mode(path: Path, folder: Path) -> Mode:
+    """The pooling that a config.json names, in either of its two forms; the folder is the encoder's."""
     config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path} does not hold the settings of a pooling, by name")
@@ -107,8 +126,11 @@ def _mode(path: Path) -> str:
         given = [names.get(key, key) for key, on in config.items() if key.startswith("pooling_mode_") and on]
     modes = [given] if isinstance(given, str) else list(given) or ["mean"]
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise UserError(f"{path} asks for the pooling {', '.join(modes)}; Bertwright computes {' or '.join(POOLINGS)}")
-    return str(modes[0])
+        raise UserError(
+            f"{path} asks for the pooling {', '.join(modes)}; Bertwright computes {' or '.join(POOLINGS)}; "
+            f"{_alone(folder)}"
+        )
+    return as_pooling(modes[0])
 
 
 def _check_other_settings(whole: Path, folder: Path) -> None:

@@ -167,12 +167,14 @@ class Embedding(Task):
         """One name, `similarity`.
 
         Raises:
-            UserError: if all texts are the same, or all scores.
+            UserError: if all texts are the same, all first ones, or all scores.
         """
         if self.settings.scores and len({record.number for record in records}) < 2:
             raise UserError(f"{where} has one score alone, so that no pair is more alike than another; give several")
-        if len({record.text_pair or record.text for record in records}) < 2:
-            raise UserError(f"{where} has one text alone, and a text is compared with others; give more texts")
+        first, second = {record.text for record in records}, {record.text_pair or record.text for record in records}
+        if len(second) < 2 or (len(first) < 2 and not self.settings.scores):
+            which = "text" if len(second) < 2 else "first text"
+            raise UserError(f"{where} has one {which} alone, and a text is compared with others; give more texts")
         return ["similarity"]
 
     def labels(self, records: Sequence[Record], names: Sequence[str], known: Sequence[Record], where: str) -> Any:

@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 
 from bertwright.arrays import Floats
+from bertwright.finetune_settings import FinetuneConfig
 from bertwright.text.word_runs import word_pattern
 
 _AT_ONCE = 1_024
 """Pairs that are compared with all candidates together."""
+
+
+def changes(config: FinetuneConfig) -> list[str]:
+    """What has changed in how texts are compared, so that results from before it cannot stand beside today's.
+
+    Args:
+        config: of fine-tuning.
+    """
+    return ["equal first texts"] if config.task == "embedding" and not config.embedding.scores else []
 
 
 def _identity(text: str) -> Hashable:

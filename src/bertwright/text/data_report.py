@@ -125,8 +125,11 @@ def data_report(
     warnings = []
     for name, report in reports.items():
         if report.tokens and not report.heldout_characters:
-            raised = f"raise prepare.heldout_ratio ({heldout_ratio:g}) to see its loss"
-            said.append(f"{name} has no held-out document: {raised}")
+            more = "raise it" if report.documents > 1 else "give its text as several documents"
+            said.append(
+                f"{name} has no held-out document, and so no loss of its own; prepare.heldout_ratio is "
+                f"{heldout_ratio:g}: {more}"
+            )
         used = report.documents - sum(report.left_out.values())
         if report.one_sentence_documents > 0.1 * max(1, used):
             warnings.append(
