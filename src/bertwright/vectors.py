@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import asdict, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from torch import Tensor
 
 from bertwright.arrays import Ints
 from bertwright.errors import UserError
-from bertwright.files import digests
 from bertwright.given import require_words
 from bertwright.inputs.sequences import Sequence, beginning, build_many, unknown_notice
 from bertwright.models.checkpoints import load_into, load_tokenizer, read_config, read_weights, stored_encoder
@@ -35,28 +32,6 @@ Vectors = npt.NDArray[np.float32]
 
 _BATCH_TOKENS = 4_096
 """Tokens that are computed together, padding included."""
-
-_MODEL_FILES = re.compile(
-    r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt)"
-)
-"""The files of an encoder's folder on which its vectors depend; what more there may be `read_pooling` says."""
-
-
-def model_digest(folder: Path) -> str:
-    """What identifies the vectors of a model: a digest of its weights, settings and tokenizer, wherever they lie.
-
-    How one vector is made of a text, and of how many of its tokens, may stand in a folder above the encoder's.
-
-    Args:
-        folder: of the encoder.
-
-    Raises:
-        UserError: if it makes vectors in a way that we do not compute.
-    """
-    inside = sorted(path for path in folder.rglob("*") if _MODEL_FILES.fullmatch(path.relative_to(folder).as_posix()))
-    # How many numbers of a vector are kept is a matter of the index, which says it itself.
-    pooling = replace(read_pooling(folder) or Pooling(), dimensions=None)
-    return sha256(repr([digests(inside), asdict(pooling)]).encode()).hexdigest()
 
 
 def load_vector_model(

@@ -18,8 +18,7 @@ from bertwright.apps.search_index import (
 )
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
-from bertwright.models.sentence_folder import Pooling, write_pooling
-from bertwright.vectors import model_digest
+from bertwright.models.sentence_folder import Pooling, model_digest, write_pooling
 
 BUILT = Built("bundled", "0123", hybrid=True)
 WORDS = "river stone boat winter garden letter morning window bread market".split()

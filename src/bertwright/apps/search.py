@@ -22,8 +22,8 @@ from bertwright.apps.search_index import (
 from bertwright.apps.search_texts import TextReader, text_files, text_vectors
 from bertwright.errors import UserError
 from bertwright.files import user_path
+from bertwright.models.sentence_folder import model_digest
 from bertwright.text import formats
-from bertwright.vectors import model_digest
 
 
 def build(

@@ -83,7 +83,7 @@ class Built:
 
     Args:
         model: bundled, or the model's folder.
-        digest: of the model, from `vectors.model_digest`.
+        digest: of the model, from `sentence_folder.model_digest`.
         hybrid: whether it also holds words.
         base: the folder that relative names of files start from: where the index was built.
         approximate: whether it also holds a graph of near neighbours, by which it is searched.

@@ -7,12 +7,14 @@ the same form, and what we do not compute is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from bertwright.errors import UserError
-from bertwright.files import read_json, write_json
+from bertwright.files import digests, read_json, write_json
 
 Mode = Literal["mean", "cls"]
 """How the vectors of a text's tokens become one: their mean, [CLS] and [SEP] among them; or that of [CLS]."""
@@ -24,6 +26,12 @@ _POOLING, _NORMALIZE = "1_Pooling", "2_Normalize"
 _SETTINGS = "sentence_bert_config.json"
 FILES = (MODULES, f"{_POOLING}/config.json", _SETTINGS, "config_sentence_transformers.json")
 """What such a folder has beside an encoder's, by its place in the folder."""
+
+
+_MODEL_FILES = re.compile(
+    r"(.*\.safetensors(\.index\.json)?|config\.json|tokenizer\.json|tokenizer_config\.json|vocab\.txt)"
+)
+"""The files of an encoder's folder on which its vectors depend; what more there may be `read_pooling` says."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,23 @@ def read_pooling(folder: Path) -> Pooling | None:
     _check_other_settings(whole, folder)
     longest = _number(folder / _SETTINGS, "max_seq_length", 3)
     return Pooling(mode, kinds[-1] == "Normalize", longest, _number(whole / FILES[3], "truncate_dim", 1))
+
+
+def model_digest(folder: Path) -> str:
+    """What identifies the vectors of a model: a digest of its weights, settings and tokenizer, wherever they lie.
+
+    How one vector is made of a text, and of how many of its tokens, may stand in a folder above the encoder's.
+
+    Args:
+        folder: of the encoder.
+
+    Raises:
+        UserError: if it makes vectors in a way that we do not compute.
+    """
+    inside = sorted(path for path in folder.rglob("*") if _MODEL_FILES.fullmatch(path.relative_to(folder).as_posix()))
+    # How many numbers of a vector are kept is a matter of the index, which says it itself.
+    pooling = replace(read_pooling(folder) or Pooling(), dimensions=None)
+    return sha256(repr([digests(inside), asdict(pooling)]).encode()).hexdigest()
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:
