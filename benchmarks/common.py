@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import bertwright
 from bertwright.errors import UserError
@@ -187,6 +187,8 @@ def decided(recorded: Any, section: Any, *, budget: bool = False) -> Any:
         for each in fields(section)
         if each.metadata.get("machine") or (each.metadata.get("budget") and not budget)
     }
+    if getattr(section, "task", "embedding") != "embedding":
+        free.add("embedding")  # decides nothing of other tasks, and its own default has changed
     return {
         name: decided(value, getattr(section, name, None), budget=budget)
         for name, value in recorded.items()
@@ -276,13 +278,15 @@ def data_hash(recipe: Recipe) -> str:
 
 
 def settings_of(recipe: Recipe) -> Json:
-    """What results.json keeps of the recipe that all rows begin with, by which it knows rows of others or other texts.
+    """What results.json keeps of the recipe that all rows begin with, by which it knows rows that are not comparable.
+
+    Of the recipe that is what decides results: a setting that comes later, at its default, shuts no rows out.
 
     Args:
         recipe: of the first row and seed; its folders do not count.
     """
     plain = {name: value for name, value in to_dict(recipe).items() if name not in ("data", "out", "seed")}
-    return {"recipe": plain, "data_hash": data_hash(recipe)}
+    return {"recipe": decided(plain, recipe, budget=True), "data_hash": data_hash(recipe), "processor": processor()}
 
 
 def prepare_once(recipe: Recipe, corpus: Path) -> None:
@@ -347,20 +351,25 @@ def measure_rows(
     def known() -> Json:
         found: Json = read_json(target) if target.exists() else {**settings, "rows": {}}
         if {name: found.get(name) for name in settings} != settings:
-            raise SystemExit(f"{target} has rows of another recipe or of other texts; give another folder: --out")
+            raise SystemExit(
+                f"{target} has rows of another recipe, of other texts or of another kind of processor; give another "
+                "folder: --out"
+            )
         return found
 
     def keep(name: str, run: Json) -> None:
         with FileLock(f"{target}.lock"):  # a process that ends a row at the same time waits
             found = known()
-            found["rows"][name] = sorted([*found["rows"].get(name, []), run], key=lambda one: one["seed"])
+            others = [one for one in found["rows"].get(name, []) if one["seed"] != run["seed"]]
+            found["rows"][name] = sorted([*others, run], key=lambda one: one["seed"])
             names = sorted(found["rows"], key=lambda row: [*order, row].index(row))
             found["rows"] = {row: found["rows"][row] for row in names}
             write_json(target, found)
             write_table(folder / "README.md", table(found["rows"]))
 
     failed = []
-    for seed in seeds:
+
+    def measure_all(seed: int) -> None:
         for name in rows[::-1] if seed % 2 else rows:
             if any(run["seed"] == seed for run in known()["rows"].get(name, [])):
                 continue
@@ -370,6 +379,13 @@ def measure_rows(
             except Exception:
                 traceback.print_exc()
                 failed.append(f"{name}, seed {seed}")
+
+    for seed in seeds:
+        try:
+            with FileLock(folder / f"seed-{seed}.lock", blocking=False):
+                measure_all(seed)
+        except Timeout:
+            raise SystemExit(f"another process is measuring seed {seed} in {folder}; end it, or wait for it") from None
     print(table(known()["rows"]))
     if failed:
         raise SystemExit(f"failed, with errors above: {'; '.join(failed)}; the same command measures them again")

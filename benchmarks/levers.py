@@ -7,7 +7,8 @@
 A row is the pre-training of `recipes/imdb-mini.yaml` with one change. Some are settings of a recipe; the others stand
 in lever_variants.py, since the package has no option that no recipe uses. Each row has the same minutes of pre-training
 on one core, after its kernels have been compiled, then one plain epoch of fine-tuning, and is evaluated on the
-validation set, a fifth of train: the test split is not used. `compile_seconds` of a row are those within its minutes.
+validation set, a fifth of train: the test split is not used. `compile_seconds` of a row are those of its run after
+that: most of them fall into its first step, which the minutes do not count.
 The loss on masked tokens is that of held-out text; a row whose objective or whose held-out sequences are others has
 none to compare.
 

@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/modern_shape.py "${texts[@]}" --seeds '[1]' &
 
 Run `--rows '[BERT]' --seeds '[0]'` first. If its loss remains above 5.5, BERT has not left the plateau on which it
-predicts by the frequencies of words alone, and no difference of shape would show: raise `--steps`.
+predicts by the frequencies of words alone, and no difference of shape would show: raise `--steps`, and give an `--out`.
 
 A row is BERT-mini with one difference: normalisation before each part (pre-norm), rotary positions, gated units with as
 many weights, no biases, attention to neighbours in two of three layers. The last row has all five, and is the package's
@@ -298,7 +298,7 @@ def main(
     prepare_once(base, corpus)
 
     def measured(name: str, seed: int) -> Json:
-        run = place / f"run-{seed}"
+        run = place / f"run-{seed}-{steps}"  # a run of fewer steps would be continued
         if not run.exists():  # a row that was interrupted resumes there
             begin_with(corpus, run)
         return measure(recipe_of(ROWS[name], books, imdb, steps, seed, str(run)), run)

@@ -244,9 +244,8 @@ def _pretrain_inputs(work: Work, *, budget: bool = True) -> list[Any]:
 
 def _finetune_inputs(work: Work) -> list[Any]:
     own = _without_path(work.recipe.finetune, "encoder")
-    breaks = work.recipe.tokenizer.html_line_breaks
-    digests = encoder_digests(own, work.encoder) if own.encoder else []
-    return [own, breaks, digests, *work.sources(own.entries), *changes(own)]
+    start = encoder_digests(own, work.encoder) if own.encoder else []
+    return [own, work.recipe.tokenizer.html_line_breaks, start, *work.sources(own.entries), *changes(own)]
 
 
 def _baselines_inputs(work: Work) -> list[Any]:
@@ -344,7 +343,7 @@ STAGES: dict[str, Stage] = {
     "finetune": Stage(("pretrain",), _finetune, _finetune_inputs, on_all=True),
     "baselines": Stage((), _baselines, _baselines_inputs),
     "evaluate": Stage(
-        ("pretrain", "finetune", "baselines"), _evaluate, lambda work: [work.recipe.finetune.positive_label]
+        ("pretrain", "finetune", "baselines"), _evaluate, lambda one: [one.recipe.finetune.positive_label]
     ),
     "report": Stage(("evaluate",), _report),
 }

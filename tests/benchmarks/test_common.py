@@ -39,7 +39,7 @@ def test_odd_seeds_go_backwards_and_the_table_does_not(tmp_path):
 
 def test_rows_of_other_settings_do_not_stand_beside(tmp_path):
     measured(tmp_path)
-    with pytest.raises(SystemExit, match="another recipe or of other texts"):
+    with pytest.raises(SystemExit, match="another recipe, of other texts"):
         measured(tmp_path, seeds=(1,), settings={"minutes": 2})
 
 

@@ -35,6 +35,16 @@ def test_the_table_has_mean_and_spread_over_draws():
     ]
 
 
+def test_the_recorded_draws_are_continued():
+    """A default that has changed since, or a setting that came later, would repeat an hour and all fine-tunings."""
+    target = ROOT / "results" / "continued" / "draws.json"
+    recipe = bertwright.load_recipe(ROOT / "recipes" / "imdb-continued.yaml")
+    sections = {"pretrain": recipe.pretrain, "finetune": recipe.finetune}
+    recorded = read_json(target)["settings"]
+    today = recorded | {name: common.decided(to_dict(section), section) for name, section in sections.items()}
+    assert common.resumed(target, today, sections)["draws"]
+
+
 def test_the_readme_shows_the_results():
     folder = ROOT / "results" / "continued"
     table = continued.shown(read_json(folder / "results.json")) if (folder / "results.json").exists() else ""

@@ -118,9 +118,9 @@ def test_rows_are_measured_once(sample, tmp_path, capsys, monkeypatch):
     assert found.keys() == {"BERT", "pre-norm"}
     assert all(len(runs) == 1 and runs[0]["mlm_loss"] > 5 for runs in found.values())
     assert "| pre-norm | " in (tmp_path / "out" / "README.md").read_text()
-    assert (tmp_path / "runs" / "modern-shape" / "run-0" / "pretrain").exists()  # each seed has a folder of its own
+    assert (tmp_path / "runs" / "modern-shape" / "run-0-1" / "pretrain").exists()  # each seed has a folder of its own
     capsys.readouterr()
     modern_shape.main(**words, rows=("BERT", "pre-norm"))
     assert "seed 0" not in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="rows of another recipe or of other texts"):
+    with pytest.raises(SystemExit, match="rows of another recipe, of other texts"):
         modern_shape.main(**{**words, "steps": 2}, rows=("BERT",))
