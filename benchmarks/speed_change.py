@@ -56,7 +56,8 @@ if engine.precision == "bf16" and engine.compiles:
         timed("the same, bf16, compiled", compiled)
 timed("finetune, 1 epoch", lambda: stage("demo-bundled", "finetune", finetune={"epochs": 1}))
 model = bertwright.load()
-texts = [json.loads(line)["text"] for line in open("sample/reviews/test.jsonl", encoding="utf-8")]
+with open("sample/reviews/test.jsonl", encoding="utf-8") as file:
+    texts = [json.loads(line)["text"] for line in file]
 model.predict(texts[:8])
 timed("predict, 200 texts", lambda: model.predict(texts))
 timed("predict, 200 times a text", lambda: [model.predict(text[:60]) for text in texts])
