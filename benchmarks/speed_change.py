@@ -4,8 +4,8 @@
 
 Both commits do the same work on the bundled sample, `WORK`, each in a process of its own with one thread, at the same
 time, so that what disturbs one disturbs the other. The seconds are those of the processor; where it has bfloat16,
-training in it is compared, too. Nothing is compiled: the compiler's own time, minutes of a round, would hide that of ten
-steps. A ratio is taken in each round, and the median counts: above `MOST` a warning says so. The status is 0 either
+training in it is compared, too. Nothing is compiled: the compiler's own time, minutes of a round, would hide that of
+ten steps. A ratio is taken in each round, and the median counts: above `MOST` a warning says so. The status is 0 either
 way, since a shared machine can err; run it again before you believe it.
 """
 
