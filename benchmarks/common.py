@@ -110,24 +110,26 @@ def described() -> Json:
     from bertwright.train.engine import Engine, environment  # torch: not for the workers that import this file
 
     machine = environment(Engine(SystemConfig(), print))
-    return {**machine, "processor": processor(), "command": " ".join(["python", *sys.argv])}
+    return {**machine, "processor": processor(machine), "command": " ".join(["python", *sys.argv])}
 
 
 KINDS = "amx", "avx512"
 """Processors that multiply in bfloat16, by the instructions for it, whose names stand in a result's `machine`."""
 
 
-def processor() -> str:
-    """The kind of the processor at hand, on which speed depends: gpu, amx, avx512 (with bfloat16), avx2 and so on."""
-    import torch
+def processor(machine: Json) -> str:
+    """The kind of the processor at hand, on which speed depends: gpu, amx, avx512 (with bfloat16), avx2 and so on.
 
-    from bertwright.train.engine import Engine, environment
+    Args:
+        machine: from `environment`.
+    """
+    import torch
 
     if torch.cuda.is_available():
         return "gpu"
     capability = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
     plain = f"{capability}-without-bf16" if capability in KINDS else capability
-    return processor_of(environment(Engine(SystemConfig(), print))) or plain
+    return processor_of(machine) or plain
 
 
 def processor_of(result: Json) -> str | None:
@@ -253,12 +255,12 @@ def write_table(readme: Path, table: str) -> None:
 
 
 def write(result: Json, out: str) -> None:
-    """Write a result as JSON; a relative path starts at the repository.
+    """Write a result as JSON; a relative path starts at the repository, and KIND in it becomes the kind of processor.
 
     A file of another kind of processor is not changed: the result is then written as NAME-KIND.json.
     """
-    target = Path(__file__).resolve().parents[1] / out
     own = result.get("processor")
+    target = Path(__file__).resolve().parents[1] / out.replace("KIND", own or "KIND")
     if own is not None and target.exists() and processor_of(read_json(target)) != own:
         target = target.with_stem(f"{target.stem}-{own}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -286,7 +288,11 @@ def settings_of(recipe: Recipe) -> Json:
         recipe: of the first row and seed; its folders do not count.
     """
     plain = {name: value for name, value in to_dict(recipe).items() if name not in ("data", "out", "seed")}
-    return {"recipe": decided(plain, recipe, budget=True), "data_hash": data_hash(recipe), "processor": processor()}
+    return {
+        "recipe": decided(plain, recipe, budget=True),
+        "data_hash": data_hash(recipe),
+        "processor": described()["processor"],
+    }
 
 
 def prepare_once(recipe: Recipe, corpus: Path) -> None:

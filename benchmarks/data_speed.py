@@ -17,7 +17,7 @@ from jsonargparse import auto_cli
 
 from bertwright.recipe import Source
 from bertwright.text.corpus import read_documents
-from common import Json, described, processor, write
+from common import Json, described, write
 from prepare_speed import learn, serve, with_peak
 
 
@@ -64,7 +64,7 @@ def main(
     books: str,
     sizes: tuple[float, ...] = (10, 100, 360),
     seconds: float = 10.0,
-    out: str | None = None,
+    out: str = "results/speed/data-KIND.json",
 ) -> None:
     """Measure how preparation grows.
 
@@ -72,8 +72,7 @@ def main(
         books: files, a folder or a glob, as in a recipe.
         sizes: megabytes of text.
         seconds: how long batches are served.
-        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
-            results/speed/data-amx.json.
+        out: the JSON file; a relative path starts at the repository, and KIND becomes the kind of processor: amx.
     """
     figures = {}
     print(f"{'MB':>6}{'seconds':>9}{'MB/s':>8}{'peak MiB':>10}{'batches, tokens/s':>20}")
@@ -84,7 +83,7 @@ def main(
             f"{row['batches']['tokens_per_second']:20,}",
             flush=True,
         )
-    write({**described(), "books": books, "sizes": figures}, out or f"results/speed/data-{processor()}.json")
+    write({**described(), "books": books, "sizes": figures}, out)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from bertwright.tasks.task import Examples
 from bertwright.text.records import read_records
 from bertwright.text.wordpiece import Tokenizer
 from bertwright.train.engine import Engine
-from common import VOCABULARIES, Json, described, processor, write
+from common import VOCABULARIES, Json, described, write
 from racing import Step, race, show
 from steps import our_step, transformers_step
 
@@ -91,7 +91,7 @@ def main(
     seconds: float = 10.0,
     batches: int = 8,
     micro_batch_tokens: int = 4096,
-    out: str | None = None,
+    out: str = "results/speed/finetune-KIND.json",
 ) -> None:
     """Compare the speed of fine-tuning with transformers.
 
@@ -102,8 +102,7 @@ def main(
         seconds: the length of a turn.
         batches: different batches, taken again and again.
         micro_batch_tokens: of ours.
-        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
-            results/speed/finetune-amx.json.
+        out: the JSON file; a relative path starts at the repository, and KIND becomes the kind of processor: amx.
     """
     records = read_records(Source(path=texts), "train", TASK.columns)
     names = TASK.label_names(records, None, texts)
@@ -135,7 +134,7 @@ def main(
         result["sizes"][size] = figures
         show(figures, statistics.median(measured["bf16"]))
     head = {**described(), "transformers": version("transformers"), "texts": texts}
-    write({**head, **result, **result["sizes"]}, out or f"results/speed/finetune-{processor()}.json")
+    write({**head, **result, **result["sizes"]}, out)
 
 
 if __name__ == "__main__":

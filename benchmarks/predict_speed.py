@@ -35,7 +35,7 @@ from bertwright.apps.export import ONNX_FILE, export
 from bertwright.files import read_json, write_json
 from bertwright.recipe import Source
 from bertwright.text.records import read_records
-from common import Json, described, processor, spread, write
+from common import Json, described, spread, write
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = ("ours", "pipeline_1", "pipeline_32", "transformers_fp32", "transformers_bf16", "onnxruntime")
@@ -119,7 +119,7 @@ def main(
     texts: str = str(ROOT / "sample" / "reviews"),
     count: int = 600,
     rounds: int = 5,
-    out: str | None = None,
+    out: str = "results/predict/speed-KIND.json",
 ) -> None:
     """Compare the speed of classifying texts.
 
@@ -128,8 +128,7 @@ def main(
         texts: labelled texts with a test split, as in a recipe.
         count: how many texts, drawn at random.
         rounds: how often each system has its turn.
-        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
-            results/predict/speed-amx.json.
+        out: the JSON file; a relative path starts at the repository, and KIND becomes the kind of processor: amx.
     """
     transformers.utils.logging.set_verbosity_error()
     rows = read_records(Source(path=texts), "test", ("text",))
@@ -180,7 +179,7 @@ def main(
         print(f"{name:20}{medians[name]:8.1f} reviews/s{result['agreement'][name]:10.2%}")
     for name in ("ratio_pipeline", "ratio_onnxruntime", "one_text_ms", "cold_start_seconds"):
         print(name, result[name])
-    write(result, out or f"results/predict/speed-{processor()}.json")
+    write(result, out)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from bertwright.text.corpus import read_documents
 from bertwright.text.prepare import prepare_corpus
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from common import Json, described, prepare_with_vocabulary, processor, recipe_of, spread, write
+from common import Json, described, prepare_with_vocabulary, recipe_of, spread, write
 
 ROOT = Path(__file__).resolve().parents[1]
 CALL_CHARACTERS = 16_000_000
@@ -220,7 +220,7 @@ def main(
     texts: str = str(ROOT / "sample" / "books"),
     rounds: int = 5,
     seconds: float = 10.0,
-    out: str | None = None,
+    out: str = "results/speed/prepare-KIND.json",
 ) -> None:
     """Measure the preparation of text.
 
@@ -228,8 +228,7 @@ def main(
         texts: files, folders or globs, as in a recipe, parted by commas.
         rounds: how often each contender has its turn.
         seconds: how long batches are served, for each sequence length.
-        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
-            results/speed/prepare-amx.json.
+        out: the JSON file; a relative path starts at the repository, and KIND becomes the kind of processor: amx.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     results = {}
@@ -237,7 +236,7 @@ def main(
         with TemporaryDirectory() as temporary:
             results[text] = measure(text, rounds, seconds, Path(temporary))
         show(results[text])
-    write({**described(), "texts": results}, out or f"results/speed/prepare-{processor()}.json")
+    write({**described(), "texts": results}, out)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ import yaml
 from jsonargparse import auto_cli
 
 from bertwright.recipe import ModelConfig, PretrainConfig
-from common import Json, described, prepare_with_vocabulary, processor, write
+from common import Json, described, prepare_with_vocabulary, write
 from pretrain_systems import BUILDERS, SEQUENCE, VOCABULARY, Setting, useful_flops
 from racing import DEVICE, SYSTEMS, race, show
 
@@ -98,7 +98,7 @@ def main(
     attention: Literal["sdpa", "eager"] = "sdpa",
     curve_steps: int = 50,
     memory: bool = True,
-    out: str | None = None,
+    out: str = "results/speed/pretrain-KIND.json",
 ) -> None:
     """Compare the speed of pre-training with transformers.
 
@@ -113,8 +113,7 @@ def main(
         attention: the attention of transformers.
         curve_steps: steps of the loss curves, which are made for the first size; 0 leaves them out.
         memory: whether peak memory is measured.
-        out: the JSON file; a relative path starts at the repository. The default names the kind of processor, as in
-            results/speed/pretrain-amx.json.
+        out: the JSON file; a relative path starts at the repository, and KIND becomes the kind of processor: amx.
     """
     whole = batch * SEQUENCE
     fits = [whole // parts for parts in range(1, batch + 1) if batch % parts == 0]
@@ -154,7 +153,7 @@ def main(
     }
     for name, apart in result.get("loss_curve", {}).get("largest_relative_difference", {}).items():
         print(f"loss curve, {curve_steps} steps: {name} is at most {apart:.2e} from transformers_fp32")
-    write({**head, **result, **result["sizes"]}, out or f"results/speed/pretrain-{processor()}.json")
+    write({**head, **result, **result["sizes"]}, out)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,13 @@ def bits_of(model: PretrainingModel, recipe: Recipe, prepare: Path) -> float:
         prepare: the folder of its prepare stage.
     """
     # Without pairs and without phases of their own corpora: all held-out text.
-    plain = {"next_sentence": False, "phases": (Phase(sequence_length=LENGTH),), "batch_tokens": 8 * LENGTH}
-    pretrain = replace(recipe.pretrain, **plain, micro_batch_tokens=8 * LENGTH)  # whatever the entry's own fit
+    pretrain = replace(
+        recipe.pretrain,
+        next_sentence=False,
+        phases=(Phase(sequence_length=LENGTH),),
+        batch_tokens=8 * LENGTH,  # an entry's own may not hold such sequences
+        micro_batch_tokens=8 * LENGTH,
+    )
     text = HeldoutMetrics.read(prepare, replace(recipe, pretrain=pretrain), Engine(recipe.system, print))
     return text.of(model.eval())["mlm_bits_per_character"]
 

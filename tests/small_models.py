@@ -3,7 +3,7 @@
 import torch
 
 from bertwright.models.checkpoints import new_encoder, save_model
-from bertwright.models.heads import SequenceHead, TaskModel, TokenHead
+from bertwright.models.heads import PretrainingModel, SequenceHead, TaskModel, TokenHead
 from bertwright.models.initialization import initialize
 from bertwright.recipe import ModelConfig
 
@@ -50,6 +50,12 @@ def shaken(model, scale=0.05):
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * scale)
     return model
+
+
+def begun(shape, vocab_size=40):
+    """The initial weights for pre-training a network of a shape, by name."""
+    torch.manual_seed(3)
+    return PretrainingModel(new_encoder(shape, vocab_size)).state_dict()
 
 
 def drawn(build, shape, vocab_size=40):

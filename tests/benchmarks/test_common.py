@@ -93,12 +93,14 @@ def test_figures_of_another_processor_are_not_overwritten(tmp_path):
         assert read_json((tmp_path / name).with_suffix("").with_name(f"{name[:-5]}-amx.json")) == {"processor": "amx"}
     common.write({"processor": "avx512"}, str(tmp_path / "old.json"))
     assert read_json(tmp_path / "old.json") == {"processor": "avx512"}
+    common.write({"processor": "amx"}, str(tmp_path / "speed-KIND.json"))
+    assert read_json(tmp_path / "speed-amx.json") == {"processor": "amx"}
 
 
 @pytest.mark.slow
 def test_a_result_says_its_processor():
     found = common.described()
-    assert found["processor"] == common.processor() == common.processor_of(found)
+    assert found["processor"] == common.processor(found) == common.processor_of(found)
 
 
 def test_a_difference_shows_each_seed():

@@ -135,11 +135,7 @@ def test_wrong_entries_are_masked_more_often_and_no_more_in_all(monkeypatch):
 @pytest.mark.parametrize("name", lever_variants.VARIANTS)
 def test_a_variant_begins_with_the_weights_of_bert(name):
     common.register(lever_variants.VARIANTS)
-    models = []
-    for architecture in ("bert", name):
-        torch.manual_seed(3)
-        models.append(PretrainingModel(new_encoder(replace(SHAPE, architecture=architecture), 40)).state_dict())
-    plain, variant = models
+    plain, variant = (small_models.begun(replace(SHAPE, architecture=one)) for one in ("bert", name))
     assert plain.keys() <= variant.keys()
     assert all(torch.equal(weights, variant[key]) for key, weights in plain.items())
 

@@ -10,8 +10,6 @@ import modern_shape
 import small_models
 from bertwright.files import read_json
 from bertwright.models.bert import Bert
-from bertwright.models.checkpoints import new_encoder
-from bertwright.models.heads import PretrainingModel
 from speedrun import small_data
 
 SHAPE = replace(
@@ -51,11 +49,7 @@ def test_a_variant_is_another_function_that_learns_in_all_its_weights(name, ids)
 @pytest.mark.parametrize("name", ["bert-pre-norm", "bert-without-biases", "bert-local"])
 def test_a_variant_with_all_parts_of_bert_begins_with_its_weights(name):
     common.register(modern_shape.VARIANTS)
-    models = []
-    for architecture in ("bert", name):
-        torch.manual_seed(3)
-        models.append(PretrainingModel(new_encoder(replace(SHAPE, architecture=architecture), 40)).state_dict())
-    plain, variant = models
+    plain, variant = (small_models.begun(replace(SHAPE, architecture=one)) for one in ("bert", name))
     matrices = [key for key in plain if key.endswith("weight") and plain[key].ndim == 2]
     assert all(torch.equal(plain[key], variant[key]) for key in matrices)
 

@@ -123,7 +123,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
         "bert": results.get("scores", {}).get("bert"),
         "encoder": encoder and without_folders(encoder),
         "start": start and without_folders(start),
-        "heldout_rows": heldout_rows(results),
+        "heldout_rows": heldout_rows(results) if "heldout_before" in results else [],
         "comparison": comparison(results, predictions),
         "rows": rows,
         "seeds": number_of_seeds(results),

@@ -46,7 +46,6 @@ GPU_FLOPS = 5e13
 LONGEST_WAIT = timedelta(hours=12)
 """For another process, before a run on several gives up."""
 
-
 RELEASE_SECONDS = 0.5
 """For which a process on CPUs waits at its end; the threads that it waits for need microseconds."""
 
