@@ -69,8 +69,8 @@ class FinetuneConfig(Section):
             texts each has; or a number for each class, by name. The default counts all texts alike.
         freeze_encoder: whether the encoder keeps its weights, and the head alone is trained.
         metric_for_best_model: what the checkpoint is chosen by on the validation set: loss, or a metric, such as
-            accuracy, which the report then compares systems by, too. The loss is steadier on a small validation set; a
-            model that has grown too confident can still be right more often.
+            accuracy, which the report then compares systems by, too. The loss is steadier on a small validation set,
+            and decides between equals; a model that has grown too confident can still be right more often.
         early_stopping_patience: evaluations in a row without a better one after which training ends; the default
             trains all epochs. The learning rate falls as if it did.
         epochs: passes over the training set.

@@ -574,6 +574,21 @@ def test_training_ends_when_the_validation_loss_has_not_fallen_for_long_enough(
     assert any(f"the last 3 evaluations had no lower validation loss than {losses[best]:.4f}" in one for one in said)
 
 
+@pytest.mark.parametrize(("chosen_by", "expected"), [("accuracy", [0, 1, 1, 3, 3, 3]), ("loss", [0, 0, 0, 3, 4, 4])])
+def test_the_loss_decides_between_checkpoints_of_an_equal_metric(
+    small_tokenizer, engine, tmp_path, chosen_by, expected
+):
+    job = job_of(texts_of([5]), small_tokenizer, tmp_path / "best", metric_for_best_model=chosen_by)
+    evaluations = [(0.75, 0.5), (0.9, 0.7), (0.8, 0.6), (0.9, 0.3), (0.8, 0.2), (0.9, 0.3)]
+    best, kept = None, []
+    for number, (accuracy, loss) in enumerate(evaluations):
+        torch.nn.init.constant_(job.model.head.classifier.bias, number)
+        best = job.on_evaluation({"accuracy": accuracy, "loss": loss}, best, engine)
+        kept.append(int(safetensors.numpy.load_file(tmp_path / "best" / "model.safetensors")["classifier.bias"][0]))
+    assert kept == expected
+    assert best == ((0.9, 0.3) if chosen_by == "accuracy" else (0.2, 0.2))
+
+
 @pytest.mark.slow
 def test_a_metric_that_the_recipe_names_chooses_the_checkpoint(small_recipe, small_tokenizer, engine, tmp_path):
     encoder = encoder_folder(tmp_path / "encoder", small_tokenizer)
@@ -584,8 +599,7 @@ def test_a_metric_that_the_recipe_names_chooses_the_checkpoint(small_recipe, sma
     folder = tmp_path / "out" / "seed-0"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if line["kind"] == "eval"]
-    best = int(np.argmax([line["accuracy"] for line in evaluations]))  # the first of equals
-    assert best != int(np.argmin([line["loss"] for line in evaluations])), "the loss would choose another"
+    best = min(range(len(evaluations)), key=lambda i: (-evaluations[i]["accuracy"], evaluations[i]["loss"]))
     assert len(evaluations) == best + 7, "six evaluations after the best one"
     done = json.loads((folder / "done.json").read_text())
     assert (done["chosen_by"], done["best"]) == ("accuracy", evaluations[best]["accuracy"])

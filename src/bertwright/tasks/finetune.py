@@ -301,7 +301,7 @@ class _Stage:
                 f"raise finetune.epochs ({config.epochs:g}) or lower finetune.batch_size ({config.batch_size})"
             )
         position = train(job, loop, engine, target, fingerprint(self.fingerprint, seed, name), self.notice)
-        chosen_by, best = config.metric_for_best_model, position.best
+        chosen_by, best = config.metric_for_best_model, position.best and position.best[0]
         if position.evaluations_since and position.evaluations_since == config.early_stopping_patience:
             better = "lower validation loss" if chosen_by == "loss" else f"higher {chosen_by}"
             self.notice(

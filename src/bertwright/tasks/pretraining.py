@@ -24,7 +24,7 @@ from bertwright.tasks.heldout import HeldoutText, corpora_read, tensors
 from bertwright.tasks.initial import first_model, reads
 from bertwright.text.store import PreparedCorpus
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.checkpoint import EpochEnds, Position, newest_position
+from bertwright.train.checkpoint import Best, EpochEnds, Position, newest_position
 from bertwright.train.engine import Engine
 from bertwright.train.loop import LoopConfig, Notice, train
 from bertwright.train.prefetch import Batch
@@ -168,7 +168,7 @@ class Pretraining:
         """Loss and accuracy of both objectives on held-out text, masked as in the paper (or not, if causal)."""
         return self._heldout[phase].evaluate(objective, engine, self.config.micro_batch_tokens)
 
-    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+    def on_evaluation(self, metrics: dict[str, float], best: Best | None, engine: Engine) -> Best | None:
         """Pre-training keeps its last weights, not its best."""
         return None
 

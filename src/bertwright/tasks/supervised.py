@@ -23,7 +23,7 @@ from bertwright.tasks.in_batch import NOT_SCORED, BatchObjective
 from bertwright.tasks.prediction import collate, predict
 from bertwright.tasks.task import Examples, Task
 from bertwright.text.wordpiece import Tokenizer
-from bertwright.train.checkpoint import EpochEnds
+from bertwright.train.checkpoint import Best, EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch
 from bertwright.train.training import Objective
@@ -168,11 +168,12 @@ class Finetuning:
         self.model.notes = self.task.notes()
         return {"loss": self.task.loss(predictions, labels), **self.task.metrics(predictions, labels)}
 
-    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+    def on_evaluation(self, metrics: dict[str, float], best: Best | None, engine: Engine) -> Best | None:
         """Keep the weights with the lowest validation loss, or the highest of the metric that the recipe names.
 
         The loss says more than the number of right predictions: two thousand texts leave an accuracy uncertain by half
-        a point, and checkpoints differ by less.
+        a point, and checkpoints differ by less. Of equals by a metric, which are many on a small validation set, it
+        decides.
         """
         name = self.config.metric_for_best_model
         if name not in metrics:
@@ -180,13 +181,15 @@ class Finetuning:
                 f"finetune.metric_for_best_model is {name}, which the labels of the validation set do not define; "
                 f"choose one of {', '.join(metrics)}"
             )
-        found = engine.from_main(metrics[name])  # another processor may compute another last bit
-        if best is not None and (found >= best if name == "loss" else found <= best):
+        # Another processor may compute another last bit.
+        found, loss = (engine.from_main(metrics[key]) for key in (name, "loss"))
+        sign = 1 if name == "loss" else -1
+        if best is not None and (sign * found, loss) >= (sign * best[0], best[1]):
             return best
         with engine.together():
             if engine.is_main:
                 self._keep()
-        return found
+        return found, loss
 
     def _keep(self) -> None:
         with atomic_path(self.best_folder) as temporary:

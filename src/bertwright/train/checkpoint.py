@@ -26,13 +26,17 @@ from bertwright.files import atomic_path, read_json, write_json
 from bertwright.models.checkpoints import AnyModel, load_into, read_weights, save_weights
 from bertwright.models.heads import TaskModel
 
-FORMAT = 2
+FORMAT = 3
 """Of state.json. In the first, heads were kept as they are stored, not as they are trained, and the validation set held
-copies of training texts: only pre-training resumes from it."""
+copies of training texts; in the second, of checkpoints with an equal metric the first one was the best. Only
+pre-training resumes from these."""
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one before in case the newest turns out broken."""
 
+
+Best = tuple[float, float]
+"""Of the evaluation whose weights are kept: the loss or metric that chooses it, and the loss, which decides of equals."""
 
 EpochEnds = tuple[tuple[int, ...], ...]
 """For each phase, the number of sequences up to the end of each epoch planned so far."""
@@ -65,7 +69,7 @@ class Position:
     rate_factor: float = 0.0
     begun: float = 0.0
     begun_factor: float = 0.0
-    best: float | None = None
+    best: Best | None = None
     evaluations_since: int = 0
 
 
@@ -147,7 +151,8 @@ def newest_position(folder: Path, run_fingerprint: str) -> Position | None:
 
 def _position(saved: dict[str, Any]) -> Position:
     ends = tuple(tuple(phase) for phase in saved["epoch_ends"])
-    return Position(**{**saved, "phase_steps": tuple(saved["phase_steps"]), "epoch_ends": ends})
+    best = saved["best"] and tuple(saved["best"])
+    return Position(**{**saved, "phase_steps": tuple(saved["phase_steps"]), "epoch_ends": ends, "best": best})
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from bertwright.models.checkpoints import AnyModel
-from bertwright.train.checkpoint import EpochEnds
+from bertwright.train.checkpoint import Best, EpochEnds
 from bertwright.train.engine import Engine
 from bertwright.train.prefetch import Batch, BatchSource
 
@@ -77,6 +77,6 @@ class Training(BatchSource, Protocol):
         """Metrics on held-out data."""
         ...
 
-    def on_evaluation(self, metrics: dict[str, float], best: float | None, engine: Engine) -> float | None:
+    def on_evaluation(self, metrics: dict[str, float], best: Best | None, engine: Engine) -> Best | None:
         """Told about each evaluation, in every process; returns the best so far, if it chooses a checkpoint by one."""
         ...
