@@ -36,7 +36,7 @@ KEEP = 2
 
 
 Best = tuple[float, float]
-"""Of the evaluation whose weights are kept: the loss or metric that chooses it, and the loss, which decides of equals."""
+"""Of the evaluation whose weights are kept: the loss or metric that chose it, and the loss, which decides of equals."""
 
 EpochEnds = tuple[tuple[int, ...], ...]
 """For each phase, the number of sequences up to the end of each epoch planned so far."""
