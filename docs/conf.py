@@ -1,14 +1,6 @@
 """The site: guides in Markdown, and a reference made from the package's docstrings. `make docs` builds it."""
 
-import sys
-from pathlib import Path
-from typing import Any
-
 import bertwright
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import options_table
 
 project = "Bertwright"
 author = "the Bertwright project"
@@ -32,8 +24,5 @@ html_theme = "furo"
 html_title = "Bertwright"
 html_show_sphinx = False
 html_copy_source = False
-
-
-def setup(app: Any) -> None:
-    """Fill docs/options.md from the dataclasses of a recipe."""
-    app.connect("source-read", options_table.fill)
+html_static_path = ["static"]
+html_js_files = ["options.js"]

@@ -1,17 +1,19 @@
-"""The table of all options of a recipe, made from the dataclasses of `bertwright.recipe` whenever the site is built.
+"""Write the tables of docs/options.md, all options of a recipe, from the dataclasses of `bertwright.recipe`.
 
-A page that holds the line `<!-- recipe options -->` gets the table in its place (`fill`, called by `conf.py`).
+python docs/options_table.py
 """
 
 import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from bertwright.recipe import Recipe
 
-PLACE = "<!-- recipe options -->"
+PAGE = Path(__file__).with_name("options.md")
+BEGIN, END = "<!-- options: start -->\n", "<!-- options: end -->\n"
 
 
 def descriptions(section: type) -> dict[str, str]:
@@ -82,11 +84,18 @@ def table() -> str:
             kind = "section" if nested else str(each.type).replace("|", "\\|")
             bounds = f", {each.metadata['range']}" if "range" in each.metadata else ""
             default = "" if nested else _value(defaults[each.name])
-            lines.append(f"| `{each.name}` | `{kind}{bounds}` | {default} | {_cell(said[each.name])} |")
+            name = f"{place}.{each.name}".lstrip(".")
+            lines.append(f"| `{name}` | `{kind}{bounds}` | {default} | {_cell(said[each.name])} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def fill(_app: Any, _page: str, source: list[str]) -> None:
-    """Sphinx's `source-read`: put the table where the page wants it."""
-    source[0] = source[0].replace(PLACE, table())
+def page() -> str:
+    """docs/options.md with the tables of today."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

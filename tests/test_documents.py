@@ -315,12 +315,17 @@ def test_the_table_of_options_has_every_option_of_a_recipe_with_a_meaning():
         "model",
         "system",
     ]
-    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \| (.+) \|$", table, re.MULTILINE)
-    assert [row[0] for row in rows] == [field.name for _, section, _ in module.sections() for field in fields(section)]
+    rows = re.findall(r"^\| `([\w.\[\]]+)` \| .* \| (.*) \| (.+) \|$", table, re.MULTILINE)
+    names = [
+        f"{place}.{field.name}".lstrip(".") for place, section, _ in module.sections() for field in fields(section)
+    ]
+    assert [row[0] for row in rows] == names
     assert all(len(meaning) > 5 for _, _, meaning in rows)
-    assert [default for name, default, _ in rows if name == "batch_tokens"] == ["`32768`", "none"]
+    defaults, meanings = ({row[0]: row[place] for row in rows} for place in (1, 2))
+    assert (defaults["pretrain.batch_tokens"], defaults["pretrain.phases[].batch_tokens"]) == ("`32768`", "none")
     # Open until the recipe knows what it trains, so that the meaning has the numbers.
-    assert ["1e-4" in meaning for name, _, meaning in rows if name == "learning_rate"] == [True, True]
+    assert all("1e-4" in meanings[f"{stage}.optimizer.learning_rate"] for stage in ("pretrain", "finetune"))
+    assert module.page() == module.PAGE.read_text(encoding="utf-8"), "run docs/options_table.py"
 
 
 SKILL = re.findall(r"^bertwright (.+)$", (ROOT / "SKILL.md").read_text(), re.MULTILINE)

@@ -33,7 +33,7 @@ def keep(picture: bytes, name: str) -> None:
 
 def shoot_report(browser: Browser) -> None:
     """The results at the top of the report, and its learning curves."""
-    page = browser.new_page(viewport={"width": 1100, "height": 860})
+    page = browser.new_page(viewport={"width": 1100, "height": 1340})
     page.goto((ROOT / "results" / "imdb-mini" / "report.html").as_uri())
     keep(page.screenshot(), "report")
     place = page.locator("#pretraining img").first.bounding_box()

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from safetensors.torch import load_file, save_file
 
 import bertwright
@@ -32,12 +32,8 @@ from conftest import ROOT
 from serving import Server
 from small_models import SHAPE, save_tagger, shaken
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: the page is not tested"),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +57,6 @@ def twelve(tmp_path_factory):
     save_file({**weights, "classifier.weight": drawn, "classifier.bias": torch.zeros(12)}, folder / "model.safetensors")
     with Server(make_app(bertwright.load(folder))) as client:
         yield str(client.base_url)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=WIDTHS)

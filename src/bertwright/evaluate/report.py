@@ -69,7 +69,8 @@ def write_report(run_folder: Path) -> Path:
         "percent": lambda value: f"{100 * value:.1f} %",
         "duration": format_duration,
         "plain": plain,
-        "metric": lambda key: metric_name(key, context["results"] if key == context["primary"] else None),
+        "metric": lambda key: coded(metric_name(key, context["results"] if key == context["primary"] else None)),
+        "coded": coded,
         "system": lambda key: system_name(key, context["results"]),
         "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),
         "png": lambda name: base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii"),
@@ -136,7 +137,7 @@ def _context(run_folder: Path, folder: Path) -> dict[str, Any]:
             {} if is_unlabelled else _finetune_metrics(run_folder / "finetune"),
             folder,
             primary_metric(results),
-            metric_name(primary_metric(results), results),
+            quoted(metric_name(primary_metric(results), results)),
         ),
         "score_figures": _score_figures(results, rows, predictions, folder),
         "calibration": _calibration(results, folder),
@@ -161,6 +162,16 @@ def format_duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min")] if hours else [(minutes, "min"), (rest, "s")]
     return " ".join(f"{amount} {unit}" for amount, unit in parts if amount)
+
+
+def coded(text: str) -> markupsafe.Markup:
+    """A sentence as HTML, with what stands between backticks as code."""
+    return markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
+
+
+def quoted(text: str) -> str:
+    """A sentence for a picture, with quotation marks for backticks."""
+    return re.sub(r"`([^`]+)`", r"“\1”", text)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -188,7 +199,7 @@ def _score_figures(
 ) -> dict[str, list[dict[str, str]]]:
     figures: dict[str, list[dict[str, str]]] = {"intervals": [], "roc": []}
     key = primary_metric(results)
-    name = metric_name(key, results)
+    name = quoted(metric_name(key, results))
     if len(rows) > 1:
         shown = [(row["name"], row[key], row.get(f"{key}_low"), row.get(f"{key}_high")) for row in rows]
         # A constant answer far below the others would squeeze their intervals into a corner.
