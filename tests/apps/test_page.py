@@ -4,6 +4,7 @@ Wants a Chromium or Chrome on the machine; without one these tests skip.
 """
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -467,6 +468,19 @@ def test_the_examples_of_a_model_without_a_card_are_answered(visit, small_tokeni
         page = visit(str(client.base_url))
         click_examples(page, page.get_by_role("tab").first.inner_text(), 2)
         click_examples(page, "Attention", 2)
+
+
+def test_of_the_bundled_model_s_pairs_the_one_that_follows_is_the_more_probable(page):
+    page.get_by_role("tab", name="Next sentence").click()
+    found = []
+    for number in range(2):
+        with page.expect_response("**/next-sentence"):
+            page.locator("#pair .examples button").nth(number).click()
+        expect(page.locator("#pair form[aria-busy=false]")).to_be_visible(timeout=30_000)
+        said = page.locator("#pair .prediction").inner_text()
+        found.append(float(re.search(r"follows: ([\d.]+) %", said)[1]))
+    assert found[0] > 50 > found[1]
+    assert "From 40 to 60 % counts as undecided" in page.locator("#pair").inner_text()
 
 
 def test_an_example_that_is_clicked_before_the_last_answer_is_complete_is_answered(page):

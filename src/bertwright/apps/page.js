@@ -28,9 +28,9 @@ const EXAMPLES = {
     ["What did the boat carry?", "The boat was built in 1898 and carried coal between two harbours. It sank in May 1911, in a storm."],
   ],
   choose: [["It was raining, so she opened", "her umbrella.\na can of paint.\nthe old piano."], ["What do bees make?", "honey\npaper\nglass"]],
-  fill: [["She opened the [MASK] and went into the [MASK]."], ["He was tired, so he went to [MASK]."], ["The [MASK] of the book is easy to read."]],
+  fill: [["She opened the [MASK] and went into the [MASK]."], ["I have never [MASK] such a bad film."], ["The [MASK] of the book is easy to read."]],
   attention: [["The weather was not good, but the people were wonderful."], ["The boat was old, and it sank in May."]],
-  pair: [["The bakers worked through the whole night.", "In the morning the bread was ready."], ["The bakers worked through the whole night.", "Mercury is the planet nearest to the sun."]],
+  pair: [["I saw this movie when I was a child.", "It is still one of my favourites."], ["I saw this movie when I was a child.", "She smiled and gave him her hand."]],
 };
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -250,7 +250,8 @@ const show = {
   async *pair(value, ask) {
     const [{is_next, score}] = await ask("next-sentence", {texts: [value("first")], text_pairs: [value("second")]});
     const said = Math.abs(score - 0.5) < 0.1 ? "Undecided" : is_next ? "Follows" : "Does not follow";
-    yield [prediction(said, `; probability that it follows: ${percent(score)}`), scores([["follows", score], ["does not follow", 1 - score]])];
+    yield [prediction(said, `; probability that it follows: ${percent(score)}`), scores([["follows", score], ["does not follow", 1 - score]]),
+      key("From 40 to 60 % counts as undecided. Models with a short pre-training on pairs, as the bundled one, hardly leave that range.")];
   },
   async *search(value, ask) {
     yield hits((await ask("search", {texts: [value("text")]}))[0], value("text"));
