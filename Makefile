@@ -43,7 +43,7 @@ docs: .venv/ready
 notebook: .venv/ready
 	$(BIN)/python docs/lesson/build.py
 
-# The same, leaving BERT.ipynb as it is: do all cells run, and do their assertions hold?
+# The same, without changing BERT.ipynb: do all cells run, and do their assertions hold?
 check-notebook: .venv/ready
 	$(BIN)/python docs/lesson/build.py --check
 

@@ -45,7 +45,7 @@ def recipe_of(
     pretrain: PretrainConfig | None = None,
     seed: int = 0,
 ) -> Recipe:
-    """A recipe that reads one text; a twentieth is held out, so that the small sample has a held-out part."""
+    """A recipe that reads one text; a twentieth is held out, so that the small sample has held-out text."""
     return Recipe(
         name="benchmark",
         seed=seed,

@@ -144,7 +144,7 @@ def main(
         train: the most reviews to train on, to try the benchmark out; the default is all.
         seeds: of fine-tuning.
         work: a folder to work in; the same command resumes.
-        out: the JSON file; a relative path starts at the repository, and the figure goes beside it.
+        out: the JSON file; a relative path starts at the repository, and the figure goes to the same folder.
     """
     data = Path(work).resolve() / "data"
     counts = write_data(Path(imdb), Path(counterfactual), data, train)

@@ -118,7 +118,7 @@ def main(
         draws: how often each number is drawn; also the number of fine-tuning seeds.
         test_texts: how many texts of the test split all are evaluated on.
         work: a folder to work in.
-        out: the JSON file; a relative path starts at the repository, and the plot goes beside it.
+        out: the JSON file; a relative path starts at the repository, and the plot goes to the same folder.
     """
     loaded = bertwright.load_recipe(ROOT / recipe)
     source = Source(path=imdb)

@@ -13,7 +13,7 @@ system is compared with BM25 on the same draws. STS-B is the rank correlation (S
 and their scores. The rate of encoding is compared with that of sentence-transformers in turns, for each given encoder
 that it can open.
 
-results.json maps each system to its figures; details.json, beside it, has intervals, rates and the machine.
+results.json maps each system to its figures; details.json has intervals, rates and the machine.
 """
 
 from __future__ import annotations

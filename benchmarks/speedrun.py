@@ -13,7 +13,7 @@ are of the track of one GPU, whose own rules change the budget. The score is thr
 
 Settings are chosen by the first one and by validation sets, and the test split is read once, by the entry. The folder
 of the entry gets its recipe, as it was written and resolved, its log and result.json with commit and processor;
-README.md beside it, the table of all entries of the track. `--small true` runs an entry on the bundled sample with a
+README.md of the track gets the table of all entries. `--small true` runs an entry on the bundled sample with a
 budget of seconds, and writes nothing: does it still work? What is done is not done again: the same command resumes
 after an interruption.
 """

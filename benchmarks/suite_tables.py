@@ -1,4 +1,4 @@
-"""The tables of results/suite/README.md, from results.json and differences.json beside it.
+"""The tables of results/suite/README.md, from results.json and differences.json there.
 
     python benchmarks/suite_tables.py
 

@@ -33,14 +33,14 @@ from bertwright.files import means_disk_full
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
 
 STAGES = {
-    "run": "do all stages, from raw text to a report; what is done and unchanged is skipped",
-    "prepare": "read the corpora, train the vocabulary, write token ids to disk",
-    "pretrain": "pre-train an encoder, from random weights or one that exists, on masked tokens and next sentences",
-    "finetune": "fine-tune the pre-trained encoder on labelled texts",
-    "baselines": "train the classical baselines on the same texts",
-    "evaluate": "evaluate all systems on the test split, and the encoder on held-out text",
-    "report": "write results.json and report.html, and print the table",
-    "sweep": "search settings of fine-tuning on the validation set, then do a run with the best ones",
+    "run": "Do all stages, from raw text to a report; what is done and unchanged is skipped.",
+    "prepare": "Read the corpora, train the vocabulary, write token ids to disk.",
+    "pretrain": "Pre-train an encoder, from random weights or one that exists, on masked tokens and next sentences.",
+    "finetune": "Fine-tune the pre-trained encoder on labelled texts.",
+    "baselines": "Train the classical baselines on the same texts.",
+    "evaluate": "Evaluate all systems on the test split, and the encoder on held-out text.",
+    "report": "Write results.json and report.html, and print the table.",
+    "sweep": "Search settings of fine-tuning on the validation set, then do a run with the best ones.",
 }
 """The commands that take a recipe. (`pipeline.py` has the stages, but takes seconds to load: not for --help.)"""
 
@@ -68,7 +68,7 @@ USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
 }
 """The other commands, each with its arguments that have no name, and how many there are."""
 
-GROUPS = {"search": "search your own texts: build an index, query and evaluate it, add texts and remove them"}
+GROUPS = {"search": "Search your own texts: build an index, query and evaluate it, add texts and remove them."}
 """The first words of commands of two words."""
 
 FIRST_SETTINGS = {
@@ -318,7 +318,7 @@ def _short_help(command: str) -> str:
     lines = [
         f"usage: bertwright {command} RECIPE [--option VALUE ...]",
         "",
-        f"{STAGES[command][0].upper()}{STAGES[command][1:]}.",
+        STAGES[command],
         "",
         "RECIPE is a YAML file, or the name of a recipe that comes with Bertwright (bertwright recipes).",
         "bertwright init FILE writes one for your own texts.",
