@@ -1256,9 +1256,9 @@ scores_of = names_run.results["scores"]
 assert scores_of["bert"]["entity_f1"] > scores_of["most_frequent_tag"]["entity_f1"] + 0.1
 
 # %% [markdown]
-# The shorter sentences of the test set with more than one name: what the tagger finds, what it misses, and what it takes
-# for a name that is none. It fails often. A name counts if it is found whole. The tags are rough, too: a first word is never
-# tagged, and a rare word may have its capital from a title.
+# The shorter sentences of the test set with more than one name: what the tagger finds, what it misses, and what it
+# takes for a name that is none. By the entity F1 above it fails often; a name counts if it is found whole. The tags are
+# rough, too: a first word is never tagged, and a rare word may have its capital from a title.
 
 # %%
 tagger = bertwright.load(names_run.path)
