@@ -63,6 +63,30 @@ def test_without_the_package_the_first_cell_asks_for_the_wheel(build, tmp_path):
     assert "the package is not installed: upload its wheel next to this notebook" in told.stderr
 
 
+@pytest.mark.slow
+def test_the_first_cell_installs_the_wheel_next_to_the_notebook(build, tmp_path):
+    wheel = ["hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", *wheel], cwd=ROOT, capture_output=True, check=True)
+    (name,) = (path.name for path in tmp_path.iterdir())
+    first = next(text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind == "code")
+    program = f"""
+import subprocess, sys, zipfile
+def install(command, check):  # as pip would, without the packages that the wheel needs
+    print(command[1:], check)
+    zipfile.ZipFile(command[-1]).extractall("installed")
+    sys.path.insert(0, "installed")
+subprocess.run = install
+{first}
+print(bertwright.__file__)"""
+    # Without site-packages and PYTHONPATH, in a folder outside of the clone, there is no other Bertwright.
+    command = [sys.executable, "-I", "-S", "-c", program]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    ran, found = told.stdout.splitlines()
+    assert ran == f"{['-m', 'pip', 'install', '--quiet', name]} True"
+    assert (tmp_path / found).resolve() == tmp_path / "installed" / "bertwright" / "__init__.py"
+
+
 def test_the_part_by_hand_takes_nothing_of_the_package_but_for_comparisons(build):
     cells = build.read_cells(build.SOURCE.read_text())
     end = next(number for number, (_, text) in enumerate(cells) if text.startswith("# Part two"))
@@ -72,6 +96,37 @@ def test_the_part_by_hand_takes_nothing_of_the_package_but_for_comparisons(build
     read = re.findall(r"`((?:text|inputs|models|train)/\w+\.py)`", "\n".join(text for _, text in cells[start:end]))
     assert len(set(read)) >= 7
     assert not [name for name in read if not (ROOT / "src" / "bertwright" / name).exists()]
+
+
+def test_the_lesson_takes_documented_modules_alone_and_changes_none(build):
+    source = "\n".join(text for kind, text in build.read_cells(build.SOURCE.read_text()) if kind != "markdown")
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"automodule:: (\S+)", pages))
+    taken = {
+        f"{module}.{name}" if f"{module}.{name}" in documented else module
+        for module, names in re.findall(r"from (bertwright\S*) import (.*)", source)
+        for name in re.findall(r"\w+", names.partition("#")[0])
+    }
+    assert len(taken) >= 5
+    assert taken <= documented
+    modules = "|".join({"bertwright", "sys", *(module.rpartition(".")[2] for module in documented)})
+    assert not re.findall(rf"^\s*(?:{modules})\.\w+ = .*|as sys\.\w+", source, flags=re.MULTILINE)
+
+
+def test_labels_of_figures_have_at_least_seven_points(build):
+    source = build.SOURCE.read_text()
+    sizes = re.findall(r"(?:font|label)size=(\d+)", source) + re.findall(r"box\([^\n]*, [A-Z]+, (\d+)", source)
+    assert len(sizes) > 10
+    assert min(map(int, sizes)) >= 7
+
+
+def test_code_of_the_part_by_hand_is_short(build):
+    cells = build.read_cells(build.SOURCE.read_text())
+    end = next(number for number, (_, text) in enumerate(cells) if text.startswith("### Exercises"))
+    start = next(number for number, (_, text) in enumerate(cells) if text.startswith("# Part one"))
+    lines = [line for kind, text in cells[start:end] if kind == "code" for line in text.splitlines() if line]
+    assert len(lines) <= 200
+    assert max(map(len, lines)) <= 100
 
 
 def test_each_file_to_read_is_a_link_to_it(build):
