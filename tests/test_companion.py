@@ -25,9 +25,10 @@ SECTIONS = sorted((COMPANION / "sections").glob("*.typ"))
 SOURCES = [*SECTIONS, *COMPANION.glob("*.typ")]
 
 MARK = r"\b(?:paper|published|noted|given)(?=[(\[])"
-# Lengths, and numbers that are names: of sections, and of the two SQuADs.
-NOT_A_FIGURE = r"\d+\.\d+(?=(?:em|pt|cm)\b)|\bsections?\s+[\dA-C]\.\d|\bSQuAD\s+\d\.\d"
+# Lengths, and numbers that are names: of sections, data sets and the masking rule.
+NOT_A_FIGURE = r"\d+\.\d+(?=(?:em|pt|cm)\b)|\bsections?\s+[\dA-C]\.\d|\bSQuAD\s+\d\.\d|\bCoNLL-\d+|80.10.10\b"
 DECIMAL = r"(?<![\w.])\d+\.\d+(?![\d.]*\w)"
+OURS = r"#(?:measured|summary)(?=[\[(])|\b(?:caption: (?=\[)|ruled(?=\())"
 WHOLE = r"(?<![\w.,@])(?:\d{1,3}(?:,\d{3})+|\d+(?= ?%)|\d{2,})(?![\w.]*\d|\^)"
 
 
@@ -56,15 +57,15 @@ def calls(text: str, name: str) -> Iterator[tuple[int, int]]:
 
 
 def typed_figures(source: str) -> list[str]:
-    """Decimal numbers without a mark, and in what tells of our measurements percentages and whole numbers from 10."""
+    """Decimal numbers without a mark; in our notes, tables and captions also percentages and whole numbers from 10."""
     text = blanked(source)
     for name in (MARK, r"\b(?:run|calc)\.[\w.-]+(?=\()"):
         for start, end in reversed(list(calls(text, name))):
             text = text[:start] + re.sub(r"\S", " ", text[start:end]) + text[end:]
     text = re.sub(NOT_A_FIGURE, lambda found: re.sub(r"\S", " ", found[0]), text, flags=re.IGNORECASE)
-    figures = [(found.start(), found[0]) for found in re.finditer(DECIMAL, text)]
-    for start, end in calls(text, r"#(?:measured|summary)(?=[\[(])"):
-        figures += [(start + found.start(), found[0]) for found in re.finditer(WHOLE, text[start:end])]
+    figures = {(found.start(), found[0]) for found in re.finditer(DECIMAL, text)}
+    for start, end in calls(text, OURS):
+        figures |= {(start + found.start(), found[0]) for found in re.finditer(WHOLE, text[start:end])}
     return [f"line {text.count(chr(10), 0, place) + 1}: {figure}" for place, figure in sorted(figures)]
 
 
@@ -82,6 +83,8 @@ def test_no_figure_is_typed_without_its_source(path):
         ("#measured[of 6,000 reviews, 12 seeds]", ["line 1: 6,000", "line 1: 12"]),
         ("#measured[two seeds, nDCG@10, $10^(-5)$, #run.fixed(1e6 * 256, 12)]", []),
         ("#claim[15 % of the tokens]", []),
+        ("#figure(ruled(columns: 2, [rows], [20 %]), caption: [On 488 reviews.])", ["line 1: 20", "line 1: 488"]),
+        ("#measured[#ruled([12])], #ruled(paper(([12],)), [CoNLL-2003, 80/10/10])", ["line 1: 12"]),
         ("#paper[86.7], #published(0.2) and then 86.8", ["line 1: 86.8"]),
         ('#noted("initialization.md")[84.2 % (of 6,000)] or 79.6', ["line 1: 79.6"]),
         ("#measured[#given[95 %] interval (section 3.1), SQuAD 1.1, `0.5`]", []),
@@ -93,23 +96,46 @@ def test_a_typed_figure_is_found(text, found):
     assert typed_figures(text) == found
 
 
-def noted_figures(source: str) -> Iterator[tuple[str, str]]:
-    """Page and number of each figure that a page of docs/experiments is named for."""
-    text = blanked(source)
-    for start, end in calls(text, r"\bnoted(?=\()"):
-        page, figures = re.fullmatch(r'noted\(\s*"([^"]+)"(.*)', text[start:end], re.DOTALL).groups()
-        yield from ((page, number) for number in re.findall(NUMBER, figures))
-
-
+NOTE = r"#(?:measured|summary|later|claim|why|incode)(?=[\[(])"
+NOTED = r'noted\(\s*"(?P<page>[^"]+)"(?:,\s*under: "(?P<heading>[^"]+)")?(?P<figures>.*)'
 NUMBER = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d)?(?![\w.]*\d)"
 
 
-def test_noted_figures_stand_on_their_page():
-    noted = {pair for path in SOURCES if path.name != "style.typ" for pair in noted_figures(path.read_text())}
+def noted_figures(source: str) -> Iterator[tuple[str, str | None, str]]:
+    """Page, heading and number of each figure that a page of docs/experiments is named for."""
+    text = blanked(source)
+    notes = list(calls(text, NOTE))
+    named = list(re.finditer(r'experiment\(\s*"([^"]+)",\s*"([^"]+)"', text))
+    for start, end in calls(text, r"\bnoted(?=\()"):
+        page, heading, figures = re.fullmatch(NOTED, text[start:end], re.DOTALL).groups()
+        inside = [note for note in notes if note[0] < start < note[1]]
+        near = [one for one in named if one[1] == page and any(a < one.start() < b for a, b in inside)]
+        if heading is None and near:
+            heading = min(near, key=lambda one: abs(one.start() - start))[2]
+        yield from ((page, heading, number) for number in re.findall(NUMBER, figures))
+
+
+def numbers_of_sections(page: str) -> dict[str, set[str]]:
+    """The numbers under each heading of a page of docs/experiments."""
+    parts = re.split(r"^#+ (.+)$", (ROOT / "docs" / "experiments" / page).read_text(), flags=re.MULTILINE)
+    return {heading: set(re.findall(NUMBER, text)) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def test_noted_figures_stand_under_their_heading():
+    noted = {one for path in SOURCES if path.name != "style.typ" for one in noted_figures(path.read_text())}
     assert len(noted) > 40
-    for page in {page for page, _ in noted}:
-        there = re.findall(NUMBER, (ROOT / "docs" / "experiments" / page).read_text())
-        assert {number for own, number in noted if own == page} <= set(there), page
+    there = {page: numbers_of_sections(page) for page, _, _ in noted}
+    assert [one for one in sorted(noted, key=str) if one[2] not in there[one[0]].get(one[1], ())] == []
+
+
+def test_a_noted_figure_belongs_to_the_heading_that_is_named_or_near():
+    source = """#measured[#noted("a.md")[7 of 8], #experiment("b.md", "Near") #experiment("a.md", "First"),
+        #noted("a.md", under: "Named", ([0.5],)) #experiment("a.md", "Second")] #noted("a.md")[9]"""
+    assert list(noted_figures(source)) == [
+        *(("a.md", "First", number) for number in "78"),
+        ("a.md", "Named", "0.5"),
+        ("a.md", None, "9"),
+    ]
 
 
 def test_each_section_opens_with_claim_measurement_and_code():
@@ -195,7 +221,8 @@ def with_later_results(root: Path) -> Path:
         "suite/differences.json": [pair],
         "continued/results.json": {"100": {"encoder": f1, "continued": f1, "continued, new-words": f1}, "500": {}},
         "continued/draws.json": {
-            "draws": {"100": {"encoder": low, "continued": high}, "500": {"encoder": high[:2], "continued": low}}
+            "settings": {"test_texts": 6_000},
+            "draws": {"100": {"encoder": low, "continued": high}, "500": {"encoder": high[:2], "continued": low}},
         },
         "modern/results.json": {
             "recipe": {"pretrain": {"max_steps": 300, "batch_tokens": 18_432, "phases": [{"sequence_length": 128}]}},
