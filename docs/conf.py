@@ -26,3 +26,4 @@ html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["static"]
 html_js_files = ["options.js"]
+html_css_files = ["options.css"]
