@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bertwright.cli import FIRST_SETTINGS, STAGES, USES, main
+from bertwright.cli import FIRST_SETTINGS, STAGES, USES, function_of, main
 from bertwright.recipe_file import make_recipe_parser, plain_words
 from processes import environment
 
@@ -58,7 +58,8 @@ def test_help_shows_hyphens_and_no_underscores_in_options(capsys):
 
 
 FLAGS = {
-    name: {one for one, p in inspect.signature(USES[name][0]).parameters.items() if p.default is False} for name in USES
+    command: {name for name, one in inspect.signature(function_of(command)).parameters.items() if one.default is False}
+    for command in USES
 }
 
 
@@ -129,7 +130,7 @@ def test_a_mistake_is_answered_with_what_is_meant(capsys, words, expected):
 
 def options(name):
     plain = USES[name][1]
-    parameters = inspect.signature(USES[name][0]).parameters.values()
+    parameters = inspect.signature(function_of(name)).parameters.values()
     return [one.name for one in parameters if one.name not in plain and one.default is not False]
 
 

@@ -7,6 +7,7 @@ first; `--help-all` shows all.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import os
 import re
@@ -17,17 +18,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 import docstring_parser
 from jsonargparse import Namespace
 
 import bertwright
-from bertwright.apps import commands, search
-from bertwright.apps.init import init
-from bertwright.apps.recipe_list import recipes
-from bertwright.apps.search_evaluation import evaluate
-from bertwright.apps.suite import suite
 from bertwright.errors import UserError, extra
 from bertwright.files import means_disk_full
 from bertwright.recipe_file import RecipeParser, build_recipe, make_recipe_parser, plain_words
@@ -50,25 +46,25 @@ SWEEP = {
 }
 """The options of `sweep` beside the settings of a recipe."""
 
-USES: dict[str, tuple[Callable[..., None], dict[str, str | None]]] = {
-    "init": (init, {"paths": "*"}),
-    "suite": (suite, {"encoder": None}),
-    "recipes": (recipes, {"action": "?", "name": "?"}),
-    "predict": (commands.predict, {"texts": "*"}),
-    "fill-mask": (commands.fill_mask, {"text": None}),
-    "next-sentence": (commands.next_sentence, {"first": None, "second": None}),
-    "embed": (commands.embed, {"texts": "*"}),
-    "export": (commands.export, {"out": None}),
-    "search build": (search.build, {"texts": None, "index": None}),
-    "search query": (search.query, {"index": None, "text": None}),
-    "search evaluate": (evaluate, {"index": None, "questions": None}),
-    "search add": (search.add, {"texts": None, "index": None}),
-    "search remove": (search.remove, {"file": None, "index": None}),
-    "serve": (commands.serve, {}),
+USES: dict[str, tuple[str, dict[str, str | None]]] = {
+    "init": ("init.init", {"paths": "*"}),
+    "suite": ("suite.suite", {"encoder": None}),
+    "recipes": ("recipe_list.recipes", {"action": "?", "name": "?"}),
+    "predict": ("commands.predict", {"texts": "*"}),
+    "fill-mask": ("commands.fill_mask", {"text": None}),
+    "next-sentence": ("commands.next_sentence", {"first": None, "second": None}),
+    "embed": ("commands.embed", {"texts": "*"}),
+    "export": ("commands.export", {"out": None}),
+    "search build": ("search.build", {"texts": None, "index": None}),
+    "search query": ("search.query", {"index": None, "text": None}),
+    "search evaluate": ("search_evaluation.evaluate", {"index": None, "questions": None}),
+    "search add": ("search.add", {"texts": None, "index": None}),
+    "search remove": ("search.remove", {"file": None, "index": None}),
+    "serve": ("commands.serve", {}),
 }
-"""The other commands, each with its arguments that have no name, and how many there are."""
+"""The other commands: the function in `apps`, and the arguments that have no name, and how many there are."""
 
-GROUPS = {"search": "Search your own texts: build an index, query and evaluate it, add texts and remove them."}
+GROUPS = {"search": "Search your own texts: build an index, query and evaluate it, add and remove texts."}
 """The first words of commands of two words."""
 
 FIRST_SETTINGS = {
@@ -85,7 +81,6 @@ FIRST_SETTINGS = {
 """The settings that `run --help` shows, by group."""
 
 _SWITCHED = {"true", "false", "yes", "no", "on", "off"}
-
 
 _LAUNCHER_SECONDS = 30
 """How long a launcher may take to end a process after another one has ended."""
@@ -105,26 +100,31 @@ def make_parser(command_name: str | None = None) -> RecipeParser:
     for name in order if command_name is None else [one for one in order if one.split()[0] == command_name]:
         if name in STAGES:
             text = STAGES[name]
-            command = make_recipe_parser(
-                description=f"{text[0].upper()}{text[1:]}.", usage=f"bertwright {name} RECIPE [--option VALUE ...]"
-            )
+            command = make_recipe_parser(description=text, usage=f"bertwright {name} RECIPE [--option VALUE ...]")
             if name == "sweep":
                 command.add_argument("--minutes", type=float, default=60.0, help=SWEEP["minutes"])
                 command.add_argument("--trials", type=int | None, default=None, help=SWEEP["trials"])
                 command.known = [*command.known, *SWEEP]
             parser.known = command.known
         else:
-            command, text = _command_parser(*USES[name])
+            command, text = _command_parser(name)
         group, _, action = name.rpartition(" ")
         if group and group not in groups:
-            outer = RecipeParser(description=f"{GROUPS[group][0].upper()}{GROUPS[group][1:]}.")
+            outer = RecipeParser(description=GROUPS[group])
             subcommands.add_subcommand(group, outer, help=GROUPS[group])
             groups[group] = outer.add_subcommands(required=True, dest="action")
         groups.get(group, subcommands).add_subcommand(action, command, help=text)
     return parser
 
 
-def _command_parser(function: Callable[..., None], plain: dict[str, str | None]) -> tuple[RecipeParser, str]:
+def function_of(name: str) -> Callable[..., None]:
+    """The function of a command in `USES`, whose module is loaded now: loading all of them takes a part of a second."""
+    module, _, function = USES[name][0].partition(".")
+    return cast(Callable[..., None], getattr(importlib.import_module(f"bertwright.apps.{module}"), function))
+
+
+def _command_parser(name: str) -> tuple[RecipeParser, str]:
+    function, plain = function_of(name), USES[name][1]
     documented = docstring_parser.parse(function.__doc__ or "")
     help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
     text = documented.short_description or ""
@@ -132,7 +132,7 @@ def _command_parser(function: Callable[..., None], plain: dict[str, str | None])
     command.prefix = "--"
     for argument, number in plain.items():
         action = command.add_argument(argument, nargs=number, help=help_of[argument])
-        action.required = number is None or function is init  # the others read standard input, or list all
+        action.required = number is None or name == "init"  # the others read standard input, or list all
     command.add_function_arguments(function, skip=set(plain))
     for action in command._actions:
         if action.dest in _flags(function):
@@ -247,7 +247,7 @@ def _call(words: list[str]) -> None:
         words = [name, *plain_words(words)]
     elif name in USES:
         first = name.split()
-        words = [*first, *_plain_options(words[len(first) :], USES[name][0])]
+        words = [*first, *_plain_options(words[len(first) :], function_of(name))]
     elif words[0] in GROUPS:
         words = words if words[1:] else [name, "--help"]
     elif not name.startswith("-"):
@@ -260,7 +260,7 @@ def _call(words: list[str]) -> None:
         raise UserError(f"a recipe or file named in it is not UTF-8 ({error}); save it as UTF-8") from error
     given = parsed[parsed.command]
     if name in USES:
-        USES[name][0](**vars(given[given.action] if parsed.command in GROUPS else given))
+        function_of(name)(**vars(given[given.action] if parsed.command in GROUPS else given))
         return
     if parsed.command == "sweep":
         _sweep(given)

@@ -16,7 +16,6 @@ from bertwright.errors import UserError
 from bertwright.files import read_json
 from bertwright.recipe import SystemConfig
 from bertwright.tasks.pretraining import Pretraining, continue_from, pretrain
-from bertwright.train import engine as engine_module
 from bertwright.train.engine import Engine
 
 TRACKERS = [
@@ -198,7 +197,7 @@ def test_without_a_tracker_nothing_is_written_for_one(finished):
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_named_before_any_work(monkeypatch, tracker):
-    monkeypatch.setattr(engine_module, "get_available_trackers", list)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(UserError, match=f"system.tracker is {tracker}, .* pip install {tracker}, or set it to none"):
         Engine(SystemConfig(tracker=tracker), print)
 

@@ -22,10 +22,6 @@ from typing import Any
 
 import psutil
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration, gather_object
 from torch import Tensor, nn
 
 import bertwright
@@ -63,6 +59,12 @@ class Engine:
     """
 
     def __init__(self, config: SystemConfig, notice: Notice, folder: Path = Path()) -> None:
+        # Loaded here: answers of a model need `has_bf16` alone, and start sooner without Accelerate.
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.tracking import get_available_trackers
+        from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration
+
         tracker = config.tracker
         if tracker != "none" and LoggerType(tracker) not in get_available_trackers():
             raise UserError(
@@ -205,6 +207,8 @@ class Engine:
                 raise
             failed = error
         if self.world > 1:
+            from accelerate.utils import gather_object
+
             texts: list[str | None] = gather_object([None if failed is None else str(failed)])
             first = next((text for text in texts if text is not None), None)
             if first is not None:
