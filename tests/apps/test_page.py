@@ -467,6 +467,7 @@ def test_the_examples_of_a_model_without_a_card_are_answered(visit, small_tokeni
     with server_with(form, small_tokenizer, tmp_path / "model") as client:
         page = visit(str(client.base_url))
         click_examples(page, page.get_by_role("tab").first.inner_text(), 2)
+        assert serious_when_answered(page) == []
         click_examples(page, "Attention", 2)
 
 
