@@ -91,19 +91,20 @@ class Frozen:
     @cached_property
     def vectors(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Unit vectors of train and test, float32 (reviews, H), and the seconds for one review."""
-        names = [self.work / f"{part}.npy" for part in ("train", "test", "seconds")]
-        if not all(name.exists() for name in names):
+        parts = {"train": self.reviews.train, "test": self.reviews.test}
+        for part, records in parts.items():
+            if (self.work / f"{part}.npy").exists():
+                continue
             import sentence_transformers
 
             model = sentence_transformers.SentenceTransformer(str(self.encoder))
+            texts = [record.text.replace("<br />", " ") for record in records]
             start = time.perf_counter()
-            for name, records in zip(names, (self.reviews.train, self.reviews.test), strict=False):
-                texts = [record.text.replace("<br />", " ") for record in records]
-                write_array(name, model.encode(texts, batch_size=32, normalize_embeddings=True))
-            count = len(self.reviews.train) + len(self.reviews.test)
-            write_array(names[2], np.array((time.perf_counter() - start) / count))
-        train, test, seconds = (np.load(name) for name in names)
-        return train, test, float(seconds)
+            vectors = model.encode(texts, batch_size=32, normalize_embeddings=True)
+            write_array(self.work / f"{part}-seconds.npy", np.array((time.perf_counter() - start) / len(texts)))
+            write_array(self.work / f"{part}.npy", vectors)
+        train, test = (np.load(self.work / f"{part}.npy") for part in parts)
+        return train, test, float(np.load(self.work / "test-seconds.npy"))
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
         """Probabilities of the test reviews, (reviews, classes), and seconds, those of the vectors included."""
