@@ -115,6 +115,10 @@ def save_panels(folder: Path, name: str, size: tuple[float, float], paints: Sequ
                 figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
 
 
+_NAMES_INSIDE = 4
+"""Lines whose names find a place among them; those of more stand below."""
+
+
 def save_curves(
     folder: Path,
     name: str,
@@ -168,10 +172,13 @@ def save_curves(
             axes.set_ylim(bottom=0)
         if y_format is not None:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_format(value)))
-        if sum(line.label is not None for line in series) + (level is not None) > 1:
+        if named > _NAMES_INSIDE:
+            axes.figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=1.6)
+        elif named > 1:
             axes.legend(frameon=False, fontsize=9, handlelength=1.6)
 
-    save_panel(folder, name, (5.2, 3.3), paint)
+    named = sum(line.label is not None for line in series) + (level is not None)
+    save_panel(folder, name, (5.2, 3.3 + (0.2 * named if named > _NAMES_INSIDE else 0)), paint)
 
 
 def _paint_line(axes: Axes, theme: Theme, line: Series) -> None:
