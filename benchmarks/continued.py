@@ -91,20 +91,20 @@ class Frozen:
     @cached_property
     def vectors(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Unit vectors of train and test, float32 (reviews, H), and the seconds for one review."""
-        parts = {"train": self.reviews.train, "test": self.reviews.test}
-        for part, records in parts.items():
-            if (self.work / f"{part}.npy").exists():
-                continue
+        parts, timed = {"train": self.reviews.train, "test": self.reviews.test}, self.work / "seconds.npy"
+        missing = [part for part in parts if not (self.work / f"{part}.npy").exists()]
+        if missing:
             import sentence_transformers
 
             model = sentence_transformers.SentenceTransformer(str(self.encoder))
-            texts = [record.text.replace("<br />", " ") for record in records]
+        for part in missing:
+            texts = [record.text.replace("<br />", " ") for record in parts[part]]
             start = time.perf_counter()
             vectors = model.encode(texts, batch_size=32, normalize_embeddings=True)
-            write_array(self.work / f"{part}-seconds.npy", np.array((time.perf_counter() - start) / len(texts)))
+            write_array(timed, np.array((time.perf_counter() - start) / len(texts)))  # either part tells it
             write_array(self.work / f"{part}.npy", vectors)
         train, test = (np.load(self.work / f"{part}.npy") for part in parts)
-        return train, test, float(np.load(self.work / "test-seconds.npy"))
+        return train, test, float(np.load(timed))
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
         """Probabilities of the test reviews, (reviews, classes), and seconds, those of the vectors included."""

@@ -1,6 +1,8 @@
 """Write the tables of docs/options.md, all options of a recipe, from the dataclasses of `bertwright.recipe`.
 
-python docs/options_table.py
+    python docs/options_table.py
+
+A test compares the page with them.
 """
 
 import inspect

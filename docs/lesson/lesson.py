@@ -183,7 +183,7 @@ assert ids == list(tokenizer.encode([sentence])[0])
 # ## 2. The input: three embeddings
 #
 # The network reads `[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` for a lone text. Each token starts as the sum of three
-# learnt vectors: of the token, of its segment (A or B), and of its position.
+# learned vectors: of the token, of its segment (A or B), and of its position.
 
 # %% [folded]
 axes = canvas(9.6, 2.4)
@@ -202,7 +202,7 @@ for row, name in enumerate(("input", "token", "segment", "position")):
 plt.show()
 
 # %% [markdown]
-# Then each vector is normalized: mean 0 and variance 1 over its numbers, followed by a learnt scale and shift.
+# Then each vector is normalized: mean 0 and variance 1 over its numbers, followed by a learned scale and shift.
 #
 # Letters: B sequences in a batch, S positions in a sequence, H hidden size, A heads, D = H / A the width of a head, V
 # entries of the vocabulary. Read: [`models/bert.py`](src/bertwright/models/bert.py), `Embeddings`.
@@ -247,7 +247,7 @@ assert torch.allclose(x, states[0], atol=1e-5)
 
 # %%
 def linear(x, name):
-    """A learnt matrix and a shift."""
+    """A learned matrix and a shift."""
     return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
 
@@ -889,7 +889,7 @@ assert copying[begin] - copying[end] > 1
 # %% [markdown]
 # At `[MASK]` the loss rests at the frequencies, while the network learns to copy what it can read: that is why the
 # whole loss creeps. To do better at `[MASK]` it must use the context, and for that queries, keys and values have to be
-# learnt together: each is of use only when the others are, so that at first the gradient hardly tells any of them
+# learned together: each is of use only when the others are, so that at first the gradient hardly tells any of them
 # where to go. That takes time: the plateau. When the first head has found a neighbour that helps, the loss falls again.
 
 # %% [markdown]
@@ -1049,7 +1049,7 @@ assert contrast["bundled"] > contrast["at first"]
 # drawn. By chance accuracy and ROC AUC are one half, and so the figure shows these two.
 #
 # The last two networks differ in their weights alone. Both get a fresh block that at first averages all tokens for
-# `[CLS]`, which also serves a network that has not learnt to gather a text there.
+# `[CLS]`, which also serves a network that has not learned to gather a text there.
 
 # %%
 small_run = run("fine-tuning the micro BERT", recipe)
@@ -1113,11 +1113,11 @@ assert without["accuracy"] < min(found["accuracy"] for found in baselines.values
 
 # %% [markdown]
 # **The micro BERT is at chance**: the interval of its accuracy holds one half. Fine-tuning can only use what
-# pre-training has learnt, and from fifty-six thousand words it has learnt some grammar, but not what words say of a
+# pre-training has learned, and from fifty-six thousand words it has learned some grammar, but not what words say of a
 # film.
 #
 # **The random network** has a lower accuracy than each baseline: 200 reviews teach little to a network of five million
-# weights. Its ROC AUC is better than its accuracy: it has learnt something of the order, but draws the line between
+# weights. Its ROC AUC is better than its accuracy: it has learned something of the order, but draws the line between
 # the classes in the wrong place.
 #
 # **The pre-trained one** is ahead of the random one by both measures, with the same labels and the same settings. That
@@ -1440,7 +1440,7 @@ else:
 # If the deciding word is on the right, the masked model is better than chance. The causal one cannot be at the mask,
 # where that word is not yet in its input; by the likelihood of the whole sentence it can, and is then no worse than the
 # masked model. On the left the intervals overlap. On agreement the causal model is far ahead: it learns from all
-# tokens, a masked one from the chosen tokens alone. Neither has learnt to combine two sides yet.
+# tokens, a masked one from the chosen tokens alone. Neither has learned to combine two sides yet.
 #
 # So masks are not the only way to use both sides. They give each token *one vector* that depends on both, which a
 # classifier or a tagger needs.
@@ -1452,7 +1452,7 @@ else:
 # - **Why 80/10/10?** So that, among the tokens that it can read, the network cannot tell which it must predict, and
 #   forms a useful vector at each: in fine-tuning there is no `[MASK]` (section 6).
 # - **What is the loss at a token that was not chosen?** There is none (section 7, exercise 2).
-# - **Why the plateau?** Frequencies, and copying what can be read, are easily learnt; the use of context needs
+# - **Why the plateau?** Frequencies, and copying what can be read, are easily learned; the use of context needs
 #   queries, keys and values together (section 10).
 # - **What does pre-training buy?** A start from which few labels go far (section 11). With many labels it still helps
 #   the network, but simpler systems do as well (section 14).

@@ -211,7 +211,7 @@ def test_the_frozen_encoder_s_vectors_are_kept_and_its_seconds_count_only_what_i
     vectors = rng.normal(size=(60, 4)).astype(np.float32)
     vectors[:40, 0] += 4 * labels
     vectors[40:, 0] += 4 * (np.arange(20) % 2)
-    for name, values in (("train", vectors[:40]), ("test", vectors[40:]), ("test-seconds", np.array(0.5))):
+    for name, values in (("train", vectors[:40]), ("test", vectors[40:]), ("seconds", np.array(0.5))):
         np.save(tmp_path / f"{name}.npy", values)
     records = [Record(id=str(label), text="", label=str(label)) for label in labels]
     reviews = continued.Reviews(records, labels, records[:20], np.arange(20) % 2)

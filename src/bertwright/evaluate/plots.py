@@ -146,6 +146,8 @@ def save_curves(
         from_zero: whether the vertical axis starts at 0, for amounts of which the reader compares the size.
         x_log: whether the horizontal axis is logarithmic, marked where the points are.
     """
+    named = sum(line.label is not None for line in series) + (level is not None)
+    below = named > _NAMES_INSIDE
 
     def paint(axes: Axes, theme: Theme) -> None:
         for line in series:
@@ -172,13 +174,12 @@ def save_curves(
             axes.set_ylim(bottom=0)
         if y_format is not None:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_format(value)))
-        if named > _NAMES_INSIDE:
+        if below:
             axes.figure.legend(loc="outside lower left", frameon=False, fontsize=9, handlelength=1.6)
         elif named > 1:
             axes.legend(frameon=False, fontsize=9, handlelength=1.6)
 
-    named = sum(line.label is not None for line in series) + (level is not None)
-    save_panel(folder, name, (5.2, 3.3 + (0.2 * named if named > _NAMES_INSIDE else 0)), paint)
+    save_panel(folder, name, (5.2, 3.3 + 0.2 * named * below), paint)
 
 
 def _paint_line(axes: Axes, theme: Theme, line: Series) -> None:

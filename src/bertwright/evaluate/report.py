@@ -48,6 +48,7 @@ from bertwright.files import read_json, write_text
 __all__ = ["SYSTEM_NAMES", "comparison", "results_table", "saved_predictions", "score_rows", "write_report"]
 
 _SHORTEN_OVER = 320
+_BETWEEN_BACKTICKS = re.compile(r"`([^`]+)`")
 _CONSTANT = ("most_frequent", "mean", "label_frequencies")
 """Systems that give every text the same answer."""
 
@@ -166,12 +167,12 @@ def format_duration(seconds: float) -> str:
 
 def coded(text: str) -> markupsafe.Markup:
     """A sentence as HTML, with what stands between backticks as code."""
-    return markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
+    return markupsafe.Markup(_BETWEEN_BACKTICKS.sub(r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def quoted(text: str) -> str:
     """A sentence for a picture, with quotation marks for backticks."""
-    return re.sub(r"`([^`]+)`", r"“\1”", text)
+    return _BETWEEN_BACKTICKS.sub(r"“\1”", text)
 
 
 def _json(path: Path) -> dict[str, Any]:
