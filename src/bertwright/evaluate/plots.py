@@ -161,15 +161,7 @@ def save_curves(
             )
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=10.5, color=theme.text)
-        if x_log:
-            axes.set_xscale("log")
-            axes.set_xticks(sorted({float(x) for line in series for x in line.x}))
-            axes.minorticks_off()
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(6))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.margins(x=0.02)
+        _mark_x(axes, series, x_log)
         if from_zero:
             axes.set_ylim(bottom=0)
         if y_format is not None:
@@ -180,6 +172,18 @@ def save_curves(
             axes.legend(frameon=False, fontsize=9, handlelength=1.6)
 
     save_panel(folder, name, (5.2, 3.3 + 0.2 * named * below), paint)
+
+
+def _mark_x(axes: Axes, series: Sequence[Series], log: bool) -> None:
+    if log:
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({float(x) for line in series for x in line.x}))
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.margins(x=0.02)
 
 
 def _paint_line(axes: Axes, theme: Theme, line: Series) -> None:
