@@ -12,9 +12,9 @@ benchmarks/few_labels.py, the linear baselines, and logistic regression on the f
 Numbers of labels are drawn as in few_labels.py, as many of each class, and budgets are adapted in the same way. All are
 evaluated on one part of the official test split; the recipe's guard keeps test reviews out of pre-training. `seconds`
 are of training and prediction, the mean over draws; those of `continued` hold the pre-training. Results are written
-after each system of each draw, to `draws.json` as they come and to `results.json` as a table, which README.md beside
-them shows, and what they have is not done again: the same command resumes after an interruption, also within the
-pre-training.
+after each system of each draw, to `draws.json` as they come, with the loss on held-out text that each pre-training came
+to, and to `results.json` as a table, which README.md beside them shows, and what they have is not done again: the same
+command resumes after an interruption, also within the pre-training.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bertwright.models.checkpoints import find_model
 from bertwright.recipe import FinetuneConfig, Recipe, Source, fingerprint, to_dict
 from bertwright.tasks.baselines import SYSTEMS
 from bertwright.text.records import Record, read_records
-from common import Json, decided, described, markdown, resumed, same, write_table
+from common import Json, decided, described, last_evaluation, markdown, resumed, same, write_table
 from few_labels import TASK, bert_classifier, budget, draw, probabilities
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,21 +183,30 @@ def table_of(draws: Json, processor: str) -> Json:
     }
 
 
-def shown(table: Json) -> str:
-    """F1, mean and standard deviation over the draws, a row for each system and a column for each number of labels."""
-    rows = []
+def shown(table: Json, pretraining: Json) -> str:
+    """F1, mean and standard deviation over the draws, a row for each system and a column for each number of labels.
+
+    Args:
+        table: from `table_of`.
+        pretraining: by system what its continued pre-training came to; where several did, their losses on held-out text
+            are the last column.
+    """
+    rows, columns = [], [f"{int(size):,}" for size in table]
+    losses = {system: f"{came_to['heldout']['mlm_loss']:.2f}" for system, came_to in pretraining.items()}
+    if len(losses) > 1:
+        columns.append("loss on held-out text")
     for system in dict.fromkeys(name for systems in table.values() for name in systems):
         cells = [systems.get(system, {"draws": 0}) for systems in table.values()]
         words = [("", "{f1:.3f}", "{f1:.3f} ± {sd:.3f}")[min(one["draws"], 2)].format(**one) for one in cells]
-        rows.append([NAMES.get(system, system), *words])
-    return markdown(["system", *(f"{int(size):,}" for size in table)], rows)
+        rows.append([NAMES.get(system, system), *words, losses.get(system, "")][: len(columns) + 1])
+    return markdown(["system", *columns], rows)
 
 
-def publish(draws: Json, processor: str, folder: Path) -> Json:
+def publish(draws: Json, pretraining: Json, processor: str, folder: Path) -> Json:
     """Write results.json and the table of README.md; returns the former."""
     table = table_of(draws, processor)
     write_json(folder / "results.json", table)
-    write_table(folder / "README.md", shown(table))
+    write_table(folder / "README.md", shown(table, pretraining))
     return table
 
 
@@ -309,6 +318,7 @@ def main(
     settings, found = earlier["settings"], earlier.get("draws", {})
     folder = Path(work).resolve() / fingerprint(settings)
     own_settings: Json = earlier.get("systems", {})
+    pretraining: Json = earlier.get("pretraining", {})
     for system, parts in systems_settings(recipes, bundled).items():
         today = {name: decided(to_dict(part), part) if is_dataclass(part) else part for name, part in parts.items()}
         if system in wanted:
@@ -330,6 +340,8 @@ def main(
             start, before = continue_causal_first(recipe, start_from, minutes, imdb, run)
         elif system in recipes:
             start, before = continue_encoder(recipes[system], encoder, minutes, imdb, run)
+        if system in recipes or system == CAUSAL_FIRST:
+            pretraining[system] = last_evaluation(start.parent)
         tuned = folder / f"{place(system, own_settings)}-{size}-{number}"
         values, seconds = fine_tuned(recipe, replace(config, seeds=(number,)), start, reviews, chosen, tuned)
         return values, seconds + before
@@ -341,12 +353,12 @@ def main(
         values, seconds = measured(system, size, number, draw(reviews.train, reviews.labels, size, number))
         f1, commit = TASK.metrics(values, reviews.truth)["f1"], environment["commit"]
         done.append({"f1": f1, "seconds": seconds, "commit": commit})
-        written = {"settings": settings, "systems": own_settings, "draws": found, "environment": environment}
-        write_json(target / "draws.json", written)
-        publish(found, environment["machine"], target)
+        written = {"settings": settings, "systems": own_settings, "pretraining": pretraining, "draws": found}
+        write_json(target / "draws.json", {**written, "environment": environment})
+        publish(found, pretraining, environment["machine"], target)
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
-    table = publish(found, environment["machine"], target)
-    print(shown(table))
+    table = publish(found, pretraining, environment["machine"], target)
+    print(shown(table, pretraining))
     plot(table, target)
 
 

@@ -27,11 +27,24 @@ def test_the_table_has_mean_and_spread_over_draws():
         "draws": 2,
         "processor": "a processor",
     }
-    assert continued.shown(table).splitlines() == [
+    assert continued.shown(table, {}).splitlines() == [
         "| system | 100 | 25,000 |",
         "|---|---|---|",
         "| encoder, fine-tuned | 0.600 ± 0.141 | 0.900 |",
         "| frozen encoder, logistic regression |  | 0.800 |",
+    ]
+
+
+def test_a_table_of_several_pre_trainings_has_their_losses():
+    one = {"f1": 0.5, "sd": 0.0, "draws": 1}
+    table = {"500": {"encoder": one, "continued": one, "continued, muon": one}}
+    losses = {"continued": {"heldout": {"mlm_loss": 4.126}}, "continued, muon": {"heldout": {"mlm_loss": 3.5}}}
+    assert continued.shown(table, losses).splitlines() == [
+        "| system | 500 | loss on held-out text |",
+        "|---|---|---|",
+        "| encoder, fine-tuned | 0.500 |  |",
+        "| encoder, pre-training continued, fine-tuned | 0.500 | 4.13 |",
+        "| continued, muon | 0.500 | 3.50 |",
     ]
 
 
@@ -45,9 +58,12 @@ def test_the_recorded_draws_are_continued():
     assert common.resumed(target, today, sections)["draws"]
 
 
-def test_the_readme_shows_the_results():
-    folder = ROOT / "results" / "continued"
-    table = continued.shown(read_json(folder / "results.json")) if (folder / "results.json").exists() else ""
+@pytest.mark.parametrize("name", ["continued", "continued/ablation"])
+def test_the_readme_shows_the_results(name):
+    folder, table = ROOT / "results" / name, ""
+    if (folder / "results.json").exists():
+        pretraining = read_json(folder / "draws.json").get("pretraining", {})
+        table = continued.shown(read_json(folder / "results.json"), pretraining)
     begin, end = common.TABLE
     assert (folder / "README.md").read_text().partition(begin)[2].partition(end)[0].strip() == table
 
@@ -141,13 +157,14 @@ def test_a_changed_variant_is_not_taken_for_the_one_that_was_drawn(monkeypatch, 
 
     def continue_encoder(recipe, encoder, minutes, imdb, out):
         places.append(out.name)
-        return tmp_path, 1.0
+        return tmp_path / "model", 1.0
 
     monkeypatch.setattr(continued, "ROOT", tmp_path)
     monkeypatch.setattr(continued, "fine_tuned", fine_tuned)
     monkeypatch.setattr(continued, "continue_encoder", continue_encoder)
     monkeypatch.setattr(continued, "plot", lambda table, folder: None)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    common.write_lines(tmp_path / "metrics.jsonl", [{"kind": "eval", "step": 9, "mlm_loss": 4.0}])
     (tmp_path / "imdb").mkdir()
     for split in ("train", "test"):
         rows = [json.dumps({"text": f"{split} {i}", "label": i % 2}) for i in range(8)]
@@ -165,6 +182,7 @@ def test_a_changed_variant_is_not_taken_for_the_one_that_was_drawn(monkeypatch, 
     ]  # fmt: skip
     file = tmp_path / "out" / "draws.json"
     known = read_json(file)
+    assert known["pretraining"]["continued"]["heldout"] == {"mlm_loss": 4.0}
     write_json(file, {name: value for name, value in known.items() if name != "systems"})  # as earlier draws are
     first = measure(systems=("continued", "encoder", "bundled"), rows=("lower-rate",))
     assert [name.rpartition("lower-rate")[0] for name in first] == ["pretrained-continued-", "continued-"]
