@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from bertwright.apps.inspection import Contents, Texts
 from bertwright.apps.new_recipe import Findings, epochs, write_recipe
@@ -765,6 +766,27 @@ def test_general_text_shows_what_an_encoder_forgets(say, folder, encoder):
         (folder / "old.txt").write_text("\n".join(row[text] for row in own))
         say("few.csv", "old.txt", "--overwrite", *words)
         assert general_of(load_recipe("recipes/few.yaml")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("headless", [False, True])
+def test_what_an_encoder_without_its_head_forgets_is_not_promised(say, folder, headless):
+    write_csv(folder / "tickets.csv", tickets(99))
+    write_csv(folder / "old.csv", [{"body": row["body"]} for row in tickets(200)[100:]])
+    weights = write_encoder(folder / "bert", [row["body"] for row in tickets(200)]) / "model.safetensors"
+    if headless:
+        kept = {name: value for name, value in load_file(weights).items() if not name.startswith("cls.")}
+        save_file(kept, weights, {"format": "pt"})
+    say("tickets.csv", "old.csv", "--encoder", "bert")
+    assert general_of(load_recipe("recipes/tickets.yaml")) == ([] if headless else ["general"])
+
+
+def test_a_run_that_has_only_fine_tuned_names_its_model(say, folder):
+    write_csv(folder / "t.csv", tickets(99))
+    write_encoder(folder / "run" / "finetune" / "seed-0" / "model", [row["body"] for row in tickets(99)])
+    said = say("t.csv", "--encoder", "run", status=2)
+    assert "run has fine-tuned an encoder and pre-trained none; name its model: run/finetune/seed-0/model" in said
+    say("t.csv", "--encoder", "run/finetune/seed-0/model")
 
 
 @pytest.mark.slow

@@ -72,6 +72,14 @@ def built(place, model, capsys):
     return capsys.readouterr()
 
 
+def move_model(said, place, model):
+    """The index anew, by a copy of the model that is then moved."""
+    shutil.copytree(model, "mine")
+    shutil.rmtree("index")
+    said("search", "build", "notes.txt", "index", "--model", "mine", "--hybrid")
+    (place / "mine").rename(place / "moved")
+
+
 def answers(said, *words):
     return [json.loads(line) for line in said("search", "query", *words, "--format", "jsonl").splitlines()]
 
@@ -201,9 +209,7 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
     refused = said("search", "query", "index", "cat", "--model", "other")
     assert refused.startswith("other is not the model that built index, and vectors of two models cannot be compared")
     assert "is not the model that built" in said("search", "add", "rows.jsonl", "index", "--model", "other")
-    shutil.copytree(model, "moved")
-    settings = json.loads((place / "index" / "index.json").read_text())
-    (place / "index" / "index.json").write_text(json.dumps({**settings, "model": str(place / "gone")}))
+    move_model(said, place, model)
     assert "if the model that built index was moved, say where with --model" in said("search", "query", "index", "cat")
     assert len(answers(said, "index", "cat", "--model", "moved")) == 4
     assert len(answers(said, "index", "cat", "--rank", "bm25")) == 2  # words need no model
@@ -212,7 +218,12 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["build", "notes.txt", "index"], "index exists; add to an index with bertwright search add"),
+        (["build", "notes.txt", "index"], "index is an index already; add to it with bertwright search add"),
+        (
+            ["build", "notes.txt", "empty"],
+            "empty exists and is no index; give the folder of one, or for a new one another",
+        ),
+        (["query", "empty", "cat"], "empty exists and is no index; give the folder of one"),
         (["build", "note.txt", "other"], "note.txt does not exist (did you mean notes.txt?); give a file, a folder"),
         (["build", "a/b", "other"], "a/b does not exist; give"),
         (["build", "notes.txt", "other", "--model", "gone"], "there is no model folder gone"),
@@ -220,20 +231,28 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
         (["build", "rows.jsonl", "other", "--text-column", "x"], "has no column `x`; it has: body, n"),
         (["build", "blank.txt", "other"], "an index holds one text or more, and there is none"),
         (["add", "notes.txt", "gone"], "gone is no index; build one: bertwright search build TEXTS gone"),
-        (["query", "index", " "], "the text has nothing to read"),
+        (["query", "index", " "], "the query is empty; write a word"),
+        (["query", "index", " ", "--rank", "bm25"], "the query is empty; write a word"),
         (["query", "index", "cat", "--top", "0"], "top is 0; it must be a whole number from 1 on"),
         (["query", "index", "the cat " * 60], "tokens more than the model reads; shorten it"),
-        (["query", "notes.txt", "cat"], "notes.txt is no index"),
+        (["query", "notes.txt", "cat"], "notes.txt exists and is no index"),
         (["query", "index", "cat", "--rank", "best"], "best"),
     ],
 )
 @pytest.mark.slow
 def test_a_mistake_is_one_sentence_and_nothing_is_written(built, place, said, words, expected):
     (place / "blank.txt").write_text("\n \n")
+    (place / "empty").mkdir(exist_ok=True)
     before = sorted(path.name for path in place.iterdir())
     assert expected in said("search", *words)
     assert sorted(path.name for path in place.iterdir()) == before
     assert SearchIndex(place / "index").texts == 4
+
+
+def test_a_query_of_other_words_finds_nothing_and_says_so(built, capsys):
+    assert main(["search", "query", "index", "zebra", "--rank", "bm25"]) == 0
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("", "bertwright: no text shares a word with the query\n")
 
 
 def test_an_index_without_words_refuses_to_rank_by_them(place, model, said):
@@ -289,9 +308,7 @@ def test_a_served_model_that_built_the_index_is_loaded_once(built, place, model)
 
 @pytest.mark.slow
 def test_a_server_finds_the_model_of_an_index_that_was_moved(built, place, model, said):
-    shutil.copytree(model, "moved")
-    settings = json.loads((place / "index" / "index.json").read_text())
-    (place / "index" / "index.json").write_text(json.dumps({**settings, "model": str(place / "gone")}))
+    move_model(said, place, model)
     refused = said("serve", "--index", "index", "--port", "0")
     assert refused.endswith("if the model that built index was moved, say where with --index-model")
     refused = said("serve", "--index", "index", "--index-model", "bundled", "--port", "0")

@@ -202,8 +202,10 @@ def reword(path, **changes):
         (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe"), "damaged"),
         (lambda folder: reword(folder / "index.json", files=[]), "damaged"),
         (lambda folder: reword(folder / "index.json", format="bertwright search index 9"), "of another version"),
-        (lambda folder: (folder / "index.json").unlink(), "is no index; build one: bertwright search build TEXTS"),
-        (shutil.rmtree, "is no index"),
+        (lambda folder: reword(folder / "index.json", dimensions=2), "damaged"),
+        (lambda folder: reword(folder / "index.json", hybrid=False), "damaged"),
+        (lambda folder: (folder / "index.json").unlink(), "it has no index.json.; delete it, and build it again"),
+        (shutil.rmtree, "is no index; build one: bertwright search build TEXTS"),
     ],
 )
 def test_damage_is_one_sentence(index, damage, said):
@@ -211,6 +213,15 @@ def test_damage_is_one_sentence(index, damage, said):
     with pytest.raises(UserError, match=said) as caught:
         SearchIndex(index.folder)
     assert "\n" not in str(caught.value)
+
+
+def test_no_bit_of_the_settings_changes_unnoticed(index):
+    path = index.folder / "index.json"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"damaged|of another version"):
+            SearchIndex(index.folder)
 
 
 def test_what_fails_on_the_way_leaves_the_old_index_and_nothing_else(index):

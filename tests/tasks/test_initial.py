@@ -19,7 +19,7 @@ from bertwright.errors import UserError
 from bertwright.evaluate.tables import heldout_rows
 from bertwright.files import read_json, write_json
 from bertwright.inputs.masking import IGNORED_LABEL
-from bertwright.models.checkpoints import load_pretraining_model, read_config
+from bertwright.models.checkpoints import find_model, load_pretraining_model, read_config
 from bertwright.recipe import Recipe, SystemConfig
 from bertwright.recipe_file import load_recipe
 from bertwright.settings import ModelConfig, OptimizerConfig, TokenizerConfig
@@ -390,6 +390,21 @@ def test_broken_weights_are_refused_before_any_work(make, recipe_file, tmp_path)
     with pytest.raises(UserError, match="broken or cut short"):
         bertwright.run(settings(recipe_file, folder, tmp_path), out=str(tmp_path / "run"))
     assert not (tmp_path / "run" / "prepare").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_encoder_with_the_vocabulary_of_another_is_warned_of(recipe_file, tmp_path, capsys, fits):
+    folder = tmp_path / "encoder"
+    shutil.copytree(find_model("bundled", "encoder"), folder)
+    if not fits:
+        (folder / "tokenizer.json").unlink()
+        special, words = np.split(np.array((folder / "vocab.txt").read_text().splitlines()), [5])
+        order = np.random.default_rng(0).permutation(len(words))
+        (folder / "vocab.txt").write_text("\n".join([*special, *words[order]]) + "\n")
+    path = settings(recipe_file, folder, tmp_path)
+    bertwright.run(path, out=str(tmp_path / "run"), stages=["prepare", "pretrain"])
+    assert ("predicts tokens of held-out text worse than chance" in capsys.readouterr().err) != fits
 
 
 @pytest.mark.slow

@@ -63,7 +63,11 @@ def test_words_that_are_there_or_rare_are_not_added_and_fewer_than_asked_for_are
 
 def test_a_word_of_unknown_letters_is_worth_more_than_its_letters(tokenizer):
     texts = ["the кот was the cardiomyopathy кот"] * 10
-    assert said_of(tokenizer, texts, 1)[0].tokens[-1] == "кот"
+    grown, said = said_of(tokenizer, texts, 2)
+    assert grown.tokens[-2:] == ["кот", "cardiomyopathy"]
+    assert said[0].startswith(
+        "1 of the new words have characters that the vocabulary lacks: their vectors all start as"
+    )
 
 
 def test_two_trainings_agree(tokenizer):

@@ -25,6 +25,7 @@ class Encoder:
         is_large: whether it is as wide as BERT-base, and takes lower learning rates than a small one.
         by_muon: whether Muon has trained it, as in the recipes that come with Bertwright, for hours and not days.
         averages: whether fine-tuning puts a block on it that averages all tokens, as after a short pre-training.
+        predicts_masks: whether its folder has the head for masked tokens, without which no loss can be compared.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Encoder:
     is_large: bool
     by_muon: bool
     averages: bool
+    predicts_masks: bool
 
 
 def look_at_encoder(name: str) -> Encoder:
@@ -45,7 +47,13 @@ def look_at_encoder(name: str) -> Encoder:
         UserError: if it cannot be read.
     """
     # torch, which these need, takes seconds to load.
-    from bertwright.models.checkpoints import find_model, load_tokenizer, model_config, read_config, read_weights
+    from bertwright.models.checkpoints import (
+        find_model,
+        load_pretraining_model,
+        load_tokenizer,
+        model_config,
+        read_config,
+    )
 
     folder = find_model(name, "encoder")
     if not folder.is_dir():
@@ -54,7 +62,7 @@ def look_at_encoder(name: str) -> Encoder:
             "pre-trained, or bundled"
         )
     shape = model_config(read_config(folder))
-    read_weights(folder)  # says in a sentence why they cannot be used
+    absent = load_pretraining_model(folder).absent  # says in a sentence why the weights cannot be used
     by_muon = name == "bundled" or _optimizer(folder) == "muon"
     return Encoder(
         name=name,
@@ -63,6 +71,7 @@ def look_at_encoder(name: str) -> Encoder:
         is_large=shape.hidden_size >= _LARGE,
         by_muon=by_muon,
         averages=by_muon and shape.architecture == "bert",
+        predicts_masks="masked_language_model" not in absent,
     )
 
 

@@ -109,7 +109,8 @@ def write_recipe(found: Sequence[Findings], minutes: float, command: str, encode
     both = labelled is not None and unlabelled is not None
     length = _sequence_length(own_text, labelled)
     if pretrains and (encoder is not None or (both and is_english)):
-        general = _general(own_text, names) if labelled is not None and is_english else None
+        compares = encoder is None or encoder.predicts_masks
+        general = _general(own_text, names) if labelled is not None and is_english and compares else None
         lines += [] if general is None else [f"  {general}: {_GENERAL}  # comes with Bertwright"]
         lines += _adapting(own_text, names, minutes, encoder, general, length)
     elif pretrains:

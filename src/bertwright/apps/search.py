@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +56,10 @@ def build(
     """
     folder, paths = Path(index), text_files(texts)
     if folder.exists():
-        raise UserError(f"{folder} exists; add to an index with bertwright search add, or give another folder")
+        there = SearchIndex(folder)  # says what is wrong where it is none
+        raise UserError(
+            f"{there.folder} is an index already; add to it with bertwright search add, or give another folder"
+        )
     encoder = bertwright.load(model)
     width = encoder.text_encoder().width(dimensions)
     place = model if model == "bundled" else str(user_path(model).resolve())
@@ -186,10 +190,13 @@ def query(
         format: a table to read, or JSON lines.
 
     Raises:
-        UserError: if the index is damaged or of another model, or the query has no word.
+        UserError: if the index is damaged or of another model, or the query is blank or longer than the model reads.
     """
     searcher = open_searcher(Path(index), rank, model)
-    for hit in searcher.find(formats.repaired(text), top):
+    hits = searcher.find(formats.repaired(text), top)
+    if not hits:  # vectors find some always
+        print("bertwright: no text shares a word with the query", file=sys.stderr)
+    for hit in hits:
         if format == "jsonl":
             print_json({"score": hit.score, **asdict(hit.entry)})
         else:
@@ -215,10 +222,12 @@ class Searcher:
         """The texts that are nearest to a query, as `SearchIndex.rank` gives them.
 
         Raises:
-            UserError: if `top` is not positive, or the query has no word or more than the model reads.
+            UserError: if `top` is not positive, or the query is blank or longer than the model reads.
         """
         if top < 1:
             raise UserError(f"top is {top}; it must be a whole number from 1 on")
+        if not text.strip():
+            raise UserError("the query is empty; write a word")
         vector = None
         if self.encoder is not None:
             (vector,), (left_out,) = text_vectors(self.encoder, [text], self.index.built.dimensions)

@@ -1,6 +1,6 @@
 """An index of texts: a folder with their vectors, for exact search by cosine, and if asked for with their words (BM25).
 
-    index.json           the model, by a digest of its files; a digest of each file of the index
+    index.json           the model, by a digest of its files; a digest of each file of the index, itself included
     texts.arrow          file, line, text and unit vector of each text
     bm25/                of a hybrid index, its words
     neighbours.usearch   of an approximate index, the graph of near neighbours
@@ -10,6 +10,7 @@ The folder is written as a whole, and read through memory maps: vectors cost no 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ from bertwright.files import atomic_path, digests, recover, write_json
 
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
-_FORMAT = "bertwright search index 3"
+_FORMAT = "bertwright search index 4"
 _SETTINGS, _TEXTS, _WORDS, _GRAPH = "index.json", "texts.arrow", "bm25", "neighbours.usearch"
 
 _VECTORS = 0.4
@@ -145,12 +146,20 @@ class SearchIndex:
         if not folder.exists():
             recover(folder)  # a process may have been killed between two renames
         if not (folder / _SETTINGS).is_file():
+            if (folder / _TEXTS).exists():
+                raise UserError(f"{folder} is damaged (it has no {_SETTINGS}); delete it, and build it again")
+            if folder.exists():
+                raise UserError(
+                    f"{folder} exists and is no index; give the folder of one, or for a new one another name"
+                )
             command = f"bertwright search build TEXTS {shlex.quote(str(folder))}"
             raise UserError(f"{folder} is no index; build one: {command}")
         try:
             said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             if said["format"] != _FORMAT:
                 raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
+            if said.pop("sha256") != _digest(said):
+                raise ValueError(f"{_SETTINGS} is not as it was written")
             names = [name for name, _ in said["files"]]
             if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
                 raise ValueError("a file is not as it was written")
@@ -298,8 +307,14 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
             vectors = map(_vectors, _columns(temporary / _TEXTS, "vector"))
             NeighbourGraph.build(vectors).save(temporary / _GRAPH)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
-        write_json(temporary / _SETTINGS, {"format": _FORMAT, **asdict(built), "files": digests(files)})
+        said = {"format": _FORMAT, **asdict(built), "files": digests(files)}
+        write_json(temporary / _SETTINGS, {**said, "sha256": _digest(said)})
     return texts
+
+
+def _digest(said: dict[str, Any]) -> str:
+    """SHA-256 of the other settings in index.json."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _columns(path: Path, name: str) -> Iterator[Any]:

@@ -51,14 +51,20 @@ def find_model(model: str | Path, part: str) -> Path:
         part: encoder or sentiment: which of the bundled two.
 
     Raises:
-        UserError: for the bundled model's earlier name, or a modules.json that cannot be read.
+        UserError: for the bundled model's earlier name, a run without the encoder that is asked for, or a modules.json
+            that cannot be read.
     """
     if str(model) == "boxed" and not Path(model).exists():
         raise UserError("the model that comes with Bertwright is now called bundled")
     folder = BUNDLED / part if str(model) == "bundled" else user_path(str(model))
     trained = folder / "pretrain" / "model"
-    if part == "encoder" and trained.is_dir() and not (folder / "config.json").exists():
-        return trained
+    if part == "encoder" and not (folder / "config.json").exists():
+        if trained.is_dir():
+            return trained
+        if tuned := seed_models(folder):
+            raise UserError(
+                f"the run {folder} has fine-tuned an encoder and pre-trained none; name its model: {tuned[0]}"
+            )
     return encoder_folder(folder)
 
 

@@ -115,6 +115,7 @@ class PretrainingModel(nn.Module):
     Attributes:
         absent: masked_language_model, next_sentence and pooler, as far as the folder lacked them that the model was
             read from: their weights are random, and are not to answer.
+        fresh: those of them that were absent when its pre-training began to be continued.
     """
 
     kind = "pretraining"
@@ -124,6 +125,7 @@ class PretrainingModel(nn.Module):
         config = encoder.config
         pairs = encoder.has_segments
         self.absent: frozenset[str] = frozenset() if pairs else frozenset({"next_sentence", "pooler"})
+        self.fresh: frozenset[str] = frozenset()
         self.encoder = encoder
         self.pooler = Pooler(config.hidden_size) if pairs else None
         self.masked_language_model = MaskedLanguageModelHead(

@@ -145,7 +145,7 @@ def _continued(encoder: Path, model: PretrainingModel, next_sentence: bool, noti
             f"the next-sentence head of {encoder} is left out, since the encoder changes without it "
             "(pretrain.next_sentence is false)"
         )
-    model.absent = frozenset()
+    model.fresh, model.absent = model.absent, frozenset()
     return model
 
 

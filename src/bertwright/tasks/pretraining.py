@@ -83,6 +83,10 @@ class PretrainingObjective(Objective):
         return losses
 
 
+_WORSE = 0.5
+"""Nats above chance from which on an encoder does not know its tokens: the loss of an untrained one is by chance."""
+
+
 class Pretraining:
     """Pre-training as the loop sees it.
 
@@ -92,6 +96,7 @@ class Pretraining:
         tokenizer: of the prepared corpus.
         corpus: to train on.
         heldout: to evaluate on.
+        notice: told if the encoder that is continued does not know its own tokens; None is not.
     """
 
     def __init__(
@@ -101,8 +106,10 @@ class Pretraining:
         tokenizer: Tokenizer,
         corpus: PreparedCorpus,
         heldout: PreparedCorpus,
+        notice: Notice | None = None,
     ) -> None:
         config = recipe.pretrain
+        self._notice = notice if config.encoder is not None and "masked_language_model" not in model.fresh else None
         self.config = config
         self.model = model
         self.objective = PretrainingObjective(model, config.next_sentence)
@@ -169,7 +176,14 @@ class Pretraining:
         return self._heldout[phase].evaluate(objective, engine, self.config.micro_batch_tokens)
 
     def on_evaluation(self, metrics: dict[str, float], best: Best | None, engine: Engine) -> Best | None:
-        """Pre-training keeps its last weights, not its best."""
+        """Pre-training keeps its last weights, not its best. The first one says whether an encoder fits its tokens."""
+        loss, chance = metrics[f"{self.tokens}_loss"], math.log(self.model.encoder.vocab_size)
+        if self._notice is not None and loss > chance + _WORSE:
+            self._notice(
+                f"{self.config.encoder} predicts tokens of held-out text worse than chance (loss {loss:.1f}, by chance "
+                f"{chance:.1f}): its tokenizer may be that of another model, or the text of another language"
+            )
+        self._notice = None
         return None
 
 
@@ -216,7 +230,7 @@ def pretrain(
             "no phase reads; raise prepare.heldout_ratio"
         )
     model = first_model(recipe, tokenizer, corpus, notice)
-    training = Pretraining(recipe, model, tokenizer, corpus, heldout)
+    training = Pretraining(recipe, model, tokenizer, corpus, heldout, notice)
     position = train(training, loop_config(recipe), engine, folder, run_fingerprint, notice)
     with engine.together():  # a process that returns finds the model written
         if engine.is_main:

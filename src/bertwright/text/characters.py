@@ -170,7 +170,7 @@ class Losses:
             most = ", ".join(f"{c} {n:,}" for c, n in self.most_frequent_outside.items())
             found.append(
                 f"{self.outside.total() / total:.2%} of the characters have no entry in the vocabulary, and words "
-                f"with them are unknown; most often: {most}"
+                f"with them are unknown, unless they are entries as a whole; most often: {most}"
             )
         letters = self.stripped[MARKS] + self.stripped[HANGUL]
         if letters > KEEP_MARKS_FROM * total:

@@ -189,13 +189,10 @@ def check_known(recipe: Recipe, reports: dict[str, SourceReport]) -> None:
         of_phases = recipe.pretrain.corpora
         needed = len(reports) == 1 or (of_phases is not None and name in of_phases)
         others = "" if needed else f"leave {name} out of prepare.corpora, or "
-        # New words are found in what a phase reads.
-        grows = (of_phases is None or name in of_phases) and not recipe.tokenizer.new_words
-        more = ", or add their words to it: --tokenizer.new_words 2000" if grows else ""
         raise UserError(
             f"{ratio:.0%} of the tokens of {name} are unknown to the vocabulary of {recipe.tokenizer.path}, for it "
             f"lacks their characters{which}; {others}pre-train from scratch, with a vocabulary of these texts (give "
-            f"neither pretrain.encoder nor tokenizer.path){more}"
+            "neither pretrain.encoder nor tokenizer.path)"
         )
 
 

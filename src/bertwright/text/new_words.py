@@ -60,6 +60,12 @@ def with_new_words(tokenizer: Tokenizer, texts: Iterable[str], number: int, noti
         bert_tokenizer(_grown(old, chosen), *tokenizer.normalization),
         tokenizer.html_line_breaks,
     )
+    foreign = sum(pieces(entry, old) == [old[UNK]] for entry in chosen)
+    if foreign:
+        notice(
+            f"{foreign:,} of the new words have characters that the vocabulary lacks: their vectors all start as that "
+            f"of {UNK}, and differ only after training"
+        )
     before, after = (_tokens(counts, one.inner.get_vocab()) for one in (tokenizer, grown))
     notice(
         f"{len(chosen):,} new words, such as {', '.join(chosen[:_SHOWN])}: the vocabulary grows from {len(old):,} to "
