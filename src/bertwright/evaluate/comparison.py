@@ -117,12 +117,16 @@ def saved_labels(folder: Path) -> Any:
 def saved_predictions(folder: Path) -> dict[str, Any]:
     """What `evaluate` saved: by system, float32 predictions (rows, ...); `labels` and `groups`, (rows,).
 
-    {} without labels; systems of another number of rows are left out.
+    `bert` is the first seed's, also where only `bert-seed-<n>` are kept. {} without labels; systems of another number of
+    rows are left out.
     """
     labels = saved_labels(folder)
     if labels is None:
         return {}
     found = {path.stem: np.load(path) for path in sorted(folder.glob("*.npy")) if path.stem != "labels"}
+    seeds = [system for system in found if system.startswith("bert-seed-")]
+    if seeds and "bert" not in found:
+        found["bert"] = found[min(seeds, key=lambda system: int(system.rpartition("-")[2]))]
     groups = folder.parent / "groups.npy"
     own = {"labels": labels} | ({"groups": np.load(groups)} if groups.is_file() else {})
     return {**own, **{system: values for system, values in found.items() if len(values) == len(labels)}}
