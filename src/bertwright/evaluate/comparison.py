@@ -117,8 +117,8 @@ def saved_labels(folder: Path) -> Any:
 def saved_predictions(folder: Path) -> dict[str, Any]:
     """What `evaluate` saved: by system, float32 predictions (rows, ...); `labels` and `groups`, (rows,).
 
-    `bert` is the first seed's, also where only `bert-seed-<n>` are kept. {} without labels; systems of another number of
-    rows are left out.
+    `bert` is the first seed's, also where only `bert-seed-<n>` are kept. {} without labels; systems of another number
+    of rows are left out.
     """
     labels = saved_labels(folder)
     if labels is None:
