@@ -107,6 +107,9 @@ def test_a_flag_with_a_value_is_refused(capsys, value, joined):
     [
         (["predict", "x", "--text-colunm", "a"], "did you mean --text-column?"),
         (["predict", "x", "--top-k", "3"], "there is no option top_k"),
+        (["predict", "x", "--format", "xml"], "--format is xml; give table, jsonl or html"),
+        (["embed", "x", "--pooling", "max"], "--pooling is max; give mean or cls"),
+        (["fill-mask", "a [MASK]", "--top-k", "x"], "--top-k is x; give a whole number"),
         (["run", "demo", "--learning-rate", "1"], "pretrain.optimizer.learning_rate or finetune.optimizer.learning"),
         (["run", "demo", "--pretrain.learning-rate", "1"], "pretrain.optimizer.learning_rate"),
         (["run", "demo", "--share", "1"], "share is now called budget_ratio"),

@@ -176,7 +176,20 @@ def test_an_unknown_key_in_a_recipe_is_refused_with_the_nearest_right_one(capsys
         ("prepare.heldout_ratio", "0.9", "prepare.heldout_ratio is 0.9; it must be in (0, 0.5)"),
         ("prepare.corpora", "[book]", "`data` does not name"),
         ("data.extra", "somewhere", "not used by the recipe"),
-        ("pretrain.batch_tokens", "many", "batch_tokens"),
+        ("pretrain.batch_tokens", "many", "pretrain.batch_tokens is many; give a whole number"),
+        ("pretrain.max_minutes", "", "pretrain.max_minutes is empty; give a number or null"),
+        ("pretrain.next_sentence", "maybe", "pretrain.next_sentence is maybe; give true or false"),
+        ("pretrain.optimizer.name", "sgd", "pretrain.optimizer.name is sgd; give adamw or muon"),
+        ("pretrain.phases", "3", "pretrain.phases is 3; give a list in brackets"),
+        ("pretrain.phases", "[3]", "pretrain.phases is 3; give the settings of a phase, {name: value}"),
+        ("prepare.corpora", "books", "prepare.corpora is books; give a list in brackets"),
+        ("evaluate.published", "3", "evaluate.published is 3; give names with values, {name: value}"),
+        (
+            "finetune.class_weights",
+            "{a: b}",
+            "finetune.class_weights is {'a': 'b'}; give balanced, names with values, {name: value} or null",
+        ),
+        ("data.extra", "{path: x, test_ratio: big}", "data: test_ratio is big; give a number or null"),
     ],
 )
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class RecipeParser(ArgumentParser):
             r"[Uu]nrecognized arguments: -{1,2}([\w.-]+)|(?:does not accept \w+|Option) '([\w.]+)'", message
         )
         if not unknown:
-            return message
+            return _wrong_value(message, self.prefix)
         name = unknown[1] or unknown[2]
         leaf = name.rpartition(".")[2]
         if leaf in RENAMED:
@@ -92,6 +92,53 @@ class RecipeParser(ArgumentParser):
         if leaf not in leaves:
             leaf = next(iter(difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)), "")
         return leaves.get(leaf, difflib.get_close_matches(name, self.known, n=1, cutoff=0.5))[:3]
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "tuple": "a list in brackets",
+    "list": "a list in brackets",
+    "dict": "names with values, {name: value}",
+    "NoneType": "null",
+}
+"""What is given for a setting of a type of Python's."""
+
+_SETTINGS = "settings, {name: value}"
+
+_TYPE = re.compile(
+    r"Literal\[([^\]]*)\]|\b(int|float|bool|str|tuple|list|dict|NoneType)\b(?:\[[^\]]*\])?|(\bbertwright[\w.]+)"
+)
+"""A type in jsonargparse's messages: the values of a Literal, the name of a builtin one, or a class of ours."""
+
+
+def _wrong_value(message: str, prefix: str) -> str:
+    """A message of jsonargparse about a value of a wrong type, without Python's types; any other unchanged.
+
+    Args:
+        message: on one line.
+        prefix: of an option's name.
+    """
+    keys = re.findall(r'Parser key "([\w.-]+)":', message)
+    if keys and (within := re.search(r" - ([\w.]+ is .*?; give .*?)(?= - Expected| Given value type)", message)):
+        return f"{prefix}{keys[0]}: {within[1]}"  # of a section's setting, which has passed here before
+    settings = re.search(r"Not a valid subclass of (\w+)\.", message)
+    if types := re.search(r"Subtypes: \[(.*)\] Errors", message):
+        given = re.search(r"Given value: ?(.*)$", message)
+    else:
+        types = re.search(r"Expected an? (.*?)\. Got value", message)
+        given = re.search(r"Got value: ?(.*?)(?= Subclass types|$)", message)
+    kinds = [f"the settings of a {settings[1].lower()}, {{name: value}}"] if settings else []
+    for literal, kind, own in _TYPE.findall(types[1] if types else ""):
+        kinds += re.findall(r"'([^']*)'", literal) if literal else [_TYPES.get(kind, _SETTINGS if own else "")]
+    kinds = [kind for kind in dict.fromkeys(kinds) if not (prefix and kind == _TYPES["NoneType"])]
+    if not keys or given is None or not kinds:
+        return message
+    key = prefix + (keys[-1].replace("_", "-") if prefix else ".".join(keys))
+    alternatives = " or ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
+    return f"{key} is {given[1] or 'empty'}; give {alternatives}"
 
 
 def plain_words(words: Sequence[str]) -> list[str]:

@@ -236,7 +236,7 @@ def test_another_model_is_refused_and_one_that_was_moved_is_found(built, place, 
         (["query", "index", "cat", "--top", "0"], "top is 0; it must be a whole number from 1 on"),
         (["query", "index", "the cat " * 60], "tokens more than the model reads; shorten it"),
         (["query", "notes.txt", "cat"], "notes.txt exists and is no index"),
-        (["query", "index", "cat", "--rank", "best"], "best"),
+        (["query", "index", "cat", "--rank", "best"], "--rank is best; give vectors, bm25 or hybrid"),
     ],
 )
 @pytest.mark.slow
