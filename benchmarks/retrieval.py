@@ -36,6 +36,7 @@ from bertwright.apps.bm25 import WordIndex
 from bertwright.apps.search_index import best_first, fuse
 from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.suite_runs import make_random_encoder
+from bertwright.evaluate.plots import save_intervals
 from bertwright.evaluate.retrieval import METRICS, Values, metrics, with_intervals
 from bertwright.files import read_json
 from bertwright.tasks.resampling import Units
@@ -287,7 +288,30 @@ def main(
     }
     write(systems, out)
     write(details, str(Path(out).with_name("details.json")))
+    plot(details["intervals"], (ROOT / out).parent)
     print(table(systems, above))
+
+
+NAMES = {
+    "bm25": "BM25",
+    "tfidf": "TF-IDF",
+    "random": "random weights",
+    "bundled": "the bundled encoder",
+    "trained": "the bundled encoder, trained on the paragraphs",
+}
+"""The systems in the figure that are not named by the user; a hybrid's name ends with +bm25."""
+
+
+def plot(intervals: dict[str, Json], folder: Path) -> None:
+    """Draw nDCG@10 of all systems with its interval, as retrieval.png."""
+    rows = []
+    for system, own in intervals.items():
+        encoder, hybrid, _ = system.partition("+bm25")
+        name = NAMES.get(encoder, encoder)
+        if hybrid:
+            name += f"{',' if ', ' in name else ''} and BM25"
+        rows.append((name, *(own["ndcg_10"][key] for key in ("mean", "low", "high"))))
+    save_intervals(folder, "retrieval", rows, x_label="nDCG@10, questions of SQuAD")
 
 
 def table(systems: dict[str, Json], above: dict[str, Json]) -> str:

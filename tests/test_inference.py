@@ -420,7 +420,7 @@ class TestCommands:
         (tmp_path / name).write_text("\n".join(rows) + "\n")
         assert main([more, "--file", str(tmp_path / name), "--model", str(finished)]) == 0
         said = capsys.readouterr()
-        assert re.search(rf"\d of [\d,]+ rows have no answer; the first: \S*{re.escape(place)} has ", said.err)
+        assert re.search(rf"\d of [\d,]+ rows have no (answer|vector); the first: \S*{re.escape(place)} has ", said.err)
         assert said.out.count("\n") >= 2
 
     def test_a_text_that_is_too_long_to_embed_is_cut_and_named_as_the_file_has_it(self, finished, capsys, tmp_path):

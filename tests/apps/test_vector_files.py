@@ -40,7 +40,7 @@ def test_a_numpy_file_has_a_row_for_each_row(folder, monkeypatch, capsys, expect
     said = capsys.readouterr()
     assert said.out == "4 rows written to deep/v.npy, with vectors of 256 numbers\n"
     assert "1 of 4 texts are longer than the 512 tokens that the model reads" in said.err
-    assert "1 of 4 rows have no answer; the first: in.csv, line 3 has no text" in said.err
+    assert "1 of 4 rows have no vector; the first: in.csv, line 3 has no text" in said.err
 
 
 def test_parquet_has_all_columns_and_the_vectors(folder, expected):

@@ -254,7 +254,7 @@ def embed(
     for chunk in rows.chunks():
         for (row, text), found in zip(chunk, answered(rows, chunk, answer), strict=True):
             print_vectors(text or "", rows.where(row), found)
-    rows.skipped.report(rows.rows)
+    rows.skipped.report(rows.rows, "have no vector")
 
 
 def export(

@@ -66,7 +66,7 @@ def embed_into(rows: TextRows, out: Path, encoder: TextEncoder, dimensions: int 
             "model reads; their vectors are those of their beginnings",
             file=sys.stderr,
         )
-    rows.skipped.report(rows.rows)
+    rows.skipped.report(rows.rows, "have no vector")
 
 
 @contextmanager
