@@ -215,11 +215,13 @@ def test_the_figure_has_the_systems_that_were_measured(tmp_path):
 def test_every_variant_differs_from_the_recipe_and_loads():
     base = ROOT / "recipes" / "imdb-continued.yaml"
     variants = sorted((ROOT / "recipes" / "continued").glob("*.yaml"))
-    assert len(variants) == 6
+    assert len(variants) == 7
     plain = bertwright.load_recipe(base)
     loaded = [bertwright.load_recipe([base, path]) for path in variants]
-    assert len({str(one) for one in [plain, *loaded]}) == 7
-    assert all(one.finetune == plain.finetune for one in loaded), "they differ in pre-training alone"
+    assert len({str(one) for one in [plain, *loaded]}) == 8
+    for path, one in zip(variants, loaded, strict=True):  # each changes one of the two
+        assert (one.finetune == plain.finetune) != (path.stem == "self-training")
+        assert (one.pretrain == plain.pretrain) == (path.stem in ("self-training", "new-words"))
 
 
 @pytest.mark.slow

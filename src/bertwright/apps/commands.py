@@ -286,7 +286,7 @@ def export(
 
     found = bertwright.load(model)
     folder = found.classifier_folder if part == "classifier" else found.pretrained.folder
-    if part == "pretrained" and folder != find_model(model, "encoder") and has_task_head(read_config(folder)):
+    if part == "pretrained" and folder != find_model(model, "sentiment") and has_task_head(read_config(folder)):
         raise UserError(f"{model} has no encoder of its own: it began with finetune.encoder of its recipe; export that")
     print(f"written to {write(folder, Path(out), onnx, int8, small, license)}")
 
