@@ -132,7 +132,7 @@ def _wrong_value(message: str, prefix: str) -> str:
         given = re.search(r"Got value: ?(.*?)(?= Subclass types|$)", message)
     kinds = [f"the settings of a {settings[1].lower()}, {{name: value}}"] if settings else []
     for literal, kind, own in _TYPE.findall(types[1] if types else ""):
-        kinds += re.findall(r"'([^']*)'", literal) if literal else [_TYPES.get(kind, _SETTINGS if own else "")]
+        kinds += re.findall(r"'([^']*)'", literal) if literal else [_SETTINGS if own else _TYPES[kind]]
     kinds = [kind for kind in dict.fromkeys(kinds) if not (prefix and kind == _TYPES["NoneType"])]
     if not keys or given is None or not kinds:
         return message

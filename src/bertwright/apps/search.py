@@ -18,6 +18,7 @@ from bertwright.apps.search_index import (
     Ranking,
     SearchIndex,
     changing,
+    require_index,
     write_index,
 )
 from bertwright.apps.search_texts import TextReader, text_files, text_vectors
@@ -56,10 +57,8 @@ def build(
     """
     folder, paths = Path(index), text_files(texts)
     if folder.exists():
-        there = SearchIndex(folder)  # says what is wrong where it is none
-        raise UserError(
-            f"{there.folder} is an index already; add to it with bertwright search add, or give another folder"
-        )
+        require_index(folder)
+        raise UserError(f"{folder} is an index already; add to it with bertwright search add, or give another folder")
     encoder = bertwright.load(model)
     width = encoder.text_encoder().width(dimensions)
     place = model if model == "bundled" else str(user_path(model).resolve())

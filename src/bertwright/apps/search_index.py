@@ -10,7 +10,6 @@ The folder is written as a whole, and read through memory maps: vectors cost no 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ from bertwright.apps.neighbours import NeighbourGraph
 from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, digests, recover, write_json
+from bertwright.recipe import fingerprint
 
 Ranking = Literal["vectors", "bm25", "hybrid"]
 
@@ -132,6 +132,22 @@ def best_first(scores: npt.NDArray[Any], top: int | None = None) -> Ints:
     return rows[np.argsort(-scores[rows], kind="stable")][:top]
 
 
+def require_index(folder: Path) -> None:
+    """See that a folder is an index; whether all of it is as it was written, `SearchIndex` sees.
+
+    Raises:
+        UserError: if not.
+    """
+    if (folder / _SETTINGS).is_file():
+        return
+    if (folder / _TEXTS).exists():
+        raise UserError(f"{folder} is damaged (it has no {_SETTINGS}); delete it, and build it again")
+    if folder.exists():
+        raise UserError(f"{folder} exists and is no index; give the folder of one, or for a new one another name")
+    command = f"bertwright search build TEXTS {shlex.quote(str(folder))}"
+    raise UserError(f"{folder} is no index; build one: {command}")
+
+
 class SearchIndex:
     """An index that is there, to be searched; `write_index` makes one.
 
@@ -145,20 +161,12 @@ class SearchIndex:
     def __init__(self, folder: Path) -> None:
         if not folder.exists():
             recover(folder)  # a process may have been killed between two renames
-        if not (folder / _SETTINGS).is_file():
-            if (folder / _TEXTS).exists():
-                raise UserError(f"{folder} is damaged (it has no {_SETTINGS}); delete it, and build it again")
-            if folder.exists():
-                raise UserError(
-                    f"{folder} exists and is no index; give the folder of one, or for a new one another name"
-                )
-            command = f"bertwright search build TEXTS {shlex.quote(str(folder))}"
-            raise UserError(f"{folder} is no index; build one: {command}")
+        require_index(folder)
         try:
             said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
             if said["format"] != _FORMAT:
                 raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
-            if said.pop("sha256") != _digest(said):
+            if said.pop("fingerprint") != fingerprint(said):
                 raise ValueError(f"{_SETTINGS} is not as it was written")
             names = [name for name, _ in said["files"]]
             if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
@@ -308,13 +316,8 @@ def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
             NeighbourGraph.build(vectors).save(temporary / _GRAPH)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         said = {"format": _FORMAT, **asdict(built), "files": digests(files)}
-        write_json(temporary / _SETTINGS, {**said, "sha256": _digest(said)})
+        write_json(temporary / _SETTINGS, {**said, "fingerprint": fingerprint(said)})
     return texts
-
-
-def _digest(said: dict[str, Any]) -> str:
-    """SHA-256 of the other settings in index.json."""
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _columns(path: Path, name: str) -> Iterator[Any]:
