@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 import modern_shape
+from bertwright.evaluate.comparison import paired_difference, saved_predictions
+from bertwright.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPANION = ROOT / "docs" / "companion"
@@ -167,6 +169,15 @@ def test_no_text_is_smaller_than_seven_points():
     assert 0.7 * float(re.search(r"#let indexed = ([\d.]+)pt", (COMPANION / "figures.typ").read_text())[1]) >= 7
 
 
+@pytest.mark.slow
+def test_the_lead_of_windows_is_that_of_the_saved_predictions():
+    folder = ROOT / "results" / "imdb-mini-windows"
+    saved = saved_predictions(folder / "predictions")
+    seeds = [saved["bert-seed-0"], saved["bert-seed-1"]]
+    found = paired_difference(read_json(folder / "results.json"), saved, seeds, saved["nb_logistic_regression"])
+    assert read_json(folder / "lead.json") == pytest.approx(found)
+
+
 @pytest.fixture(scope="module")
 def pages() -> list[np.ndarray]:
     """The text's area of each page, true where there is ink, (rows, columns)."""
@@ -204,10 +215,11 @@ def with_later_results(root: Path) -> Path:
     """A repository in which what is measured late has results: made-up ones of few tasks and systems."""
     shutil.copytree(COMPANION, root / "docs" / "companion")
     (root / "benchmarks").symlink_to(ROOT / "benchmarks")
-    for path in (ROOT / "results").glob("*/"):
-        (root / "results" / path.name).mkdir(parents=True)
-        for file in path.iterdir():
-            (root / "results" / path.name / file.name).symlink_to(file)
+    for file in (ROOT / "results").rglob("*.*"):
+        if file.is_file():  # no folder is linked, since files of it are replaced below
+            link = root / file.relative_to(ROOT)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
     one = {"metric": "f1", "mean": 0.5, "sd": 0.1, "low": 0.4, "seeds": [0, 1], "baseline": 0.3}
     f1 = {"f1": 0.8, "sd": 0.01, "draws": 2}
     low, high = [{"f1": 0.7}] * 3, [{"f1": 0.8}] * 3
@@ -224,6 +236,12 @@ def with_later_results(root: Path) -> Path:
             "settings": {"test_texts": 6_000},
             "draws": {"100": {"encoder": low, "continued": high}, "500": {"encoder": high[:2], "continued": low}},
         },
+        "continued/ablation/results.json": {"500": {"continued": f1, "continued, long-warmup": f1 | {"draws": 1}}},
+        "continued/ablation/draws.json": {
+            "settings": {"test_texts": 6_000, "minutes": 15.0},
+            "pretraining": {name: {"heldout": {"mlm_loss": 4.8}} for name in ("continued", "continued, causal-first")},
+            "draws": {"500": {"continued": low, "continued, long-warmup": high, "continued, lower-rate": high[:1]}},
+        },
         "modern/results.json": {
             "recipe": {"pretrain": {"max_steps": 300, "batch_tokens": 18_432, "phases": [{"sequence_length": 128}]}},
             "rows": dict.fromkeys(modern_shape.ROWS, shape),
@@ -231,7 +249,7 @@ def with_later_results(root: Path) -> Path:
     }
     for file, content in later.items():
         target = root / "results" / file
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         target.write_text(json.dumps(content))
     return root
@@ -240,7 +258,7 @@ def with_later_results(root: Path) -> Path:
 @pytest.mark.slow
 def test_tables_of_what_is_measured_late_appear_with_their_files(tmp_path):
     compiler = runpy.run_path(str(COMPANION / "build.py"))["make_compiler"](with_later_results(tmp_path))
-    for label in ("suite", "continued", "embeddings", "shapes"):
+    for label in ("suite", "continued", "continued-ablation", "embeddings", "shapes"):
         assert len(json.loads(compiler.query(f"<{label}>"))) == 1
 
 

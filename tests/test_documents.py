@@ -195,12 +195,12 @@ def test_the_layers_that_a_guide_asks_for_are_there_in_the_bundled_encoder(guide
     assert all(1 <= int(number) <= there for number in asked)
 
 
-GUIDES = sorted(path.name for path in ROOT.glob("docs/guide/*.md"))
+GUIDES = ["scale.md", *sorted(f"guide/{path.name}" for path in ROOT.glob("docs/guide/*.md"))]
 
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_opens_with_a_command_and_its_output(guide):
-    lines = (ROOT / "docs" / "guide" / guide).read_text().splitlines()
+    lines = (ROOT / "docs" / guide).read_text().splitlines()
     fences = [number for number, line in enumerate(lines) if line.startswith("```")]
     assert [lines[number] for number in fences[:4]] == ["```sh", "```", "```", "```"]
     begin, end, output, last = fences[:4]
@@ -209,6 +209,22 @@ def test_a_guide_opens_with_a_command_and_its_output(guide):
     assert end - begin > 1
     assert last - output > 1
     assert not any(line.startswith("## ") for line in lines[:last])
+
+
+EXPERIMENTS = {path.name: path.read_text() for path in ROOT.glob("docs/experiments/*.md") if path.name != "index.md"}
+STUDIES = [
+    pytest.param(part, id=f"{page}: {part.partition(chr(10))[0]}")
+    for page, text in sorted(EXPERIMENTS.items())
+    for part in ([text] if page == "bidirectional.md" else text.split("\n## ")[1:])
+]
+"""The sections of the experiments' pages; one page is a single study."""
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_an_experiment_has_question_set_up_table_and_answer(study):
+    places = [study.find(part) for part in ("**Question.**", "**Set-up.**", "\n|---|", "**Answer.**")]
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 def _defined_in(path: Path) -> set[str]:

@@ -18,7 +18,7 @@ def make_compiler(root: Path = ROOT) -> typst.Compiler:
     Args:
         root: of the repository.
     """
-    found = sorted("/" + str(path.relative_to(root)) for path in (root / "results").glob("*/*.json"))
+    found = sorted("/" + str(path.relative_to(root)) for path in (root / "results").rglob("*.json"))
     steps = list((root / "recipes" / "ablation").glob("[0-9]*.yaml"))
     return typst.Compiler(
         root / "docs" / "companion" / "main.typ",

@@ -3,7 +3,7 @@
 The source is plain Python with `# %%` before each cell and `# %% [markdown]` before each text, so that it can be read,
 compared and linted like any other file. A cell of `# %% [folded]` is shown without its source until the reader unfolds
 it, in Jupyter and on Colab. With --check the cells run and their assertions hold or fail, and BERT.ipynb
-stays as it is.
+is not written.
 """
 
 from __future__ import annotations

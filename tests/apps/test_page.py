@@ -376,6 +376,12 @@ def test_texts_of_an_index_are_found_and_stay_text(visit, searching):
     assert "the" not in {mark.lower() for mark in answer.locator("mark").all_inner_texts()}
 
 
+def test_the_examples_of_a_search_find_the_texts_that_they_begin(visit, searching):
+    page = visit(searching)
+    click_examples(page, "Search", 2)
+    expect(page.locator("section:visible .hits li").first).to_contain_text("The bakers worked")
+
+
 def test_a_page_without_an_index_has_no_search(page):
     expect(page.get_by_role("tab")).to_have_text(["Classify", "Fill masks", "Attention", "Next sentence"])
     expect(page.locator("#search")).to_have_count(0)
@@ -400,10 +406,33 @@ def test_the_request_beside_an_answer_is_answered_alike_when_pasted(visit, searc
     page, bodies = visit(searching), []
     page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
     ask(page, tab, button, **fields)
-    folded = page.locator("section:visible summary", has_text="The request as curl")
-    folded.click()
-    commands = page.locator("section:visible").get_by_role("region", name="as curl").all_inner_texts()
+    assert_answered_alike_when_pasted(page, bodies)
     assert [answer.url for answer in bodies] == [f"{searching.rstrip('/')}/{path}" for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("form", "tab", "button", "fields"),
+    [
+        ("questions", "Answer", "Answer", {"question": "What's old?", "context": SPOKEN}),
+        ("choices", "Choose", "Choose", {"context": SPOKEN, "choices": 'It\'s late.\n"No"'}),
+        ("pairs", "Predict", "Predict", {"text": "rain was \"falling\" over 'old' roofs", "text_pair": "the cat sat"}),
+    ],
+)
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+def test_a_request_with_rows_is_answered_alike_when_pasted(visit, small_tokenizer, tmp_path, form, tab, button, fields):
+    with server_with(form, small_tokenizer, tmp_path / "model") as client:
+        page, bodies = visit(str(client.base_url)), []
+        page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
+        ask(page, tab, button, **fields)
+        assert_answered_alike_when_pasted(page, bodies)
+        assert "rows" in bodies[0].request.post_data_json
+
+
+def assert_answered_alike_when_pasted(page, bodies):
+    """Each request that stands beside an answer, executed by a shell, has the same answer."""
+    folded = page.locator("section:visible summary", has_text="The request as curl")
+    folded.click(timeout=30_000)
+    commands = page.locator("section:visible").get_by_role("region", name="as curl").all_inner_texts()
     for command, answer in zip(commands, bodies, strict=True):
         pasted = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
         assert answer.ok
@@ -442,7 +471,7 @@ def click_examples(page: Page, tab: str, count: int) -> None:
     for button in buttons.all():
         with page.expect_request(lambda sent: sent.method == "POST") as asked:
             button.click()
-        values = [value for field in panel.locator("textarea").all() if (value := field.input_value())]
+        values = [value for field in panel.locator("textarea, input").all() if (value := field.input_value())]
         told.add(tuple(values))
         assert any(value.startswith(button.inner_text().rstrip("…")) for value in values)
         sent = json.dumps(asked.value.post_data_json)

@@ -30,6 +30,7 @@ const EXAMPLES = {
   choose: [["It was raining, so she opened", "her umbrella.\na can of paint.\nthe old piano."], ["What do bees make?", "honey\npaper\nglass"]],
   fill: [["She opened the [MASK] and went into the [MASK]."], ["I have never [MASK] such a bad film."], ["The [MASK] of the book is easy to read."]],
   attention: [["The weather was not good, but the people were wonderful."], ["The boat was old, and it sank in May."]],
+  search: SETTINGS.queries.map(query => [query]),
   pair: [["I saw this movie when I was a child.", "It is still one of my favourites."], ["I saw this movie when I was a child.", "She smiled and gave him her hand."]],
 };
 

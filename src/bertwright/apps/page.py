@@ -55,12 +55,12 @@ _FIELDS = {
 """The hub's keys of an example in the order of the form's fields; `text` alone for other forms, none for choices."""
 
 
-def page_routes(model: Model, can_search: bool) -> APIRouter:
+def page_routes(model: Model, queries: Sequence[str] | None) -> APIRouter:
     """The routes of the page and of the description of the API.
 
     Args:
         model: answers.
-        can_search: whether there is an index of texts.
+        queries: examples for an index of texts; None without an index.
     """
     routes = APIRouter()
     folder = importlib.resources.files("bertwright.apps")
@@ -68,7 +68,7 @@ def page_routes(model: Model, can_search: bool) -> APIRouter:
         folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "docs.html")
     )
     # "<" could end the element that holds the JSON.
-    page = page.replace('{"settings": null}', json.dumps(settings(model, can_search)).replace("<", r"\u003c"))
+    page = page.replace('{"settings": null}', json.dumps(settings(model, queries)).replace("<", r"\u003c"))
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> str:
@@ -89,17 +89,17 @@ def page_routes(model: Model, can_search: bool) -> APIRouter:
     return routes
 
 
-def settings(model: Model, can_search: bool) -> dict[str, Any]:
+def settings(model: Model, queries: Sequence[str] | None) -> dict[str, Any]:
     """What the page shows of a model.
 
     Args:
         model: answers.
-        can_search: whether there is an index of texts.
+        queries: examples for an index of texts; None without an index.
 
     Returns:
         `model`, its name; `form`, of its own task; `tabs`, what else it answers; `about`, what it is for; `answers`,
         classes, types of entities or tags; `labels`, of the head's outputs; `facts` by name; `examples`, each with
-        `title` and `values` of the form's fields.
+        `title` and `values` of the form's fields; `queries`, examples for the index.
     """
     task, labels = model.task, model.classifier.label_names
     form = _form(task, labels)
@@ -116,12 +116,13 @@ def settings(model: Model, can_search: bool) -> dict[str, Any]:
     return {
         "model": model.name,
         "form": form,
-        "tabs": _tabs(model, can_search),
+        "tabs": _tabs(model, queries is not None),
         "about": about,
         "answers": answers,
         "labels": labels,
         "facts": _facts(model),
         "examples": _examples(model, form),
+        "queries": list(queries or ()),
     }
 
 

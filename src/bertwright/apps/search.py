@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -233,6 +234,12 @@ class Searcher:
             if left_out:
                 raise UserError(f"the query has {left_out:,} tokens more than the model reads; shorten it")
         return self.index.rank(text, vector, top, self.by)
+
+    def examples(self) -> list[str]:
+        """Queries to begin with: the first words of up to two texts."""
+        entries, _ = next(self.index.parts(), ([], None))
+        beginnings = (" ".join(entry.text.split()[:8])[:60].strip() for entry in entries)
+        return list(islice(dict.fromkeys(filter(None, beginnings)), 2))
 
 
 def open_searcher(

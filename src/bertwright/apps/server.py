@@ -105,7 +105,7 @@ def make_app(model: Model, limits: Limits | None = None, searcher: Searcher | No
     bodies = examples(model.task.warm(), explains(model))
     app.add_exception_handler(RequestValidationError, partial(_refuse_form, bodies))
     app.add_exception_handler(HTTPException, partial(_refuse_status, bodies))
-    app.include_router(page_routes(model, searcher is not None))
+    app.include_router(page_routes(model, None if searcher is None else searcher.examples()))
     app.include_router(_state_routes(model, metrics))
     described = {path: _described(body) for path, body in bodies.items()}
     app.include_router(_classifier_routes(model, limits, answer, described))
