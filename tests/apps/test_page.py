@@ -403,8 +403,8 @@ SPOKEN = "It's $HOME's `best` \"film\",\nnot! \\ <b>\U0001f44d</b> {[MASK]}"
 )
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_the_request_beside_an_answer_is_answered_alike_when_pasted(visit, searching, tab, button, paths, fields):
-    page, bodies = visit(searching), []
-    page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
+    page = visit(searching)
+    bodies = posted(page)
     ask(page, tab, button, **fields)
     assert_answered_alike_when_pasted(page, bodies)
     assert [answer.url for answer in bodies] == [f"{searching.rstrip('/')}/{path}" for path in paths]
@@ -421,11 +421,18 @@ def test_the_request_beside_an_answer_is_answered_alike_when_pasted(visit, searc
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
 def test_a_request_with_rows_is_answered_alike_when_pasted(visit, small_tokenizer, tmp_path, form, tab, button, fields):
     with server_with(form, small_tokenizer, tmp_path / "model") as client:
-        page, bodies = visit(str(client.base_url)), []
-        page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
+        page = visit(str(client.base_url))
+        bodies = posted(page)
         ask(page, tab, button, **fields)
         assert_answered_alike_when_pasted(page, bodies)
         assert "rows" in bodies[0].request.post_data_json
+
+
+def posted(page):
+    """The answers to what the page posts from now on, as they come."""
+    bodies = []
+    page.on("response", lambda answer: bodies.append(answer) if answer.request.method == "POST" else None)
+    return bodies
 
 
 def assert_answered_alike_when_pasted(page, bodies):

@@ -237,8 +237,8 @@ class Searcher:
 
     def examples(self) -> list[str]:
         """Queries to begin with: the first words of up to two texts."""
-        entries, _ = next(self.index.parts(), ([], None))
-        beginnings = (" ".join(entry.text.split()[:8])[:60].strip() for entry in entries)
+        rows = range(min(self.index.texts, 1_000))  # read one by one, until there are two
+        beginnings = (" ".join(self.index.entry(row).text.split()[:8])[:60].strip() for row in rows)
         return list(islice(dict.fromkeys(filter(None, beginnings)), 2))
 
 

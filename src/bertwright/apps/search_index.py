@@ -235,7 +235,7 @@ class SearchIndex:
             if words is not None:
                 scores = fuse(words if rows is None else words[rows], scores)
         best = best_first(scores, top)
-        return [Hit(float(scores[n]), self._entry(int(n if rows is None else rows[n]))) for n in best]
+        return [Hit(float(scores[n]), self.entry(int(n if rows is None else rows[n]))) for n in best]
 
     def _candidates(self, vector: Floats, words: Floats | None, count: int) -> Ints:
         """Numbers of the texts among which the best ones are sought, in order.
@@ -248,9 +248,9 @@ class SearchIndex:
             found += [best_first(words, count), np.linspace(0, self.texts - 1, count).astype(np.int64)]
         return np.unique(np.concatenate(found))
 
-    def _entry(self, row: int) -> Entry:
-        found = self._table.select(["file", "line", "text"]).slice(row, 1).to_pylist()[0]
-        return Entry(**found)
+    def entry(self, row: int) -> Entry:
+        """A text without its vector, by its place from 0 on."""
+        return Entry(**self._table.select(["file", "line", "text"]).slice(row, 1).to_pylist()[0])
 
 
 def _vectors(column: pa.FixedSizeListArray) -> Floats:
