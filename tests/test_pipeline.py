@@ -72,6 +72,7 @@ def test_a_test_split_that_stands_in_train_is_evaluated_all_the_same(finished, r
     (tmp_path / "reviews").mkdir()
     for split, lines in (("train", rows[0]), ("test", test)):
         (tmp_path / "reviews" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        rows[0] = [line.replace('"text": "', '"text": " ') for line in rows[0]]  # a copy may differ in white space
     recipe = load_recipe(recipe_file, data={"reviews": str(tmp_path / "reviews")})
     evaluate(recipe, finished, tmp_path / "out", Engine(recipe.system, print), lambda _: None)
     scores = read_json(tmp_path / "out" / "scores.json")

@@ -24,7 +24,7 @@ from bertwright.tasks.finetune import check_encoder, encoder_digests, finetune
 from bertwright.tasks.initial import check_first_model, find_start, with_encoder
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.ranks import changes
-from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.registry import recipe_task, task_of_labels
 from bertwright.tasks.task import Task
 from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
 from bertwright.text.overlap import check_entry, check_overlap, evaluated_splits, fingerprint_of, texts_of
@@ -203,7 +203,7 @@ class Work:
             task.check_predictions(splits[name].records, names, copies, f"{where}, split {name}")
         for sentence in check_overlap(splits, where):
             self.notice(f"{where}: {sentence}")
-        task = task.about(config.positive_label, names)  # a class that is not there is said before the work
+        task = task_of_labels(task, config, names)  # a class that is not there is said before the work
         if config.class_weights is not None:
             task.text_weights(labels["train"], names, config.class_weights)
         return task, train, labels["train"], test

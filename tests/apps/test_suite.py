@@ -159,6 +159,16 @@ def test_encoders_that_were_evaluated_on_other_texts_are_not_compared(tmp_path, 
     assert json.loads((tmp_path / "results.json").read_text())["first"]["films"]["test_digest"] == digests[0]
 
 
+@pytest.mark.parametrize(("seeds", "spread"), [(("0",), None), (("0", "1"), 0.0)])
+def test_one_seed_has_no_spread(tmp_path, seeds, spread):
+    write_entry(tmp_path, "first", 0.7, "a", seeds=seeds)
+    suite = read_suite(tmp_path)
+    page, text = write_suite(suite, tmp_path).read_text(), table(suite)
+    assert json.loads((tmp_path / "results.json").read_text())["first"]["films"]["sd"] == spread
+    assert text.splitlines()[-1].endswith("50.0           70.0" if spread is None else "70.0 ± 0.0")
+    assert ("<small>sd" in page) == (spread is not None)
+
+
 @pytest.mark.slow
 def test_what_cannot_be_run_is_said_and_the_rest_is_not_begun(write_suite_of_two, tmp_path, capsys):
     recipes, data = write_suite_of_two

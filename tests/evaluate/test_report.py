@@ -356,6 +356,15 @@ def test_a_task_with_three_classes_and_without_names_makes_a_page(tmp_path):
     assert "macro-F1: BERT on 200" not in text, "the results do not name the classes"
 
 
+@pytest.mark.parametrize("primary", ["f1", "accuracy"])
+def test_means_over_classes_are_called_so_whichever_metric_is_the_primary_one(primary):
+    generator = np.random.default_rng(0)
+    found = classification_scores(generator.integers(0, 3, 200), generator.random((200, 3)), samples=50)
+    named = {"task": "classification", "label_names": ["a", "b", "c"], "positive_label": None}
+    header = results_table({**named, "primary_metric": primary, "scores": {"bert": found}}).splitlines()[0]
+    assert {"macro-F1", "macro-precision", "macro-recall", "macro-ROC AUC"} < set(re.split("  +", header))
+
+
 @pytest.mark.slow
 def test_a_task_with_other_metrics_shows_them_by_their_names_and_has_no_curve(tmp_path):
     scores = {

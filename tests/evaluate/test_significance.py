@@ -438,6 +438,15 @@ def test_intervals_over_seeds_hold_their_spread():
     assert paired["low"] < 0 < paired["high"], "two seeds that differ by this much settle nothing"
 
 
+@pytest.mark.parametrize("order", ["by class", "mixed"])
+def test_the_order_of_texts_that_are_claimed_alike_does_not_change_the_calibration(order):
+    labels = np.repeat([0, 1], [600, 400])
+    if order == "mixed":
+        np.random.default_rng(0).shuffle(labels)
+    found = reliability(np.tile(np.float32([0.6, 0.4]), (1000, 1)), labels)
+    assert found["ece"] == pytest.approx(0, abs=1e-6)
+
+
 def test_calibration_equals_a_plain_loop():
     probabilities, labels = noisy(1000, 3, classes=3)
     found = reliability(probabilities, labels)

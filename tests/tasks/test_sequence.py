@@ -21,7 +21,7 @@ from bertwright.recipe import FinetuneConfig, ModelConfig, OptimizerConfig, Reci
 from bertwright.tasks.baselines import nb_logistic_regression
 from bertwright.tasks.finetune import finetune, new_task_model, read_split
 from bertwright.tasks.prediction import collate, predict, predict_saved
-from bertwright.tasks.registry import TASKS, load_task_model, recipe_task
+from bertwright.tasks.registry import TASKS, load_task_model, recipe_task, task_of_labels
 from bertwright.tasks.sequence import Classification
 from bertwright.tasks.supervised import Finetuning, TaskObjective, Validation
 from bertwright.tasks.task import Examples
@@ -613,6 +613,25 @@ def test_a_metric_that_the_recipe_names_chooses_the_checkpoint(small_recipe, sma
 def test_a_metric_that_the_task_does_not_have_chooses_no_checkpoint(small_recipe):
     with pytest.raises(UserError, match="of classification it can be: loss, f1, accuracy, macro_f1, matthews, roc_auc"):
         recipe_task(small_recipe(finetune={"metric_for_best_model": "exact_match"}))
+
+
+@pytest.mark.parametrize(
+    ("task", "chosen_by", "names", "instead"),
+    [
+        ("classification", "macro_f1", ["a", "b", "c"], "loss, f1, accuracy, matthews, roc_auc"),
+        ("classification", "macro_f1", ["a", "b"], None),
+        ("token-classification", "entity_f1", ["NOUN", "VERB"], "loss, accuracy"),
+        ("token-classification", "entity_f1", ["O", "B-PER", "I-PER"], None),
+    ],
+)
+def test_a_metric_that_the_labels_do_not_have_is_refused_before_the_work(small_recipe, task, chosen_by, names, instead):
+    recipe = small_recipe(finetune={"task": task, "metric_for_best_model": chosen_by, "data": ""})
+    task = recipe_task(recipe)
+    if instead is None:
+        assert chosen_by in task_of_labels(task, recipe.finetune, names).choosing_metrics
+        return
+    with pytest.raises(UserError, match=f"of {task.name} with these labels it can be: {instead}$"):
+        task_of_labels(task, recipe.finetune, names)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -27,7 +27,7 @@ from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
 from bertwright.stages import Work
 from bertwright.tasks.finetune import encoder_digests
-from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.registry import recipe_task, task_of_labels
 from bertwright.tasks.validation_set import cut_validation
 from bertwright.text.corpus import parts_read
 from bertwright.text.overlap import content_digest, evaluated_splits
@@ -121,7 +121,7 @@ def _read_training_data(recipe: Recipe) -> _Data:
     train = read_split(source, "train", task.columns)
     splits = {"train": train} | {name: read_split(source, name, task.columns) for name in evaluated_splits(recipe)[1:]}
     names = task.label_names(train.records, config.label_names, f"{where}, split train,")
-    task = task.about(config.positive_label, names)
+    task = task_of_labels(task, config, names)
     labels = {}
     for name, split in splits.items():
         say(f"{where}, {account(name, split.summary())}")

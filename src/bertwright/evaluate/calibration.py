@@ -15,8 +15,9 @@ def reliability(probabilities: NDArray[Any], labels: NDArray[np.int64], bins: in
     """Confidence against accuracy, and the expected calibration error (ECE).
 
     The confidence of a text is the probability of its predicted class. Texts are sorted by it and cut into bins of
-    equal numbers, so that no bin rests on a handful of texts. ECE is the mean over texts of the distance between mean
-    confidence and accuracy of their bin.
+    equal numbers, so that no bin rests on a handful of texts. Texts of equal confidence count with the accuracy of all
+    of them, so that their order decides nothing. ECE is the mean over texts of the distance between mean confidence and
+    accuracy of their bin.
 
     Args:
         probabilities: (rows, classes).
@@ -30,6 +31,8 @@ def reliability(probabilities: NDArray[Any], labels: NDArray[np.int64], bins: in
         return None
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    _, level = np.unique(confidence, return_inverse=True)
+    right = (np.bincount(level, right) / np.bincount(level))[level]
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
     found = [
         {"confidence": float(confidence[part].mean()), "accuracy": float(right[part].mean()), "count": len(part)}

@@ -92,6 +92,17 @@ def metric_name(key: str, results: Mapping[str, Any] | None = None) -> str:
     return f"macro-{name}" if len(results.get("label_names", [])) > 2 else name
 
 
+def column_name(key: str, results: Mapping[str, Any]) -> str:
+    """A metric's name above a column: all that are means over classes say so; of a class, the primary one names it.
+
+    Args:
+        key: the metric's in results.json.
+        results: the content of results.json.
+    """
+    named = key == primary_metric(results) or positive_label(results) is None
+    return metric_name(key, results if named else None)
+
+
 def save_labels(folder: Path, labels: Any) -> None:
     """Write the labels of a test split: numbers as labels.npy; objects, such as a row of tags each, as labels.json."""
     if labels.dtype != object:

@@ -29,13 +29,14 @@ from bertwright.models.stored import WEIGHTS
 from bertwright.recipe import Recipe
 from bertwright.tasks.finetune import WHAT_TO_TRY, no_better_than_chance
 from bertwright.tasks.prediction import predict_saved
-from bertwright.tasks.registry import recipe_task
+from bertwright.tasks.registry import recipe_task, task_of_labels
 from bertwright.tasks.resampling import Units, parts_by_class, run_length
 from bertwright.tasks.task import Task
 from bertwright.text.overlap import (
     content_digest,
     evaluated_splits,
     group_overlap,
+    in_train,
     pretraining_overlap,
     texts_of,
     train_overlap,
@@ -78,7 +79,7 @@ def _test_results(
     splits = {name: read_split(source, name, task.columns) for name in ("train", *evaluated_splits(recipe))}
     train, test = (splits[name].records for name in list(splits)[:2])
     names = task.label_names(train, config.label_names, f"{where}, split train,")
-    task = task.about(config.positive_label, names)
+    task = task_of_labels(task, config, names)
     labels = task.labels(test, names, train, where)
     predictions = _all_predictions(recipe, task, test, run, engine, progress)
     units = units_of(task, test, predictions, labels)
@@ -159,8 +160,7 @@ def _without_known(
     units: Units,
 ) -> dict[str, Any]:
     """The metrics on the test texts that do not stand in train, where there are both kinds, and the others' number."""
-    known = {(record.text, record.text_pair) for record in train}
-    new = np.array([(record.text, record.text_pair) not in known for record in test])
+    new = np.array([not one for one in in_train(train, test)])
     without: dict[str, Any] = {"count_removed": int((~new).sum())}
     if new.any() and not new.all():
         kept = {name: values[new] for name, values in predictions.items()}

@@ -22,8 +22,8 @@ _SHOWN = 6
 
 def example_texts(texts: list[str], shown: list[Shown]) -> dict[str, Any]:
     """Texts drawn at random, and the most confident mistakes, with label and prediction in words."""
-    confidence = np.array([one.error if one.score is None else one.score for one in shown])
-    wrong = np.array([one.prediction != one.label for one in shown])
+    confidence = np.array([(one.error or 0.0) if one.score is None else one.score for one in shown])
+    wrong = np.array([one.prediction != one.label and one.error is not None for one in shown])
     mistakes = np.argsort(np.where(wrong, -confidence, np.inf), kind="stable")[: min(_SHOWN, int(wrong.sum()))]
     drawn = np.random.default_rng(0).choice(len(texts), min(_SHOWN, len(texts)), replace=False)
 

@@ -22,6 +22,7 @@ import yaml
 from bertwright.evaluate import plots
 from bertwright.evaluate.comparison import (
     SYSTEM_NAMES,
+    column_name,
     comparison,
     metric_name,
     positive_label,
@@ -70,7 +71,7 @@ def write_report(run_folder: Path) -> Path:
         "percent": lambda value: f"{100 * value:.1f} %",
         "duration": format_duration,
         "plain": plain,
-        "metric": lambda key: coded(metric_name(key, context["results"] if key == context["primary"] else None)),
+        "metric": lambda key: coded(column_name(key, context["results"])),
         "coded": coded,
         "system": lambda key: system_name(key, context["results"]),
         "unbroken": lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%"),

@@ -56,14 +56,18 @@ class Entry:
         return len(ours) == len(theirs) and all(_equal(one, another) for one, another in zip(ours, theirs, strict=True))
 
     def summary(self) -> dict[str, Any]:
-        """What results.json of the suite holds: metric, mean, sd over seeds, interval, seeds, and the best baseline."""
+        """What results.json of the suite holds: metric, mean, sd over seeds, interval, seeds, and the best baseline.
+
+        There is no sd (None) of one seed.
+        """
         key, bert = self.metric, self.results["scores"]["bert"]
         baselines = {name: one[key] for name, one in self.results["scores"].items() if name != "bert" and key in one}
         best = max(baselines, key=lambda name: baselines[name]) if baselines else None
+        by_seed = [one[key] for one in self.results["bert_seeds"].values()]
         return {
             "metric": key,
             "mean": bert[key],
-            "sd": mean_and_spread([one[key] for one in self.results["bert_seeds"].values()])["std"],
+            "sd": mean_and_spread(by_seed)["std"] if len(by_seed) > 1 else None,
             "low": bert.get(f"{key}_low"),
             "high": bert.get(f"{key}_high"),
             "seeds": [int(seed) for seed in self.results["bert_seeds"]],
@@ -239,10 +243,16 @@ def _rows(suite: Suite, summaries: Mapping[str, Mapping[str, Any]]) -> list[dict
     return rows
 
 
-def table(suite: Suite) -> str:
-    """The figures as text: a row for each task, a column for each encoder, mean and standard deviation, in percent.
+def _with_spread(cell: Mapping[str, Any]) -> str:
+    mean = f"{100 * cell['mean']:.1f}"
+    return mean if cell["sd"] is None else f"{mean} ± {100 * cell['sd']:.1f}"
 
-    A line below says where encoders were not evaluated alike.
+
+def table(suite: Suite) -> str:
+    """The figures as text: a row for each task, a column for each encoder, in percent.
+
+    They are means, with the standard deviation where there are several seeds. A line below says where encoders were
+    not evaluated alike.
     """
     encoders = suite.encoders
     head, apart = ["task", "metric", "best baseline", *encoders], unlike(suite)
@@ -251,7 +261,7 @@ def table(suite: Suite) -> str:
         cells = {name: suite.entries[name][task].summary() for name in encoders if task in suite.entries.get(name, {})}
         one = next(iter(cells.values()))
         baseline = "-" if one["baseline"] is None or task in apart else f"{100 * one['baseline']:.1f}"
-        shown = [f"{100 * cells[n]['mean']:.1f} ± {100 * cells[n]['sd']:.1f}" if n in cells else "-" for n in encoders]
+        shown = [_with_spread(cells[name]) if name in cells else "-" for name in encoders]
         metric = metric_name(one["metric"]) if len({cell["metric"] for cell in cells.values()}) == 1 else "-"
         rows.append([task, metric, baseline, *shown])
     if suite.minimal_pairs:

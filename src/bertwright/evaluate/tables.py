@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.evaluate.comparison import (
+    column_name,
     comparison,
     metric_name,
     primary_metric,
@@ -96,7 +97,7 @@ def results_table(results: Mapping[str, Any], run_folder: Path | None = None, co
     shown = [key for key in metric_keys(results) if key == primary or key not in _PAGE_ALONE]
     keys = _ordered(shown or [primary], _TERMINAL_ORDER)
     after = keys.index(primary) + 1
-    header = [metric_name(key, results if key == primary else None) for key in keys]
+    header = [column_name(key, results) for key in keys]
     rows = score_rows(results)
     of_interval = ["95 % interval"] if has_intervals(rows, primary) else []
     lines = [("system", *header[:after], *of_interval, *header[after:])]

@@ -32,13 +32,13 @@ class Shown:
         label: what is right.
         prediction: what was predicted; it is wrong where it differs from the label.
         score: how confident the prediction is, 0 to 1; None of a number.
-        error: how far a number is off; the largest are the worst.
+        error: how far a number is off; the largest are the worst. None of one on another scale than the label's.
     """
 
     label: str
     prediction: str
     score: float | None
-    error: float = 0.0
+    error: float | None = 0.0
 
 
 class Answers(Protocol):

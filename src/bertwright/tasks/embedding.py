@@ -344,7 +344,5 @@ class Embedding(Task):
         return f"{answer.score:>12.4f}  {text}"
 
     def shown(self, answer: Any, label: Any, names: Sequence[str], record: Record) -> Shown:
-        """The score and the cosine; of a pair without a score the cosine, the lower the worse."""
-        if self.settings.scores:
-            return Shown(f"{label:.4g}", f"cosine {answer.score:.3f}", None, abs(float(label) - answer.score))
-        return Shown("a pair", f"cosine {answer.score:.3f}", None, 1 - answer.score)
+        """The score, if there is one, and the cosine, which alone is neither right nor wrong: ranks are trained."""
+        return Shown(f"{label:.4g}" if self.settings.scores else "a pair", f"cosine {answer.score:.3f}", None, None)

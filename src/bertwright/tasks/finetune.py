@@ -27,7 +27,7 @@ from bertwright.models.checkpoints import (
 from bertwright.models.heads import TaskModel
 from bertwright.models.initialization import as_bert, initialize_averaging
 from bertwright.recipe import Recipe, fingerprint
-from bertwright.tasks.registry import find_task, recipe_task
+from bertwright.tasks.registry import find_task, recipe_task, task_of_labels
 from bertwright.tasks.self_training import pseudo_labels, read_unlabelled
 from bertwright.tasks.start import starting_weights
 from bertwright.tasks.supervised import Finetuning, Validation
@@ -168,7 +168,7 @@ def read_split(recipe: Recipe, encoder: Path, notice: Notice) -> Split:
     source = recipe.source(config.data)
     records = read_records(source, "train", task.columns)
     names = task.label_names(records, config.label_names, f"{where}, split train,")
-    task = task.about(config.positive_label, names)
+    task = task_of_labels(task, config, names)
     labels = task.labels(records, names, records, where)
     if "validation" in evaluated_splits(recipe)[1:]:  # and not what the report evaluates on
         notice(f"{where} has a validation split: it is the validation set, and finetune.validation_ratio is not used")

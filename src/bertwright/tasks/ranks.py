@@ -13,6 +13,8 @@ from bertwright.text.word_runs import word_pattern
 
 _AT_ONCE = 1_024
 """Pairs that are compared with all candidates together."""
+_ROUNDING = 1e-6
+"""How far two float32 cosines of the same vectors may be apart that were not added up in the same order."""
 
 
 def changes(config: FinetuneConfig) -> list[str]:
@@ -73,6 +75,6 @@ def compared(first: Any, second: Any, texts: Sequence[Sequence[str]], temperatur
             row[left_out[one]] = -np.inf
         cosines[places, own[part]] = right
         found[part, 0] = right
-        found[part, 1] = (cosines >= right[:, None]).sum(axis=1) - 1
+        found[part, 1] = (cosines >= right[:, None] - _ROUNDING).sum(axis=1) - 1
         found[part, 2] = logsumexp(cosines / temperature, axis=1) - right / temperature
     return found

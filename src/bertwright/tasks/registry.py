@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.finetune_settings import EmbeddingConfig
+from bertwright.finetune_settings import EmbeddingConfig, FinetuneConfig
 from bertwright.models.checkpoints import load_into, read_config, read_weights, stored_encoder
 from bertwright.models.heads import TaskModel
 from bertwright.models.layouts import FORMATS
@@ -60,12 +61,32 @@ def recipe_task(recipe: Recipe) -> Task:
         raise UserError(f"finetune.embedding is for finetune.task embedding, not for {task.name}; leave it out")
     task = task.with_settings(config)
     task.check(config)
+    _check_metric(task, config, "")
+    return task
+
+
+def task_of_labels(task: Task, config: FinetuneConfig, names: Sequence[str]) -> Task:
+    """A recipe's task with the metrics of its labels.
+
+    Args:
+        task: from `recipe_task`.
+        config: of fine-tuning.
+        names: of the labels, from `Task.label_names`.
+
+    Raises:
+        UserError: if finetune.positive_label or finetune.metric_for_best_model does not fit them.
+    """
+    task = task.about(config.positive_label, names)
+    _check_metric(task, config, " with these labels")
+    return task
+
+
+def _check_metric(task: Task, config: FinetuneConfig, where: str) -> None:
     if config.metric_for_best_model not in ("loss", *task.choosing_metrics):
         raise UserError(
-            f"finetune.metric_for_best_model is {config.metric_for_best_model}; of {task.name} it can be: "
+            f"finetune.metric_for_best_model is {config.metric_for_best_model}; of {task.name}{where} it can be: "
             f"{', '.join(('loss', *task.choosing_metrics))}"
         )
-    return task
 
 
 def task_of(config: dict[str, Any]) -> Task:

@@ -37,23 +37,25 @@ class Classification(TextTask):
 
     Args:
         positive: with two classes the one that precision, recall, F1 and area speak of.
+        choosing_metrics: what a checkpoint can be chosen by.
     """
 
     positive: int = 1
     name = "classification"
     primary_metric = "f1"
-    choosing_metrics = ("f1", "accuracy", "macro_f1", "matthews", "roc_auc")
+    choosing_metrics: tuple[str, ...] = ("f1", "accuracy", "macro_f1", "matthews", "roc_auc")
     bounds = (0.0, 1.0)
     other_bounds = MappingProxyType({"matthews": (-1.0, 1.0)})
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
-        """With two classes, metrics of the named one; by default of the second.
+        """With two classes, metrics of the named one; by default of the second. With more, F1 itself is macro-F1.
 
         Raises:
             UserError: if there is no such class, or there are more than two.
         """
         if positive_label is None:
-            return replace(self, positive=1)
+            of_these = [name for name in self.choosing_metrics if name != "macro_f1" or len(names) == 2]
+            return replace(self, positive=1, choosing_metrics=tuple(of_these))
         if len(names) != 2:
             raise UserError(
                 f"finetune.positive_label is for two classes, and the data have {len(names)}, whose F1 is the mean "

@@ -179,7 +179,7 @@ class Finetuning:
         if name not in metrics:
             raise UserError(
                 f"finetune.metric_for_best_model is {name}, which the labels of the validation set do not define; "
-                f"choose one of {', '.join(metrics)}"
+                f"choose one of {', '.join(one for one in ('loss', *self.task.choosing_metrics) if one in metrics)}"
             )
         # Another processor may compute another last bit.
         found, loss = (engine.from_main(metrics[key]) for key in (name, "loss"))

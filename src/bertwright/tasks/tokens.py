@@ -42,14 +42,15 @@ class TokenClassification(Task):
     Args:
         names: of the tags, which metrics need.
         primary_metric: the F1 of entities, or the accuracy where tags are classes of words.
+        choosing_metrics: what a checkpoint can be chosen by.
     """
 
     names: tuple[str, ...] = ()
     primary_metric: str = "entity_f1"
+    choosing_metrics: tuple[str, ...] = ("entity_f1", "accuracy")
     name = "token-classification"
     columns = ("tokens", "tags")
     answer_class = TaggedText
-    choosing_metrics = ("entity_f1", "accuracy")
     bounds = (0.0, 1.0)
 
     def about(self, positive_label: str | None, names: Sequence[str]) -> Self:
@@ -59,10 +60,9 @@ class TokenClassification(Task):
             UserError: if a positive class is named.
         """
         if positive_label is not None:
-            raise UserError(
-                "finetune.positive_label is for classification; the metrics of tags speak of all: leave it out"
-            )
-        return type(self)(tuple(names), "entity_f1" if has_entities(names) else "accuracy")
+            raise UserError("finetune.positive_label is for classification; metrics of tags speak of all: leave it out")
+        of_these = ("entity_f1", "accuracy") if has_entities(names) else ("accuracy",)
+        return type(self)(tuple(names), of_these[0], of_these)
 
     def check(self, config: FinetuneConfig) -> None:
         """Refuse what is for labels of whole texts alone.

@@ -138,9 +138,13 @@ def content_digest(records: Iterable[Record]) -> str:
 
 def train_overlap(train: Sequence[Record], test: Sequence[Record]) -> dict[str, int]:
     """How many test texts stand in train, as `test_texts` of `all_test_texts`, and `texts_of_train_groups` of them."""
+    return {"test_texts": sum(in_train(train, test)), "all_test_texts": len(test), **group_overlap(train, test)}
+
+
+def in_train(train: Sequence[Record], test: Sequence[Record]) -> list[bool]:
+    """Which test texts stand in train, white space aside; of pairs, with the same second text."""
     known = {(digest(record.text), digest(record.text_pair or "")) for record in train}
-    found = sum((digest(record.text), digest(record.text_pair or "")) in known for record in test)
-    return {"test_texts": found, "all_test_texts": len(test), **group_overlap(train, test)}
+    return [(digest(record.text), digest(record.text_pair or "")) in known for record in test]
 
 
 def group_overlap(train: Sequence[Record], other: Sequence[Record]) -> dict[str, int]:
