@@ -163,3 +163,16 @@ def test_standard_input_that_is_not_utf_8_is_read_with_question_marks(monkeypatc
     monkeypatch.setattr("sys.stdin", stream)
     assert main(["predict", "--format", "jsonl"]) == 0
     assert json.loads(capsys.readouterr().out)["text"] == "A wonderful caf?."
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv"])
+def test_a_cell_with_a_carriage_return_alone_stays_one_cell(folder, ending):
+    text = "A wonderful film.\rI loved it all."
+    (folder / "in.jsonl").write_text(json.dumps({"id": "1", "text": text}) + "\n", encoding="utf-8")
+    out = folder / f"out{ending}"
+    assert main(["predict", "--file", str(folder / "in.jsonl"), "--out", str(out)]) == 0
+    with out.open(encoding="utf-8", newline="") as stream:
+        header, row = csv.reader(stream, delimiter="\t" if ending == ".tsv" else ",")
+    assert row[:2] == ["1", text]
+    assert len(row) == len(header)
+    assert out.read_bytes().count(b"\r") == 1

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import yaml
@@ -258,7 +259,9 @@ def _writer(path: Path, kind: str, columns: Sequence[str]) -> Iterator[Callable[
         if kind == ".jsonl":
             yield lambda values: _write_json(stream, dict(zip(columns, values, strict=True)))
         else:
-            writer = csv.writer(stream, delimiter="\t" if kind == ".tsv" else ",", lineterminator="\n")
+            # The writer quotes a cell that has a character of its line end: \r alone ends a row for most readers, too.
+            lines = SimpleNamespace(write=lambda row: stream.write(row.removesuffix("\r\n") + "\n"))
+            writer = csv.writer(lines, delimiter="\t" if kind == ".tsv" else ",", lineterminator="\r\n")
             writer.writerow(columns)
             yield lambda values: writer.writerow([cell(value) for value in values]) and None
 
