@@ -166,8 +166,8 @@ def linear(name: str, reviews: Reviews, rows: np.ndarray) -> tuple[np.ndarray, f
     return pipeline.predict_proba([review.text for review in reviews.test]), time.perf_counter() - start
 
 
-def table_of(draws: Json, processor: str) -> Json:
-    """Labels -> system -> mean F1, its standard deviation over draws, mean seconds, and the processor."""
+def table_of(draws: Json) -> Json:
+    """Labels -> system -> mean F1, its standard deviation over draws, mean seconds, and the processors."""
     return {
         size: {
             system: {
@@ -175,7 +175,7 @@ def table_of(draws: Json, processor: str) -> Json:
                 "sd": f1["std"],
                 "seconds": float(np.mean([one["seconds"] for one in done])),
                 "draws": len(done),
-                "processor": processor,
+                "processor": "; ".join(dict.fromkeys(one["processor"] for one in done)),
             }
             for system, done in systems.items()
         }
@@ -202,9 +202,9 @@ def shown(table: Json, pretraining: Json) -> str:
     return markdown(["system", *columns], rows)
 
 
-def publish(draws: Json, pretraining: Json, processor: str, folder: Path) -> Json:
+def publish(draws: Json, pretraining: Json, folder: Path) -> Json:
     """Write results.json and the table of README.md; returns the former."""
-    table = table_of(draws, processor)
+    table = table_of(draws)
     write_json(folder / "results.json", table)
     write_table(folder / "README.md", shown(table, pretraining))
     return table
@@ -352,12 +352,12 @@ def main(
             continue
         values, seconds = measured(system, size, number, draw(reviews.train, reviews.labels, size, number))
         f1, commit = TASK.metrics(values, reviews.truth)["f1"], environment["commit"]
-        done.append({"f1": f1, "seconds": seconds, "commit": commit})
+        done.append({"f1": f1, "seconds": seconds, "commit": commit, "processor": environment["machine"]})
         written = {"settings": settings, "systems": own_settings, "pretraining": pretraining, "draws": found}
         write_json(target / "draws.json", {**written, "environment": environment})
-        publish(found, pretraining, environment["machine"], target)
+        publish(found, pretraining, target)
         print(f"{size} labels, draw {number}, {system}: {done[-1]}", flush=True)
-    table = publish(found, pretraining, environment["machine"], target)
+    table = publish(found, pretraining, target)
     print(shown(table, pretraining))
     plot(table, target)
 

@@ -33,7 +33,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import bertwright
 from bertwright.apps.bm25 import WordIndex
-from bertwright.apps.search_index import best_first, fuse
+from bertwright.apps.ranking import best_first, fuse
 from bertwright.apps.search_texts import text_vectors
 from bertwright.apps.suite_runs import make_random_encoder
 from bertwright.evaluate.plots import save_intervals

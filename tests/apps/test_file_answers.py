@@ -176,3 +176,25 @@ def test_a_cell_with_a_carriage_return_alone_stays_one_cell(folder, ending):
     assert row[:2] == ["1", text]
     assert len(row) == len(header)
     assert out.read_bytes().count(b"\r") == 1
+
+
+def test_columns_of_one_name_are_refused_where_one_would_be_lost(folder, capsys):
+    (folder / "in.csv").write_text("id,text,text\n1,A wonderful film.,A dreadful film.\n")
+    assert main(["predict", "--file", "in.csv", "--out", "out.csv"]) == 2
+    assert "in.csv has 2 columns called `text`; rename all but one" in capsys.readouterr().err
+    (folder / "in.csv").write_text("text,,\nA wonderful film.,a,b\n")
+    assert main(["predict", "--file", "in.csv", "--out", "out.jsonl"]) == 2
+    assert "in.csv has 2 columns without a name, and a row of JSON has one of each name" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["in.csv"]
+    assert main(["predict", "--file", "in.csv", "--out", "out.csv"]) == 0
+    assert read(folder / "out.csv")[1][:3] == ["A wonderful film.", "a", "b"]
+
+
+def test_numbers_that_json_does_not_have_are_written_so_that_others_read_them(folder):
+    numbers = [float("nan"), float("inf"), 1.5]
+    rows = [{"text": "A film.", "n": number, "more": {"list": [number]}} for number in numbers]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "in.parquet")
+    assert main(["predict", "--file", "in.parquet", "--out", "out.jsonl"]) == 0
+    lines = (folder / "out.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [(row["n"], row["more"]) for row in found] == [(n, {"list": [n]}) for n in (None, "inf", 1.5)]

@@ -240,6 +240,8 @@ def test_no_column_of_labels_is_a_question_and_unlabelled_answers_it(say, folder
     assert "--label-column" in said
     assert "--unlabelled" in said
     say("t.csv", "--unlabelled", "--minutes", "3")
+    written = (folder / "recipes" / "t.yaml").read_text()
+    assert written.startswith("# Written by: bertwright init t.csv --minutes 3 --unlabelled\n")
     recipe = load_recipe("recipes/t.yaml")
     assert (recipe.pretrain.max_minutes, recipe.finetune.data) == (3, "")
     assert recipe.source("t").text_column == "body"

@@ -312,6 +312,13 @@ def test_masks_are_filled_in_the_sentence(page):
     expect(answer.locator("[aria-pressed=true]")).to_have_text([first[0].token, second[2].token])
 
 
+def test_a_mask_in_the_vocabulary_s_own_spelling_is_filled_in_the_sentence(page):
+    page.evaluate("SETTINGS.mask = '<mask>'")
+    page.route("**/fill-mask", lambda route: route.fulfill(json=[[[{"token": "film", "score": 0.5}]] * 2]))
+    answer = ask(page, "Fill masks", "Fill", text="A <mask> is a [MASK].")
+    expect(answer.locator(".text")).to_have_text("A film is a film.")
+
+
 def test_the_rest_of_a_word_is_joined_to_it(page):
     page.route("**/fill-mask", lambda route: route.fulfill(json=[[[{"token": "##ers", "score": 0.5}]]]))
     expect(ask(page, "Fill masks", "Fill", text="The bak [MASK] worked.").locator(".text")).to_have_text(

@@ -98,7 +98,7 @@ def test_an_index_is_built_and_what_is_left_out_or_cut_is_said(built, place):
 
 def test_a_query_finds_texts_by_the_cosine_of_their_vectors(built, model, said):
     found = answers(said, "index", "the cat on the roofs", "--rank", "vectors", "--top", "3")
-    assert [set(one) for one in found] == [{"score", "file", "line", "text"}] * 3
+    assert [set(one) for one in found] == [{"score", "file", "line", "text", "unit"}] * 3
     encoder = bertwright.load(model)
     texts = [line for line in LINES if line]
     vectors = encoder.text_encoder().encode(["the cat on the roofs", *texts])[0]
@@ -397,3 +397,17 @@ def test_an_index_is_changed_under_any_name_but_not_around_the_one_who_asks(buil
     for name in ("..", "../../index"):
         assert said("search", "remove", "rows.jsonl", name) == f"{expected} first, with cd"
     assert SearchIndex(place / "index").texts == 6
+
+
+def test_a_row_of_a_list_is_no_line(place, model, said):
+    (place / "rows.json").write_text(json.dumps([{"text": "a mat"}, {"text": "rain fell\non the roofs"}], indent=1))
+    said("search", "build", "rows.json", "index", "--model", model)
+    assert "  rows.json, row 2: rain fell on the roofs\n" in said("search", "query", "index", "rain roofs")
+    found = answers(said, "index", "a mat")
+    assert {(one["line"], one["unit"], one["text"]) for one in found} == {
+        (1, "row", "a mat"),
+        (2, "row", "rain fell\non the roofs"),
+    }
+    (place / "twice.csv").write_text("text,text\na mat,rain\n")
+    refused = said("search", "add", "twice.csv", "index")
+    assert refused == "twice.csv has 2 columns called `text`; rename all but one"

@@ -3,19 +3,15 @@
 import json
 import shutil
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from bertwright.apps.search_index import (
-    Built,
-    Entry,
-    SearchIndex,
-    best_first,
-    changing,
-    fuse,
-    write_index,
-)
+from bertwright.apps import search_index
+from bertwright.apps.ranking import best_first, fuse
+from bertwright.apps.search import changing
+from bertwright.apps.search_index import Built, Entry, SearchIndex, write_index
 from bertwright.errors import UserError
 from bertwright.files import read_json, write_json
 from bertwright.models.sentence_folder import Pooling, model_digest, write_pooling
@@ -303,3 +299,37 @@ def test_a_model_is_known_by_how_it_makes_one_vector_of_a_text(tmp_path, inner):
     write_json(whole / "modules.json", read_json(whole / "modules.json")[:2])  # vectors of any length
     found.append(model_digest(folder))
     assert len({*found}) == 4
+
+
+def rewritten(folder, texts):
+    """Writes another index in place of one."""
+    with changing(folder):
+        write_index(folder, BUILT, [made(texts=texts, seed=texts)])
+
+
+def test_an_index_that_is_replaced_while_it_is_opened_is_not_called_damaged(index, monkeypatch):
+    digests, given = search_index.digests, [40]
+
+    def digests_late(paths):
+        if given:
+            monkeypatch.setattr(search_index, "digests", digests)
+            rewritten(index.folder, given.pop())
+        return digests(paths)
+
+    monkeypatch.setattr(search_index, "digests", digests_late)
+    assert SearchIndex(index.folder).texts == 40
+    assert not given
+
+
+def test_an_index_that_is_moved_aside_for_a_moment_is_found(index, monkeypatch):
+    aside = index.folder.with_name(".index.old-1")  # of a process that lives
+    index.folder.rename(aside)
+    monkeypatch.setattr(time, "sleep", lambda _: aside.rename(index.folder) if aside.exists() else None)
+    assert SearchIndex(index.folder).texts == 50
+
+
+def test_words_of_another_version_are_refused(index):
+    opened = SearchIndex(index.folder)
+    rewritten(index.folder, 40)
+    with pytest.raises(UserError, match="was written anew while it was read; run the command again"):
+        opened.rank("boat", None, 5, "bm25")

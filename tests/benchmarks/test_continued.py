@@ -17,15 +17,18 @@ from conftest import ROOT
 
 
 def test_the_table_has_mean_and_spread_over_draws():
-    draws = {"25000": {"encoder": [{"f1": 0.9, "seconds": 5.0}], "frozen": [{"f1": 0.8, "seconds": 1.0}]},
-             "100": {"encoder": [{"f1": 0.5, "seconds": 10.0}, {"f1": 0.7, "seconds": 20.0}]}}  # fmt: skip
-    table = continued.table_of(draws, "a processor")
+    one, other = {"processor": "a processor"}, {"processor": "another"}
+    draws = {
+        "25000": {"encoder": [{"f1": 0.9, "seconds": 5.0, **one}], "frozen": [{"f1": 0.8, "seconds": 1.0, **one}]},
+        "100": {"encoder": [{"f1": 0.5, "seconds": 10.0, **one}, {"f1": 0.7, "seconds": 20.0, **other}]},
+    }
+    table = continued.table_of(draws)
     assert table["100"]["encoder"] == {
         "f1": pytest.approx(0.6),
         "sd": pytest.approx(np.std([0.5, 0.7], ddof=1)),
         "seconds": 15.0,
         "draws": 2,
-        "processor": "a processor",
+        "processor": "a processor; another",
     }
     assert continued.shown(table, {}).splitlines() == [
         "| system | 100 | 25,000 |",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bertwright.errors import UserError
 from bertwright.text.decoding import numbered
-from bertwright.text.formats import place
+from bertwright.text.formats import place, read_rows, read_text
 from bertwright.text.tables import open_table
 
 CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=8)
@@ -81,3 +81,39 @@ def test_half_an_emoji_in_json_is_a_question_mark_and_a_whole_one_stays(tmp_path
     for name, text in (("a.jsonl", f"{row}\n"), ("a.json", f"[\n{row}\n]")):
         (tmp_path / name).write_text(text)
         assert content(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_name_of_a_column_may_have_several_lines(tmp_path, mark):
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=mark).writerows([["the text\nof a review", "label"], ["A film.", "good"]])
+    assert content(path) == (["the text\nof a review", "label"], [["A film.", "good"]])
+    columns = [("the text\nof a review", "text_column"), ("label", "label_column")]
+    assert [values for _, values in read_rows(path, columns)] == [["A film.", "good"]]  # as training reads it
+
+
+@pytest.mark.parametrize("written", ['[{"text": "one"}, {"text": "two"}]', '[\n{"text": "one"},\n{"text": "two"}\n]\n'])
+def test_a_list_that_is_called_lines_is_read_as_training_reads_it(tmp_path, written):
+    path = tmp_path / "a.jsonl"
+    path.write_text(written)
+    expected = [(number, values) for number, values in read_rows(path, [("text", "text_column")])]
+    assert expected == [(1, ["one"]), (2, ["two"])]
+    assert [(row.number, row.values) for row in open_table(path).rows()] == expected
+
+
+def test_lines_that_carriage_returns_end_are_lines(tmp_path):
+    path = tmp_path / "a.txt"
+    lines = [f"line {number}" for number in range(25_000)]
+    path.write_bytes("\r".join(lines).encode())
+    assert [row.values for row in open_table(path).rows()] == [[line] for line in lines]
+    assert "".join(read_text(path)) == "\n".join(lines)
+
+
+def test_a_column_that_is_read_has_a_name_of_its_own(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,label,text\none,1,two\n")
+    table = open_table(path)
+    assert table.place_of("label") == 1
+    with pytest.raises(UserError, match=r"a.csv has 2 columns called `text`; rename all but one"):
+        table.place_of("text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class TextRows:
 
     def chunks(self) -> Iterator[list[tuple[Row, Any]]]:
         """Rows with what a model is given, a text or a dict of fields, `AT_ONCE` at a time; None without text."""
-        places = {field: self.table.columns.index(column) for field, column in self.columns.items()}
+        places = {field: self.table.place_of(column) for field, column in self.columns.items()}
         rows = iter(tqdm(self.table.rows(), unit=" rows", disable=not sys.stderr.isatty(), delay=1))
         while chunk := list(islice(rows, AT_ONCE)):
             self.rows += len(chunk)
@@ -219,12 +220,15 @@ def predict_into(
         task: the model's.
 
     Raises:
-        UserError: if the output's name says no format, or it is the input.
+        UserError: if the output's name says no format, it is the input, or JSON cannot hold the columns.
     """
     if out.suffix.lower() not in _OUTPUTS:
         raise UserError(f"{out}: predictions are written as {', '.join(_OUTPUTS)}; give such a name, as out.csv")
     check_out(out, rows)
     columns = rows.table.columns
+    if out.suffix.lower() == ".jsonl":
+        for name in columns:
+            formats.require_one(rows.table.path, columns, name, ", and a row of JSON has one of each name")
     added = [_free(name, columns) for name in task.columns_out(labels)]
     with atomic_path(out) as temporary, _writer(temporary, out.suffix.lower(), [*columns, *added]) as write:
         for chunk in rows.chunks():
@@ -267,4 +271,17 @@ def _writer(path: Path, kind: str, columns: Sequence[str]) -> Iterator[Callable[
 
 
 def _write_json(stream: TextIO, row: dict[str, Any]) -> None:
-    stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    try:
+        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        line = json.dumps(_finite(row), ensure_ascii=False, default=str)
+    stream.write(line + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """A value as JSON can hold it, which knows neither NaN, as a missing number is in Parquet, nor infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return list(map(_finite, value)) if isinstance(value, list | tuple) else value

@@ -87,6 +87,7 @@ def init(
         raise UserError(f"{target} is a folder; give a file with --out, such as {target / f'{found[0].name}.yaml'}")
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists; give another file with --out FILE, or replace it with --overwrite")
+    options += ["--unlabelled"] if unlabelled else []
     text = write_recipe(found, minutes, shlex.join(["bertwright", "init", *paths, *options]), start)
     for one in found:
         print(_table(one))

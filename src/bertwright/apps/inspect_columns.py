@@ -83,8 +83,8 @@ def check_names(tables: Iterable[Table], names: Iterable[str | None]) -> None:
         UserError: if one has.
     """
     for name, table in product(names, tables):
-        if (count := table.columns.count(name or "")) > 1 and name:
-            raise UserError(f"{table.path} has {count} columns called `{name}`; rename all but one")
+        if name is not None:
+            formats.require_one(table.path, table.columns, name)
 
 
 def find_labels(

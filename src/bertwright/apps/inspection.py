@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bertwright.errors import UserError
-from bertwright.text import formats
+from bertwright.text import schema
 from bertwright.text.holdout import exact_digest
 from bertwright.text.labels import as_label
 from bertwright.text.tables import Row, Table, cell
@@ -204,7 +204,7 @@ def inspect(tables: Sequence[Table], all_classes: bool = True) -> Contents:
 def _rows(tables: Sequence[Table]) -> Iterator[tuple[Row, list[tuple[str, list[str] | None]]]]:
     """The rows of tables, each with the columns of its table, of which the data's schema may name the classes."""
     for table in tables:
-        names = [(name, formats.class_names(table.path, name)) for name in table.columns]
+        names = [(name, schema.class_names(table.path, name)) for name in table.columns]
         for row in table.rows():
             yield row, names
 

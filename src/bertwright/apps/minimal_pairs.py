@@ -48,7 +48,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
     for column in (GOOD, BAD):
         if column not in table.columns:
             raise UserError(f"{path} has no column `{column}`; minimal pairs have {GOOD} and {BAD}")
-    places = [table.columns.index(column) for column in (GOOD, BAD)]
+    places = [table.place_of(column) for column in (GOOD, BAD)]
     for row in table.rows():
         where = formats.place(path, row.number)
         if row.problem is not None:

@@ -127,7 +127,7 @@ function filledIn(text, masks) {
   const chosen = masks.map(() => 0), sentence = make("p", {className: "text"});
   const write = () => {
     sentence.replaceChildren();
-    text.split("[MASK]").forEach((part, number) => {
+    text.replaceAll(SETTINGS.mask, "[MASK]").split("[MASK]").forEach((part, number) => {
       const token = masks[number]?.[chosen[number]].token ?? "";
       sentence.append(/^(##| )/.test(token) ? part.trimEnd() : part);  // ## continues the word before it; others bring a space
       if (number < masks.length) sentence.append(make("mark", {className: "answer"}, token.replace(/^##/, "")));
@@ -212,8 +212,8 @@ function hits(found, query) {
     const words = part.split(new RegExp(`(${run})`, "u"));  // every second one is a word
     return words.map((word, n) => n % 2 && asked.has(word.toLowerCase()) ? make("mark", {className: "found"}, word) : word);
   };
-  return [make("ol", {className: "hits"}, ...found.map(({score, file, line, text}) => make("li", {},
-    make("p", {className: "text"}, ...shown(text)), key(`${file}, line ${line}; score ${score.toPrecision(3)}`))))];
+  return [make("ol", {className: "hits"}, ...found.map(({score, file, line, text, unit}) => make("li", {},
+    make("p", {className: "text"}, ...shown(text)), key(`${file}, ${unit} ${line}; score ${score.toPrecision(3)}`))))];
 }
 
 // What each panel asks and shows: value(name) gives a field's text, ask(path, body) an answer.

@@ -98,8 +98,9 @@ def settings(model: Model, queries: Sequence[str] | None) -> dict[str, Any]:
 
     Returns:
         `model`, its name; `form`, of its own task; `tabs`, what else it answers; `about`, what it is for; `answers`,
-        classes, types of entities or tags; `labels`, of the head's outputs; `facts` by name; `examples`, each with
-        `title` and `values` of the form's fields; `queries`, examples for the index.
+        classes, types of entities or tags; `labels`, of the head's outputs; `mask`, as the vocabulary spells it;
+        `facts` by name; `examples`, each with `title` and `values` of the form's fields; `queries`, examples for the
+        index.
     """
     task, labels = model.task, model.classifier.label_names
     form = _form(task, labels)
@@ -120,6 +121,7 @@ def settings(model: Model, queries: Sequence[str] | None) -> dict[str, Any]:
         "about": about,
         "answers": answers,
         "labels": labels,
+        "mask": model.pretrained.tokenizer.special.mask,
         "facts": _facts(model),
         "examples": _examples(model, form),
         "queries": list(queries or ()),

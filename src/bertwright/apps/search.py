@@ -5,20 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 import bertwright
 from bertwright.apps.printing import print_json, shortened
+from bertwright.apps.ranking import Ranking
 from bertwright.apps.search_index import (
     Built,
     Hit,
     Part,
-    Ranking,
     SearchIndex,
-    changing,
     require_index,
     write_index,
 )
@@ -27,6 +29,33 @@ from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.models.sentence_folder import model_digest
 from bertwright.text import formats
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing an index for the duration of the block; they may read it.
+
+    Raises:
+        UserError: if another command is writing it, its place cannot be written, or it is the folder that the command
+            is called in.
+    """
+    place = folder.resolve()  # `.` has no name beside which to write
+    if Path.cwd().is_relative_to(place):  # which would be gone, for the shell and for all commands after this one
+        raise UserError(f"{place} is replaced as a whole, and you are in it; change to another folder first, with cd")
+    lock = FileLock(place.parent / f".{place.name}.lock", blocking=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"another bertwright command is writing {folder}; wait for it, and try again") from error
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}); give another place") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()  # filelock sees that a lock has lost its name
+        lock.release()
 
 
 def build(
@@ -200,8 +229,7 @@ def query(
         if format == "jsonl":
             print_json({"score": hit.score, **asdict(hit.entry)})
         else:
-            where = formats.place(Path(hit.entry.file), hit.entry.line)
-            print(f"{hit.score:7.4f}  {where}: {shortened(hit.entry.text, 120)}")
+            print(f"{hit.score:7.4f}  {hit.entry.place}: {shortened(hit.entry.text, 120)}")
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bertwright.apps.file_answers import Skipped
+from bertwright.apps.ranking import Ranking
 from bertwright.apps.search import model_of, name_of, names_by_place
-from bertwright.apps.search_index import Hit, Ranking, SearchIndex
+from bertwright.apps.search_index import Hit, SearchIndex
 from bertwright.apps.search_texts import text_vectors
 from bertwright.arrays import Floats, Ints
 from bertwright.errors import UnreadableText, UserError
@@ -93,7 +94,7 @@ def _rows(
     """
     table = open_table(path)
     columns = _columns(table, question_column, text_column)
-    places = [table.columns.index(name) for name in columns]
+    places = [table.place_of(name) for name in columns]
     files = names_by_place(index)
     name = functools.cache(lambda file: name_of(index, file, files) or file)
     rows: list[tuple[str, Key, str]] = []

@@ -1,7 +1,7 @@
 """An index of texts: a folder with their vectors, for exact search by cosine, and if asked for with their words (BM25).
 
     index.json           the model, by a digest of its files; a digest of each file of the index, itself included
-    texts.arrow          file, line, text and unit vector of each text
+    texts.arrow          file, line, text, unit of the line, and vector of length 1 of each text
     bm25/                of a hybrid index, its words
     neighbours.usearch   of an approximate index, the graph of near neighbours
 
@@ -12,34 +12,34 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from bertwright.apps import bm25, neighbours
 from bertwright.apps.bm25 import WordIndex
 from bertwright.apps.neighbours import NeighbourGraph
+from bertwright.apps.ranking import Ranking, best_first, fuse
 from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import atomic_path, digests, recover, write_json
 from bertwright.recipe import fingerprint
+from bertwright.text import formats
+from bertwright.text.decoding import RowNumber
 
-Ranking = Literal["vectors", "bm25", "hybrid"]
-
-_FORMAT = "bertwright search index 4"
+_FORMAT = "bertwright search index 5"
 _SETTINGS, _TEXTS, _WORDS, _GRAPH = "index.json", "texts.arrow", "bm25", "neighbours.usearch"
 
-_VECTORS = 0.4
-"""How much vectors count in the fusion, words the rest: a weak encoder then costs nothing, and a good one brings much
-(docs/decisions.md)."""
+_TRIES = 3
+_PAUSE = 0.1
+"""How often an index is read that another command replaces meanwhile, and seconds in between."""
 
 _CANDIDATES = 1_000
 """Texts that an approximate index compares exactly with a query, or as many as are asked for: those that its graph
@@ -52,13 +52,23 @@ class Entry:
 
     Args:
         file: as it was named when the index was built, or as seen from the folder where that was.
-        line: where the text stands in it, from 1; in Parquet the row.
+        line: where the text stands in it, from 1: its line, or its row where that is no line.
         text: the text.
+        unit: what `line` counts: line, or row (of Parquet, and of a list in JSON).
     """
 
     file: str
     line: int
     text: str
+    unit: str = "line"
+
+    @property
+    def place(self) -> str:
+        """The text's place, for a person."""
+        return formats.place(Path(self.file), RowNumber(self.line, self.unit))
+
+
+_ENTRY = [each.name for each in fields(Entry)]
 
 
 @dataclass(frozen=True)
@@ -99,39 +109,6 @@ class Built:
     dimensions: int | None = None
 
 
-def fuse(words: Floats, cosines: Floats) -> npt.NDArray[np.float64]:
-    """The weighted mean of BM25 and cosine, each from 0 for the worst text to 1 for the best: (texts,).
-
-    Bruch, Gai and Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval", section 4: scores tell how much
-    better a text is, which its rank does not.
-
-    Args:
-        words: BM25, (texts,); all 0 where no text shares a word with the query, so that cosines decide.
-        cosines: (texts,).
-    """
-    by_words, by_vectors = (_stretched(scores.astype(np.float64)) for scores in (words, cosines))
-    return (1 - _VECTORS) * by_words + _VECTORS * by_vectors
-
-
-def _stretched(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Scores (texts,) with the least at 0 and the greatest at 1; all 0 where they are equal."""
-    least, most = scores.min(), scores.max()
-    return (scores - least) / (most - least) if most > least else np.zeros_like(scores)
-
-
-def best_first(scores: npt.NDArray[Any], top: int | None = None) -> Ints:
-    """Numbers of texts by their scores, the best first; of equal ones the earlier first.
-
-    Args:
-        scores: (texts,).
-        top: the most numbers; None is all.
-    """
-    rows = np.arange(len(scores))
-    if top is not None and 0 < top < len(scores):
-        rows = np.flatnonzero(scores >= np.partition(scores, -top)[-top])  # sorting all would take longer than scoring
-    return rows[np.argsort(-scores[rows], kind="stable")][:top]
-
-
 def require_index(folder: Path) -> None:
     """See that a folder is an index; whether all of it is as it was written, `SearchIndex` sees.
 
@@ -148,6 +125,38 @@ def require_index(folder: Path) -> None:
     raise UserError(f"{folder} is no index; build one: {command}")
 
 
+def _version(folder: Path) -> tuple[int, int] | None:
+    """What differs between an index and the one that takes its place; None while there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read(folder: Path) -> tuple[Built, pa.Table]:
+    """How an index was built, and its texts with their vectors.
+
+    Raises:
+        UserError: if there is none, it is damaged, or another version of Bertwright wrote it.
+    """
+    require_index(folder)
+    try:
+        said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        if said["format"] != _FORMAT:
+            raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
+        if said.pop("fingerprint") != fingerprint(said):
+            raise ValueError(f"{_SETTINGS} is not as it was written")
+        names = [name for name, _ in said["files"]]
+        if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
+            raise ValueError("a file is not as it was written")
+        with pa.memory_map(str(folder / _TEXTS)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        return Built(**{each.name: said[each.name] for each in fields(Built)}), table
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
+
+
 class SearchIndex:
     """An index that is there, to be searched; `write_index` makes one.
 
@@ -161,24 +170,23 @@ class SearchIndex:
     def __init__(self, folder: Path) -> None:
         if not folder.exists():
             recover(folder)  # a process may have been killed between two renames
-        require_index(folder)
-        try:
-            said = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-            if said["format"] != _FORMAT:
-                raise UserError(f"{folder} is an index of another version of Bertwright; delete it, and build it again")
-            if said.pop("fingerprint") != fingerprint(said):
-                raise ValueError(f"{_SETTINGS} is not as it was written")
-            names = [name for name, _ in said["files"]]
-            if _TEXTS not in names or digests([folder / name for name in names]) != said["files"]:
-                raise ValueError("a file is not as it was written")
-            with pa.memory_map(str(folder / _TEXTS)) as source:
-                self._table = pa.ipc.open_file(source).read_all()
-            self.built = Built(**{each.name: said[each.name] for each in fields(Built)})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is damaged ({error}); delete it, and build it again") from error
         self.folder = folder
+        for tries in range(_TRIES):
+            self._version = _version(folder)
+            try:
+                self.built, self._table = _read(folder)
+                break
+            except UserError:
+                time.sleep(_PAUSE)
+                if tries == _TRIES - 1 or _version(folder) == self._version:
+                    raise
         self.texts: int = self._table.num_rows
         self.files = set(self._table.column("file").unique().to_pylist())
+
+    def _require_same(self) -> None:
+        """See that the files that were just read belong to the texts that were read before."""
+        if _version(self.folder) != self._version:
+            raise UserError(f"{self.folder} was written anew while it was read; run the command again")
 
     @cached_property
     def words(self) -> WordIndex:
@@ -189,17 +197,21 @@ class SearchIndex:
         """
         if not self.built.hybrid:
             raise UserError(f"{self.folder} holds vectors alone; build it with --hybrid to rank by words, too")
-        return WordIndex.load(self.folder / _WORDS)
+        found = WordIndex.load(self.folder / _WORDS)
+        self._require_same()
+        return found
 
     def parts(self) -> Iterator[Part]:
         """All texts with their vectors, in order."""
         for batch in self._table.to_batches():
-            rows = zip(*(batch.column(name).to_pylist() for name in ("file", "line", "text")), strict=True)
+            rows = zip(*(batch.column(name).to_pylist() for name in _ENTRY), strict=True)
             yield [Entry(*row) for row in rows], _vectors(batch.column("vector"))
 
     @cached_property
     def _graph(self) -> NeighbourGraph:
-        return NeighbourGraph.load(self.folder / _GRAPH)
+        found = NeighbourGraph.load(self.folder / _GRAPH)
+        self._require_same()
+        return found
 
     def cosines(self, vector: Floats, rows: Ints | None) -> Floats:
         """The cosine of each text, or of those in some rows, with a unit vector (dimension,): (texts or rows,)."""
@@ -250,7 +262,7 @@ class SearchIndex:
 
     def entry(self, row: int) -> Entry:
         """A text without its vector, by its place from 0 on."""
-        return Entry(**self._table.select(["file", "line", "text"]).slice(row, 1).to_pylist()[0])
+        return Entry(**self._table.select(_ENTRY).slice(row, 1).to_pylist()[0])
 
 
 def _vectors(column: pa.FixedSizeListArray) -> Floats:
@@ -259,35 +271,8 @@ def _vectors(column: pa.FixedSizeListArray) -> Floats:
     return values.reshape(len(column), -1)
 
 
-@contextmanager
-def changing(folder: Path) -> Iterator[None]:
-    """Keep other commands from writing an index for the duration of the block; they may read it.
-
-    Raises:
-        UserError: if another command is writing it, its place cannot be written, or it is the folder that the command
-            is called in.
-    """
-    place = folder.resolve()  # `.` has no name beside which to write
-    if Path.cwd().is_relative_to(place):  # which would be gone, for the shell and for all commands after this one
-        raise UserError(f"{place} is replaced as a whole, and you are in it; change to another folder first, with cd")
-    lock = FileLock(place.parent / f".{place.name}.lock", blocking=False)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"another bertwright command is writing {folder}; wait for it, and try again") from error
-    except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror}); give another place") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            Path(lock.lock_file).unlink()  # filelock sees that a lock has lost its name
-        lock.release()
-
-
 def write_index(folder: Path, built: Built, parts: Iterable[Part]) -> int:
-    """Write an index, which appears when it is whole; an existing one is replaced. Call it within `changing`.
+    """Write an index, which appears when it is whole; an existing one is replaced. Call it within `search.changing`.
 
     Args:
         folder: of the index.
@@ -338,6 +323,7 @@ def _write_texts(path: Path, parts: Iterable[Part]) -> int:
                 "file": pa.array([entry.file for entry in entries], pa.string()),
                 "line": pa.array([entry.line for entry in entries], pa.int64()),
                 "text": pa.array([entry.text for entry in entries], pa.large_string()),
+                "unit": pa.array([entry.unit for entry in entries], pa.string()),
                 "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1]),
             }
             batch = pa.RecordBatch.from_pydict(columns)

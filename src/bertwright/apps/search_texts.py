@@ -17,7 +17,7 @@ from bertwright.arrays import Floats, Ints
 from bertwright.errors import UserError
 from bertwright.files import user_path
 from bertwright.recipe import Source
-from bertwright.text import formats
+from bertwright.text import decoding, formats
 from bertwright.text.sources import Files, as_local, locate, meant
 
 
@@ -98,7 +98,7 @@ class TextReader:
                 self._long += sum(left_out > 0 for *_, left_out in there)
                 if there:
                     name = _name(rows.table.path, self._base)
-                    entries = [Entry(name, row.number, text) for row, text, _, _ in there]
+                    entries = [Entry(name, row.number, text, decoding.unit(row.number)) for row, text, _, _ in there]
                     yield entries, np.stack([vector for _, _, vector, _ in there])
 
     def _vectors(self, texts: list[str]) -> list[tuple[Floats, int]]:

@@ -260,7 +260,7 @@ def _search_routes(searcher: Searcher, limits: Limits, answer: Answer, described
     async def search(request: Request, body: SearchRequest) -> Any:
         """The texts of the index that are nearest to each text: a list for each, the nearest first.
 
-        That holds `score`, `file`, `line`, which is counted from 1, and `text`.
+        That holds `score`, `file`, `line`, which is counted from 1, `text`, and `unit`: whether `line` is a row.
         """
         return await answer(request, lambda: answers.search(searcher, body, limits))
 

@@ -13,7 +13,7 @@ from typing import Any
 from bertwright.errors import UserError
 from bertwright.files import digests
 from bertwright.recipe import Source, fingerprint
-from bertwright.text import formats, imdb
+from bertwright.text import formats, imdb, schema
 from bertwright.text.sources import Files, Preset, Reviews, canonical, choose, locate, rows_are, undivided
 
 # The most characters of one document; a longer one would hold up the workers that share the corpus.
@@ -221,7 +221,7 @@ def open_parts(
             path,
             _file_rows(path, columns, alone),
             place.classes.get(path),
-            partial(formats.class_names, path),
+            partial(schema.class_names, path),
         )
         for path in chosen
     )

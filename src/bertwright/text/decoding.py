@@ -15,6 +15,7 @@ import lzma
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from bertwright.errors import UserError
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 BUFFER = 1 << 20
+_LINES = 10_000
 _MARKED = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -108,8 +110,7 @@ class _AsUtf8(io.RawIOBase):
 
 def read_lines(stream: io.BufferedReader) -> Iterator[bytes]:
     """Lines with their ends: of a file without a line feed those that carriage returns end, as old Macs write them."""
-    start = stream.peek(BUFFER)
-    if b"\n" in start or b"\r" not in start:
+    if not _ends_lines_with_returns(stream):
         yield from stream
         return
     left = b""
@@ -119,6 +120,21 @@ def read_lines(stream: io.BufferedReader) -> Iterator[bytes]:
             yield line + b"\n"
     if left:
         yield left
+
+
+def line_blocks(stream: io.BufferedReader) -> Iterator[list[bytes]]:
+    """The lines of `read_lines`, some 1 MiB at a time: many times faster where no line is looked at alone."""
+    if _ends_lines_with_returns(stream):
+        lines = read_lines(stream)
+        while block := list(islice(lines, _LINES)):
+            yield block
+    while block := stream.readlines(BUFFER):
+        yield block
+
+
+def _ends_lines_with_returns(stream: io.BufferedReader) -> bool:
+    start = stream.peek(BUFFER)
+    return b"\n" not in start and b"\r" in start
 
 
 def decode(line: bytes, path: Path, number: int) -> str:
@@ -195,7 +211,12 @@ def numbered(number: int, usual: str = "line") -> str:
         number: of the row, from 1.
         usual: what a number counts that does not say it.
     """
-    return f"{getattr(number, 'unit', usual)} {number}"
+    return f"{unit(number, usual)} {number}"
+
+
+def unit(number: int, usual: str = "line") -> str:
+    """What a row's number counts: line, row, question."""
+    return str(getattr(number, "unit", usual))
 
 
 def _is_mostly_utf8(path: Path) -> bool:

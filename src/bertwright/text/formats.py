@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,17 @@ import pyarrow.parquet as pq
 from bertwright.errors import UserError
 from bertwright.files import means_disk_full
 from bertwright.text import conll, decoding, squad
-from bertwright.text.decoding import BUFFER, COMPRESSIONS, decode, open_bytes, open_stored, parse_json, read_lines
+from bertwright.text.decoding import (
+    BUFFER,
+    COMPRESSIONS,
+    decode,
+    line_blocks,
+    open_bytes,
+    open_stored,
+    parse_json,
+    read_lines,
+)
+from bertwright.text.json_errors import kind, refuse_one_value
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -35,6 +46,7 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 # A JSON file that is one big list cannot be streamed by the standard library, so it must fit in memory.
 _LIST_LIMIT = 256 << 20
+_HEADER_LINES = 100
 
 
 def repaired(text: str) -> str:
@@ -99,7 +111,7 @@ def read_text(path: Path) -> Iterator[str]:
     """
     with clear_errors(path), open_bytes(path) as stream:
         number = 1
-        while lines := stream.readlines(BUFFER):
+        for lines in line_blocks(stream):
             yield decode(b"".join(lines), path, number).replace("\r\n", "\n")
             number += len(lines)
 
@@ -130,16 +142,14 @@ def read_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
 
 def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
     with open_bytes(path) as stream:
-        # The lists of a .jsonl are rows of another shape, unless the first of them holds a row and ends later.
-        start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-        is_list = start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
+        is_list = is_json_list(stream, path)
         rows = _json_list(stream, path) if is_list else _json_lines(stream, path)
         if not is_list and format_of(path) == ".json" and any(option == "question_column" for _, option in columns):
             rows = squad.questions(stream, _LIST_LIMIT) or rows
         for number, row in rows:
             if not isinstance(row, dict):
                 raise UserError(
-                    f'{place(path, number)} is not a JSON object but {_kind(row)}; write each row as {{"text": ...}}'
+                    f'{place(path, number)} is not a JSON object but {kind(row)}; write each row as {{"text": ...}}'
                 )
             try:
                 yield number, [row[name] for name, _ in columns]
@@ -148,13 +158,11 @@ def _json_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple
                 raise missing_column(place(path, number), name, row, option) from None
 
 
-def _kind(value: Any) -> str:
-    """A JSON value's kind, in words."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return "a string" if isinstance(value, str) else "a number"
+def is_json_list(stream: io.BufferedReader, path: Path) -> bool:
+    """Whether a file holds one list of rows, as it begins: .json, or .jsonl by a name that is wrong."""
+    start = stream.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    # The lists of a .jsonl are rows of another shape, unless the first of them holds a row and ends later.
+    return start.startswith(b"[") and (format_of(path) == ".json" or start[1:].lstrip()[:1] in (b"{", b""))
 
 
 def _json_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
@@ -164,29 +172,8 @@ def _json_lines(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, An
                 yield number, parse_json(decode(line, path, number).rstrip())
             except (json.JSONDecodeError, RecursionError) as error:
                 if number == 1:
-                    _refuse_one_value(line + stream.read(_LIST_LIMIT), path)
+                    refuse_one_value(line + stream.read(_LIST_LIMIT), path)
                 raise _not_json(path, number, error) from error
-
-
-def _refuse_one_value(content: bytes, path: Path) -> None:
-    """Say what a file is that holds one JSON value over many lines: valid, but no rows.
-
-    Raises:
-        UserError: if it is so.
-    """
-    try:
-        value = parse_json(decode(content, path, 1))
-    except (json.JSONDecodeError, RecursionError, UserError):
-        return
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is {_kind(value)} over many lines; write a row as an object on each line")
-    keys = ", ".join(map(str, list(value)[:8]))
-    inside = next((key for key, rows in value.items() if isinstance(rows, list) and rows and rows[0] is not None), None)
-    hint = f"; if its rows are the list `{inside}`, save that list alone" if inside else ""
-    raise UserError(
-        f"{path} is one JSON object over many lines, with the keys {keys}; rows must be a list of objects, or an "
-        f"object on each line{hint}"
-    )
 
 
 def _json_list(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
@@ -214,15 +201,19 @@ def delimiter(path: Path, names: Sequence[str]) -> str:
     """
     if format_of(path) == ".tsv":
         return "\t"
-    with clear_errors(path), open_bytes(path) as stream:
-        first = next(read_lines(stream), b"")
-        wanted = {name.strip() for name in names}
-        fitting = [mark for mark in DELIMITERS if wanted <= set(_header(decode(first, path, 1), mark))]
+    wanted = {name.strip() for name in names}
+    fitting = [mark for mark in DELIMITERS if wanted <= set(header(path, mark))]
     return fitting[0] if fitting and (fitting[0] == "," or len(fitting) == 1) else ","
 
 
-def _header(line: str, mark: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line], delimiter=mark), [])]
+def header(path: Path, mark: str) -> list[str]:
+    """The names of a CSV file's columns, if `mark` stands between them; a name in quotes may have more than a line."""
+    csv.field_size_limit(sys.maxsize)
+    with clear_errors(path), open_bytes(path) as stream:
+        # With another mark a quotation mark may stay open.
+        first = enumerate(islice(read_lines(stream), _HEADER_LINES), 1)
+        row = next(csv.reader((decode(line, path, number) for number, line in first), delimiter=mark), [])
+    return [name.strip() for name in row]
 
 
 def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[Any]]]:
@@ -264,10 +255,20 @@ def _csv_rows(path: Path, columns: Sequence[tuple[str, str]]) -> Iterator[tuple[
 
 def _require_columns(path: Path, names: list[str], columns: Sequence[tuple[str, str]]) -> None:
     for name, option in columns:
-        if (count := names.count(name)) == 0:
+        if name not in names:
             raise missing_column(str(path), name, names, option)
-        if count > 1:
-            raise UserError(f"{path} has {count} columns called `{name}`; rename all but one")
+        require_one(path, names, name)
+
+
+def require_one(path: Path, names: Sequence[str], name: str, why: str = "") -> None:
+    """See that no other column has the name of one.
+
+    Raises:
+        UserError: if one has.
+    """
+    if (count := names.count(name)) > 1:
+        called = f"called `{name}`" if name else "without a name"
+        raise UserError(f"{path} has {count} columns {called}{why}; rename all but one")
 
 
 def _bad_row(path: Path, start: int, lines: Sequence[str], mark: str, error: csv.Error) -> UserError:
@@ -327,22 +328,3 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             source = unpacked
         with pq.ParquetFile(source) as table:
             yield table
-
-
-def class_names(path: Path, column: str) -> list[str] | None:
-    """The names of a column's classes, or of its lists', in the schema that `datasets` writes into Parquet, in order.
-
-    Returns:
-        None for another format, or where the schema names none.
-
-    Raises:
-        UserError: as `clear_errors`.
-    """
-    if format_of(path) != ".parquet" or is_compressed(path) or path.stat().st_size == 0:
-        return None
-    with clear_errors(path):
-        stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
-        info = json.loads(stored) if stored else {}
-    feature = info.get("info", {}).get("features", {}).get(column, {})
-    feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # of a list's values
-    return list(feature["names"]) if feature.get("_type") == "ClassLabel" else None

@@ -68,6 +68,18 @@ class Table:
         """Whether it is plain text, without columns of its own."""
         return formats.format_of(self.path) == ".txt" and self.words is None
 
+    def place_of(self, column: str) -> int:
+        """The number of a column, from 0.
+
+        Args:
+            column: the name of one.
+
+        Raises:
+            UserError: if several have this name.
+        """
+        formats.require_one(self.path, self.columns, column)
+        return self.columns.index(column)
+
     def rows(self) -> Iterator[Row]:
         """The rows in order; each call reads the file anew.
 
@@ -186,10 +198,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _open_csv(path: Path) -> Table:
-    line = next(_lines(path), "")
-    found = {mark: next(csv.reader([line], delimiter=mark), []) for mark in DELIMITERS}
+    found = {mark: formats.header(path, mark) for mark in DELIMITERS}
     delimiter = "\t" if formats.format_of(path) == ".tsv" else max(DELIMITERS, key=lambda mark: len(found[mark]))
-    columns = [name.strip() for name in found[delimiter]]
+    columns = found[delimiter]
     if not any(columns):
         raise UserError(f"{path} has no header; its first line must name the columns, such as text,label")
     return Table(path, columns, delimiter)
@@ -221,7 +232,9 @@ def _csv_rows(table: Table) -> Iterator[Row]:
 
 def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
     """The values of a JSON file, one a line or in one list; an error in place of one that is not JSON."""
-    if formats.format_of(path) == ".json":
+    with decoding.open_bytes(path) as stream:
+        is_whole = formats.format_of(path) == ".json" or formats.is_json_list(stream, path)
+    if is_whole:
         content = "".join(_lines(path))
         try:
             value = decoding.parse_json(content)
