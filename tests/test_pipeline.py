@@ -12,14 +12,18 @@ import pytest
 import yaml
 
 import bertwright
+from bertwright import stages
 from bertwright.cli import main
+from bertwright.errors import UserError
 from bertwright.evaluate.curves import read_metrics
 from bertwright.evaluate.evaluation import evaluate
-from bertwright.files import read_json
+from bertwright.files import read_json, write_json
+from bertwright.models.checkpoints import find_model, new_encoder
+from bertwright.models.heads import PretrainingModel
 from bertwright.recipe_file import load_recipe
 from bertwright.run_folder import RunFolder
-from bertwright.stages import STAGES
-from bertwright.tasks.initial import unseen_positions
+from bertwright.stages import STAGES, Work
+from bertwright.tasks.initial import reads, unseen_positions
 from bertwright.train.engine import Engine
 from processes import environment, in_two_processes
 
@@ -598,3 +602,95 @@ def test_a_folder_may_begin_with_a_tilde(recipe_file, tmp_path, monkeypatch):
     assert main(["prepare", str(recipe_file), "--out=~/runs/small"]) == 0
     assert (tmp_path / "runs" / "small" / "prepare" / "tokenizer").is_dir()
     assert not (tmp_path / "~").exists()
+
+
+@pytest.fixture
+def own_reviews(small_data, tmp_path):
+    """A copy of the labelled reviews."""
+    return shutil.copytree(small_data / "reviews", tmp_path / "reviews")
+
+
+def test_texts_that_change_while_a_run_is_at_work_are_not_mixed_with_those_of_before(
+    finished, recipe_file, own_reviews, tmp_path
+):
+    out = shutil.copytree(finished, tmp_path / "small")
+    recipe = load_recipe(recipe_file, data={"reviews": str(own_reviews)})
+    said = []
+    work = Work(recipe, RunFolder(out), Engine(recipe.system, said.append), said.append)
+    for stage in work.stages:
+        work.fingerprint(stage)
+    (own_reviews / "test.jsonl").touch()  # the same content at another time is no change
+    work.perform("baselines")
+    assert "baselines: nothing has changed" in said[-1]
+    with (own_reviews / "test.jsonl").open("a") as file:
+        file.write('{"text": "a wonderful film", "label": 1}\n')
+    for stage in ("finetune", "baselines", "evaluate"):
+        with pytest.raises(UserError, match=f"that {stage} reads have changed since this command began; run it again"):
+            work.perform(stage)
+    work.perform("pretrain")  # which reads what was prepared
+    anew = Work(recipe, RunFolder(out), Engine(recipe.system, said.append), said.append)
+    assert not anew.is_done("baselines")
+
+
+def test_texts_that_change_while_they_are_prepared_are_prepared_again(
+    recipe_file, own_reviews, tmp_path, capsys, monkeypatch
+):
+    prepare_corpus, edits = stages.prepare_corpus, ["one"]
+
+    def while_edited(*given):
+        report = prepare_corpus(*given)
+        if edits:
+            with (own_reviews / "train.jsonl").open("a") as file:
+                file.write('{"text": "a dreadful film", "label": 0}\n')
+            edits.clear()
+        return report
+
+    monkeypatch.setattr(stages, "prepare_corpus", while_edited)
+    words = ["prepare", str(recipe_file), "--out", str(tmp_path / "out"), "--data.reviews", str(own_reviews)]
+    said = refused(capsys, *words)
+    assert "that prepare reads have changed since this command began" in said
+    assert not (tmp_path / "out" / "prepare" / "stage.json").exists()
+    assert main(words) == 0
+
+
+def test_a_run_that_begins_with_another_encoder_since_does_not_answer_with_its_earlier_one(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "small")
+    assert bertwright.load(out).pretrained.folder == find_model(out, "encoder") == out / "pretrain" / "model"
+    recipe = yaml.safe_load((out / "finetune" / "recipe.yaml").read_text())
+    recipe["finetune"]["encoder"] = "bundled"
+    (out / "finetune" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    model = bertwright.load(out)
+    assert model.pretrained.folder == model.classifier_folder == out / "finetune" / "seed-0" / "model"
+    with pytest.raises(UserError, match="has fine-tuned an encoder and pre-trained none; name its model: "):
+        find_model(out, "encoder")
+
+
+def test_a_fine_tuning_that_is_not_finished_does_not_answer_as_if_it_were(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "small")
+    (out / "finetune" / "stage.json").unlink()
+    with pytest.raises(UserError, match="is not finished; the command that began it resumes it; for its best") as said:
+        bertwright.load(out)
+    bertwright.load(str(said.value).rpartition("give ")[2])
+    write_json(out / "finetune" / "stage.json", {})
+    (out / "finetune" / "begun.json").unlink(missing_ok=True)
+    bertwright.load(out)
+
+
+def test_an_encoder_is_said_to_read_what_it_was_trained_on(recipe_file, finished, tmp_path):
+    longer = load_recipe(recipe_file, model={"max_position_embeddings": 128})
+    model = PretrainingModel(new_encoder(longer.model, 100))
+    assert reads(longer, model) == (64, "head-tail")
+    modern = load_recipe(
+        recipe_file,
+        model={"architecture": "modernbert", "max_position_embeddings": 128},
+        pretrain={"next_sentence": False},
+    )
+    assert reads(modern, PretrainingModel(new_encoder(modern.model, 100))) == (128, "head-tail")
+    encoder = shutil.copytree(finished / "pretrain" / "model", tmp_path / "encoder")
+    config = read_json(encoder / "config.json")
+    write_json(encoder / "config.json", {**config, "max_position_embeddings": 128})
+    for length, is_said in ((64, False), (128, True)):
+        recipe = load_recipe(recipe_file, finetune={"encoder": str(encoder), "max_length": length})
+        said = unseen_positions(recipe)
+        assert (said is not None) == is_said
+    assert said.endswith("lower finetune.max_length to 64")

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,14 +175,16 @@ def given_files(path: str | Path | None) -> list[list[str]]:
     place = user_path(str(path or ""))
     # Beside a vocab.txt another file may hold its tokenizer's options.
     files = sorted(place.iterdir()) if place.is_dir() else [place, place.with_name("tokenizer_config.json")]
-    return digests([file for file in files if file.is_file() and file.name != CARD]) if path else []
+    return digests([file for file in files if file.is_file() and file.name != CARD], True) if path else []
 
 
-def digests(paths: Sequence[Path]) -> list[list[str]]:
+def digests(paths: Sequence[Path], remembered: bool = False) -> list[list[str]]:
     """Name and SHA-256 of each file's content: the same for copies in another place, and for files only touched.
 
     Args:
         paths: the files; a name is the path from the deepest folder that holds them all.
+        remembered: whether a file that was digested in this process is read again only if its size or the time of its
+            last change is another one.
 
     Raises:
         UserError: if one may not be read.
@@ -190,9 +193,19 @@ def digests(paths: Sequence[Path]) -> list[list[str]]:
     found = []
     for path in paths:
         try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
+            now = path.stat() if remembered else None
+            content = _digest(path) if now is None else _known_digest(path.resolve(), now.st_size, now.st_mtime_ns)
         except PermissionError as error:
             raise UserError(f"{path} may not be read ({error.strerror}); change its permissions") from error
         found.append([Path(os.path.relpath(path, root)).as_posix(), content])
     return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _known_digest(path: Path, size: int, changed: int) -> str:
+    return _digest(path)

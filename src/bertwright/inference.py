@@ -22,7 +22,7 @@ from torch import Tensor
 from bertwright.errors import UnreadableText, UserError
 from bertwright.given import ONE, require_text, require_words, several, texts_of
 from bertwright.inputs.sequences import ModelInput, Sequence, build, build_cloze, unknown_notice
-from bertwright.models.checkpoints import find_model, load_tokenizer, read_config, seed_models
+from bertwright.models.checkpoints import find_model, load_tokenizer, pretrained_model, read_config, seed_models
 from bertwright.models.heads import TaskModel
 from bertwright.models.sentence_folder import MODULES
 from bertwright.models.stored import reading
@@ -58,11 +58,16 @@ def load(model: str | Path = "bundled") -> Model:
     if (folder / "config.json").exists():
         return Model(Path(model).resolve().name, folder, folder)
     seeds = seed_models(folder)
-    pretrained = folder / "pretrain" / "model"
-    if not seeds and not pretrained.exists():
+    pretrained = pretrained_model(folder)
+    if seeds and (folder / "finetune" / "begun.json").exists() and not (folder / "finetune" / "stage.json").exists():
+        raise UserError(
+            f"fine-tuning in {folder} is not finished; the command that began it resumes it; for its best model so far "
+            f"give {seeds[0]}"
+        )
+    found = seeds[0] if seeds else pretrained
+    if found is None:
         raise UserError(f"{folder} holds neither a config.json nor a finished pretrain or finetune stage")
-    classifier = seeds[0] if seeds else pretrained
-    return Model(folder.resolve().name, classifier, pretrained if pretrained.exists() else classifier)
+    return Model(folder.resolve().name, found, pretrained or found)
 
 
 class Model:

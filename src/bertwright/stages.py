@@ -22,15 +22,16 @@ from bertwright.recipe import Recipe, decisive, fingerprint
 from bertwright.run_folder import FORMAT, Asked, RunFolder
 from bertwright.tasks.finetune import check_encoder, encoder_digests, finetune
 from bertwright.tasks.initial import check_first_model, find_start, with_encoder
+from bertwright.tasks.labelled import check_labelled
 from bertwright.tasks.pretraining import check_budget, continue_from, pretrain
 from bertwright.tasks.ranks import changes
-from bertwright.tasks.registry import recipe_task, task_of_labels
+from bertwright.tasks.registry import recipe_task
 from bertwright.tasks.task import Task
-from bertwright.text.corpus import parse_corpus_name, parts_read, source_fingerprint
-from bertwright.text.overlap import check_entry, check_overlap, evaluated_splits, fingerprint_of, texts_of
+from bertwright.text.corpus import parse_corpus_name, source_fingerprint
+from bertwright.text.data_report import in_words
+from bertwright.text.overlap import check_entry, evaluated_splits, fingerprint_of, texts_of
 from bertwright.text.prepare import prepare_corpus
-from bertwright.text.records import LabelledSplit, Record, account, read_split
-from bertwright.text.unread import unread_pair
+from bertwright.text.records import LabelledSplit, Record, read_split
 from bertwright.train.engine import Engine, environment
 from bertwright.train.tracking import track_scores
 
@@ -52,6 +53,7 @@ class Work:
         self.notice = notice
         self._fingerprints: dict[tuple[str, bool], str] = {}
         self._splits: dict[str, LabelledSplit] = {}
+        self._read: dict[str, list[Any]] = {}
 
     @property
     def stages(self) -> list[str]:
@@ -76,6 +78,7 @@ class Work:
             before = [self.fingerprint(name) for name in self.needs(stage)]
             chosen = STAGES[stage]
             inputs = chosen.inputs(self) if budget or chosen.lineage is None else chosen.lineage(self)
+            self.require_same(stage)
             self._fingerprints[stage, budget] = fingerprint(stage, FORMAT, *before, *inputs)
         return self._fingerprints[stage, budget]
 
@@ -113,6 +116,7 @@ class Work:
             UserError: as `check`, or as the stage itself.
         """
         self.check(stage)
+        self.require_same(stage)
         chosen = STAGES[stage]
         if stage == "report":
             chosen.work(self, self.folder.path)
@@ -126,6 +130,20 @@ class Work:
         )
         together = self.engine.together if chosen.on_all else nullcontext
         self.folder.perform(asked, lambda place: chosen.work(self, place), self.notice, self.engine.is_main, together)
+
+    def require_same(self, stage: str) -> None:
+        """See that what a stage reads is what the fingerprints stand for: hours may have passed since.
+
+        Raises:
+            UserError: if it has changed since it was first looked at.
+        """
+        read = {"prepare": ("prepare", "baselines"), "evaluate": ("finetune", "baselines")}.get(stage, (stage,))
+        now = [STAGES[name].inputs(self) for name in read if name in self.stages]
+        if self._read.setdefault(stage, now) != now:
+            raise UserError(
+                f"the texts or the encoder that {stage} reads have changed since this command began; run it again: it "
+                "begins with what has changed"
+            )
 
     def sources(self, corpora: Sequence[str]) -> list[Any]:
         """What decides what is read from entries of `data`: their settings and content, wherever they lie."""
@@ -179,34 +197,9 @@ class Work:
 
     @cached_property
     def labelled(self) -> tuple[Task, list[Record], Ints, list[Record]]:
-        """The task of these labels, records and labels of train, and records of test; what each split holds is said.
-
-        Raises:
-            UserError: if a split is missing, the test split has a label that train does not have, or there is nothing
-                for the task to learn from, or memory does not hold the predictions.
-        """
-        config = self.recipe.finetune
-        task, source, where = recipe_task(self.recipe), self.recipe.source(config.data), f"data.{config.data}"
+        """As `check_labelled`."""
         splits = {name: self._split(name) for name in ("train", *evaluated_splits(self.recipe))}
-        for name, split in splits.items():
-            self.notice(f"{where}, {account(name, split.summary())}")
-        if (pair := unread_pair(source, task.columns)) is not None:
-            self.notice(f"{where}: {pair}")
-        unread = [str(part) for part, split in parts_read(source, None).items() if split is None]
-        if unread and source.test_ratio is None:
-            self.notice(f"{where}: not read, for their names say no split: {', '.join(unread[:5])}")
-        train, test = (splits[name].records for name in list(splits)[:2])
-        names = task.label_names(train, config.label_names, f"{where}, split train,")
-        labels = {n: task.labels(s.records, names, train, f"{where}, split {n}") for n, s in splits.items()}
-        # Evaluation holds the predictions of all seeds, of two baselines, and a copy; training those of validation.
-        for name, copies in zip(list(splits)[1:], (len(config.seeds) + 3, 1), strict=False):
-            task.check_predictions(splits[name].records, names, copies, f"{where}, split {name}")
-        for sentence in check_overlap(splits, where):
-            self.notice(f"{where}: {sentence}")
-        task = task_of_labels(task, config, names)  # a class that is not there is said before the work
-        if config.class_weights is not None:
-            task.text_weights(labels["train"], names, config.class_weights)
-        return task, train, labels["train"], test
+        return check_labelled(self.recipe, splits, self.notice)
 
     def check_training(self, stages: Sequence[str]) -> None:
         """See that the training of these stages can begin, as far as that can be told before the stages before it.
@@ -265,15 +258,8 @@ def _prepare(work: Work, place: Path) -> None:
 
     with tqdm(unit="char", unit_scale=True, dynamic_ncols=True, mininterval=0.5) as bar:
         report = prepare_corpus(work.resolved, place, work.fingerprint("prepare"), progress, work.evaluated)
-    total = report["total"]
-    work.notice(
-        f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
-        f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} "
-        f"duplicate and {total['one_sentence_documents']:,} one-sentence documents; longest "
-        f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_ratio']:.3%} unknown tokens, "
-        f"{total['outside_alphabet_ratio']:.3%} of the characters without an entry in the vocabulary, "
-        f"{total['stripped_characters']:,} characters that lost an accent or a sign"
-    )
+    work.require_same("prepare")  # texts that were changed while they were read
+    work.notice(in_words(report["total"]))
     for notice in report["notices"]:
         work.notice(notice)
     for warning in report["warnings"]:

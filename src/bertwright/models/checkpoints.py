@@ -57,15 +57,21 @@ def find_model(model: str | Path, part: str) -> Path:
     if str(model) == "boxed" and not Path(model).exists():
         raise UserError("the model that comes with Bertwright is now called bundled")
     folder = BUNDLED / part if str(model) == "bundled" else user_path(str(model))
-    trained = folder / "pretrain" / "model"
     if part == "encoder" and not (folder / "config.json").exists():
-        if trained.is_dir():
+        if (trained := pretrained_model(folder)) is not None:
             return trained
         if tuned := seed_models(folder):
             raise UserError(
                 f"the run {folder} has fine-tuned an encoder and pre-trained none; name its model: {tuned[0]}"
             )
     return encoder_folder(folder)
+
+
+def pretrained_model(run: Path) -> Path | None:
+    """The encoder that a run has pre-trained; None without one, or if its fine-tuning began with another one since."""
+    found, recipe = run / "pretrain" / "model", run / "finetune" / "recipe.yaml"
+    own = yaml.safe_load(recipe.read_text(encoding="utf-8"))["finetune"] if recipe.is_file() else {}
+    return found if found.is_dir() and own.get("encoder") is None else None
 
 
 def seed_models(run: Path) -> list[Path]:

@@ -42,23 +42,39 @@ HEADS = {
 
 
 def unseen_positions(recipe: Recipe) -> str | None:
-    """What is said of a recipe that fine-tunes on longer texts than it pre-trains on, from random weights; else None.
+    """What is said of a recipe that fine-tunes on longer texts than its encoder was pre-trained on; else None.
 
-    The embeddings of positions after the longest phase stay as they began. An encoder that is continued brings its own,
-    and ModernBERT has none.
+    The embeddings of later positions stay as they began. ModernBERT has none, and an encoder whose pre-training is
+    continued brings its own.
 
     Args:
         recipe: the whole recipe.
     """
     config, longest = recipe.finetune, max(phase.sequence_length for phase in recipe.pretrain.phases)
-    starts_random = recipe.pretrain.encoder is None and config.encoder is None
-    starts_random &= recipe.model.architecture != "modernbert"
-    if not starts_random or config.data == "" or config.max_length <= longest:
+    if config.data == "":
+        return None
+    if config.encoder is not None:
+        return _beyond(config.max_length, find_model(config.encoder, "encoder"))
+    if recipe.pretrain.encoder is not None or recipe.model.architecture == "modernbert" or config.max_length <= longest:
         return None
     return (
         f"finetune.max_length is {config.max_length}, but no phase of pre-training is longer than {longest} tokens: "
         f"longer texts have positions that it does not see; give pretrain.phases a sequence_length of "
         f"{config.max_length}, or lower finetune.max_length to {longest}"
+    )
+
+
+def _beyond(max_length: int, encoder: Path) -> str | None:
+    if not (encoder / "config.json").is_file():
+        return None  # refused where it is read
+    shape = model_config(read_config(encoder))
+    longest, _ = reading(encoder / "tokenizer_config.json", shape.max_position_embeddings)
+    if shape.architecture == "modernbert" or max_length <= longest:
+        return None
+    return (
+        f"finetune.max_length is {max_length}, but {encoder} reads {longest} tokens (model_max_length in its "
+        f"tokenizer_config.json): longer texts have positions that its pre-training did not see; lower "
+        f"finetune.max_length to {longest}"
     )
 
 
@@ -150,17 +166,20 @@ def _continued(encoder: Path, model: PretrainingModel, next_sentence: bool, noti
 
 
 def reads(recipe: Recipe, model: PretrainingModel) -> tuple[int, str]:
-    """How many tokens a pre-trained model is said to read, and which part of a longer text: as its encoder's folder.
+    """How many tokens a pre-trained model is said to read, and which part of a longer text.
+
+    As its encoder's folder, or as many as it was trained on: BERT's later positions are as they began.
 
     Args:
         recipe: the whole recipe.
         model: that was trained.
     """
     config, positions = recipe.pretrain, model.encoder.max_length
+    trained = max(phase.sequence_length for phase in config.phases)
     if config.encoder is None:
-        return positions, "head-tail"
+        return positions if recipe.model.architecture == "modernbert" else trained, "head-tail"
     longest, truncation = reading(find_model(config.encoder, "encoder") / "tokenizer_config.json", positions)
-    return max(longest, *(phase.sequence_length for phase in config.phases)), truncation
+    return max(longest, trained), truncation
 
 
 def find_start(recipe: Recipe, run: Path) -> Path | None:

@@ -173,7 +173,7 @@ def source_fingerprint(source: Source) -> str:
         paths = list(place.paths)
     else:
         paths = [place.path] if place.path.is_file() else imdb.review_files(place.path)
-    return fingerprint(digests(paths))
+    return fingerprint(digests(paths, remembered=True))
 
 
 def describe(source: Source) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +195,18 @@ def check_known(recipe: Recipe, reports: dict[str, SourceReport]) -> None:
             f"lacks their characters{which}; {others}pre-train from scratch, with a vocabulary of these texts (give "
             "neither pretrain.encoder nor tokenizer.path)"
         )
+
+
+def in_words(total: Mapping[str, Any]) -> str:
+    """What `data_report` counted in all, as a sentence."""
+    return (
+        f"{total['documents']:,} documents, {total['sentences']:,} sentences, {total['words']:,} words, "
+        f"{total['tokens']:,} tokens; {total['empty_documents']:,} empty, {total['duplicate_documents']:,} "
+        f"duplicate and {total['one_sentence_documents']:,} one-sentence documents; longest "
+        f"{total['longest_document_tokens']:,} tokens; {total['unknown_token_ratio']:.3%} unknown tokens, "
+        f"{total['outside_alphabet_ratio']:.3%} of the characters without an entry in the vocabulary, "
+        f"{total['stripped_characters']:,} characters that lost an accent or a sign"
+    )
 
 
 def _left_out(name: str, report: SourceReport) -> str:
