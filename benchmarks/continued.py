@@ -167,12 +167,12 @@ def linear(name: str, reviews: Reviews, rows: np.ndarray) -> tuple[np.ndarray, f
 
 
 def table_of(draws: Json) -> Json:
-    """Labels -> system -> mean F1, its standard deviation over draws, mean seconds, and the processors."""
+    """Labels -> system -> mean F1, its deviation over draws (None of one alone), mean seconds, and the processors."""
     return {
         size: {
             system: {
                 "f1": (f1 := mean_and_spread([one["f1"] for one in done]))["mean"],
-                "sd": f1["std"],
+                "sd": f1["std"] if len(done) > 1 else None,
                 "seconds": float(np.mean([one["seconds"] for one in done])),
                 "draws": len(done),
                 "processor": "; ".join(dict.fromkeys(one["processor"] for one in done)),

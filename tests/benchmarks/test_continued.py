@@ -30,6 +30,7 @@ def test_the_table_has_mean_and_spread_over_draws():
         "draws": 2,
         "processor": "a processor; another",
     }
+    assert table["25000"]["encoder"]["sd"] is None
     assert continued.shown(table, {}).splitlines() == [
         "| system | 100 | 25,000 |",
         "|---|---|---|",
@@ -39,7 +40,7 @@ def test_the_table_has_mean_and_spread_over_draws():
 
 
 def test_a_table_of_several_pre_trainings_has_their_losses():
-    one = {"f1": 0.5, "sd": 0.0, "draws": 1}
+    one = {"f1": 0.5, "sd": None, "draws": 1}
     table = {"500": {"encoder": one, "continued": one, "continued, muon": one}}
     losses = {"continued": {"heldout": {"mlm_loss": 4.126}}, "continued, muon": {"heldout": {"mlm_loss": 3.5}}}
     assert continued.shown(table, losses).splitlines() == [
