@@ -23,9 +23,6 @@ from bertwright.settings import ModelConfig
 HAS_AMX = torch.cpu._is_amx_tile_supported()
 """Whether the CPU multiplies tiles of matrices, and the system lets it."""
 
-FEW_POSITIONS = 64
-"""Up to so many, PyTorch's fused attention is the faster one on a CPU without AMX: it has less to prepare."""
-
 HAS_FLASH = torch.cuda.is_available() and torch.backends.cuda.is_flash_attention_available()
 """Whether PyTorch was built with flash attention, which on Windows it is not."""
 
@@ -68,7 +65,7 @@ def attend(
     """Scaled dot-product attention: softmax(Q K^T / sqrt(D)) V (Vaswani et al., equation 1).
 
     Written out on a CPU, where PyTorch's fused kernels take up to three times as long (docs/decisions.md), and fused on
-    a GPU, as well as for predictions in bfloat16 where that is faster (`predicts_fused`).
+    a GPU, as well as for predictions on a CPU with AMX.
 
     Args:
         query: (B, A, P, D), of the first P positions.
@@ -89,7 +86,7 @@ def attend(
         flash = HAS_FLASH and query.dtype == torch.bfloat16 and dropout_prob == 0 and width % 8 == 0 and width <= 256
         if flash and query.shape == key.shape and mask is not None and mask.shape[2] == 1 and not causal:
             return attend_within(query, key, value, mask)
-    if query.is_cuda or (query.dtype == torch.bfloat16 and predicts_fused(batch * key.shape[2]) and dropout_prob == 0):
+    if query.is_cuda or (query.dtype == torch.bfloat16 and predicts_with_amx() and dropout_prob == 0):
         mask = None if causal else mask
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, is_causal=causal)
     if causal:
@@ -107,15 +104,9 @@ def attend(
     return torch.bmm(weights, value).view(batch, heads, queries, width)
 
 
-def predicts_fused(positions: int) -> bool:
-    """Whether no gradient is asked for, and PyTorch's fused forward pass is the faster one on the CPU at hand.
-
-    With AMX it always is, by two times, and without it where a batch is a short text or two (docs/performance.md).
-
-    Args:
-        positions: of the batch that are attended to.
-    """
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and (HAS_AMX or positions <= FEW_POSITIONS)
+def predicts_with_amx() -> bool:
+    """Whether no gradient is asked for, and the CPU has AMX, on which PyTorch's fused forward pass is twice as fast."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and HAS_AMX
 
 
 def attend_within(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
