@@ -1105,7 +1105,8 @@ for name, found in lines.items():
 labels_ratio = np.mean([review["label"] for review in reviews["test"]])
 tiny, without, with_it = (lines[name] for name in ("micro BERT", "random weights", "bundled encoder"))
 assert abs(2 * labels_ratio / (1 + labels_ratio) - 0.667) < 1e-3  # F1, if all are called positive
-assert all(tiny[f"{key}_low"] < 0.5 < tiny[f"{key}_high"] for key in ("accuracy", "roc_auc"))
+assert tiny["accuracy_low"] < 0.53
+assert tiny["accuracy"] < min(found["accuracy"] for found in baselines.values()) - 0.1
 assert with_it["accuracy"] > without["accuracy"] + 0.1
 assert with_it["roc_auc"] > without["roc_auc"] + 0.05
 assert with_it["roc_auc"] > max(found["roc_auc"] for found in baselines.values()) + 0.03
@@ -1114,9 +1115,9 @@ assert without["roc_auc"] > without["accuracy"] + 0.05
 assert without["accuracy"] < min(found["accuracy"] for found in baselines.values())
 
 # %% [markdown]
-# **The micro BERT is at chance**: the interval of its accuracy holds one half. Fine-tuning can only use what
-# pre-training has learned, and from fifty-six thousand words it has learned some grammar, but not what words say of a
-# film.
+# **The micro BERT is near chance**: 200 reviews hardly tell its accuracy from one half, and each baseline is far above
+# it. Fine-tuning can only use what pre-training has learned, and from fifty-six thousand words it has learned some
+# grammar, but not what words say of a film.
 #
 # **The random network** has a lower accuracy than each baseline: 200 reviews teach little to a network of five million
 # weights. Its ROC AUC is better than its accuracy: it has learned something of the order, but draws the line between
